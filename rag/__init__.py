@@ -1,1 +1,1 @@
-
+"""Retrieval-augmented generation: ask your documents, with citations."""

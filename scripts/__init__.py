@@ -1,1 +1,1 @@
-
+"""The `folio` command, one module for each subcommand."""

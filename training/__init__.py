@@ -1,1 +1,1 @@
-
+"""What Hugging Face's Trainer is given: corpora, packed blocks, optimizers, callbacks."""

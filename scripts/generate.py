@@ -1,0 +1,46 @@
+"""Continue a prompt with a checkpoint, ours or any causal language model.
+
+    folio generate --model runs/quickstart --prompt "The for statement"
+    folio generate --model runs/quickstart --prompt "The for statement" --do_sample false --max_new_tokens 40
+    folio generate --model runs/quickstart --prompt "The for statement" --temperature 0.7 --top_k 20 --seed 1
+
+Any other option is a field of transformers' GenerationConfig.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class GenerateArguments:
+    model: str = field(metadata={"help": "a checkpoint's directory or Hub name"})
+    prompt: str = field(metadata={"help": "the text to continue"})
+    seed: int | None = field(default=None, metadata={"help": "makes sampling repeatable"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+
+
+def main(argv: list[str]) -> None:
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+
+    from .. import modeling  # noqa: F401  makes our checkpoints load without remote code
+    from .arguments import parse_with_generation
+
+    args, options = parse_with_generation(argv, GenerateArguments, "folio generate", __doc__)
+    if not args.prompt:
+        raise ValueError("The prompt is empty: give some text with --prompt.")
+    if args.seed is not None:
+        transformers.set_seed(args.seed)
+    transformers.logging.set_verbosity_error()
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    model = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    if torch.accelerator.is_available():
+        model = model.to(torch.accelerator.current_accelerator())
+    if "max_new_tokens" not in options and "max_length" not in options:
+        options["max_new_tokens"] = 100
+    inputs = tokenizer(args.prompt, return_tensors="pt").to(model.device)
+    one = options.get("num_beams", 1) == 1 and options.get("num_return_sequences", 1) == 1
+    streamer = TextStreamer(tokenizer, skip_special_tokens=True) if one else None
+    outputs = model.generate(**inputs, **options, streamer=streamer)
+    if not one:
+        print("\n---\n".join(tokenizer.batch_decode(outputs, skip_special_tokens=True)))

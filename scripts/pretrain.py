@@ -1,0 +1,22 @@
+"""Train a model from scratch on a corpus.
+
+    folio pretrain --output_dir runs/manual --minutes 3
+    folio pretrain --corpus shakespeare.txt --tokenizer char --block_size 128 --output_dir runs/shakespeare
+    folio pretrain --output_dir runs/manual --resume
+
+Takes every field of transformers' TrainingArguments as well.
+"""
+
+import shlex
+
+
+def main(argv: list[str]) -> None:
+    from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+    from ..training.checkpoints import RUN_FILE
+    from ..training.pretraining import pretrain
+    from .arguments import parse
+
+    groups = [CorpusArguments, ModelArguments, PretrainingArguments]
+    corpus, model, args = parse(argv, groups, "folio pretrain", "Train a model from scratch.", run_file=RUN_FILE)
+    report = pretrain(corpus, model, args, command=shlex.join(["folio", "pretrain", *argv]))
+    print(f"\nTry it: folio generate --model {report['output_dir']} --prompt {shlex.quote(report['prompt'])}")

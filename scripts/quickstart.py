@@ -1,0 +1,77 @@
+"""The whole way in one command: the Python manual, a tokenizer, a GPT, a checkpoint that anybody can load.
+
+    folio quickstart
+    folio quickstart --output_dir runs/quickstart --minutes 2.5 --seed 0 --overwrite
+"""
+
+import shlex
+from dataclasses import dataclass, field
+
+PROMPTS = ["The for statement", "json.dumps(", "Return a list of"]
+
+
+@dataclass
+class QuickstartArguments:
+    output_dir: str = field(default="runs/quickstart", metadata={"help": "where the checkpoint is written"})
+    minutes: float = field(default=2.5, metadata={"help": "how long to train; the rest takes about one minute"})
+    seed: int = field(default=0, metadata={"help": "of weights, data order and samples"})
+    overwrite: bool = field(default=False, metadata={"help": "replace the run that is in output_dir"})
+
+
+def main(argv: list[str]) -> None:
+    import torch
+    import transformers
+
+    from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+    from ..training.pretraining import pretrain
+    from ..training.reload import logits_of_stranger
+    from ..training.report import Stages, peak_memory_bytes, write_report
+    from .arguments import parse
+
+    (chosen,) = parse(argv, [QuickstartArguments], "folio quickstart", "From the Python manual to a GPT.")
+    args = PretrainingArguments(
+        output_dir=chosen.output_dir, minutes=chosen.minutes, seed=chosen.seed, overwrite=chosen.overwrite
+    )
+    stages = Stages()
+    command = shlex.join(["folio", "quickstart", *argv])
+    report = pretrain(CorpusArguments(), ModelArguments(), args, command, stages)
+
+    transformers.set_seed(chosen.seed)
+    generator = transformers.pipeline("text-generation", model=chosen.output_dir)
+    with stages("samples") as say:
+        samples = [generator(prompt, max_new_tokens=60)[0]["generated_text"] for prompt in PROMPTS]
+        say(f"{len(samples)} from transformers.pipeline")
+    with stages("reload") as say:
+        ids = generator.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            here = generator.model.to("cpu")(ids).logits
+        if not torch.equal(here, logits_of_stranger(chosen.output_dir, ids)):
+            raise RuntimeError("The reloaded checkpoint computes other logits: please report this.")
+        say("a process without foliogpt computes the same logits, bit for bit")
+    report |= {"samples": samples, "seconds": stages.seconds, "peak_memory_bytes": peak_memory_bytes()}
+    report["reload_identical"] = True
+    write_report(report, args.output_dir)
+    print(summary(report))
+
+
+def summary(report: dict) -> str:
+    """The figures, the samples, and what to do next."""
+    bars = {"this model": report["val_bits_per_byte"], **report["baseline_bits_per_byte"]}
+    lines = ["", "Bits to store a byte of held-out text (less is better; the compressors have seen the same text):"]
+    lines += [f"  {name:<11}{bits:6.3f}  {'#' * round(bits * 20)}" for name, bits in bars.items()]
+    lines += [
+        "",
+        f"{report['parameters']:,} parameters, loss {report['val_loss']:.3f}, "
+        f"perplexity {report['val_perplexity']:.1f}, {report['tokens_per_second']:,.0f} tokens/s, "
+        f"{sum(report['seconds'].values()):.0f} s in all, {report['peak_memory_bytes'] / 1e9:.2f} GB at the peak",
+        "",
+    ]
+    for sample in report["samples"]:
+        lines += ["> " + line for line in sample.strip().splitlines()] + [""]
+    folder = shlex.quote(report["output_dir"])
+    lines += [
+        f"The checkpoint, its loss curve and its model card are in {report['output_dir']}. Next:",
+        f'  folio generate --model {folder} --prompt "The with statement"',
+        "  folio pretrain --corpus YOUR_TEXT_FILE_OR_FOLDER --output_dir runs/mine --minutes 10",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,111 @@
+"""The tokenizer that checkpoints carry: trained with the `tokenizers` library, loaded by plain `AutoTokenizer`."""
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
+SPECIAL_TOKENS = [END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN]
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)  # every byte is a token
+
+# ChatML. `generation` marks what the assistant said, its end of turn included, so that training can be on that
+# alone; tools are described, called and answered as JSON.
+CHAT_TEMPLATE = """\
+{%- set system = messages[0]['content'] if messages and messages[0]['role'] == 'system' else '' %}
+{%- if tools %}
+    {{- '<|im_start|>system\\n' + (system + '\\n\\n' if system else '') }}
+    {{- 'These functions can be called, each with <tool_call>{"name": ..., "arguments": ...}</tool_call>:' }}
+    {%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- elif system %}
+    {{- '<|im_start|>system\\n' + system + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message['role'] == 'assistant' %}
+        {{- '<|im_start|>assistant\\n' }}
+        {%- generation %}
+            {{- message['content'] or '' }}
+            {%- for call in message['tool_calls'] or [] %}
+                {%- set function = call['function'] or call %}
+                {{- '\\n<tool_call>' + ({'name': function['name'], 'arguments': function['arguments']} | tojson) }}
+                {{- '</tool_call>' }}
+            {%- endfor %}
+            {{- '<|im_end|>' }}
+        {%- endgeneration %}
+        {{- '\\n' }}
+    {%- elif message['role'] == 'tool' %}
+        {{- '<|im_start|>user\\n<tool_response>' + message['content'] + '</tool_response><|im_end|>\\n' }}
+    {%- elif not (loop.first and message['role'] == 'system') %}
+        {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int = 4096, show_progress: bool = True
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer (Sennrich et al., 2016, over bytes as GPT-2 does) on a stream of texts.
+
+    Args:
+        texts: documents; read once, so a generator over a corpus larger than memory will do.
+        vocab_size: number of token ids, special tokens and the 256 bytes included.
+        show_progress: show the library's progress bar.
+
+    Raises:
+        ValueError: if `vocab_size` has no room for the bytes and special tokens, or the texts do not hold
+            enough repeated pairs to fill it.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise ValueError(
+            f"A vocabulary of {vocab_size} has no room for the 256 bytes and {len(SPECIAL_TOKENS)} special tokens: "
+            f"use at least {SMALLEST_VOCABULARY}."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=show_progress,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() < vocab_size:
+        raise ValueError(
+            f"The text supports a vocabulary of {tokenizer.get_vocab_size()}, not of {vocab_size}: "
+            f"use a vocab_size of at most {tokenizer.get_vocab_size()}, or more text."
+        )
+    return as_pretrained(tokenizer)
+
+
+def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer with one id for each character that occurs in `texts`; others become `<|unk|>`.
+
+    What nanoGPT's character-level Shakespeare uses: easy to understand, and long sequences.
+    """
+    unknown = "<|unk|>"
+    characters = sorted(set().union(*map(set, texts)))
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, unknown, *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return as_pretrained(tokenizer, unk_token=unknown)
+
+
+def as_pretrained(tokenizer: Tokenizer, **special) -> PreTrainedTokenizerFast:
+    """Wrap a trained `tokenizers.Tokenizer` for transformers, with our special tokens and chat template."""
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=PAD,
+        extra_special_tokens=[START_OF_TURN, END_OF_TURN],
+        padding_side="left",  # a batch of prompts must end at the same place
+        clean_up_tokenization_spaces=False,
+        **special,
+    )
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped

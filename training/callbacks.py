@@ -1,0 +1,74 @@
+"""What a training run shows while it goes on, and how it stops when asked to."""
+
+import signal
+import sys
+import threading
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+
+class ProgressBar(TrainerCallback):
+    """One line: steps, time left, loss and tokens a second."""
+
+    def __init__(self, tokens_per_step: int):
+        self.tokens_per_step = tokens_per_step
+        self.bar = None
+        self.shown = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            # In a log file, where lines do not overwrite each other, seldom.
+            interval = 0.5 if sys.stderr.isatty() else 30
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="training",
+                unit="step",
+                mininterval=interval,
+                dynamic_ncols=True,
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.bar is None or not logs:
+            return
+        for name, label in (("loss", "loss"), ("eval_loss", "validation")):
+            if name in logs:
+                self.shown[label] = f"{logs[name]:.3f}"
+        if rate := self.bar.format_dict["rate"]:
+            self.shown["tokens/s"] = f"{rate * self.tokens_per_step:,.0f}"
+        self.bar.set_postfix(self.shown, refresh=False)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.close()
+
+
+class StopOnInterrupt(TrainerCallback):
+    """Ctrl-C ends training after the current step, with a checkpoint; a second Ctrl-C ends it at once."""
+
+    def __init__(self):
+        self.interrupted = False
+        self.previous = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if threading.current_thread() is threading.main_thread():
+            self.previous = signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, signum, frame):
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        print("\nInterrupted: saving a checkpoint after this step. Ctrl-C again to stop at once.", file=sys.stderr)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)

@@ -1,0 +1,129 @@
+"""The corpus inside every CPython: the topics of help() and the docstrings of the standard library.
+
+Real English on any machine, with nothing to download or ship. The library's files are parsed and never
+imported: importing all of it would open a browser (`antigravity`), print a poem (`this`) and fail on
+whatever the machine lacks.
+"""
+
+import ast
+import inspect
+import sysconfig
+from collections.abc import Iterator
+from itertools import compress
+from pathlib import Path
+from pydoc_data.topics import topics
+
+from ..tokenization.preprocessing import drop_duplicates
+
+# Higher than for prose: at 0.8 json.dumps goes as a copy of json.dump, and a manual needs both.
+NEAR_DUPLICATE_THRESHOLD = 0.95
+# Folders with the library's own tests, and with what it ships of others (pip's wheels, for instance).
+TEST_FOLDERS = {"test", "tests"}
+VENDORED_FOLDERS = {"_bundled", "_vendor", "pip", "setuptools", "pkg_resources"}
+
+Docstring = tuple[str, str, str]  # dotted name, title line, cleaned docstring
+Scope = ast.Module | ast.ClassDef
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def python_manual() -> list[tuple[str, str]]:
+    """Read the manual of the Python that is running: (name, text) pairs, sorted by name.
+
+    A topic of help() is named "topics/<its name>". A docstring is named after its object, as in
+    "json.decoder.JSONDecoder.decode", and its text begins with a title line, the object's signature.
+    Docstrings that repeat another one, exactly or nearly, are dropped; of such a group the first public
+    name stays.
+
+    Returns:
+        Some eight thousand documents, two and a half megabytes; they differ between versions of Python.
+    """
+    # Private names sort last, so that of `datetime.date` and `_pydatetime.date` the first stays.
+    docstrings = sorted(library_docstrings(), key=lambda found: (_is_private(found[0]), found[0]))
+    # The title lines are left out: they make nearly every document unique.
+    keep = drop_duplicates([body for _, _, body in docstrings], NEAR_DUPLICATE_THRESHOLD).keep
+    documents = [(name, f"{title}\n\n{body}\n") for name, title, body in compress(docstrings, keep)]
+    documents += [(f"topics/{name}", f"{text.strip()}\n") for name, text in topics.items()]
+    return sorted(documents)
+
+
+def library_docstrings(folder: Path | None = None) -> Iterator[Docstring]:
+    """Yield (name, title, docstring) for each module, class, function and method below `folder`.
+
+    Args:
+        folder: where the modules are; the running Python's standard library by default.
+    """
+    folder = folder or Path(sysconfig.get_path("stdlib"))
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if not _is_module(parts):
+            continue
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError):
+            continue  # templates, other encodings and the like: not modules of this Python
+        # The first of several definitions stands for its name: a getter before its setter.
+        found: dict[str, Docstring] = {}
+        for name, title, body in _docstrings_in(tree, module):
+            found.setdefault(name, (name, title, body))
+        yield from found.values()
+
+
+def _is_module(parts: tuple[str, ...]) -> bool:
+    """Whether the path can be imported (site-packages and lib-dynload cannot) and is the library's own."""
+    return all(
+        part.isidentifier()
+        and part not in TEST_FOLDERS | VENDORED_FOLDERS
+        and not part.startswith("test_")
+        and not part.endswith("_test")
+        for part in parts
+    )
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") or "._" in name
+
+
+def _docstrings_in(scope: Scope, name: str) -> Iterator[Docstring]:
+    if body := _docstring(scope):
+        yield name, _class_title(scope, name) if isinstance(scope, ast.ClassDef) else name, body
+    for definition in _definitions(scope.body):
+        inner = f"{name}.{definition.name}"
+        if isinstance(definition, ast.ClassDef):
+            yield from _docstrings_in(definition, inner)
+        elif body := _docstring(definition):
+            yield inner, _function_title(definition, inner), body
+
+
+def _definitions(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | Function]:
+    """The classes and functions of a scope, those inside `if`, `try`, `with` and loops included."""
+    for statement in statements:
+        if isinstance(statement, ast.ClassDef | Function):
+            yield statement
+            continue
+        for field in ("body", "handlers", "orelse", "finalbody"):
+            yield from _definitions(getattr(statement, field, []))
+
+
+def _docstring(node: Scope | Function) -> str:
+    return inspect.cleandoc(ast.get_docstring(node, clean=False) or "").strip()
+
+
+def _function_title(function: Function, name: str) -> str:
+    decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in function.decorator_list}
+    if decorators & {"property", "cached_property", "abstractproperty"}:
+        return name
+    prefix = "async " if isinstance(function, ast.AsyncFunctionDef) else ""
+    returns = f" -> {ast.unparse(function.returns)}" if function.returns else ""
+    return f"{prefix}{name}({ast.unparse(function.args)}){returns}"
+
+
+def _class_title(node: ast.ClassDef, name: str) -> str:
+    """`class name(...)` with what the constructor takes, or with the bases if it defines none."""
+    for function in _definitions(node.body):
+        if isinstance(function, Function) and function.name == "__init__":
+            # The line shows the call, which does not pass `self`.
+            arguments = ast.unparse(function.args).partition(", ")[2].removeprefix("/, ")
+            return f"class {name}({arguments})"
+    bases = ", ".join(ast.unparse(base) for base in node.bases)
+    return f"class {name}({bases})" if bases else f"class {name}"
