@@ -33,6 +33,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             index = target.clamp(min=0).unsqueeze(1)
             # All that follows happens in place: at this size a new tensor costs as much as the arithmetic.
             logits = (h @ head.T).float()  # (chunk, V)
+            tanh = None
             if softcap is not None:
                 tanh = logits.div_(softcap).tanh_().clone()
                 logits.mul_(softcap)
@@ -43,7 +44,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if needs_grad:
                 grad = logits.mul_(counted / total)  # the softmax, 0 where there is no target
                 grad.scatter_add_(1, index, -counted.float())
-                if softcap is not None:
+                if tanh is not None:
                     grad.mul_(tanh.square_().neg_().add_(1))
                 grad = grad.to(dtype)
                 grad_hidden[start : start + chunk_size] = grad @ head

@@ -229,7 +229,10 @@ class FolioModel(FolioPreTrainedModel):
         }
         if self.config.is_causal:
             arguments["position_ids"] = position_ids
-            make = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
+            make = {
+                "full_attention": create_causal_mask,
+                "sliding_attention": create_sliding_window_causal_mask,
+            }
         else:
             make = {
                 "full_attention": create_bidirectional_mask,

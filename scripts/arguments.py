@@ -32,7 +32,9 @@ def parse_with_generation(argv: list[str], group: type, prog: str, description: 
         ValueError: for an option that neither has.
     """
     formatter = RawDescriptionHelpFormatter
-    parser = HfArgumentParser([group], prog=prog, description=description, allow_abbrev=False, formatter_class=formatter)
+    parser = HfArgumentParser(
+        [group], prog=prog, description=description, allow_abbrev=False, formatter_class=formatter
+    )
     fields = GenerationConfig().to_dict()
     flags = flags_from_files(argv, parser, also={f"--{name}" for name in fields})
     parsed, *_, rest = parser.parse_args_into_dataclasses(

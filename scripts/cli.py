@@ -18,11 +18,14 @@ USER_ERROR, INTERRUPTED = 2, 130
 
 
 def usage() -> str:
-    lines = [f"  folio {name:<12}{text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: folio COMMAND [options]", "", "Your own GPT, from raw text to the Hub.", "", *lines, "",
-         "`folio COMMAND --help` lists the options. Every command takes --config FILE.yaml."]  # fmt: skip
-    )
+    commands = "\n".join(f"  folio {name:<12}{text}" for name, (_, text) in COMMANDS.items())
+    return f"""usage: folio COMMAND [options]
+
+Your own GPT, from raw text to the Hub.
+
+{commands}
+
+`folio COMMAND --help` lists the options. Every command takes --config FILE.yaml."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"folio: there is no command {argv[0]!r}: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return USER_ERROR
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # "Loading weights" takes milliseconds here
     try:
         module = importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}")
         module.main(argv[1:])

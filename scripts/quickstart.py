@@ -1,7 +1,7 @@
 """The whole way in one command: the Python manual, a tokenizer, a GPT, a checkpoint that anybody can load.
 
-    folio quickstart
-    folio quickstart --output_dir runs/quickstart --minutes 2.5 --seed 0 --overwrite
+folio quickstart
+folio quickstart --output_dir runs/quickstart --minutes 2.5 --seed 0 --overwrite
 """
 
 import shlex
@@ -57,7 +57,10 @@ def main(argv: list[str]) -> None:
 def summary(report: dict) -> str:
     """The figures, the samples, and what to do next."""
     bars = {"this model": report["val_bits_per_byte"], **report["baseline_bits_per_byte"]}
-    lines = ["", "Bits to store a byte of held-out text (less is better; the compressors have seen the same text):"]
+    lines = [
+        "",
+        "Bits to store a byte of held-out text (less is better; the compressors have seen the same text):",
+    ]
     lines += [f"  {name:<11}{bits:6.3f}  {'#' * round(bits * 20)}" for name, bits in bars.items()]
     lines += [
         "",

@@ -29,7 +29,10 @@ def main(argv: list[str]) -> None:
     from .arguments import parse
 
     corpus, args = parse(
-        argv[1:], [CorpusArguments, TokenizerArguments], "folio tokenizer train", "Train a byte-level BPE tokenizer."
+        argv[1:],
+        [CorpusArguments, TokenizerArguments],
+        "folio tokenizer train",
+        "Train a byte-level BPE tokenizer.",
     )
     output_dir = prepare_output_dir(args.output_dir, args.overwrite, marker="tokenizer.json")
     texts = load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming)["train"]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Literal
 
 import torch
 from transformers import TrainingArguments
@@ -34,8 +33,10 @@ class ModelArguments:
         metadata={"help": "a tokenizer's directory or Hub name, or 'char'; trained on the corpus if not given"},
     )
     vocab_size: int = field(default=4096, metadata={"help": "of the tokenizer that is trained"})
-    preset: Literal[tuple(PRESETS)] = field(default="folio", metadata={"help": "the architecture"})  # pyright: ignore
-    size: Literal[tuple(SIZES)] = field(default="nano", metadata={"help": "about 1M, 5M, 25M, 120M, 350M parameters"})  # pyright: ignore
+    preset: str = field(default="folio", metadata={"help": "the architecture", "choices": list(PRESETS)})
+    size: str = field(
+        default="nano", metadata={"help": "about 1M, 5M, 25M, 120M, 350M parameters", "choices": list(SIZES)}
+    )
     block_size: int = field(default=256, metadata={"help": "tokens in a training example"})
 
 
@@ -43,6 +44,7 @@ class ModelArguments:
 class PretrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments`, all of them, with defaults for training a small model from scratch."""
 
+    output_dir: str | None = field(default="runs/pretrain", metadata={"help": "where the checkpoint is written"})
     minutes: float | None = field(
         default=None,
         metadata={"help": "train for about this long: a step is timed first, and max_steps follows from it"},
@@ -50,7 +52,7 @@ class PretrainingArguments(TrainingArguments):
     resume: bool = field(default=False, metadata={"help": "go on from the last checkpoint in output_dir"})
     overwrite: bool = field(default=False, metadata={"help": "replace the run that is in output_dir"})
     optim: str = field(default="muon", metadata={"help": "muon (Muon and AdamW), or one of transformers' names"})
-    learning_rate: float | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+    learning_rate: float | None = field(
         default=None, metadata={"help": "peak; 0.02 for muon and 0.001 for others if not given"}
     )
     adam_learning_rate: float = field(
@@ -61,22 +63,27 @@ class PretrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 16
     num_train_epochs: float = 4.0  # repeated text is worth nearly as much as new up to here (Muennighoff et al., 2023)
-    lr_scheduler_type: str = "warmup_stable_decay"  # pyright: ignore[reportAssignmentType]
+    lr_scheduler_type: str = "warmup_stable_decay"
     warmup_steps: float = 0.02
     decay_steps: float = field(
-        default=0.6, metadata={"help": "with warmup_stable_decay: steps of the decay, or their share if below 1"}
+        default=0.6,
+        metadata={"help": "with warmup_stable_decay: steps of the decay, or their share if below 1"},
     )
-    bf16: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+    bf16: bool | None = field(
         default=None,
-        metadata={"help": "train in bfloat16 (true, false); on CPU whatever is faster if not given", "nargs": "?",
-                  "const": True},  # fmt: skip
+        metadata={
+            "help": "train in bfloat16 (true, false); on CPU whatever is faster if not given",
+            "nargs": "?",
+            "const": True,
+        },
     )
-    eval_strategy: str = "steps"  # pyright: ignore[reportIncompatibleVariableOverride]
+    eval_strategy: str = "steps"
     eval_steps: float | None = 0.2
     save_steps: float = 0.2
+    logging_steps: float = 10
+    logging_first_step: bool = True
     save_total_limit: int | None = 2
-    report_to: str = "none"  # pyright: ignore[reportIncompatibleVariableOverride]
-    include_num_input_tokens_seen: str | bool = "no"
+    report_to: str = "none"
     prediction_loss_only: bool = True
     remove_unused_columns: bool = False
     disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well

@@ -23,10 +23,10 @@ def step_seconds(model, batch: dict[str, torch.Tensor], args: PretrainingArgumen
             with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model(**batch, use_cache=False).loss
             loss.backward()
+            loss.item()  # waits for an accelerator to finish
         torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        loss.item()  # waits for an accelerator to finish
         times.append(time.perf_counter() - start)
     return min(times[WARM_UP_STEPS:])
 

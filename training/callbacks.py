@@ -63,7 +63,10 @@ class StopOnInterrupt(TrainerCallback):
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        print("\nInterrupted: saving a checkpoint after this step. Ctrl-C again to stop at once.", file=sys.stderr)
+        print(
+            "\nInterrupted: saving a checkpoint after this step. Ctrl-C again to stop at once.",
+            file=sys.stderr,
+        )
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.interrupted:

@@ -40,13 +40,9 @@ Row = dict[str, str]  # one document, as FEATURES says
 
 
 @overload
-def load_corpus(
-    spec: str = ..., *, text_column: str = ..., streaming: Literal[False] = ...
-) -> DatasetDict: ...
+def load_corpus(spec: str = ..., *, text_column: str = ..., streaming: Literal[False] = ...) -> DatasetDict: ...
 @overload
-def load_corpus(
-    spec: str = ..., *, text_column: str = ..., streaming: bool
-) -> DatasetDict | IterableDatasetDict: ...
+def load_corpus(spec: str = ..., *, text_column: str = ..., streaming: bool) -> DatasetDict | IterableDatasetDict: ...
 def load_corpus(
     spec: str = "python-manual", *, text_column: str = "text", streaming: bool = False
 ) -> DatasetDict | IterableDatasetDict:
@@ -104,9 +100,7 @@ def _load_hub(spec: str, text_column: str, streaming: bool) -> DatasetDict | Ite
         splits: Any = datasets.load_dataset(name, config or None, streaming=streaming)
     except Exception as error:
         kind = ConnectionError if isinstance(error, OSError) else ValueError
-        raise kind(
-            f"{spec} cannot be loaded: {first_line(error)}; check hub:NAME[:CONFIG] and the network"
-        ) from None
+        raise kind(f"{spec} cannot be loaded: {first_line(error)}; check hub:NAME[:CONFIG] and the network") from None
     if TRAIN not in splits:
         raise ValueError(f"{spec} has no train split, only {', '.join(splits)}; give another dataset")
     if VALIDATION not in splits:
@@ -115,9 +109,7 @@ def _load_hub(spec: str, text_column: str, streaming: bool) -> DatasetDict | Ite
         return _split(table_documents(splits[TRAIN], name, text_column), spec)
     own = {split: (splits[split], f"{name}/{split}", text_column) for split in (TRAIN, VALIDATION)}
     if streaming:
-        return IterableDatasetDict(
-            {split: _to_stream(partial(stream_documents, *rows)) for split, rows in own.items()}
-        )
+        return IterableDatasetDict({split: _to_stream(partial(stream_documents, *rows)) for split, rows in own.items()})
     return _checked({split: table_documents(*rows) for split, rows in own.items()}, spec)
 
 
@@ -142,10 +134,7 @@ def _split_texts(documents: Iterable[Row], spec: str) -> DatasetDict:
         validation.append((row["name"], row["text"][end:]))
     parts = {TRAIN: train, VALIDATION: validation}
     return _checked(
-        {
-            split: _to_dataset((name, text) for name, text in part if text.strip())
-            for split, part in parts.items()
-        },
+        {split: _to_dataset((name, text) for name, text in part if text.strip()) for split, part in parts.items()},
         spec,
     )
 

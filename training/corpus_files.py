@@ -184,9 +184,7 @@ def stream_documents(rows: IterableDataset, source: str, text_column: str) -> It
 def _check_column(columns: Iterable[str], text_column: str, source: str) -> None:
     columns = list(columns)
     if text_column not in columns:
-        raise ValueError(
-            f"{source} has no column {text_column!r}; pass --text-column with one of {', '.join(columns)}"
-        )
+        raise ValueError(f"{source} has no column {text_column!r}; pass --text-column with one of {', '.join(columns)}")
 
 
 def _is_written(text: Any, number: int, source: str, text_column: str) -> bool:

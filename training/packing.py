@@ -41,6 +41,8 @@ def pack(dataset: Dataset | IterableDataset, tokenizer, block_size: int, **map_a
         blocks = list(_blocks(stream, block_size, tokenizer.eos_token_id))
         return {"input_ids": [ids for ids, _ in blocks], "labels": [labels for _, labels in blocks]}
 
+    if isinstance(dataset, Dataset):
+        map_arguments = {"desc": "tokenising", **map_arguments}
     columns = ["name", "text"]
     return dataset.map(pack_batch, batched=True, batch_size=1000, remove_columns=columns, **map_arguments)
 

@@ -3,6 +3,8 @@
 import math
 import os
 import platform
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import datasets
@@ -20,7 +22,16 @@ from .checkpoints import RUN_FILE, STATE_FILE, last_checkpoint, prepare_output_d
 from .corpora import corpus_bytes, load_corpus
 from .evaluation import bits_per_byte, compression_baselines, total_loss
 from .packing import PackedCollator, pack
-from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
+from .report import (
+    CARD_FILE,
+    CURVE_FILE,
+    Stages,
+    amount,
+    loss_curve,
+    model_card,
+    peak_memory_bytes,
+    write_report,
+)
 from .trainer import FolioTrainer
 
 LOSS_CHUNK = 1024  # tokens whose logits are in memory at once
@@ -63,100 +74,133 @@ def pretrain(
     transformers.set_seed(args.seed)
 
     with stages("corpus") as say:
-        texts = load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming)
-        if corpus.streaming:
-            held_out = datasets.Dataset.from_list(list(texts["validation"].take(STREAMED_VALIDATION)))
-            sizes = {"train_documents": "a stream of", "train_bytes": "unknown"}
-        else:
-            held_out = texts["validation"]
-            sizes = {"train_documents": len(texts["train"]), "train_bytes": corpus_bytes(texts["train"])}
-        sizes |= {"val_documents": len(held_out), "val_bytes": corpus_bytes(held_out)}
-        say(f"{corpus.corpus}: {sizes['train_documents']} documents to train on, {len(held_out):,} held out")
-
+        texts = read_corpus(corpus)
+        say(f"{corpus.corpus}: {amount(texts.train_documents)} documents, and {len(texts.validation):,} held out")
     with stages("tokenizer") as say:
-        tokenizer = get_tokenizer(model, texts["train"], checkpoint)
-        blocks = {
-            "train": pack(texts["train"], tokenizer, model.block_size),
-            "validation": pack(held_out, tokenizer, model.block_size),
-        }
+        tokenizer = get_tokenizer(model, texts.train, checkpoint)
+        blocks = pack(texts.train, tokenizer, model.block_size)
+        held_out = pack(texts.validation, tokenizer, model.block_size)
         say(f"{len(tokenizer):,} tokens, blocks of {model.block_size}")
-
     network = new_model(model, tokenizer)
+    if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
+        network.loss_chunk_size = LOSS_CHUNK
     collator = PackedCollator(tokenizer.eos_token_id)
     with stages("calibration") as say:
-        first = [block for _, block in zip(range(args.per_device_train_batch_size), blocks["train"], strict=False)]
-        timed = calibrate(network, collator(first), args)
+        batch = collator(list(islice(blocks, args.per_device_train_batch_size)))
+        timed = calibrate(network, batch, args)
         say(", ".join(f"{name} {seconds:.3f} s a step" for name, seconds in timed.items()) or "not needed")
     (output_dir / RUN_FILE).write_text(yaml.safe_dump(changed_settings(corpus, model, args)), encoding="utf-8")
 
-    tokens_per_step = (
-        args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size * model.block_size
-    )
-    stop = StopOnInterrupt()
+    tokens_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * model.block_size
     trainer = FolioTrainer(
         model=network,
         args=args,
-        train_dataset=blocks["train"],
-        eval_dataset=blocks["validation"],
+        train_dataset=blocks,
+        eval_dataset=held_out,
         data_collator=collator,
         processing_class=tokenizer,
-        callbacks=[ProgressBar(tokens_per_step), stop],
+        callbacks=[ProgressBar(tokens_per_step)],
     )
     with stages("training") as say:
-        started_at = trainer.state.global_step if checkpoint is None else int(checkpoint.name.split("-")[1])
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if stop.interrupted:
-            raise Interrupted(
-                f"Stopped after step {trainer.state.global_step:,} of {trainer.state.max_steps:,}; the checkpoint is "
-                f"saved. Go on with: folio pretrain --output_dir {output_dir} --resume"
-            )
-        steps = trainer.state.global_step
-        say(f"{steps:,} steps of {tokens_per_step:,} tokens")
-
+        trained = train(trainer, checkpoint)
+        say(f"{trained:,} steps of {tokens_per_step:,} tokens")
     network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with stages("evaluation") as say:
         # In float32, as the checkpoint is loaded, whatever it was trained in.
-        nats, predicted = total_loss(network, blocks["validation"], collator, args.per_device_eval_batch_size)
-        baselines = {}
-        if not corpus.streaming and sizes["train_bytes"] <= COMPRESSIBLE:
-            baselines = compression_baselines(texts["train"]["text"], held_out["text"])
-        bpb = bits_per_byte(nats, sizes["val_bytes"])
-        others = ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items())
-        say(f"{bpb:.3f} bits a byte on held-out text" + (f"; {others}" if others else ""))
-
+        nats, predicted = total_loss(network, held_out, collator, args.per_device_eval_batch_size)
+        quality = quality_of(nats, predicted, texts)
+        compared = {"this model": quality["val_bits_per_byte"], **quality["baseline_bits_per_byte"]}
+        say(", ".join(f"{name} {bits:.3f}" for name, bits in compared.items()) + " bits a byte of held-out text")
     report = {
         "name": output_dir.resolve().name,
         "command": command,
         "output_dir": str(output_dir),
         "corpus": corpus.corpus,
-        **sizes,
+        "train_documents": texts.train_documents,
+        "train_bytes": texts.train_bytes,
         "preset": model.preset,
         "size": model.size,
         "parameters": network.num_parameters(),
         "vocab_size": len(tokenizer),
-        "steps": steps,
+        "steps": trainer.state.global_step,
         "tokens_per_step": tokens_per_step,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "step_seconds": timed,
-        "val_loss": nats / predicted,
-        "val_perplexity": math.exp(min(nats / predicted, 700)),
-        "val_bits_per_byte": bpb,
-        "baseline_bits_per_byte": baselines,
-        "tokens_per_second": (steps - started_at) * tokens_per_step / stages.seconds["training"],
+        **quality,
+        "tokens_per_second": trained * tokens_per_step / stages.seconds["training"],
         "seconds": stages.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         "seed": args.seed,
-        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()})"
-        if args.device.type == "cpu"
-        else torch.cuda.get_device_name() if args.device.type == "cuda" else args.device.type,
+        "machine": machine(args.device),
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
-        "prompt": first_words(held_out[0]["text"]),
+        "prompt": first_words(texts.validation[0]["text"]),
     }
     with stages("checkpoint") as say:
         save_checkpoint(output_dir, network, tokenizer, trainer.state, report)
         say(str(output_dir))
     write_report(report, output_dir)
     return report
+
+
+@dataclass
+class Texts:
+    """The two splits of a corpus, and the size of the first, None for a stream."""
+
+    train: datasets.Dataset | datasets.IterableDataset
+    validation: datasets.Dataset
+    train_documents: int | None = None
+    train_bytes: int | None = None
+
+
+def read_corpus(corpus: CorpusArguments) -> Texts:
+    """Load the corpus; of a stream, hold out as many documents as fit in memory."""
+    splits = load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming)
+    train = splits["train"]
+    if corpus.streaming:
+        held_out = datasets.Dataset.from_list(list(splits["validation"].take(STREAMED_VALIDATION)))
+        return Texts(train, held_out)
+    return Texts(train, splits["validation"], len(train), corpus_bytes(train))
+
+
+def train(trainer: FolioTrainer, checkpoint: Path | None) -> int:
+    """Train, from `checkpoint` on if there is one, and return the number of steps taken.
+
+    Raises:
+        Interrupted: if the user stopped it.
+    """
+    stop = StopOnInterrupt()
+    trainer.add_callback(stop)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    state = trainer.state
+    if stop.interrupted and state.global_step < state.max_steps:
+        raise Interrupted(
+            f"Stopped after step {state.global_step:,} of {state.max_steps:,}; the checkpoint is saved. "
+            f"Go on with: folio pretrain --output_dir {trainer.args.output_dir} --resume"
+        )
+    return state.global_step - (int(checkpoint.name.split("-")[1]) if checkpoint else 0)
+
+
+def quality_of(nats: float, predicted: int, texts: Texts) -> dict:
+    """How well `predicted` tokens with a summed loss of `nats` say the held-out text, beside compressors."""
+    num_bytes = corpus_bytes(texts.validation)
+    baselines = {}
+    if texts.train_bytes is not None and texts.train_bytes <= COMPRESSIBLE:
+        baselines = compression_baselines(texts.train["text"], texts.validation["text"])
+    return {
+        "val_documents": len(texts.validation),
+        "val_bytes": num_bytes,
+        "val_loss": nats / predicted,
+        "val_perplexity": math.exp(min(nats / predicted, 700)),
+        "val_bits_per_byte": bits_per_byte(nats, num_bytes),
+        "baseline_bits_per_byte": baselines,
+    }
+
+
+def machine(device: torch.device) -> str:
+    """The hardware that the run was timed on, for the report."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device.type == "cpu" else device.type
 
 
 def first_words(text: str) -> str:
@@ -192,7 +236,6 @@ def new_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Foli
         model.preset, model.size, vocab_size=len(tokenizer), max_position_embeddings=model.block_size, **ids
     )
     network = FolioForCausalLM(config)
-    network.loss_chunk_size = LOSS_CHUNK
     network.generation_config.update(do_sample=True, temperature=0.8, top_p=0.95, **ids)
     return network
 

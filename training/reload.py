@@ -38,7 +38,14 @@ def logits_of_stranger(checkpoint: str | Path, input_ids: torch.Tensor) -> torch
         files = [str(Path(folder) / name) for name in ("ids.safetensors", "logits.safetensors")]
         save_file({"ids": input_ids}, files[0])
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(folder) / "modules")}
-        command = [sys.executable, "-c", STRANGER, str(Path(checkpoint).resolve()), *files, str(torch.get_num_threads())]
+        command = [
+            sys.executable,
+            "-c",
+            STRANGER,
+            str(Path(checkpoint).resolve()),
+            *files,
+            str(torch.get_num_threads()),
+        ]
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             last_line = (done.stderr.strip() or "no message").splitlines()[-1]

@@ -33,6 +33,11 @@ class Stages:
             print(f"{name:<12}{'; '.join(said)}  ({self.seconds[name]:.1f} s)", flush=True)
 
 
+def amount(number: int | None) -> str:
+    """A number for people, or that nobody knows it: the length of a stream."""
+    return "an unknown number of" if number is None else f"{number:,}"
+
+
 def peak_memory_bytes() -> int:
     """The most memory that this process has held at once."""
     try:
@@ -112,8 +117,8 @@ model-index:
 # {report["name"]}
 
 A GPT of {report["parameters"]:,} parameters (preset `{report["preset"]}`, size `{report["size"]}`), trained from
-scratch with FolioGPT on `{report["corpus"]}`: {report["train_documents"]} documents,
-{report["train_bytes"]} bytes, {report["steps"]:,} steps of {report["tokens_per_step"]:,} tokens in
+scratch with FolioGPT on `{report["corpus"]}`: {amount(report["train_documents"])} documents,
+{amount(report["train_bytes"])} bytes, {report["steps"]:,} steps of {report["tokens_per_step"]:,} tokens in
 {report["precision"]}.
 
 ## How good it is

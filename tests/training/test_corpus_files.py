@@ -58,9 +58,7 @@ def test_a_folder_is_read_recursively_and_what_is_skipped_is_counted_once(tmp_pa
     (folder / "empty.txt").write_text("")
     (folder / "link").symlink_to(outside)
     (folder / "link.txt").symlink_to(outside / "secret.txt")
-    write_jsonl(
-        folder / "rows.jsonl", [{"text": "the first row of rows"}, {"text": "the second row of rows"}]
-    )
+    write_jsonl(folder / "rows.jsonl", [{"text": "the first row of rows"}, {"text": "the second row of rows"}])
     with caplog.at_level(logging.WARNING):
         corpus = both(load_corpus(str(folder)))
     assert [name for name, _ in corpus["train"]] == ["b.txt", "deep/er/a.md", "rows.jsonl:1", "rows.jsonl:2"]

@@ -22,9 +22,7 @@ def test_a_document_of_the_manual_begins_with_its_signature(manual):
     texts = dict(manual)
     assert texts["json"].startswith("json\n\nJSON (JavaScript")
     assert texts["json.dumps"].startswith("json.dumps(obj, *, skipkeys=False, ")
-    assert texts["json.decoder.JSONDecoder"].startswith(
-        "class json.decoder.JSONDecoder(*, object_hook=None, "
-    )
+    assert texts["json.decoder.JSONDecoder"].startswith("class json.decoder.JSONDecoder(*, object_hook=None, ")
     assert texts["asyncio.tasks.sleep"].startswith("async asyncio.tasks.sleep(delay, result=None)\n\n")
 
 
