@@ -57,7 +57,8 @@ class FolioConfig(PreTrainedConfig):
             `"normal"` like all others, `"scaled"` divided by sqrt(2 x layers) (GPT-2), or `"zero"`.
 
     Raises:
-        ValueError: if the choices contradict each other. The message names both values and the remedy.
+        huggingface_hub.errors.StrictDataclassError: if the choices contradict each other. The message names
+            both values and the remedy.
     """
 
     model_type = "folio"

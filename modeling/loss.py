@@ -23,16 +23,17 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def _forward(ctx, hidden, weight, labels, chunk_size, softcap, dtype, needs_grad):
-        loss = torch.zeros((), device=hidden.device, dtype=torch.float)
+        exact = torch.promote_types(dtype, torch.float)
+        loss = torch.zeros((), device=hidden.device, dtype=exact)
         head = weight.to(dtype)
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float) if needs_grad else None
+        grad_weight = torch.zeros_like(weight, dtype=exact) if needs_grad else None
         for start in range(0, hidden.shape[0], chunk_size):
             h, target = hidden[start : start + chunk_size].to(dtype), labels[start : start + chunk_size]
             counted = (target != -100).unsqueeze(1)
             index = target.clamp(min=0).unsqueeze(1)
             # All that follows happens in place: at this size a new tensor costs as much as the arithmetic.
-            logits = (h @ head.T).float()  # (chunk, V)
+            logits = (h @ head.T).to(exact)  # (chunk, V)
             tanh = None
             if softcap is not None:
                 tanh = logits.div_(softcap).tanh_().clone()
@@ -43,7 +44,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             loss += ((total.log() - at_target) * counted).sum()
             if needs_grad:
                 grad = logits.mul_(counted / total)  # the softmax, 0 where there is no target
-                grad.scatter_add_(1, index, -counted.float())
+                grad.scatter_add_(1, index, -counted.to(exact))
                 if tanh is not None:
                     grad.mul_(tanh.square_().neg_().add_(1))
                 grad = grad.to(dtype)

@@ -1,5 +1,7 @@
 """Named architectures and sizes, as data. A preset says how the model is built, a size how large it is."""
 
+from huggingface_hub.errors import StrictDataclassError
+
 from .configuration_folio import FolioConfig
 
 PRESETS: dict[str, dict] = {
@@ -74,4 +76,7 @@ def preset_config(preset: str = "folio", size: str = "nano", **overrides) -> Fol
         raise ValueError(f"There is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")
     if size not in SIZES:
         raise ValueError(f"There is no size {size!r}: choose one of {', '.join(SIZES)}.")
-    return FolioConfig(**{**SIZES[size], **PRESETS[preset], **overrides})
+    try:
+        return FolioConfig(**{**SIZES[size], **PRESETS[preset], **overrides})
+    except StrictDataclassError as error:
+        raise ValueError(str(error.__cause__ or error)) from None

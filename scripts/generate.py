@@ -32,8 +32,14 @@ def main(argv: list[str]) -> None:
     if args.seed is not None:
         transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
-    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-    model = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    except OSError as error:
+        first_line = str(error).splitlines()[0]
+        raise OSError(
+            f"{args.model} is not a checkpoint's directory, nor a model on the Hub within reach ({first_line})"
+        ) from None
     if torch.accelerator.is_available():
         model = model.to(torch.accelerator.current_accelerator())
     if "max_new_tokens" not in options and "max_length" not in options:

@@ -43,7 +43,8 @@ class ProgressBar(TrainerCallback):
             self.shown["tokens/s"] = f"{rate * self.tokens_per_step:,.0f}"
         self.bar.set_postfix(self.shown, refresh=False)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def close(self) -> None:
+        """Leave the line as it is; what is printed next begins below it."""
         if self.bar is not None:
             self.bar.close()
 
@@ -72,6 +73,7 @@ class StopOnInterrupt(TrainerCallback):
         if self.interrupted:
             control.should_save = control.should_training_stop = True
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def close(self) -> None:
+        """Give Ctrl-C its old meaning back."""
         if self.previous is not None:
             signal.signal(signal.SIGINT, self.previous)

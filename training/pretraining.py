@@ -99,10 +99,9 @@ def pretrain(
         eval_dataset=held_out,
         data_collator=collator,
         processing_class=tokenizer,
-        callbacks=[ProgressBar(tokens_per_step)],
     )
     with stages("training") as say:
-        trained = train(trainer, checkpoint)
+        trained = train(trainer, checkpoint, tokens_per_step)
         say(f"{trained:,} steps of {tokens_per_step:,} tokens")
     network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with stages("evaluation") as say:
@@ -162,15 +161,20 @@ def read_corpus(corpus: CorpusArguments) -> Texts:
     return Texts(train, splits["validation"], len(train), corpus_bytes(train))
 
 
-def train(trainer: FolioTrainer, checkpoint: Path | None) -> int:
+def train(trainer: FolioTrainer, checkpoint: Path | None, tokens_per_step: int) -> int:
     """Train, from `checkpoint` on if there is one, and return the number of steps taken.
 
     Raises:
         Interrupted: if the user stopped it.
     """
-    stop = StopOnInterrupt()
+    progress, stop = ProgressBar(tokens_per_step), StopOnInterrupt()
+    trainer.add_callback(progress)
     trainer.add_callback(stop)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        progress.close()
+        stop.close()
     state = trainer.state
     if stop.interrupted and state.global_step < state.max_steps:
         raise Interrupted(

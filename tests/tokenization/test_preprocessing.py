@@ -4,6 +4,7 @@ import logging
 import random
 
 import pytest
+
 from foliogpt.tokenization.preprocessing import decode, drop_duplicates
 
 FRENCH = "Le garçon préfère les oeufs à la crème brûlée ; où êtes-vous né, mon élève ? Ça ne fait rien."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+
 from foliogpt.training.corpora import corpus_bytes, is_validation, load_corpus
 
 pytestmark = pytest.mark.usefixtures("private_datasets_cache")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+
 from foliogpt.training.corpora import load_corpus
 
 pytestmark = pytest.mark.usefixtures("private_datasets_cache")

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+
 from foliogpt.training.python_manual import library_docstrings, python_manual
 
 

@@ -1,0 +1,164 @@
+"""The `folio` command as a user meets it: every error is one line and exit code 2."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from foliogpt.scripts.cli import COMMANDS, main
+
+TINY_RUN = ["--tokenizer", "char", "--block_size", "32", "--max_steps", "4", "--per_device_train_batch_size", "2",
+            "--bf16", "false"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("text") / "rhyme.txt"
+    file.write_text("One two three, the cat is free; four five six, the dog has tricks.\n" * 60)
+    return str(file)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(text_file, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("run") / "model")
+    assert main(["pretrain", "--corpus", text_file, "--output_dir", folder, *TINY_RUN]) == 0
+    return folder
+
+
+def error_of(capsys, argv: list[str]) -> str:
+    """The error line of a command that must fail as a user's mistake."""
+    capsys.readouterr()
+    try:
+        code = main(argv)
+    except SystemExit as exit:  # argparse
+        code = exit.code
+    captured = capsys.readouterr().err
+    assert code == 2, captured
+    assert "Traceback" not in captured
+    return captured.strip().splitlines()[-1]
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy():
+    script = "import sys; from foliogpt.scripts.cli import main; main(['--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert all(name in out for name in COMMANDS)
+    assert not {"torch", "transformers", "numpy", "datasets", "yaml"} & set(out.splitlines()[-1].split())
+
+
+def test_every_command_has_help(capsys):
+    for name in COMMANDS:
+        with contextlib.suppress(SystemExit):  # argparse's way to end
+            assert main([name, "--help"]) == 0
+        assert f"folio {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_lists_those_that_exist(capsys):
+    assert "quickstart, tokenizer" in error_of(capsys, ["dance"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["pretrain", "--corpus", "nowhere.txt"], "nowhere.txt"),
+        (["pretrain", "--corpus", "{empty}"], "no text"),
+        (["pretrain", "--corpus", "{binary}"], "not text"),
+        (["pretrain", "--corpus", "{rows}", "--text_column", "body"], "--text-column"),
+        (["pretrain", "--corpus", "{text}", "--vocab_size", "60000"], "vocab_size of at most"),
+        (["pretrain", "--corpus", "{text}", "--vocab_size", "100"], "256 bytes"),
+        (["pretrain", "--corpus", "{text}", "--tokenizer", "{text}"], "is not a tokenizer"),
+        (["pretrain", "--corpus", "{text}", "--preset", "gpt9"], "gpt9"),
+        (["pretrain", "--corpus", "{text}", "--learning_rate", "1e9"], "learning_rate"),
+        (["pretrain", "--corpus", "{text}", "--learning_rat", "1"], "--learning_rat"),
+        (["pretrain", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["pretrain", "--config", "{bad_yaml}"], "learning_rat"),
+        (["pretrain", "--corpus", "{text}", "--resume"], "no run to resume"),
+        (["tokenizer", "inspect"], "train"),
+        (["tokenizer", "train", "--corpus", "{text}", "--vocab_size", "60000"], "vocab_size of at most"),
+        (["generate", "--model", "nowhere", "--prompt", "x"], "nowhere"),
+        (["quickstart", "--minutes", "-1"], "minutes"),
+        (["quickstart", "--minutes", "soon"], "minutes"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(argv, says, capsys, tmp_path, text_file):
+    files = {name: str(tmp_path / name) for name in ("empty", "binary", "rows.jsonl", "bad_yaml")}
+    (tmp_path / "empty").write_text("  \n")
+    (tmp_path / "binary").write_bytes(b"\x89PNG\r\n\x00\x00")
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 3)
+    (tmp_path / "bad_yaml").write_text("learning_rat: 1\n")
+    names = {**files, "rows": files["rows.jsonl"], "text": text_file}
+    argv = [word.format(**names) if word.startswith("{") else word for word in argv]
+    if argv[0] != "generate":
+        argv += ["--output_dir", str(tmp_path / "out")]
+    assert says in error_of(capsys, argv)
+
+
+def test_a_run_is_not_overwritten(checkpoint, text_file, capsys):
+    line = error_of(capsys, ["pretrain", "--corpus", text_file, "--output_dir", checkpoint, *TINY_RUN])
+    assert "--overwrite" in line
+
+
+def test_a_run_is_replaced_when_asked(text_file, tmp_path):
+    command = ["pretrain", "--corpus", text_file, "--output_dir", str(tmp_path / "run"), *TINY_RUN]
+    assert main(command) == 0
+    assert main([*command, "--overwrite", "--seed", "1"]) == 0
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["seed"] == 1
+
+
+def test_a_finished_run_repeats_from_its_own_settings(checkpoint, tmp_path):
+    assert main(["pretrain", "--config", f"{checkpoint}/run.yaml", "--output_dir", str(tmp_path / "again")]) == 0
+    reports = [json.loads(Path(folder, "report.json").read_text()) for folder in (checkpoint, tmp_path / "again")]
+    assert reports[0]["val_loss"] == reports[1]["val_loss"]
+
+
+def test_flags_win_over_the_config_file(text_file, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"corpus: {text_file}\ntokenizer: char\nblock_size: 32\nmax_steps: 2\nbf16: false\nsave_steps: 1\n"
+        "lr_scheduler_kwargs: {num_decay_steps: 1}\n"
+    )
+    folder = tmp_path / "run"
+    assert main(["pretrain", "--config", str(config), "--max-steps", "3", "--output-dir", str(folder)]) == 0
+    assert json.loads((folder / "report.json").read_text())["steps"] == 3
+
+
+def test_a_tokenizer_is_trained_and_used(text_file, tmp_path, capsys):
+    folder = str(tmp_path / "tokenizer")
+    assert main(["tokenizer", "train", "--corpus", text_file, "--vocab_size", "280", "--output_dir", folder]) == 0
+    assert len(AutoTokenizer.from_pretrained(folder)) == 280
+    assert "--overwrite" in error_of(capsys, ["tokenizer", "train", "--corpus", text_file, "--output_dir", folder])
+    run = ["--tokenizer", folder, "--block_size", "32", "--max_steps", "2", "--bf16", "false"]
+    assert main(["pretrain", "--corpus", text_file, "--output_dir", str(tmp_path / "run"), *run]) == 0
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["vocab_size"] == 280
+
+
+def test_generate_continues_the_prompt(checkpoint, capsys):
+    options = ["--max_new_tokens", "5", "--seed", "1"]
+    outputs = []
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(["generate", "--model", checkpoint, "--prompt", "One two", *options]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0].startswith("One two")
+    assert outputs[0] == outputs[1]
+    assert main(["generate", "--model", checkpoint, "--prompt", "One", "--num_beams", "2", "--do_sample", "false"]) == 0
+    assert main(["generate", "--model", checkpoint, "--prompt", "One", "--num_return_sequences", "2"]) == 0
+    assert capsys.readouterr().out.count("---") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--prompt", ""], "empty"),
+        (["--prompt", "One", "--tmperature", "1"], "tmperature"),
+        (["--prompt", "One", "--temperature"], "temperature"),
+        (["--prompt", "One", "--temperature", "-1"], "temperature"),
+        (["--prompt", "One", "--max_new_tokens", "0"], "max_new_tokens"),
+    ],
+)
+def test_generate_refuses_what_cannot_be(checkpoint, capsys, argv, says):
+    assert says in error_of(capsys, ["generate", "--model", checkpoint, *argv])

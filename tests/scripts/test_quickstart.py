@@ -1,0 +1,125 @@
+"""The main job, end to end, in a process of its own."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+TINY_RUN = ["--corpus", "text.txt", "--tokenizer", "char", "--block_size", "32", "--bf16", "false"]
+
+FOLIO = [sys.executable, "-m", "foliogpt.scripts.cli"]
+
+
+def folio(*argv, cwd, **kwargs):
+    return subprocess.run([*FOLIO, *argv], cwd=cwd, capture_output=True, text=True, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart")
+    return folder, folio("quickstart", "--minutes", "0.1", cwd=folder)
+
+
+@pytest.mark.slow
+def test_it_ends_with_figures_samples_and_next_steps(quickstart):
+    folder, done = quickstart
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "runs/quickstart/report.json").read_text())
+    assert report["reload_identical"] is True
+    assert len(report["samples"]) == 3
+    assert set(report["seconds"]) >= {
+        "corpus",
+        "tokenizer",
+        "training",
+        "evaluation",
+        "checkpoint",
+        "samples",
+        "reload",
+    }
+    assert f"{report['val_bits_per_byte']:.3f}" in done.stdout
+    for stage in ("corpus", "tokenizer", "training", "evaluation", "checkpoint", "samples", "reload"):
+        assert re.search(rf"^{stage} .*\(\d+\.\d s\)$", done.stdout, re.MULTILINE), stage
+
+
+@pytest.mark.slow
+def test_the_next_steps_it_prints_work(quickstart):
+    folder, done = quickstart
+    commands = re.findall(r"^  (folio .*)$", done.stdout, re.MULTILINE)
+    assert len(commands) == 2
+    (folder / "YOUR_TEXT_FILE_OR_FOLDER").write_text("To be, or not to be, that is the question.\n" * 500)
+    environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+    for command in commands:
+        command = command.replace("--minutes 10", "--minutes 0.02 --vocab_size 280")
+        subprocess.run(command, shell=True, cwd=folder, env=environment, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_a_second_run_does_not_overwrite_the_first(quickstart):
+    folder, _ = quickstart
+    before = (folder / "runs/quickstart/report.json").read_bytes()
+    done = folio("quickstart", "--minutes", "0.01", cwd=folder)
+    assert done.returncode == 2
+    assert "--overwrite" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "runs/quickstart/report.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    (tmp_path / "text.txt").write_text("One two three, the cat is free; four five six, the dog has tricks.\n" * 60)
+    argv = [
+        "--corpus",
+        "text.txt",
+        "--tokenizer",
+        "char",
+        "--block_size",
+        "32",
+        "--max_steps",
+        "100000",
+        "--bf16",
+        "false",
+    ]
+    command = [*FOLIO, "pretrain", *argv, "--output_dir", "run"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
+        while not (tmp_path / "run" / "run.yaml").exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    command = re.search(r"Go on with: (folio .*--resume)$", errors, re.MULTILINE)
+    assert command, errors
+    assert "Traceback" not in errors
+    step = int(re.search(r"after step ([\d,]+)", errors)[1].replace(",", ""))
+    done = folio(*command[1].split()[1:], "--max_steps", str(step + 5), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == step + 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource limits on Windows")
+def test_a_full_disk_is_one_line_and_leaves_no_checkpoint(tmp_path):
+    (tmp_path / "text.txt").write_text("One two three, the cat is free; four five six, the dog has tricks.\n" * 60)
+
+    def small_disk():  # a file of more than 1 MB cannot be written, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    argv = [*TINY_RUN, "--max_steps", "3"]
+    for save in ("steps", "no"):  # in an intermediate checkpoint, and in the final one
+        done = folio(
+            "pretrain", *argv, "--save_strategy", save, "--output_dir", save, cwd=tmp_path, preexec_fn=small_disk
+        )
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Could not save to" in done.stderr.strip().splitlines()[-1]
+        assert not list((tmp_path / save).glob("checkpoint-*"))
+        assert not (tmp_path / save / "config.json").exists()

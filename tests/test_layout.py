@@ -1,0 +1,54 @@
+"""The rules that keep the house in order, and checkpoints loadable."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "modeling": set(),
+    "tokenization": {"modeling"},
+    "training": {"modeling", "tokenization"},
+    "rag": {"modeling", "tokenization"},
+    "scripts": {"modeling", "tokenization", "training", "rag"},
+}
+FILES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imports(path: Path):
+    """(level, module, names) of each import in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or "", [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from ((0, alias.name, []) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_arrows_point_one_way(path):
+    for level, module, names in imports(path):
+        if level == 2:
+            targets = {module.split(".")[0]} if module else set(names)
+            assert targets <= MAY_IMPORT[path.parent.name]
+        if level == 0:
+            assert module.split(".")[0] not in {"foliogpt", *MAY_IMPORT}, "inside the package, imports are relative"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "modeling").glob("*.py")), ids=lambda path: path.name)
+def test_code_that_travels_imports_what_a_stranger_has(path):
+    for level, module, _ in imports(path):
+        assert level <= 1
+        assert level == 0 or module, "`from . import x` does not travel"
+        if level == 0:
+            assert module.split(".")[0] in {"torch", "transformers", "huggingface_hub", "math", "typing"}
+    # transformers looks for imports with a regular expression, in docstrings too.
+    found = re.findall(r"^\s*from\s+\.(\S+)\s+import", path.read_text(), flags=re.MULTILINE)
+    assert all((ROOT / "modeling" / f"{name}.py").is_file() for name in found)
+
+
+def test_every_folder_is_in_the_wheel():
+    packages = re.findall(r'^    "foliogpt\.(.+)",$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in FILES}
+    assert set(packages) == folders

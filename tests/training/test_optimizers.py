@@ -1,0 +1,95 @@
+"""MuonAdamW is torch's Muon and AdamW, each on its share, and survives saving."""
+
+import copy
+import io
+
+import pytest
+import torch
+
+from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.training.optimizers import MuonAdamW
+
+
+def small(tie: bool = True) -> FolioForCausalLM:
+    torch.manual_seed(0)
+    size = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 32}
+    config = preset_config("gpt2", "nano", tie_word_embeddings=tie, **size)
+    return FolioForCausalLM(config)
+
+
+def take_steps(model, optimizer, count: int = 3, first: int = 0) -> None:
+    for step in range(first, first + count):
+        ids = torch.randint(0, 50, (2, 16), generator=torch.Generator().manual_seed(step))
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_every_parameter_is_trained_once_and_tables_are_not_orthogonalised(tie):
+    model = small(tie)
+    optimizer = MuonAdamW(model)
+    kinds = {id(p): group["kind"] for group in optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    assert kinds[id(model.model.embed_tokens.weight)] == "adamw"
+    assert kinds[id(model.model.embed_positions.weight)] == "adamw"
+    assert kinds[id(model.lm_head.weight)] == "adamw"
+    assert kinds[id(model.model.layers[0].self_attn.q_proj.weight)] == "muon"
+    assert kinds[id(model.model.layers[0].self_attn.q_proj.bias)] == "adamw"
+
+
+def test_its_steps_are_those_of_the_two_optimizers():
+    ours, theirs = small(), small()
+    optimizer = MuonAdamW(ours, lr=0.02, adam_lr=0.01, weight_decay=0.1)
+    take_steps(ours, optimizer)
+
+    layers = [p for p in theirs.model.layers.parameters() if p.ndim == 2]
+    tables = [theirs.model.embed_tokens.weight, theirs.model.embed_positions.weight]
+    vectors = [p for p in theirs.parameters() if p.ndim == 1]
+    muon = torch.optim.Muon(layers, lr=0.02, momentum=0.95, weight_decay=0.1)
+    adam = torch.optim.AdamW(
+        [{"params": tables, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], lr=0.01, betas=(0.9, 0.95)
+    )
+    for step in range(3):
+        ids = torch.randint(0, 50, (2, 16), generator=torch.Generator().manual_seed(step))
+        theirs(ids, labels=ids).loss.backward()
+        for part in (muon, adam):
+            part.step()
+            part.zero_grad()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_restored_optimizer_goes_on_bit_for_bit():
+    model = small()
+    optimizer = MuonAdamW(model)
+    take_steps(model, optimizer, 3)
+    other = copy.deepcopy(model)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    restored = MuonAdamW(other)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+
+    take_steps(model, optimizer, 2, first=3)
+    take_steps(other, restored, 2, first=3)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_schedule_moves_both_rates():
+    optimizer = MuonAdamW(small(), lr=0.02, adam_lr=0.004)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    optimizer.step()
+    schedule.step()
+    assert {group["kind"]: group["lr"] for group in optimizer.param_groups} == {"muon": 0.01, "adamw": 0.002}
+
+
+def test_frozen_parameters_are_left_out():
+    model = small()
+    model.model.layers.requires_grad_(False)
+    optimizer = MuonAdamW(model)
+    assert {group["kind"] for group in optimizer.param_groups} == {"adamw"}
+    before = model.model.layers[0].mlp.up_proj.weight.clone()
+    take_steps(model, optimizer, 1)
+    assert torch.equal(model.model.layers[0].mlp.up_proj.weight, before)

@@ -1,0 +1,189 @@
+"""A whole training run, small: what it writes, and that it can be stopped and gone on with."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from foliogpt.training import pretraining
+from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.training.calibration import calibrate
+from foliogpt.training.checkpoints import last_checkpoint
+from foliogpt.training.pretraining import Interrupted, pretrain
+from foliogpt.training.reload import logits_of_stranger
+
+MODEL = ModelArguments(tokenizer="char", block_size=32)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    file = tmp_path_factory.mktemp("corpus") / "rhyme.txt"
+    line = "One two three, the {} is free; four five six, the {} has tricks.\n"
+    file.write_text("".join(line.format(a, b) for a in ("cat", "dog", "hen") * 9 for b in ("fox", "owl", "bee", "ant")))
+    return CorpusArguments(corpus=str(file))
+
+
+def settings(folder, **changes) -> PretrainingArguments:
+    fields = {"max_steps": 20, "per_device_train_batch_size": 4, "bf16": False, "save_steps": 8, "eval_steps": 10}
+    return PretrainingArguments(output_dir=str(folder), **{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "rhyme"
+    report = pretrain(corpus, MODEL, settings(folder, max_steps=60), command="folio pretrain ...")
+    return folder, report
+
+
+def test_it_learns(run):
+    _, report = run
+    assert report["val_bits_per_byte"] < 2.5  # 4.3 before training
+    assert report["steps"] == 60
+
+
+def test_the_report_has_the_fixed_keys_and_is_what_was_returned(run):
+    folder, report = run
+    fixed = {"parameters", "val_loss", "val_bits_per_byte", "baseline_bits_per_byte", "tokens_per_second", "seconds"}
+    assert fixed | {"peak_memory_bytes"} <= report.keys()
+    assert set(report["baseline_bits_per_byte"]) == {"zlib", "bz2", "xz"}
+    assert json.loads((folder / "report.json").read_text()) == report
+
+
+def test_the_reported_figure_is_that_of_the_saved_checkpoint(run, corpus):
+    folder, report = run
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    text = Path(corpus.corpus).read_text()
+    held_out = tokenizer.eos_token + text[int(0.9 * len(text)) :] + tokenizer.eos_token
+    ids = tokenizer(held_out, return_tensors="pt")["input_ids"][0]
+    nats = 0.0
+    for start in range(0, len(ids) - 1, 31):
+        block = ids[start : start + 32][None]
+        with torch.no_grad():
+            nats += model(block, labels=block).loss.item() * (block.shape[1] - 1)
+    assert nats / (len(ids) - 1) == pytest.approx(report["val_loss"], rel=1e-4)
+
+
+def test_the_directory_holds_all_that_a_checkpoint_needs(run):
+    folder, report = run
+    names = {path.name for path in folder.iterdir()}
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+            "chat_template.jinja", "modeling_folio.py", "trainer_state.json", "README.md", "report.json", "run.yaml",
+            "loss.png"} <= names  # fmt: skip
+    assert not [name for name in names if name.startswith(".")]
+    card = (folder / "README.md").read_text()
+    assert f"{report['val_bits_per_byte']:.3f}" in card
+    assert report["command"] in card
+    assert yaml.safe_load(card.split("---")[1])["model-index"][0]["name"] == "rhyme"
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "config.json").read_text())["use_cache"] is True
+
+
+def test_a_process_without_the_package_computes_the_same_logits(run):
+    folder, _ = run
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        here = AutoModelForCausalLM.from_pretrained(folder)(ids).logits
+    assert torch.equal(logits_of_stranger(folder, ids), here)
+
+
+def test_a_checkpoint_that_needs_us_is_caught(run, tmp_path):
+    (tmp_path / "config.json").write_text((run[0] / "config.json").read_text())
+    with pytest.raises(RuntimeError, match="does not load in a process without foliogpt"):
+        logits_of_stranger(tmp_path, torch.zeros(1, 3, dtype=torch.long))
+
+
+class InterruptAt(TrainerCallback):
+    """Presses Ctrl-C in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def close(self):
+        pass
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkeypatch):
+    pretrain(corpus, MODEL, settings(tmp_path / "whole"))
+
+    real = pretraining.ProgressBar
+    monkeypatch.setattr(pretraining, "ProgressBar", lambda tokens: InterruptAt(11))
+    with pytest.raises(Interrupted, match=r"after step 12 of 20.*--resume"):
+        pretrain(corpus, MODEL, settings(tmp_path / "stopped"))
+    assert last_checkpoint(tmp_path / "stopped").name == "checkpoint-12"
+    assert not (tmp_path / "stopped" / "config.json").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    monkeypatch.setattr(pretraining, "ProgressBar", real)
+    report = pretrain(corpus, MODEL, settings(tmp_path / "stopped", resume=True))
+    assert report["steps"] == 20
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+
+def test_a_failed_checkpoint_is_removed_and_the_one_before_remains(corpus, tmp_path, monkeypatch):
+    real, saved = torch.save, []
+
+    def fill_the_disk(obj, file, **kwargs):
+        saved.append(file)
+        if "checkpoint-16" in str(file):
+            real(obj, file, **kwargs)
+            raise RuntimeError("PytorchStreamWriter failed writing file")
+        return real(obj, file, **kwargs)
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.raises(OSError, match=r"Could not save.*--resume"):
+        pretrain(corpus, MODEL, settings(tmp_path / "run"))
+    assert saved
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-8"]
+
+
+def test_minutes_become_steps_and_precision_is_chosen_by_timing(tmp_path, monkeypatch):
+    seconds = {True: 0.5, False: 0.25}
+    monkeypatch.setattr("foliogpt.training.calibration.step_seconds", lambda m, b, a, bf16: seconds[bf16])
+    args = PretrainingArguments(output_dir=str(tmp_path), minutes=1)
+    assert calibrate(None, {}, args) == {"fp32": 0.25, "bf16": 0.5}
+    assert (args.bf16, args.max_steps, args.minutes) == (False, 240, None)
+    args = PretrainingArguments(output_dir=str(tmp_path), minutes=1, bf16=True)
+    calibrate(None, {}, args)
+    assert (args.bf16, args.max_steps) == (True, 120)
+
+
+@pytest.mark.parametrize("preset", ["vaswani", "gpt2", "speedrun"])
+def test_other_presets_and_stock_optimizers_train(corpus, tmp_path, preset):
+    model = ModelArguments(tokenizer="char", block_size=32, preset=preset)
+    args = settings(tmp_path / preset, max_steps=4, optim="adamw_torch", label_smoothing_factor=0.1)
+    assert pretrain(corpus, model, args)["steps"] == 4
+
+
+def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
+    rows = tmp_path / "rows.jsonl"
+    lines = Path(corpus.corpus).read_text().splitlines()
+    rows.write_text("".join(json.dumps({"text": line + f" {i}"}) + "\n" for i, line in enumerate(lines * 5)))
+    stream = CorpusArguments(corpus=str(rows), streaming=True)
+    with pytest.raises(ValueError, match="--max_steps"):
+        pretrain(stream, MODEL, settings(tmp_path / "endless", max_steps=-1))
+    report = pretrain(stream, MODEL, settings(tmp_path / "run", max_steps=6))
+    assert report["steps"] == 6
+    assert report["train_bytes"] is None
+    assert "an unknown number of" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"learning_rate": 1e9}, "learning_rate"),
+        ({"minutes": 0.0}, "minutes"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        PretrainingArguments(output_dir=str(tmp_path), **fields)
