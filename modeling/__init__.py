@@ -13,6 +13,7 @@ from .modeling_folio import (
     FolioModel,
     FolioPreTrainedModel,
 )
+from .peft_targets import register as register_peft_targets
 from .presets import PRESETS, SIZES, preset_config
 
 AUTO_CLASSES = {
@@ -33,6 +34,7 @@ def _register() -> None:
         model_class.register_for_auto_class(name)
     # Trainer's label smoothing shifts the labels of the classes named in this table only.
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[FolioConfig.model_type] = FolioForCausalLM.__name__
+    register_peft_targets(FolioConfig.model_type)
 
 
 _register()

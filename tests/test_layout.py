@@ -36,8 +36,21 @@ def test_arrows_point_one_way(path):
             assert module.split(".")[0] not in {"foliogpt", *MAY_IMPORT}, "inside the package, imports are relative"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "modeling").glob("*.py")), ids=lambda path: path.name)
-def test_code_that_travels_imports_what_a_stranger_has(path):
+# The files that `modeling_folio.py` needs; the others in the folder stay at home.
+TRAVELLERS = [
+    "attention",
+    "configuration_folio",
+    "feed_forward",
+    "loss",
+    "modeling_folio",
+    "normalization",
+    "positions",
+]
+
+
+@pytest.mark.parametrize("name", TRAVELLERS)
+def test_code_that_travels_imports_what_a_stranger_has(name):
+    path = ROOT / "modeling" / f"{name}.py"
     for level, module, _ in imports(path):
         assert level <= 1
         assert level == 0 or module, "`from . import x` does not travel"
@@ -45,7 +58,7 @@ def test_code_that_travels_imports_what_a_stranger_has(path):
             assert module.split(".")[0] in {"torch", "transformers", "huggingface_hub", "math", "typing"}
     # transformers looks for imports with a regular expression, in docstrings too.
     found = re.findall(r"^\s*from\s+\.(\S+)\s+import", path.read_text(), flags=re.MULTILINE)
-    assert all((ROOT / "modeling" / f"{name}.py").is_file() for name in found)
+    assert set(found) <= set(TRAVELLERS)
 
 
 def test_every_folder_is_in_the_wheel():
