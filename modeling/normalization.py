@@ -16,9 +16,9 @@ class FolioRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        x = hidden_states.float()
-        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * x.to(hidden_states.dtype)
+        # x * rsqrt(mean(x^2) + eps) * weight, in one kernel where PyTorch has one
+        x = torch.rms_norm(hidden_states.float(), self.weight.shape, self.weight.float(), self.eps)
+        return x.to(hidden_states.dtype)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.eps}"

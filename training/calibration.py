@@ -1,6 +1,7 @@
 """How long a training step takes on this machine, before training starts."""
 
 import copy
+import statistics
 import time
 
 import torch
@@ -8,11 +9,11 @@ import torch
 from .arguments import PretrainingArguments
 from .optimizers import MuonAdamW
 
-WARM_UP_STEPS, TIMED_STEPS = 1, 3
+WARM_UP_STEPS, TIMED_STEPS = 1, 5
 
 
 def step_seconds(model, batch: dict[str, torch.Tensor], args: PretrainingArguments, bf16: bool) -> float:
-    """Seconds that one optimizer step takes: the fastest of a few, on a copy of the model."""
+    """Seconds that one optimizer step takes: the median of a few, on a copy of the model."""
     model = copy.deepcopy(model).to(args.device).train()
     batch = {name: tensor.to(args.device) for name, tensor in batch.items()}
     optimizer = MuonAdamW(model) if args.use_muon else torch.optim.AdamW(model.parameters())
@@ -28,7 +29,7 @@ def step_seconds(model, batch: dict[str, torch.Tensor], args: PretrainingArgumen
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    return min(times[WARM_UP_STEPS:])
+    return statistics.median(times[WARM_UP_STEPS:])
 
 
 def calibrate(model, batch: dict[str, torch.Tensor], args: PretrainingArguments) -> dict[str, float]:

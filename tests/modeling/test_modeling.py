@@ -163,6 +163,22 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny):
         torch.testing.assert_close(p.grad, grad)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_carries_gradients_to_the_encoder(tiny, reentrant):
+    def gradients(checkpointing):
+        torch.manual_seed(0)
+        encoder, decoder = FolioModel(tiny(is_causal=False)), FolioForCausalLM(tiny(add_cross_attention=True))
+        model = EncoderDecoderModel(encoder=encoder, decoder=decoder).train()
+        model.config.decoder_start_token_id, model.config.pad_token_id = 1, 0
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model(input_ids=IDS, labels=IDS).loss.backward()
+        return [p.grad for p in model.encoder.parameters()]
+
+    for a, b in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_too_many_tokens_for_learned_positions_is_an_error_that_says_so(tiny):
     model = FolioForCausalLM(tiny("gpt2"))
     with pytest.raises(ValueError, match=r"65 tokens.*64"):
