@@ -52,7 +52,7 @@ def precision(steps: int = 8) -> list[dict]:
             for bf16 in (False, True):
                 torch.manual_seed(0)
                 model = FolioForCausalLM(preset_config("folio", size)).train()
-                model.loss_chunk_size = 1024
+                model.loss_chunk_size = 512
                 if compiled:
                     model.model.compile()
                 optimizer = MuonAdamW(model)

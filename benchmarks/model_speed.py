@@ -65,7 +65,7 @@ def train_step(model: torch.nn.Module, chunked: bool):
     """A function that takes one AdamW step on 4 x 256 tokens."""
     model.train()
     if chunked:
-        model.loss_chunk_size = 1024
+        model.loss_chunk_size = 512
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     ids = torch.randint(0, VOCAB, (4, 256))
 

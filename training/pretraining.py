@@ -34,7 +34,7 @@ from .report import (
 )
 from .trainer import FolioTrainer
 
-LOSS_CHUNK = 1024  # tokens whose logits are in memory at once
+LOSS_CHUNK = 512  # tokens whose logits are in memory at once
 STREAMED_VALIDATION = 1000  # documents held out of an endless stream
 COMPRESSIBLE = 64_000_000  # bytes of training text above which xz would take minutes
 
