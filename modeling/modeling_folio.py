@@ -264,6 +264,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = FolioModel(config)
         self.vocab_size = config.vocab_size
+        self.softcap = config.final_logit_softcapping
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
@@ -298,20 +299,19 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         loss = logits = None
-        softcap = self.config.final_logit_softcapping
         if labels is not None and self.loss_chunk_size is not None:
             loss = chunked_causal_lm_loss(
                 outputs.last_hidden_state,
                 self.lm_head.weight,
                 labels,
                 self.loss_chunk_size,
-                softcap,
+                self.softcap,
                 kwargs.get("num_items_in_batch"),
             )
         else:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-            if softcap is not None:
-                logits = softcap * torch.tanh(logits / softcap)
+            if self.softcap is not None:
+                logits = self.softcap * torch.tanh(logits / self.softcap)
             if labels is not None:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithCrossAttentions(

@@ -61,23 +61,27 @@ class FolioRotaryEmbedding(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update  # lets the types "dynamic" and "longrope" follow the sequence length
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines for `position_ids` (B, T), each (B, T, head_dim) in the dtype of `x`."""
+        """Cosines and sines for `position_ids` (B, T), each (B, T, head_dim) in the dtype of `x`.
+
+        The sines of the first half are negated: the sign that `apply_rotary_pos_emb` needs there.
+        """
         angles = position_ids[..., None].float() * self.inv_freq.to(device=x.device, dtype=torch.float)
-        angles = torch.cat((angles, angles), dim=-1)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
-        return cos.to(x.dtype), sin.to(x.dtype)
-
-
-def rotate_half(x: torch.Tensor) -> torch.Tensor:
-    """(a, b) -> (-b, a) on the two halves of the last dimension: a rotation by 90 degrees."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((-b, a), dim=-1)
+        return torch.cat((cos, cos), dim=-1).to(x.dtype), torch.cat((-sin, sin), dim=-1).to(x.dtype)
 
 
 def apply_rotary_pos_emb(q, k, cos, sin) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate queries and keys (B, heads, T, head_dim) by the angles whose cosine and sine are (B, T, head_dim)."""
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-    return q * cos + rotate_half(q) * sin, k * cos + rotate_half(k) * sin
+    """Rotate queries and keys (B, heads, T, head_dim) by the angles of `FolioRotaryEmbedding`.
+
+    The halves (a, b) of a head become (a cos - b sin, b cos + a sin).
+    """
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, head_dim)
+
+    def rotate(x: torch.Tensor) -> torch.Tensor:
+        a, b = x.chunk(2, dim=-1)
+        return torch.addcmul(x * cos, torch.cat((b, a), dim=-1), sin)
+
+    return rotate(q), rotate(k)
 
 
 def build_positions(config) -> nn.Module | None:

@@ -42,9 +42,17 @@ def main(argv: list[str]) -> None:
         ) from None
     if torch.accelerator.is_available():
         model = model.to(torch.accelerator.current_accelerator())
-    if "max_new_tokens" not in options and "max_length" not in options:
-        options["max_new_tokens"] = 100
     inputs = tokenizer(args.prompt, return_tensors="pt").to(model.device)
+    length = inputs["input_ids"].shape[1]
+    room = getattr(model.config, "max_position_embeddings", length + 100) - length
+    if room < 1:
+        raise ValueError(f"The prompt has {length} tokens, the model's context {length + room}: shorten the prompt.")
+    if "max_new_tokens" not in options and "max_length" not in options:
+        options["max_new_tokens"] = min(100, room)
+    if options.get("max_new_tokens", 0) > room:
+        raise ValueError(
+            f"The prompt has {length} tokens, the model's context {length + room}: use --max_new_tokens {room} or less."
+        )
     one = options.get("num_beams", 1) == 1 and options.get("num_return_sequences", 1) == 1
     streamer = TextStreamer(tokenizer, skip_special_tokens=True) if one else None
     outputs = model.generate(**inputs, **options, streamer=streamer)

@@ -19,4 +19,5 @@ def main(argv: list[str]) -> None:
     groups = [CorpusArguments, ModelArguments, PretrainingArguments]
     corpus, model, args = parse(argv, groups, "folio pretrain", "Train a model from scratch.", run_file=RUN_FILE)
     report = pretrain(corpus, model, args, command=shlex.join(["folio", "pretrain", *argv]))
-    print(f"\nTry it: folio generate --model {report['output_dir']} --prompt {shlex.quote(report['prompt'])}")
+    command = ["folio", "generate", "--model", report["output_dir"], "--prompt", report["prompt"]]
+    print(f"\nTry it: {shlex.join(command)}")

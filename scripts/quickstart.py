@@ -1,7 +1,7 @@
 """The whole way in one command: the Python manual, a tokenizer, a GPT, a checkpoint that anybody can load.
 
 folio quickstart
-folio quickstart --output_dir runs/quickstart --minutes 2.5 --seed 0 --overwrite
+folio quickstart --output_dir runs/quickstart --minutes 3 --seed 0 --overwrite
 """
 
 import shlex
@@ -13,7 +13,7 @@ PROMPTS = ["The for statement", "json.dumps(", "Return a list of"]
 @dataclass
 class QuickstartArguments:
     output_dir: str = field(default="runs/quickstart", metadata={"help": "where the checkpoint is written"})
-    minutes: float = field(default=2.5, metadata={"help": "how long to train; the rest takes about one minute"})
+    minutes: float = field(default=3.0, metadata={"help": "how long to train; the rest takes about one minute"})
     seed: int = field(default=0, metadata={"help": "of weights, data order and samples"})
     overwrite: bool = field(default=False, metadata={"help": "replace the run that is in output_dir"})
 

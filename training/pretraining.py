@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import shlex
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -179,7 +180,7 @@ def train(trainer: FolioTrainer, checkpoint: Path | None, tokens_per_step: int) 
     if stop.interrupted and state.global_step < state.max_steps:
         raise Interrupted(
             f"Stopped after step {state.global_step:,} of {state.max_steps:,}; the checkpoint is saved. "
-            f"Go on with: folio pretrain --output_dir {trainer.args.output_dir} --resume"
+            f"Go on with: folio pretrain --output_dir {shlex.quote(trainer.args.output_dir)} --resume"
         )
     return state.global_step - (int(checkpoint.name.split("-")[1]) if checkpoint else 0)
 

@@ -158,6 +158,8 @@ def test_generate_continues_the_prompt(checkpoint, capsys):
         (["--prompt", "One", "--temperature"], "temperature"),
         (["--prompt", "One", "--temperature", "-1"], "temperature"),
         (["--prompt", "One", "--max_new_tokens", "0"], "max_new_tokens"),
+        (["--prompt", "One", "--max_new_tokens", "30"], "--max_new_tokens 29 or less"),
+        (["--prompt", "One" * 11], "has 33 tokens, the model's context 32"),
     ],
 )
 def test_generate_refuses_what_cannot_be(checkpoint, capsys, argv, says):
