@@ -7,6 +7,7 @@ Run it with nothing else going on: with more threads than free cores, torch slow
 """
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -81,14 +82,16 @@ def precision(steps: int = 8) -> list[dict]:
     return rows
 
 
-def quickstart() -> tuple[list[dict], dict]:
-    """The quickstart with its defaults, as a process of its own."""
+def quickstart(picture: Path | None) -> tuple[list[dict], dict]:
+    """The quickstart with its defaults, as a process of its own; its loss curve is copied to `picture`."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         command = [sys.executable, "-m", "foliogpt.scripts.cli", "quickstart", "--output_dir", f"{folder}/quickstart"]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         seconds = time.perf_counter() - start
         report = json.loads(Path(folder, "quickstart", "report.json").read_text())
+        if picture is not None:
+            shutil.copy(Path(folder, "quickstart", "loss.png"), picture)
     bits = {"this model": report["val_bits_per_byte"], **report["baseline_bits_per_byte"]}
     rows = [{"": name, "bits per byte": value, "against bz2": value / bits["bz2"]} for name, value in bits.items()]
     return rows, {"wall_seconds": seconds, **report}
@@ -97,6 +100,7 @@ def quickstart() -> tuple[list[dict], dict]:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--only", nargs="+", choices=["startup", "precision", "quickstart"], default=[])
+    options.add_argument("--picture", type=Path, help="copy the quickstart's loss curve there")
     chosen = options.parse_args()
     figures = {}
     if not chosen.only or "startup" in chosen.only:
@@ -106,7 +110,7 @@ def main() -> None:
         figures["precision"] = precision()
         show("Training speed by precision", figures["precision"], "Batch 16 x 256 tokens.")
     if not chosen.only or "quickstart" in chosen.only:
-        rows, report = quickstart()
+        rows, report = quickstart(chosen.picture)
         figures["quickstart"] = report
         memory = report["peak_memory_bytes"] / 1e9
         note = f"{report['wall_seconds']:.0f} s in all, {memory:.2f} GB at the peak, {report['steps']} steps."

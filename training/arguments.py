@@ -90,18 +90,25 @@ class PretrainingArguments(TrainingArguments):
     dataloader_pin_memory: bool = torch.cuda.is_available()
 
     def __post_init__(self):
-        self.use_muon = self.optim == "muon"
-        if self.use_muon:
-            self.optim = "adamw_torch_fused"  # a name that the base class knows
+        use_muon = self.optim == "muon"
         if self.learning_rate is None:
-            self.learning_rate = 0.02 if self.use_muon else 1e-3
+            self.learning_rate = 0.02 if use_muon else 1e-3
         if self.learning_rate < 0 or not self.learning_rate < 1e3:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a number from 0 to 1000.")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes is {self.minutes}: give a number above 0.")
         if not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise bf16 is refused
+        if use_muon:
+            self.optim = "adamw_torch"  # while the base class checks the name
         super().__post_init__()
+        if use_muon:
+            self.optim = "muon"
+
+    @property
+    def use_muon(self) -> bool:
+        """Whether matrices are trained by Muon."""
+        return self.optim == "muon"
 
     def set_bf16(self, bf16: bool) -> None:
         """Decide about bfloat16 after construction, when both have been timed."""

@@ -91,7 +91,7 @@ def model_card(report: dict) -> str:
     """The README.md of a checkpoint: what it is, how good, how to use it, and the command that made it."""
     baselines = report["baseline_bits_per_byte"]
     compared = "".join(f"| {name}, given the training text | {bits:.3f} |\n" for name, bits in baselines.items())
-    hours = sum(report["seconds"].values()) / 3600
+    minutes = sum(report["seconds"].values()) / 60
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -129,8 +129,8 @@ On {report["val_documents"]:,} held-out documents ({report["val_bytes"]:,} bytes
 |---|---|
 | this model | **{report["val_bits_per_byte"]:.3f}** |
 {compared}
-Loss {report["val_loss"]:.3f} nats a token, perplexity {report["val_perplexity"]:.1f}. Training took
-{hours:.2f} hours at {report["tokens_per_second"]:,.0f} tokens a second on {report["machine"]}.
+Loss {report["val_loss"]:.3f} nats a token, perplexity {report["val_perplexity"]:.1f}. The run took
+{minutes:.1f} minutes on {report["machine"]}, training at {report["tokens_per_second"]:,.0f} tokens a second.
 
 It is a small model: it has the form of its training text and little of the knowledge. Do not rely on what it says.
 

@@ -10,7 +10,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from foliogpt.training import pretraining
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments, changed_settings
 from foliogpt.training.calibration import calibrate
 from foliogpt.training.checkpoints import last_checkpoint
 from foliogpt.training.pretraining import Interrupted, pretrain
@@ -112,6 +112,7 @@ class InterruptAt(TrainerCallback):
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkeypatch):
     pretrain(corpus, MODEL, settings(tmp_path / "whole"))
+    handler = signal.getsignal(signal.SIGINT)
 
     real = pretraining.ProgressBar
     monkeypatch.setattr(pretraining, "ProgressBar", lambda tokens: InterruptAt(11))
@@ -119,7 +120,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkey
         pretrain(corpus, MODEL, settings(tmp_path / "stopped"))
     assert last_checkpoint(tmp_path / "stopped").name == "checkpoint-12"
     assert not (tmp_path / "stopped" / "config.json").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
     monkeypatch.setattr(pretraining, "ProgressBar", real)
     report = pretrain(corpus, MODEL, settings(tmp_path / "stopped", resume=True))
@@ -154,6 +155,13 @@ def test_minutes_become_steps_and_precision_is_chosen_by_timing(tmp_path, monkey
     args = PretrainingArguments(output_dir=str(tmp_path), minutes=1, bf16=True)
     calibrate(None, {}, args)
     assert (args.bf16, args.max_steps) == (True, 120)
+
+
+@pytest.mark.parametrize("optim", ["muon", "adamw_torch", "adamw_torch_fused", "sgd"])
+def test_saved_settings_bring_back_the_optimizer(optim, tmp_path):
+    args = PretrainingArguments(output_dir=str(tmp_path), optim=optim)
+    again = PretrainingArguments(**changed_settings(args))
+    assert (again.optim, again.learning_rate, again.use_muon) == (args.optim, args.learning_rate, optim == "muon")
 
 
 @pytest.mark.parametrize("preset", ["vaswani", "gpt2", "speedrun"])
