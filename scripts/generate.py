@@ -49,12 +49,17 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"The prompt has {length} tokens, the model's context {length + room}: shorten the prompt.")
     if "max_new_tokens" not in options and "max_length" not in options:
         options["max_new_tokens"] = min(100, room)
+    if not isinstance(options.get("max_new_tokens", 0), int):
+        raise ValueError(f"--max_new_tokens is {options['max_new_tokens']!r}: give a whole number.")
     if options.get("max_new_tokens", 0) > room:
         raise ValueError(
             f"The prompt has {length} tokens, the model's context {length + room}: use --max_new_tokens {room} or less."
         )
     one = options.get("num_beams", 1) == 1 and options.get("num_return_sequences", 1) == 1
     streamer = TextStreamer(tokenizer, skip_special_tokens=True) if one else None
-    outputs = model.generate(**inputs, **options, streamer=streamer)
+    try:
+        outputs = model.generate(**inputs, **options, streamer=streamer)
+    except TypeError as error:
+        raise ValueError(f"An option has a value of the wrong kind: {error}") from None
     if not one:
         print("\n---\n".join(tokenizer.batch_decode(outputs, skip_special_tokens=True)))

@@ -56,10 +56,10 @@ class PretrainingArguments(TrainingArguments):
         default=None, metadata={"help": "peak; 0.02 for muon and 0.001 for others if not given"}
     )
     adam_learning_rate: float = field(
-        default=0.004, metadata={"help": "with muon: of embeddings, norms and biases, which AdamW trains"}
+        default=0.02, metadata={"help": "with muon: of embeddings, norms and biases, which AdamW trains"}
     )
     adam_beta2: float = 0.95
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 16
     num_train_epochs: float = 4.0  # repeated text is worth nearly as much as new up to here (Muennighoff et al., 2023)

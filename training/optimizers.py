@@ -24,8 +24,8 @@ class MuonAdamW(torch.optim.Optimizer):
         self,
         model: nn.Module,
         lr: float = 0.02,
-        adam_lr: float = 0.004,
-        weight_decay: float = 0.0,
+        adam_lr: float = 0.02,
+        weight_decay: float = 0.1,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
     ):

@@ -99,7 +99,7 @@ tags:
 - foliogpt
 - custom_code
 model-index:
-- name: {report["name"]}
+- name: {json.dumps(report["name"])}
   results:
   - task:
       type: text-generation

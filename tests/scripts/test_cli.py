@@ -159,6 +159,8 @@ def test_generate_continues_the_prompt(checkpoint, capsys):
         (["--prompt", "One", "--temperature", "-1"], "temperature"),
         (["--prompt", "One", "--max_new_tokens", "0"], "max_new_tokens"),
         (["--prompt", "One", "--max_new_tokens", "30"], "--max_new_tokens 29 or less"),
+        (["--prompt", "One", "--max_new_tokens", "many"], "whole number"),
+        (["--prompt", "One", "--max_length", "many"], "wrong kind"),
         (["--prompt", "One" * 11], "has 33 tokens, the model's context 32"),
     ],
 )

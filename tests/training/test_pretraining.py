@@ -34,7 +34,7 @@ def settings(folder, **changes) -> PretrainingArguments:
 
 @pytest.fixture(scope="module")
 def run(corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "rhyme"
+    folder = tmp_path_factory.mktemp("run") / 'rhyme: a "v1.0"'  # the card's YAML must survive it
     report = pretrain(corpus, MODEL, settings(folder, max_steps=60), command="folio pretrain ...")
     return folder, report
 
@@ -77,7 +77,7 @@ def test_the_directory_holds_all_that_a_checkpoint_needs(run):
     card = (folder / "README.md").read_text()
     assert f"{report['val_bits_per_byte']:.3f}" in card
     assert report["command"] in card
-    assert yaml.safe_load(card.split("---")[1])["model-index"][0]["name"] == "rhyme"
+    assert yaml.safe_load(card.split("---")[1])["model-index"][0]["name"] == folder.name
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "config.json").read_text())["use_cache"] is True
 
