@@ -95,8 +95,14 @@ class PretrainingArguments(TrainingArguments):
             self.learning_rate = 0.02 if use_muon else 1e-3
         if self.learning_rate < 0 or not self.learning_rate < 1e3:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a number from 0 to 1000.")
-        if self.minutes is not None and self.minutes <= 0:
+        if self.minutes is not None and not 0 < self.minutes < 1e6:
             raise ValueError(f"minutes is {self.minutes}: give a number above 0.")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1.")
+        for name in ("logging_steps", "eval_steps", "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number of steps, or a share below 1.")
         if not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise bf16 is refused
         if use_muon:
@@ -124,7 +130,14 @@ def changed_settings(*arguments) -> dict:
         for f in fields(group):
             value = getattr(group, f.name)
             if f.init and value != getattr(plain, f.name) and f.name not in ("resume", "overwrite"):
-                changed[f.name] = value.value if isinstance(value, Enum) else value
+                changed[f.name] = _plain(value)
         if isinstance(group, TrainingArguments):
             changed["output_dir"] = group.output_dir
     return changed
+
+
+def _plain(value):
+    """Enums as their values, also in lists."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value

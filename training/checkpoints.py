@@ -2,12 +2,18 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.yaml"  # the settings of the run, written before it starts
 STATE_FILE = "trainer_state.json"
@@ -62,11 +68,30 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint that is whole, or None. The state is written last and tells."""
+    """The newest checkpoint that is whole, or None. Says which ones it passes over."""
     for path in reversed(checkpoints(output_dir)):
-        with contextlib.suppress(OSError, ValueError):
-            json.loads((path / STATE_FILE).read_text())
+        torn = torn_file(path)
+        if torn is None:
             return path
+        logger.warning("%s is not whole (%s): going back to the one before.", path, torn)
+    return None
+
+
+def torn_file(checkpoint: Path) -> str | None:
+    """The name of a file that is missing or was cut off, or None if the checkpoint is whole."""
+    if not (checkpoint / STATE_FILE).is_file():  # written last
+        return STATE_FILE
+    for file in sorted(checkpoint.iterdir()):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif file.suffix == ".safetensors":
+                with safe_open(file, framework="pt"):
+                    pass
+            elif file.suffix in (".pt", ".pth") and not zipfile.is_zipfile(file):
+                return file.name
+        except (OSError, ValueError, SafetensorError):
+            return file.name
     return None
 
 

@@ -90,7 +90,8 @@ def pretrain(
         batch = collator(list(islice(blocks, args.per_device_train_batch_size)))
         timed = calibrate(network, batch, args)
         say(", ".join(f"{name} {seconds:.3f} s a step" for name, seconds in timed.items()) or "not needed")
-    (output_dir / RUN_FILE).write_text(yaml.safe_dump(changed_settings(corpus, model, args)), encoding="utf-8")
+    if not args.resume:  # a resumed run keeps its first settings, whatever was tried since
+        (output_dir / RUN_FILE).write_text(yaml.safe_dump(changed_settings(corpus, model, args)), encoding="utf-8")
 
     tokens_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * model.block_size
     trainer = FolioTrainer(

@@ -39,7 +39,10 @@ class FolioTrainer(Trainer):
             options["num_decay_steps"] = int(decay if decay >= 1 else decay * num_training_steps)
             options.setdefault("decay_type", "linear")
             self.args.lr_scheduler_kwargs = options
-        return super().create_scheduler(num_training_steps, optimizer)
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)
+        except TypeError as error:
+            raise ValueError(f"lr_scheduler_kwargs do not fit {self.args.lr_scheduler_type}: {error}") from None
 
     def _save_checkpoint(self, model, trial):
         # The state is written last, and `last_checkpoint` takes no checkpoint without it.

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from foliogpt.training.checkpoints import RUN_FILE, STATE_FILE, last_checkpoint, prepare_output_dir, staged
 
@@ -54,12 +56,29 @@ def test_resuming_needs_a_run(tmp_path):
         prepare_output_dir(tmp_path, resume=True)
 
 
-def test_the_last_checkpoint_is_by_number_and_torn_ones_are_skipped(run):
+def test_the_last_checkpoint_is_by_number_and_torn_ones_are_skipped_with_a_warning(run, caplog):
     assert last_checkpoint(run).name == "checkpoint-20"
     (run / "checkpoint-20" / STATE_FILE).write_text('{"global_st')
     assert last_checkpoint(run).name == "checkpoint-10"
+    assert f"checkpoint-20 is not whole ({STATE_FILE})" in caplog.text
     (run / "checkpoint-10" / STATE_FILE).unlink()
     assert last_checkpoint(run).name == "checkpoint-5"
+    (run / "checkpoint-5" / STATE_FILE).unlink()
+    assert last_checkpoint(run) is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "tokenizer.json"])
+def test_a_file_that_was_cut_off_makes_a_checkpoint_torn(run, name):
+    file = run / "checkpoint-20" / name
+    if name.endswith(".safetensors"):
+        save_file({"weight": torch.zeros(100)}, file)
+    elif name.endswith(".json"):
+        file.write_text(json.dumps({"model": list(range(100))}))
+    else:
+        torch.save({"step": torch.zeros(100)}, file)
+    assert last_checkpoint(run).name == "checkpoint-20"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert last_checkpoint(run).name == "checkpoint-10"
 
 
 def test_files_appear_together_and_the_config_last(tmp_path, monkeypatch):

@@ -129,6 +129,16 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkey
     assert weights[0] == weights[1]
 
 
+def test_a_resume_that_fails_does_not_spoil_the_next(corpus, tmp_path):
+    pretrain(corpus, MODEL, settings(tmp_path, save_steps=10))
+    before = (tmp_path / "run.yaml").read_bytes()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        pretrain(corpus, ModelArguments(tokenizer="char", block_size=32, size="micro"), settings(tmp_path, resume=True))
+    assert (tmp_path / "run.yaml").read_bytes() == before
+    with pytest.raises(ValueError, match="lr_scheduler_kwargs"):
+        pretrain(corpus, MODEL, settings(tmp_path, resume=True, lr_scheduler_kwargs={"speed": 3}))
+
+
 def test_a_failed_checkpoint_is_removed_and_the_one_before_remains(corpus, tmp_path, monkeypatch):
     real, saved = torch.save, []
 
@@ -188,6 +198,11 @@ def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
     ("fields", "message"),
     [
         ({"learning_rate": -1.0}, "learning_rate"),
+        ({"minutes": float("inf")}, "minutes"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps"),
+        ({"logging_steps": 0}, "logging_steps"),
+        ({"eval_steps": -1}, "eval_steps"),
         ({"learning_rate": 1e9}, "learning_rate"),
         ({"minutes": 0.0}, "minutes"),
     ],
