@@ -1,11 +1,20 @@
 """Command-line arguments from dataclasses, with defaults from a YAML file."""
 
 import json
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 import yaml
 from transformers import GenerationConfig, HfArgumentParser
+
+YES = ("true", "t", "yes", "y", "1")
+
+
+class Parser(HfArgumentParser):
+    """HfArgumentParser whose errors are one line, not the usage of over a hundred options."""
+
+    def error(self, message: str):
+        raise ValueError(f"{message}; `{self.prog} --help` lists the options.")
 
 
 def parse(argv: list[str], groups: list[type], prog: str, description: str, run_file: str = "") -> tuple:
@@ -14,12 +23,17 @@ def parse(argv: list[str], groups: list[type], prog: str, description: str, run_
     With `run_file`, `--resume` starts from the settings that the run in `--output_dir` wrote under that name.
 
     Raises:
-        FileNotFoundError, ValueError: for a config file that is missing, or is not a mapping of known settings.
-        SystemExit: from argparse, with code 2, for flags that it does not know.
+        FileNotFoundError: for a config file that is missing.
+        ValueError: for a config file that is not a mapping of known settings, and for unknown or wrong flags.
     """
-    parser = HfArgumentParser(groups, prog=prog, description=description, allow_abbrev=False)
+    parser = Parser(groups, prog=prog, description=description, allow_abbrev=False)
     flags = flags_from_files(argv, parser, run_file)
-    return parser.parse_args_into_dataclasses([*flags, *argv], look_for_args_file=False)[: len(groups)]
+    *parsed, rest = parser.parse_args_into_dataclasses(
+        [*flags, *argv], look_for_args_file=False, return_remaining_strings=True
+    )
+    if rest:
+        parser.error(f"There is no option {rest[0]!r}")
+    return tuple(parsed[: len(groups)])
 
 
 def parse_with_generation(argv: list[str], group: type, prog: str, description: str) -> tuple:
@@ -32,42 +46,45 @@ def parse_with_generation(argv: list[str], group: type, prog: str, description: 
         ValueError: for an option that neither has.
     """
     formatter = RawDescriptionHelpFormatter
-    parser = HfArgumentParser(
-        [group], prog=prog, description=description, allow_abbrev=False, formatter_class=formatter
-    )
+    parser = Parser([group], prog=prog, description=description, allow_abbrev=False, formatter_class=formatter)
     fields = GenerationConfig().to_dict()
     flags = flags_from_files(argv, parser, also={f"--{name}" for name in fields})
     parsed, *_, rest = parser.parse_args_into_dataclasses(
         [*flags, *argv], look_for_args_file=False, return_remaining_strings=True
     )
     options = {}
-    for name, value in zip(rest[::2], rest[1::2], strict=False):
-        options[name.removeprefix("--").replace("-", "_")] = yaml.safe_load(value)
-    unknown = [name for name in options if name not in fields]
-    if unknown or len(rest) % 2:
-        raise ValueError(f"There is no option {(unknown or rest)[-1]!r}, or it lacks a value: see {prog} --help.")
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--") or name not in fields:
+            parser.error(f"There is no option {flag!r}")
+        if not equals and not rest:
+            parser.error(f"{flag} lacks a value")
+        options[name] = yaml.safe_load(value if equals else rest.pop(0))
     return parsed, options
 
 
-def flags_from_files(argv: list[str], parser: ArgumentParser, run_file: str = "", also: set[str] = frozenset()) -> list:
+def flags_from_files(argv: list[str], parser: Parser, run_file: str = "", also: set[str] = frozenset()) -> list[str]:
     """Add `--config` to the parser, and return the settings of the files that `argv` names as flags."""
-    first = ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser([], prog=parser.prog, add_help=False, allow_abbrev=False)
     first.add_argument("--config", action="append", default=[])
-    first.add_argument("--resume", nargs="?", const="true", default="false")
+    first.add_argument("--resume", nargs="?", const="true")
     first.add_argument("--output_dir", "--output-dir")
     known, _ = first.parse_known_args(argv)
-    files = [Path(name) for name in known.config]
-    if run_file and known.resume.lower() in ("true", "t", "yes", "y", "1") and known.output_dir:
-        saved = Path(known.output_dir).expanduser() / run_file
-        files = [saved, *files] if saved.is_file() else files
-
     parser.add_argument("--config", action="append", metavar="FILE.yaml", help="settings, one `name: value` a line")
-    names = {name for action in parser._actions for name in action.option_strings} | also
-    return [flag for file in files for flag in _flags(file, names)]
+
+    files = {Path(name): _settings(Path(name)) for name in known.config}
+    chosen = {"output_dir": parser.get_default("output_dir"), "resume": "false"}
+    for settings in (*files.values(), vars(known)):
+        chosen |= {name: settings[name] for name in chosen if settings.get(name) is not None}
+    if run_file and str(chosen["resume"]).lower() in YES:
+        saved = Path(chosen["output_dir"]).expanduser() / run_file
+        if saved.is_file():
+            files = {saved: _settings(saved), **files}
+    return [flag for file, settings in files.items() for flag in _flags(file, settings, parser, also)]
 
 
-def _flags(file: Path, names: set[str]) -> list[str]:
-    """The settings in a YAML file as the flags that would set them, so that both are checked in one place."""
+def _settings(file: Path) -> dict:
     if not file.is_file():
         raise FileNotFoundError(f"There is no config file {file}.")
     try:
@@ -76,12 +93,25 @@ def _flags(file: Path, names: set[str]) -> list[str]:
         raise ValueError(f"{file} is not YAML: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must be a mapping, one `name: value` a line.")
+    return settings
+
+
+def _flags(file: Path, settings: dict, parser: Parser, also: set[str]) -> list[str]:
+    """The settings as the flags that would set them, so that both are checked in one place."""
+    actions = {option: action for action in parser._actions for option in action.option_strings}
     flags = []
     for name, value in settings.items():
-        if f"--{name}" not in names:
+        flag = f"--{name}"
+        if flag not in actions and flag not in also:
             raise ValueError(f"{file}: there is no setting {name!r}.")
-        if isinstance(value, dict):
-            value = json.dumps(value)
-        values = value if isinstance(value, list) else [value]
-        flags += [] if value is None else [f"--{name}", *map(str, values)]
+        takes_list = flag in actions and actions[flag].nargs in ("+", "*")
+        if value is None or (takes_list and not value):
+            continue
+        if isinstance(value, list) and takes_list:
+            flags += [flag, *map(str, value)]
+        elif isinstance(value, list) and flag in actions:
+            raise ValueError(f"{file}: {name} takes one value, not a list.")
+        else:
+            # As one word: a value may begin with a dash.
+            flags.append(f"{flag}={json.dumps(value) if isinstance(value, (dict, list)) else value}")
     return flags

@@ -14,7 +14,13 @@ COMMANDS = {  # name: (module, what it does)
     "generate": ("generate", "continue a prompt with a checkpoint"),
 }
 
-USER_ERROR, INTERRUPTED = 2, 130
+OUR_ERROR, USER_ERROR, INTERRUPTED = 1, 2, 130
+QUIET = {  # what libraries would say beside our one line
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # "Loading weights" takes milliseconds here
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "critical",
+}
 
 
 def usage() -> str:
@@ -28,33 +34,47 @@ Your own GPT, from raw text to the Hub.
 `folio COMMAND --help` lists the options. Every command takes --config FILE.yaml."""
 
 
+def run(argv: list[str]) -> None:
+    """Run the command that `argv` names."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if argv[0] not in COMMANDS:
+        raise ValueError(f"There is no such command: choose one of {', '.join(COMMANDS)}.")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}").main(argv[1:])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for an error that the user can mend, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0
-    if argv[0] not in COMMANDS:
-        print(f"folio: there is no command {argv[0]!r}: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
-        return USER_ERROR
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # "Loading weights" takes milliseconds here
     try:
-        module = importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}")
-        module.main(argv[1:])
+        run(argv)
+        sys.stdout.flush()
     except KeyboardInterrupt as error:
         print(f"\n{error}" if str(error) else "\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
-        sys.stdout = None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
-        if os.environ.get("FOLIO_TRACEBACK"):
-            raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"folio {argv[0]}: {message}", file=sys.stderr)
-        return USER_ERROR
+        return _fail(argv[0], error, USER_ERROR)
+    except Exception as error:
+        print(
+            f"folio {argv[0]}: an error in FolioGPT; FOLIO_TRACEBACK=1 shows where. Please report it:", file=sys.stderr
+        )
+        return _fail(argv[0], error, OUR_ERROR)
     return 0
+
+
+def _fail(command: str, error: Exception, code: int) -> int:
+    if os.environ.get("FOLIO_TRACEBACK"):
+        raise error
+    message = " ".join(str(error).split())
+    if not message or code == OUR_ERROR:
+        message = f"{type(error).__name__} {message}".strip()
+    print(f"folio {command}: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

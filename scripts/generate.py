@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         first_line = str(error).splitlines()[0]
         raise OSError(
             f"{args.model} is not a checkpoint's directory, nor a model on the Hub within reach ({first_line})"
@@ -47,19 +47,28 @@ def main(argv: list[str]) -> None:
     room = getattr(model.config, "max_position_embeddings", length + 100) - length
     if room < 1:
         raise ValueError(f"The prompt has {length} tokens, the model's context {length + room}: shorten the prompt.")
-    if "max_new_tokens" not in options and "max_length" not in options:
+    for name in {"num_beams", "num_return_sequences"} & options.keys():
+        if type(options[name]) is not int or options[name] < 1:
+            raise ValueError(f"--{name} is {options[name]!r}: give a whole number from 1 on.")
+    limits = {"max_new_tokens": room, "max_length": length + room}
+    for name in limits.keys() & options.keys():
+        if type(options[name]) is not int:
+            raise ValueError(f"--{name} is {options[name]!r}: give a whole number.")
+        if options[name] > limits[name]:
+            raise ValueError(
+                f"The prompt has {length} tokens, the model's context {length + room}: "
+                f"use --{name} {limits[name]} or less."
+            )
+    if not limits.keys() & options.keys():
         options["max_new_tokens"] = min(100, room)
-    if not isinstance(options.get("max_new_tokens", 0), int):
-        raise ValueError(f"--max_new_tokens is {options['max_new_tokens']!r}: give a whole number.")
-    if options.get("max_new_tokens", 0) > room:
-        raise ValueError(
-            f"The prompt has {length} tokens, the model's context {length + room}: use --max_new_tokens {room} or less."
-        )
     one = options.get("num_beams", 1) == 1 and options.get("num_return_sequences", 1) == 1
     streamer = TextStreamer(tokenizer, skip_special_tokens=True) if one else None
     try:
-        outputs = model.generate(**inputs, **options, streamer=streamer)
-    except TypeError as error:
-        raise ValueError(f"An option has a value of the wrong kind: {error}") from None
+        outputs = model.generate(**inputs, **options, tokenizer=tokenizer, streamer=streamer)
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        if not options.keys() - limits.keys():
+            raise
+        given = ", ".join(f"--{name}" for name in options)
+        raise ValueError(f"{' '.join(str(error).split())} (check {given})") from None
     if not one:
         print("\n---\n".join(tokenizer.batch_decode(outputs, skip_special_tokens=True)))

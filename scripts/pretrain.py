@@ -12,8 +12,8 @@ import shlex
 
 def main(argv: list[str]) -> None:
     from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
-    from ..training.checkpoints import RUN_FILE
     from ..training.pretraining import pretrain
+    from ..training.run_folder import RUN_FILE
     from .arguments import parse
 
     groups = [CorpusArguments, ModelArguments, PretrainingArguments]

@@ -5,6 +5,7 @@
 The directory loads with plain `AutoTokenizer.from_pretrained`.
 """
 
+import shlex
 from dataclasses import dataclass, field
 
 
@@ -24,8 +25,9 @@ def main(argv: list[str]) -> None:
 
     from ..tokenization import train_tokenizer
     from ..training.arguments import CorpusArguments
-    from ..training.checkpoints import prepare_output_dir, staged
+    from ..training.checkpoints import staged
     from ..training.corpora import load_corpus
+    from ..training.run_folder import claimed
     from .arguments import parse
 
     corpus, args = parse(
@@ -34,10 +36,11 @@ def main(argv: list[str]) -> None:
         "folio tokenizer train",
         "Train a byte-level BPE tokenizer.",
     )
-    output_dir = prepare_output_dir(args.output_dir, args.overwrite, marker="tokenizer.json")
-    texts = load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming)["train"]
-    tokenizer = train_tokenizer((document["text"] for document in texts), args.vocab_size)
-    with staged(output_dir) as folder:
-        tokenizer.save_pretrained(folder)
+    with claimed(args.output_dir, args.overwrite, marker="tokenizer.json") as output_dir:
+        texts = load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming)["train"]
+        tokenizer = train_tokenizer((document["text"] for document in texts), args.vocab_size)
+        with staged(output_dir) as folder:
+            tokenizer.save_pretrained(folder)
     print(f"{len(tokenizer):,} tokens in {args.output_dir}")
-    print(f"Try it: folio pretrain --tokenizer {args.output_dir} --output_dir runs/model --minutes 3")
+    next_step = ["folio", "pretrain", "--tokenizer", args.output_dir, "--output_dir", "runs/model", "--minutes", "3"]
+    print(f"Try it: {shlex.join(next_step)}")

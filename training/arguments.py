@@ -1,5 +1,6 @@
 """The settings of a training run: ours, and all of transformers' `TrainingArguments` with defaults that suit us."""
 
+import math
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
@@ -7,6 +8,23 @@ import torch
 from transformers import TrainingArguments
 
 from ..modeling.presets import PRESETS, SIZES
+
+OF_ONE_CALL = ("output_dir", "resume", "overwrite")  # the arguments that are no property of the run
+RANGES = {  # setting: (least, below)
+    "learning_rate": (0, 1000),
+    "adam_learning_rate": (0, 1000),
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "weight_decay": (0, 1000),
+    "warmup_steps": (0, math.inf),
+    "decay_steps": (0, math.inf),
+    "max_grad_norm": (0, math.inf),
+    "label_smoothing_factor": (0, 1),
+    "per_device_train_batch_size": (1, math.inf),
+    "per_device_eval_batch_size": (1, math.inf),
+    "gradient_accumulation_steps": (1, math.inf),
+}
+ABOVE_ZERO = ("minutes", "num_train_epochs", "logging_steps", "eval_steps", "save_steps")
 
 
 @dataclass
@@ -83,7 +101,7 @@ class PretrainingArguments(TrainingArguments):
     logging_steps: float = 10
     logging_first_step: bool = True
     save_total_limit: int | None = 2
-    report_to: str = "none"
+    report_to: list[str] = field(default_factory=lambda: ["none"], metadata={"help": "trackers, as in transformers"})
     prediction_loss_only: bool = True
     remove_unused_columns: bool = False
     disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well
@@ -93,16 +111,17 @@ class PretrainingArguments(TrainingArguments):
         use_muon = self.optim == "muon"
         if self.learning_rate is None:
             self.learning_rate = 0.02 if use_muon else 1e-3
-        if self.learning_rate < 0 or not self.learning_rate < 1e3:
-            raise ValueError(f"learning_rate is {self.learning_rate}: give a number from 0 to 1000.")
-        if self.minutes is not None and not 0 < self.minutes < 1e6:
-            raise ValueError(f"minutes is {self.minutes}: give a number above 0.")
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1.")
-        for name in ("logging_steps", "eval_steps", "save_steps"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a number of steps, or a share below 1.")
+        for name, (least, below) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < below:
+                upper = "" if below == math.inf else f", and less than {below}"
+                raise ValueError(f"{name} is {value}: give at least {least}{upper}.")
+        for name in ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}: give a number above 0.")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
         if not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise bf16 is refused
         if use_muon:
@@ -122,18 +141,19 @@ class PretrainingArguments(TrainingArguments):
         self.mixed_precision = "bf16" if bf16 else "no"
 
 
-def changed_settings(*arguments) -> dict:
-    """The fields that differ from the defaults, as plain values: what `--config` needs to repeat the run."""
-    changed = {}
-    for group in arguments:
-        plain = type(group)(output_dir=group.output_dir) if isinstance(group, TrainingArguments) else type(group)()
-        for f in fields(group):
-            value = getattr(group, f.name)
-            if f.init and value != getattr(plain, f.name) and f.name not in ("resume", "overwrite"):
-                changed[f.name] = _plain(value)
-        if isinstance(group, TrainingArguments):
-            changed["output_dir"] = group.output_dir
-    return changed
+def run_settings(corpus: CorpusArguments, model: ModelArguments, args: PretrainingArguments) -> dict:
+    """What `--config` needs to repeat the run, as plain values, also with a version that has other defaults.
+
+    That is every setting of ours, and of transformers' those that were changed.
+    """
+    default = PretrainingArguments(output_dir=args.output_dir)
+    ours = {f.name for f in fields(PretrainingArguments) if f.name in PretrainingArguments.__annotations__}
+    settings = {**vars(corpus), **vars(model)}
+    for f in fields(args):
+        value = getattr(args, f.name)
+        if f.init and f.name not in OF_ONE_CALL and (f.name in ours or value != getattr(default, f.name)):
+            settings[f.name] = value
+    return {name: _plain(value) for name, value in settings.items()}
 
 
 def _plain(value):

@@ -32,8 +32,12 @@ def step_seconds(model, batch: dict[str, torch.Tensor], args: PretrainingArgumen
     return statistics.median(times[WARM_UP_STEPS:])
 
 
-def calibrate(model, batch: dict[str, torch.Tensor], args: PretrainingArguments) -> dict[str, float]:
+def calibrate(
+    model, batch: dict[str, torch.Tensor], args: PretrainingArguments, steps_done: int = 0
+) -> dict[str, float]:
     """Settle what was left open: bfloat16 if it is faster here, and `max_steps` if `minutes` were given.
+
+    The minutes are those from now on, after `steps_done` steps that the run has taken before.
 
     Returns:
         Seconds a step for each precision that was timed; empty if there was nothing to settle.
@@ -48,6 +52,6 @@ def calibrate(model, batch: dict[str, torch.Tensor], args: PretrainingArguments)
     if args.minutes is not None:
         if precision not in timed:
             timed[precision] = step_seconds(model, batch, args, bool(args.bf16))
-        args.max_steps = max(1, round(60 * args.minutes / timed[precision]))
+        args.max_steps = steps_done + max(1, round(60 * args.minutes / timed[precision]))
         args.minutes = None  # settled: a resumed run must not time itself again
     return timed

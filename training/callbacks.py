@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
@@ -47,6 +48,21 @@ class ProgressBar(TrainerCallback):
         """Leave the line as it is; what is printed next begins below it."""
         if self.bar is not None:
             self.bar.close()
+
+
+class StepClock(TrainerCallback):
+    """The time that training steps took, without evaluations and saves."""
+
+    def __init__(self):
+        self.steps = 0
+        self.seconds = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.start = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps += 1
+        self.seconds += time.perf_counter() - self.start
 
 
 class StopOnInterrupt(TrainerCallback):

@@ -1,4 +1,4 @@
-"""Checkpoint directories: never half-written, never overwritten by accident, found again after an interruption."""
+"""Checkpoints: never half-written, and found again after an interruption."""
 
 import contextlib
 import json
@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,50 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "run.yaml"  # the settings of the run, written before it starts
 STATE_FILE = "trainer_state.json"
 STAGING = ".saving-"
-
-
-def prepare_output_dir(
-    output_dir: str | Path, overwrite: bool = False, resume: bool = False, marker: str = RUN_FILE
-) -> Path:
-    """Make sure that we can write to `output_dir` and destroy nothing there. `marker` is the file that tells ours.
-
-    With `overwrite`, the intermediate checkpoints of the run that is there are removed; its other files are
-    replaced when the new ones are whole.
-
-    Raises:
-        FileExistsError: if another run, or something else, is there.
-        FileNotFoundError: if `resume` is asked for and there is no run.
-        PermissionError: if the directory cannot be written to.
-    """
-    path = Path(output_dir).expanduser()
-    holds_run = (path / marker).is_file()
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file: give another --output_dir.")
-    if resume and not holds_run:
-        raise FileNotFoundError(f"{path} holds no run to resume: start one without --resume.")
-    if path.is_dir() and any(path.iterdir()) and not resume:
-        if not holds_run:
-            raise FileExistsError(f"{path} is not empty and has no {marker}: give another --output_dir.")
-        if not overwrite:
-            go_on = " continue it with --resume," if marker == RUN_FILE else ""
-            raise FileExistsError(
-                f"{path} already has a {marker}: give another --output_dir,{go_on} or replace it with --overwrite."
-            )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise PermissionError(f"Cannot write to {path} ({error.strerror}): give another --output_dir.") from None
-    for leftover in path.glob(f"{STAGING}*"):  # of a process that was killed while saving
-        shutil.rmtree(leftover, ignore_errors=True)
-    if overwrite and not resume:
-        for checkpoint in checkpoints(path):
-            shutil.rmtree(checkpoint)
-    return path
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -97,33 +54,51 @@ def torn_file(checkpoint: Path) -> str | None:
 
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in the block, `path` is removed and the error says what to do.
+    """Whatever goes wrong in the block, which writes `path`, what was there before is there again.
 
     Raises:
         OSError: for any error, since the libraries that write report a full disk in ways of their own.
     """
+    before = path.with_name(f"{STAGING}{path.name}")
+    if path.exists():
+        os.replace(path, before)
     try:
         yield
     except Exception as error:
         shutil.rmtree(path, ignore_errors=True)
+        if before.exists():
+            os.replace(before, path)
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
             f"Could not save to {path.parent} ({error}); {free:,.0f} MB are free there. "
             "Make room, then go on with --resume."
         ) from error
+    shutil.rmtree(before, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def staged(output_dir: str | Path) -> Iterator[Path]:
+def staged(output_dir: Path) -> Iterator[Path]:
     """A temporary directory inside `output_dir` whose files move there when the block ends, and only then.
 
-    `config.json`, without which transformers opens nothing, moves last: a half-saved checkpoint is never taken
-    for a whole one. If the block fails, what was there before is untouched.
+    `config.json`, without which transformers opens nothing, is taken away first and moves last: a mixture of an
+    old and a new checkpoint, or half of one, is never taken for a whole one. If the block fails, what was there
+    before is untouched.
     """
-    output_dir = Path(output_dir)
-    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=output_dir))
+    staging = output_dir / f"{STAGING}{os.getpid()}"
     with saving(staging):
+        staging.mkdir()
         yield staging
-        for file in sorted(staging.iterdir(), key=lambda file: file.name == "config.json"):
+        files = sorted(staging.iterdir(), key=lambda file: (file.name == "config.json", file.name))
+        if files[-1].name == "config.json":
+            (output_dir / "config.json").unlink(missing_ok=True)
+        for file in files:
+            file.chmod(_new_file_mode())  # safetensors lets nobody else read what it writes
             os.replace(file, output_dir / file.name)
         staging.rmdir()
+
+
+def _new_file_mode() -> int:
+    """The permissions that a new file has here."""
+    umask = os.umask(0)  # there is no other way to read it
+    os.umask(umask)
+    return 0o666 & ~umask

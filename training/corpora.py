@@ -96,6 +96,8 @@ def is_validation(name: str) -> bool:
 
 def _load_hub(spec: str, text_column: str, streaming: bool) -> DatasetDict | IterableDatasetDict:
     name, _, config = spec.removeprefix("hub:").partition(":")
+    if not name:
+        raise ValueError(f"{spec} names no dataset; give hub:NAME[:CONFIG]")
     try:
         splits: Any = datasets.load_dataset(name, config or None, streaming=streaming)
     except Exception as error:

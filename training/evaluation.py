@@ -9,6 +9,40 @@ from collections.abc import Iterable
 import torch
 from torch.utils.data import DataLoader
 
+from .corpora import corpus_bytes
+from .data import Data
+
+COMPRESSIBLE = 64_000_000  # bytes of training text above which xz would take minutes
+
+
+def evaluate(model, data: Data, batch_size: int) -> dict:
+    """How well the model predicts the held-out text, beside compressors.
+
+    In the precision of the weights: float32, as the checkpoint is loaded, whatever it was trained in.
+    """
+    nats, predicted = total_loss(model, data.validation_blocks, data.collator, batch_size)
+    num_bytes, train_bytes = corpus_bytes(data.validation), data.train_bytes
+    baselines = {}
+    if train_bytes is not None and train_bytes <= COMPRESSIBLE:
+        baselines = compression_baselines(data.train["text"], data.validation["text"])
+    return {
+        "val_documents": len(data.validation),
+        "val_bytes": num_bytes,
+        "val_loss": nats / predicted,
+        "val_perplexity": math.exp(min(nats / predicted, 700)),
+        "val_bits_per_byte": bits_per_byte(nats, num_bytes),
+        "val_unknown_tokens": unknown_tokens(data.validation_blocks, data.tokenizer),
+        "baseline_bits_per_byte": baselines,
+    }
+
+
+def unknown_tokens(blocks, tokenizer) -> int:
+    """How many tokens stand for text that the tokenizer does not know, and so are easier to predict than it."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2's tokenizer knows every text
+        return 0
+    return sum(labels[1:].count(unknown) for labels in blocks["labels"])
+
 
 def total_loss(model, blocks, collator, batch_size: int = 16, bf16: bool = False) -> tuple[float, int]:
     """Summed next-token loss of packed `blocks` in nats, and the number of tokens predicted."""

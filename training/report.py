@@ -92,6 +92,7 @@ def model_card(report: dict) -> str:
     baselines = report["baseline_bits_per_byte"]
     compared = "".join(f"| {name}, given the training text | {bits:.3f} |\n" for name, bits in baselines.items())
     minutes = sum(report["seconds"].values()) / 60
+    speed = report["tokens_per_second"]
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -130,7 +131,7 @@ On {report["val_documents"]:,} held-out documents ({report["val_bytes"]:,} bytes
 | this model | **{report["val_bits_per_byte"]:.3f}** |
 {compared}
 Loss {report["val_loss"]:.3f} nats a token, perplexity {report["val_perplexity"]:.1f}. The run took
-{minutes:.1f} minutes on {report["machine"]}, training at {report["tokens_per_second"]:,.0f} tokens a second.
+{minutes:.1f} minutes on {report["machine"]}, training at {amount(speed and round(speed))} tokens a second.
 
 It is a small model: it has the form of its training text and little of the knowledge. Do not rely on what it says.
 
@@ -139,8 +140,8 @@ It is a small model: it has the form of its training text and little of the know
 ```python
 from transformers import pipeline
 
-generator = pipeline("text-generation", "{report["output_dir"]}", trust_remote_code=True)
-print(generator("{report["prompt"]}", max_new_tokens=60)[0]["generated_text"])
+generator = pipeline("text-generation", {json.dumps(report["output_dir"])}, trust_remote_code=True)
+print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated_text"])
 ```
 
 `trust_remote_code=True` runs the Python files beside the weights; with `foliogpt` installed and

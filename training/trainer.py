@@ -32,17 +32,24 @@ class FolioTrainer(Trainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
-        wsd = self.args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY
-        options = dict(self.args.lr_scheduler_kwargs or {})
-        if wsd and "num_decay_steps" not in options:
-            decay = self.args.decay_steps
-            options["num_decay_steps"] = int(decay if decay >= 1 else decay * num_training_steps)
-            options.setdefault("decay_type", "linear")
-            self.args.lr_scheduler_kwargs = options
+        given = self.args.lr_scheduler_kwargs
+        if self.args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY:
+            self.args.lr_scheduler_kwargs = {**self._decay(num_training_steps), **dict(given or {})}
         try:
             return super().create_scheduler(num_training_steps, optimizer)
         except TypeError as error:
             raise ValueError(f"lr_scheduler_kwargs do not fit {self.args.lr_scheduler_type}: {error}") from None
+        finally:
+            self.args.lr_scheduler_kwargs = given
+
+    def _decay(self, num_training_steps: int) -> dict:
+        decay, warmup = self.args.decay_steps, self.args.get_warmup_steps(num_training_steps)
+        steps = int(decay if decay >= 1 else decay * num_training_steps)
+        if warmup + steps > num_training_steps:
+            raise ValueError(
+                f"{warmup} warmup_steps and {steps} decay_steps do not fit into {num_training_steps} steps of training."
+            )
+        return {"num_decay_steps": steps, "decay_type": "linear"}
 
     def _save_checkpoint(self, model, trial):
         # The state is written last, and `last_checkpoint` takes no checkpoint without it.

@@ -1,12 +1,13 @@
-"""Nothing is overwritten by accident, and nothing half-written is taken for whole."""
+"""Nothing half-written is taken for whole."""
 
 import json
+import os
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from foliogpt.training.checkpoints import RUN_FILE, STATE_FILE, last_checkpoint, prepare_output_dir, staged
+from foliogpt.training.checkpoints import STATE_FILE, last_checkpoint, saving, staged
 
 
 @pytest.fixture
@@ -15,45 +16,7 @@ def run(tmp_path):
     for step in (5, 10, 20):
         (folder / f"checkpoint-{step}").mkdir(parents=True)
         (folder / f"checkpoint-{step}" / STATE_FILE).write_text(json.dumps({"global_step": step}))
-    (folder / RUN_FILE).write_text("seed: 1\n")
-    (folder / "config.json").write_text("{}")
     return folder
-
-
-def test_a_new_folder_is_made(tmp_path):
-    assert prepare_output_dir(tmp_path / "a" / "b").is_dir()
-
-
-def test_another_run_is_kept_unless_told_otherwise(run):
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        prepare_output_dir(run)
-    assert (run / "checkpoint-20").exists()
-    prepare_output_dir(run, overwrite=True)
-    assert not (run / "checkpoint-20").exists()
-    assert (run / "config.json").exists()  # replaced only when the new one is whole
-
-
-def test_a_folder_that_is_not_ours_is_never_touched(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match="not empty"):
-            prepare_output_dir(tmp_path, overwrite=overwrite)
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-def test_a_file_in_the_way_and_a_folder_that_cannot_be_made_are_errors_that_name_it(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError, match="is a file"):
-        prepare_output_dir(tmp_path / "file")
-    with pytest.raises(PermissionError, match="--output_dir"):
-        prepare_output_dir(tmp_path / "file" / "below")
-    with pytest.raises(PermissionError, match="--output_dir"):
-        prepare_output_dir("/proc/foliogpt")
-
-
-def test_resuming_needs_a_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no run"):
-        prepare_output_dir(tmp_path, resume=True)
 
 
 def test_the_last_checkpoint_is_by_number_and_torn_ones_are_skipped_with_a_warning(run, caplog):
@@ -107,7 +70,44 @@ def test_a_failed_save_leaves_what_was_there_and_says_what_to_do(tmp_path):
     assert (tmp_path / "config.json").read_text() == "old"
 
 
-def test_leftovers_of_a_killed_save_are_cleared(run):
-    (run / ".saving-abc").mkdir()
-    prepare_output_dir(run, resume=True)
-    assert not (run / ".saving-abc").exists()
+def test_a_new_checkpoint_is_never_mixed_with_an_old_one(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("old")
+    replace = __import__("os").replace
+
+    def pull_the_plug(a, b):
+        if b.name == "model.safetensors":
+            raise KeyboardInterrupt
+        replace(a, b)
+
+    monkeypatch.setattr("os.replace", pull_the_plug)
+
+    def save():
+        with staged(tmp_path) as folder:
+            for name in ("config.json", "a.txt", "model.safetensors"):
+                (folder / name).write_text("new")
+
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_files_are_as_readable_as_any_other(tmp_path):
+    with staged(tmp_path) as folder:
+        save_file({"weight": torch.zeros(3)}, folder / "model.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_checkpoint_that_cannot_be_saved_again_is_kept(run):
+    checkpoint = run / "checkpoint-20"
+
+    def save():
+        with saving(checkpoint):
+            checkpoint.mkdir()
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        save()
+    assert json.loads((checkpoint / STATE_FILE).read_text()) == {"global_step": 20}

@@ -1,7 +1,11 @@
 """A whole training run, small: what it writes, and that it can be stopped and gone on with."""
 
+import ast
 import json
+import re
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +14,12 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from foliogpt.training import pretraining
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments, changed_settings
+from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
 from foliogpt.training.checkpoints import last_checkpoint
 from foliogpt.training.pretraining import Interrupted, pretrain
 from foliogpt.training.reload import logits_of_stranger
+from foliogpt.training.trainer import FolioTrainer
 
 MODEL = ModelArguments(tokenizer="char", block_size=32)
 
@@ -78,6 +83,8 @@ def test_the_directory_holds_all_that_a_checkpoint_needs(run):
     assert f"{report['val_bits_per_byte']:.3f}" in card
     assert report["command"] in card
     assert yaml.safe_load(card.split("---")[1])["model-index"][0]["name"] == folder.name
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    assert str(folder) in [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "config.json").read_text())["use_cache"] is True
 
@@ -129,14 +136,103 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkey
     assert weights[0] == weights[1]
 
 
-def test_a_resume_that_fails_does_not_spoil_the_next(corpus, tmp_path):
-    pretrain(corpus, MODEL, settings(tmp_path, save_steps=10))
-    before = (tmp_path / "run.yaml").read_bytes()
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        pretrain(corpus, ModelArguments(tokenizer="char", block_size=32, size="micro"), settings(tmp_path, resume=True))
-    assert (tmp_path / "run.yaml").read_bytes() == before
+@pytest.fixture
+def short_run(corpus, tmp_path):
+    """A finished run of ten steps, with a checkpoint at five."""
+    pretrain(corpus, MODEL, settings(tmp_path, max_steps=10, save_steps=5))
+    return tmp_path
+
+
+def test_a_resume_that_fails_does_not_spoil_the_next(corpus, short_run):
+    before = (short_run / "run.yaml").read_bytes()
     with pytest.raises(ValueError, match="lr_scheduler_kwargs"):
-        pretrain(corpus, MODEL, settings(tmp_path, resume=True, lr_scheduler_kwargs={"speed": 3}))
+        pretrain(corpus, MODEL, settings(short_run, resume=True, lr_scheduler_kwargs={"speed": 3}))
+    assert (short_run / "run.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "says"),
+    [
+        ({"size": "micro"}, {}, "size nano, not micro"),
+        ({"block_size": 16}, {}, "block_size 32, not 16"),
+        ({}, {"per_device_train_batch_size": 2}, "per_device_train_batch_size 4, not 2"),
+        ({}, {"learning_rate": 0.1}, r"learning_rate 0.02, not 0.1"),  # the restored optimizer would win
+    ],
+)
+def test_another_run_is_not_taken_for_a_continuation(corpus, short_run, model, args, says):
+    with pytest.raises(ValueError, match=says):
+        pretrain(corpus, replace(MODEL, **model), settings(short_run, resume=True, **args))
+
+
+def test_a_complete_run_is_not_trained_on_unless_it_is_made_longer(corpus, short_run):
+    before = (short_run / "model.safetensors").read_bytes()
+    for steps in (10, 7):
+        with pytest.raises(ValueError, match=r"complete at step 10.*--max_steps"):
+            pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=steps))
+    assert (short_run / "model.safetensors").read_bytes() == before
+    assert pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=15))["steps"] == 15
+    assert yaml.safe_load((short_run / "run.yaml").read_text())["max_steps"] == 15
+
+
+def test_a_run_by_epochs_knows_its_end_too(corpus, tmp_path):
+    pretrain(corpus, MODEL, settings(tmp_path, max_steps=-1, num_train_epochs=0.3))
+    with pytest.raises(ValueError, match=r"complete.*--num_train_epochs"):
+        pretrain(corpus, MODEL, settings(tmp_path, max_steps=-1, num_train_epochs=0.3, resume=True))
+
+
+def test_a_run_that_was_stopped_before_it_was_saved_is_saved_by_a_resume(corpus, short_run, monkeypatch):
+    whole = (short_run / "model.safetensors").read_bytes()
+    monkeypatch.setattr(pretraining, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(corpus, MODEL, settings(short_run, overwrite=True, max_steps=10))
+    monkeypatch.undo()
+    report = pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=10))
+    assert report["steps"] == 10
+    assert report["tokens_per_second"] is None
+    assert (short_run / "model.safetensors").read_bytes() == whole
+    assert "an unknown number of tokens a second" in (short_run / "README.md").read_text()
+
+
+def test_an_overwrite_that_fails_on_its_input_loses_nothing(corpus, short_run):
+    files = {path: path.read_bytes() for path in short_run.rglob("*") if path.is_file()}
+    for wrong, model in (
+        (replace(corpus, corpus="nowhere.txt"), MODEL),
+        (corpus, replace(MODEL, block_size=10_000)),
+    ):
+        with pytest.raises((OSError, ValueError)):
+            pretrain(wrong, model, settings(short_run, overwrite=True))
+    assert {path: path.read_bytes() for path in short_run.rglob("*") if path.is_file()} == files
+
+
+def test_a_block_longer_than_the_corpus_is_refused_with_the_size_that_works(corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"use --block_size (\d+)") as error:
+        pretrain(corpus, replace(MODEL, block_size=10_000), settings(tmp_path))
+    largest = int(re.search(r"--block_size (\d+)", str(error.value))[1])
+    assert pretrain(corpus, replace(MODEL, block_size=largest), settings(tmp_path, max_steps=1))["steps"] == 1
+
+
+def test_a_schedule_that_does_not_fit_the_run_is_refused(corpus, tmp_path):
+    with pytest.raises(ValueError, match="1 warmup_steps and 50 decay_steps do not fit into 20 steps"):
+        pretrain(corpus, MODEL, settings(tmp_path, decay_steps=50))
+
+
+def test_speed_is_that_of_the_training_steps_alone(corpus, tmp_path, monkeypatch):
+    slow = FolioTrainer.evaluate
+    monkeypatch.setattr(FolioTrainer, "evaluate", lambda *a, **k: (time.sleep(1), slow(*a, **k))[1])
+    report = pretrain(corpus, MODEL, settings(tmp_path, max_steps=4, eval_steps=1))
+    assert (
+        report["tokens_per_second"] > 1.5 * report["steps"] * report["tokens_per_step"] / report["seconds"]["training"]
+    )
+
+
+def test_held_out_characters_that_the_tokenizer_does_not_know_are_counted(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("The cat sat on the mat. " * 90 + "Ω and ψ are Greek. " * 10)
+    corpus = CorpusArguments(corpus=str(tmp_path / "text.txt"))
+    report = pretrain(corpus, MODEL, settings(tmp_path / "run", max_steps=1))
+    text = (tmp_path / "text.txt").read_text()
+    held_out, seen = text[int(0.9 * len(text)) :], set(text[: int(0.9 * len(text))])
+    assert report["val_unknown_tokens"] == sum(character not in seen for character in held_out) > 0
+    assert f"too good, as {report['val_unknown_tokens']} tokens" in capsys.readouterr().out
 
 
 def test_a_failed_checkpoint_is_removed_and_the_one_before_remains(corpus, tmp_path, monkeypatch):
@@ -163,14 +259,15 @@ def test_minutes_become_steps_and_precision_is_chosen_by_timing(tmp_path, monkey
     assert calibrate(None, {}, args) == {"fp32": 0.25, "bf16": 0.5}
     assert (args.bf16, args.max_steps, args.minutes) == (False, 240, None)
     args = PretrainingArguments(output_dir=str(tmp_path), minutes=1, bf16=True)
-    calibrate(None, {}, args)
-    assert (args.bf16, args.max_steps) == (True, 120)
+    calibrate(None, {}, args, steps_done=30)
+    assert (args.bf16, args.max_steps) == (True, 150)
 
 
 @pytest.mark.parametrize("optim", ["muon", "adamw_torch", "adamw_torch_fused", "sgd"])
 def test_saved_settings_bring_back_the_optimizer(optim, tmp_path):
     args = PretrainingArguments(output_dir=str(tmp_path), optim=optim)
-    again = PretrainingArguments(**changed_settings(args))
+    saved = {name: value for name, value in run_settings(CorpusArguments(), MODEL, args).items() if hasattr(args, name)}
+    again = PretrainingArguments(output_dir=str(tmp_path), **saved)
     assert (again.optim, again.learning_rate, again.use_muon) == (args.optim, args.learning_rate, optim == "muon")
 
 
@@ -205,6 +302,15 @@ def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
         ({"eval_steps": -1}, "eval_steps"),
         ({"learning_rate": 1e9}, "learning_rate"),
         ({"minutes": 0.0}, "minutes"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"max_steps": -5}, "max_steps"),
+        ({"num_train_epochs": 0.0}, "num_train_epochs"),
+        ({"adam_learning_rate": -1.0}, "adam_learning_rate"),
+        ({"adam_beta2": 2.0}, "adam_beta2"),
+        ({"decay_steps": -1.0}, "decay_steps"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm"),
+        ({"label_smoothing_factor": 1.0}, "label_smoothing_factor"),
+        ({"weight_decay": float("nan")}, "weight_decay"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(fields, message, tmp_path):

@@ -1,0 +1,75 @@
+"""Going on with a run: the checkpoint to go on from, and what may not change on the way."""
+
+from pathlib import Path
+
+from transformers.trainer_callback import TrainerState
+
+from .arguments import PretrainingArguments
+from .checkpoints import STATE_FILE, last_checkpoint
+from .run_folder import read_settings
+
+# With another value of these, the weights do not fit, the data is another, or the optimizer's restored state
+# would quietly win over the flag.
+FIXED = (
+    "corpus",
+    "text_column",
+    "streaming",
+    "tokenizer",
+    "vocab_size",
+    "preset",
+    "size",
+    "block_size",
+    "seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "optim",
+    "learning_rate",
+    "adam_learning_rate",
+    "adam_beta2",
+    "weight_decay",
+)
+
+
+def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArguments) -> Path:
+    """The newest whole checkpoint in `output_dir`.
+
+    Raises:
+        ValueError: if the `settings` are those of another run, or the run is complete.
+        FileNotFoundError: if there is no whole checkpoint.
+    """
+    saved = read_settings(output_dir)
+    for name in FIXED:
+        if name in saved and saved[name] != settings[name]:
+            raise ValueError(
+                f"The run in {output_dir} has {name} {saved[name]}, not {settings[name]}: "
+                "leave it out to go on, or start another run with another --output_dir."
+            )
+    checkpoint = last_checkpoint(output_dir)
+    if checkpoint is None:
+        raise FileNotFoundError(f"{output_dir} has no whole checkpoint to resume from: start again with --overwrite.")
+    if reached_its_end(checkpoint, args) and _step(output_dir) == _step(checkpoint):
+        more = "--max_steps" if args.max_steps > 0 else "--num_train_epochs"
+        raise ValueError(
+            f"The run in {output_dir} is complete at step {_step(checkpoint):,}: to train longer, give a larger {more}."
+        )
+    return checkpoint
+
+
+def reached_its_end(checkpoint: Path, args: PretrainingArguments) -> bool:
+    """Whether there is nothing left to train after this checkpoint."""
+    if args.minutes is not None:
+        return False
+    state = read_state(checkpoint)
+    if args.max_steps > 0:
+        return state.global_step >= args.max_steps
+    return (state.epoch or 0) >= args.num_train_epochs
+
+
+def read_state(folder: Path) -> TrainerState:
+    """The trainer's state in a checkpoint."""
+    return TrainerState.load_from_json(str(folder / STATE_FILE))
+
+
+def _step(folder: Path) -> int | None:
+    """The step of the checkpoint in a folder, or None if there is none."""
+    return read_state(folder).global_step if (folder / STATE_FILE).is_file() else None

@@ -1,0 +1,95 @@
+"""The folder of a run: one run writes to it at a time, and another's is never overwritten by accident."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from .checkpoints import STAGING, STATE_FILE, checkpoints
+
+RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def claimed(
+    output_dir: str | Path, overwrite: bool = False, resume: bool = False, marker: str = RUN_FILE
+) -> Iterator[Path]:
+    """Make `output_dir` if need be, and have it to ourselves until the block ends. Nothing in it is changed.
+
+    Args:
+        overwrite: another run may be there.
+        resume: a run must be there.
+        marker: the file that tells a folder of ours.
+
+    Raises:
+        FileExistsError: if another run, or something else, is there, or a run is writing to it now.
+        FileNotFoundError: if `resume` is asked for and there is no run.
+        PermissionError: if the directory cannot be written to.
+    """
+    path = Path(output_dir).expanduser()
+    _check(path, overwrite, resume, marker)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK_FILE)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(f"A run is writing to {path} now: wait for it, or give another --output_dir.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        reason = getattr(error, "strerror", error)
+        raise PermissionError(f"Cannot write to {path} ({reason}): give another --output_dir.") from None
+    try:
+        _check(path, overwrite, resume, marker)  # once more, now that nobody else can change it
+        for leftover in path.glob(f"{STAGING}*"):  # of a process that was killed while saving
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield path
+    finally:
+        with contextlib.suppress(OSError):  # on Windows the release removes it
+            (path / LOCK_FILE).unlink()
+        lock.release()
+
+
+def _check(path: Path, overwrite: bool, resume: bool, marker: str) -> None:
+    try:
+        holds_run, exists = (path / marker).is_file(), path.exists()
+    except (OSError, ValueError):  # too long; with a null character, from Python 3.13 on
+        raise PermissionError(f"{path} cannot be a folder: give another --output_dir.") from None
+    if exists and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: give another --output_dir.")
+    if resume and not holds_run:
+        raise FileNotFoundError(f"{path} holds no run to resume: start one without --resume.")
+    if resume or not path.is_dir() or all(entry.name == LOCK_FILE for entry in path.iterdir()):
+        return
+    if not holds_run:
+        raise FileExistsError(f"{path} is not empty and has no {marker}: give another --output_dir.")
+    if not overwrite:
+        go_on = " continue it with --resume," if marker == RUN_FILE else ""
+        raise FileExistsError(
+            f"{path} already has a {marker}: give another --output_dir,{go_on} or replace it with --overwrite."
+        )
+
+
+def forget_run(output_dir: Path) -> None:
+    """Remove the intermediate checkpoints of the run that was here.
+
+    Its finished checkpoint stays until the new one is whole, which then replaces it.
+    """
+    for checkpoint in checkpoints(output_dir):
+        shutil.rmtree(checkpoint)
+    (output_dir / STATE_FILE).unlink(missing_ok=True)  # by which a finished run is told
+
+
+def write_settings(output_dir: Path, settings: dict) -> None:
+    """Write run.yaml, whole or not at all."""
+    new = output_dir / f"{RUN_FILE}.new"
+    new.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    os.replace(new, output_dir / RUN_FILE)
+
+
+def read_settings(output_dir: Path) -> dict:
+    """The settings in run.yaml."""
+    return yaml.safe_load((output_dir / RUN_FILE).read_text(encoding="utf-8")) or {}
