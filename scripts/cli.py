@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
         return _fail(argv[0], error, USER_ERROR)
     except Exception as error:
+        if type(error).__module__.split(".")[0] in ("httpx", "httpcore"):  # the Hub cannot be reached
+            return _fail(argv[0], error, USER_ERROR)
         print(
             f"folio {argv[0]}: an error in FolioGPT; FOLIO_TRACEBACK=1 shows where. Please report it:", file=sys.stderr
         )

@@ -122,6 +122,8 @@ class PretrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {value}: give a number above 0.")
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
+        if self.resume_from_checkpoint is not None:
+            raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
         if not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise bf16 is refused
         if use_muon:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from transformers import AutoTokenizer
 
@@ -141,6 +142,8 @@ def test_an_error_of_ours_is_told_from_one_of_the_user(monkeypatch, capsys):
     monkeypatch.setattr("foliogpt.scripts.cli.usage", lambda: {}["missing"])
     assert main(["--help"]) == 1
     assert "KeyError 'missing'" in capsys.readouterr().err
+    monkeypatch.setattr("foliogpt.scripts.cli.usage", lambda: (_ for _ in ()).throw(httpx.ConnectError("no network")))
+    assert error_of(capsys, ["--help"]) == "folio --help: no network"
 
 
 def test_a_setting_may_begin_with_a_dash(tmp_path, text_file, capsys):

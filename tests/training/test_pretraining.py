@@ -304,6 +304,7 @@ def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
         ({"minutes": 0.0}, "minutes"),
         ({"max_steps": 0}, "max_steps"),
         ({"max_steps": -5}, "max_steps"),
+        ({"resume_from_checkpoint": "run"}, "--resume"),
         ({"num_train_epochs": 0.0}, "num_train_epochs"),
         ({"adam_learning_rate": -1.0}, "adam_learning_rate"),
         ({"adam_beta2": 2.0}, "adam_beta2"),
