@@ -95,3 +95,17 @@ def classification_loss(logits, labels, config, num_items_in_batch=None):
     else:
         loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction=reduction)
     return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+def span_loss(start_logits, end_logits, start_positions, end_positions, num_items_in_batch=None):
+    """Mean cross-entropy of a span's start and end: logits (B, T), positions (B) or (B, 1).
+
+    A position outside of the T tokens costs nothing. Unlike the stock loss it counts as a text all the same: so
+    gradient accumulation changes nothing, and a batch in which no answer is in sight has a loss of 0, not NaN.
+    """
+    count, outside = start_logits.shape
+    total = 0.0
+    for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
+        positions = positions.reshape(-1).to(logits.device).clamp(0, outside)
+        total += nn.functional.cross_entropy(logits.float(), positions, ignore_index=outside, reduction="sum")
+    return total / 2 / (count if num_items_in_batch is None else num_items_in_batch)

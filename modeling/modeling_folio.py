@@ -38,7 +38,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .attention import FolioAttention, FolioCrossAttention
 from .configuration_folio import FolioConfig
 from .feed_forward import FolioMLP
-from .loss import chunked_causal_lm_loss, classification_loss
+from .loss import chunked_causal_lm_loss, classification_loss, span_loss
 from .normalization import build_norm
 from .positions import FolioRotaryEmbedding, build_positions
 
@@ -517,7 +517,8 @@ class FolioForQuestionAnswering(FolioPreTrainedModel):
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
+            items = kwargs.get("num_items_in_batch")
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions, items)
         return QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits.contiguous(),

@@ -50,6 +50,11 @@ HEADS = {
         {},
         lambda e, i: {"start_positions": torch.tensor(i % 4), "end_positions": torch.tensor(3)},
     ),
+    "spans, some out of sight": (
+        FolioForQuestionAnswering,
+        {},
+        lambda e, i: {"start_positions": torch.tensor(i), "end_positions": torch.tensor(99 if i % 3 else 3)},
+    ),
 }
 
 
@@ -105,3 +110,11 @@ def test_spans_and_tags_are_scored_at_every_token(tiny):
     spans = FolioForQuestionAnswering(tiny()).eval()(ids)
     assert spans.start_logits.shape == spans.end_logits.shape == (1, 7)
     assert FolioForTokenClassification(tiny(num_labels=5)).eval()(ids).logits.shape == (1, 7, 5)
+
+
+def test_a_span_out_of_sight_is_no_target(tiny):
+    model, ids = FolioForQuestionAnswering(tiny()), torch.arange(5, 12)[None]
+    assert model(ids, start_positions=torch.tensor([7]), end_positions=torch.tensor([50])).loss == 0
+    spans = model(ids, start_positions=torch.tensor([[2]]), end_positions=torch.tensor([4]))  # (B, 1) from some loaders
+    expected = -(spans.start_logits.log_softmax(-1)[0, 2] + spans.end_logits.log_softmax(-1)[0, 4]) / 2
+    torch.testing.assert_close(spans.loss, expected)
