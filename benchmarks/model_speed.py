@@ -8,9 +8,11 @@ ours is faster. Run it with nothing else going on.
 """
 
 import gc
+import re
 import statistics
 import time
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -57,7 +59,8 @@ def pair(preset: str, size: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     else:
         theirs = Qwen3ForCausalLM(Qwen3Config(**modern))
     ours = FolioForCausalLM(config)
-    assert ours.num_parameters() == theirs.num_parameters()
+    if ours.num_parameters() != theirs.num_parameters():
+        raise ValueError(f"{preset} {size}: {ours.num_parameters():,} parameters against {theirs.num_parameters():,}.")
     return ours, theirs
 
 
@@ -101,8 +104,8 @@ def decode(model: torch.nn.Module):
     return step
 
 
-def ratio(ours, theirs, rounds: int) -> tuple[float, float, float]:
-    """Median seconds of each, and the median of their ratios pair by pair."""
+def ratio(ours, theirs, rounds: int) -> dict:
+    """Median milliseconds of each, and the quartiles of their ratios pair by pair."""
     for step in (ours, theirs):
         step()
     pairs = []
@@ -111,13 +114,15 @@ def ratio(ours, theirs, rounds: int) -> tuple[float, float, float]:
         for name, step in (("ours", ours), ("theirs", theirs)) if round_ % 2 else (("theirs", theirs), ("ours", ours)):
             start = time.perf_counter()
             step()
-            times[name] = time.perf_counter() - start
+            times[name] = 1e3 * (time.perf_counter() - start)
         pairs.append((times["ours"], times["theirs"]))
-    return (
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-        statistics.median(b / a for a, b in pairs),
-    )
+    low, middle, high = statistics.quantiles([theirs / ours for ours, theirs in pairs], n=4)
+    return {
+        "ours ms": statistics.median(ours for ours, _ in pairs),
+        "stock ms": statistics.median(theirs for _, theirs in pairs),
+        "ratio": f"{middle:.2f}",
+        "half of the rounds": f"{low:.2f} to {high:.2f}",
+    }
 
 
 def speed(sizes: list[str], rounds: int) -> list[dict]:
@@ -133,35 +138,31 @@ def speed(sizes: list[str], rounds: int) -> list[dict]:
         for preset in ("gpt2", "llama", "folio"):
             for job, (make_ours, make_theirs) in jobs.items():
                 ours, theirs = pair(preset, size)
-                a, b, faster = ratio(make_ours(ours), make_theirs(theirs), rounds)
-                rows.append(
-                    {
-                        "preset": preset,
-                        "size": size,
-                        "job": job,
-                        "ours ms": a * 1e3,
-                        "stock ms": b * 1e3,
-                        "ratio": faster,
-                    }
-                )
+                figures = ratio(make_ours(ours), make_theirs(theirs), rounds)
+                rows.append({"preset": preset, "size": size, "job": job, **figures})
                 gc.collect()
     return rows
 
 
 def peak_of(kind: str, queue) -> None:
-    """Peak memory of one training step at a vocabulary of 32k, above that of the model itself."""
-    import resource
-
+    """Peak memory of one training step at a vocabulary of 32k, above what the model and its gradient hold."""
     torch.manual_seed(0)
     config = preset_config("folio", "nano", vocab_size=32_768)
     model = FolioForCausalLM(config).train()
     model.loss_chunk_size = 512 if kind == "chunked" else None
     ids = torch.randint(0, 32_768, (4, 1024))
     model.model.embed_tokens.weight.grad = torch.zeros_like(model.model.embed_tokens.weight)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model(input_ids=ids[:, :8], labels=ids[:, :8], use_cache=False).loss.backward()  # what is loaded at first use
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = resident_peak()
     loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     loss.backward()
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, loss.item()))
+    queue.put((resident_peak() - before, loss.item()))
+
+
+def resident_peak() -> int:
+    """The most kilobytes that this process held since the peak was last forgotten. Linux only."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def memory() -> list[dict]:

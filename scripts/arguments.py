@@ -1,6 +1,7 @@
 """Command-line arguments from dataclasses, with defaults from a YAML file."""
 
 import json
+import shlex
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
@@ -58,10 +59,25 @@ def parse_with_generation(argv: list[str], group: type, prog: str, description: 
         name = flag.removeprefix("--").replace("-", "_")
         if not flag.startswith("--") or name not in fields:
             parser.error(f"There is no option {flag!r}")
-        if not equals and not rest:
-            parser.error(f"{flag} lacks a value")
-        options[name] = yaml.safe_load(value if equals else rest.pop(0))
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parser.error(f"{flag} is {value}: put it in quotes, as in {flag} {shlex.quote(json.dumps(value))}")
     return parsed, options
+
+
+def command_line(prog: str, argv: list[str]) -> str:
+    """The command as it can be shown to anybody: without the secret that `--hub_token` takes."""
+    words, hide = [], False
+    for word in argv:
+        flag, equals, _ = word.partition("=")
+        words.append("HIDDEN" if hide else word)
+        hide = flag.replace("-", "_") == "__hub_token"
+        if hide and equals:
+            words[-1], hide = f"{flag}=HIDDEN", False
+    return shlex.join([*prog.split(), *words])
 
 
 def flags_from_files(argv: list[str], parser: Parser, run_file: str = "", also: set[str] = frozenset()) -> list[str]:
@@ -93,7 +109,8 @@ def _settings(file: Path) -> dict:
         raise ValueError(f"{file} is not YAML: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must be a mapping, one `name: value` a line.")
-    return settings
+    settings.pop("corpus_fingerprint", None)  # which a run notes beside its settings
+    return {str(name).replace("-", "_"): value for name, value in settings.items()}
 
 
 def _flags(file: Path, settings: dict, parser: Parser, also: set[str]) -> list[str]:
@@ -102,7 +119,7 @@ def _flags(file: Path, settings: dict, parser: Parser, also: set[str]) -> list[s
     flags = []
     for name, value in settings.items():
         flag = f"--{name}"
-        if flag not in actions and flag not in also:
+        if (flag not in actions and flag not in also) or flag == "--config":
             raise ValueError(f"{file}: there is no setting {name!r}.")
         takes_list = flag in actions and actions[flag].nargs in ("+", "*")
         if value is None or (takes_list and not value):

@@ -4,6 +4,7 @@ Nothing heavy is imported before the command is known, so `folio --help` answers
 """
 
 import importlib
+import logging
 import os
 import sys
 
@@ -17,6 +18,7 @@ COMMANDS = {  # name: (module, what it does)
 OUR_ERROR, USER_ERROR, INTERRUPTED = 1, 2, 130
 QUIET = {  # what libraries would say beside our one line
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_VERBOSITY": "critical",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # "Loading weights" takes milliseconds here
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "critical",
@@ -43,6 +45,8 @@ def run(argv: list[str]) -> None:
         raise ValueError(f"There is no such command: choose one of {', '.join(COMMANDS)}.")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    for name in ("torchao", "torch.utils._pytree"):  # where it is installed, torchao talks on being imported
+        logging.getLogger(name).setLevel(logging.ERROR)
     importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}").main(argv[1:])
 
 
@@ -60,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
         return _fail(argv[0], error, USER_ERROR)
     except Exception as error:
-        if type(error).__module__.split(".")[0] in ("httpx", "httpcore"):  # the Hub cannot be reached
+        if type(error).__module__.startswith(("httpx", "httpcore")):  # the Hub cannot be reached
             return _fail(argv[0], error, USER_ERROR)
         print(
             f"folio {argv[0]}: an error in FolioGPT; FOLIO_TRACEBACK=1 shows where. Please report it:", file=sys.stderr

@@ -7,6 +7,7 @@
 Any other option is a field of transformers' GenerationConfig.
 """
 
+import os
 from dataclasses import dataclass, field
 
 
@@ -32,13 +33,14 @@ def main(argv: list[str]) -> None:
     if args.seed is not None:
         transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
+    source = os.path.expanduser(args.model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-    except (OSError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=args.trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=args.trust_remote_code)
+    except Exception as error:  # what files that somebody else wrote can raise has no end
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
-            f"{args.model} is not a checkpoint's directory, nor a model on the Hub within reach ({first_line})"
+            f"{args.model} is not a whole checkpoint's directory, nor a model on the Hub within reach ({reason})"
         ) from None
     if torch.accelerator.is_available():
         model = model.to(torch.accelerator.current_accelerator())
@@ -71,4 +73,5 @@ def main(argv: list[str]) -> None:
         given = ", ".join(f"--{name}" for name in options)
         raise ValueError(f"{' '.join(str(error).split())} (check {given})") from None
     if not one:
-        print("\n---\n".join(tokenizer.batch_decode(outputs, skip_special_tokens=True)))
+        sequences = getattr(outputs, "sequences", outputs)
+        print("\n---\n".join(tokenizer.batch_decode(sequences, skip_special_tokens=True)))

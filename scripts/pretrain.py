@@ -14,10 +14,10 @@ def main(argv: list[str]) -> None:
     from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
     from ..training.pretraining import pretrain
     from ..training.run_folder import RUN_FILE
-    from .arguments import parse
+    from .arguments import command_line, parse
 
     groups = [CorpusArguments, ModelArguments, PretrainingArguments]
     corpus, model, args = parse(argv, groups, "folio pretrain", "Train a model from scratch.", run_file=RUN_FILE)
-    report = pretrain(corpus, model, args, command=shlex.join(["folio", "pretrain", *argv]))
-    command = ["folio", "generate", "--model", report["output_dir"], "--prompt", report["prompt"]]
+    report = pretrain(corpus, model, args, command=command_line("folio pretrain", argv))
+    command = ["folio", "generate", "--model", report["output_dir"], f"--prompt={report['prompt']}"]
     print(f"\nTry it: {shlex.join(command)}")

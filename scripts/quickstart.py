@@ -26,18 +26,18 @@ def main(argv: list[str]) -> None:
     from ..training.pretraining import pretrain
     from ..training.reload import logits_of_stranger
     from ..training.report import Stages, peak_memory_bytes, write_report
-    from .arguments import parse
+    from .arguments import command_line, parse
 
     (chosen,) = parse(argv, [QuickstartArguments], "folio quickstart", "From the Python manual to a GPT.")
     args = PretrainingArguments(
         output_dir=chosen.output_dir, minutes=chosen.minutes, seed=chosen.seed, overwrite=chosen.overwrite
     )
     stages = Stages()
-    command = shlex.join(["folio", "quickstart", *argv])
-    report = pretrain(CorpusArguments(), ModelArguments(), args, command, stages)
+    report = pretrain(CorpusArguments(), ModelArguments(), args, command_line("folio quickstart", argv), stages)
+    folder = report["output_dir"]
 
     transformers.set_seed(chosen.seed)
-    generator = transformers.pipeline("text-generation", model=chosen.output_dir)
+    generator = transformers.pipeline("text-generation", model=folder)
     with stages("samples") as say:
         samples = [generator(prompt, max_new_tokens=60)[0]["generated_text"] for prompt in PROMPTS]
         say(f"{len(samples)} from transformers.pipeline")
@@ -45,12 +45,12 @@ def main(argv: list[str]) -> None:
         ids = generator.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
         with torch.no_grad():
             here = generator.model.to("cpu")(ids).logits
-        if not torch.equal(here, logits_of_stranger(chosen.output_dir, ids)):
+        if not torch.equal(here, logits_of_stranger(folder, ids)):
             raise RuntimeError("The reloaded checkpoint computes other logits: please report this.")
         say("a process without foliogpt computes the same logits, bit for bit")
     report |= {"samples": samples, "seconds": stages.seconds, "peak_memory_bytes": peak_memory_bytes()}
     report["reload_identical"] = True
-    write_report(report, args.output_dir)
+    write_report(report, folder)
     print(summary(report))
 
 

@@ -1,6 +1,8 @@
 """The settings of a training run: ours, and all of transformers' `TrainingArguments` with defaults that suit us."""
 
+import glob
 import math
+import os
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
@@ -9,7 +11,28 @@ from transformers import TrainingArguments
 
 from ..modeling.presets import PRESETS, SIZES
 
-OF_ONE_CALL = ("output_dir", "resume", "overwrite")  # the arguments that are no property of the run
+OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token")  # the arguments that are no property of the run
+# What a resumed run may not change: the weights would not fit, the data would be another, or the optimizer's restored
+# state would quietly win.
+FIXED = (
+    "text_column",
+    "streaming",
+    "vocab_size",
+    "preset",
+    "size",
+    "block_size",
+    "seed",
+    "data_seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "optim",
+    "learning_rate",
+    "adam_learning_rate",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+)
 RANGES = {  # setting: (least, below)
     "learning_rate": (0, 1000),
     "adam_learning_rate": (0, 1000),
@@ -103,6 +126,7 @@ class PretrainingArguments(TrainingArguments):
     save_total_limit: int | None = 2
     report_to: list[str] = field(default_factory=lambda: ["none"], metadata={"help": "trackers, as in transformers"})
     prediction_loss_only: bool = True
+    include_num_input_tokens_seen: str = "all"  # what speeds are counted in
     remove_unused_columns: bool = False
     disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well
     dataloader_pin_memory: bool = torch.cuda.is_available()
@@ -122,6 +146,8 @@ class PretrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {value}: give a number above 0.")
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
+        if self.metric_for_best_model not in (None, "loss", "eval_loss"):
+            raise ValueError(f"metric_for_best_model is {self.metric_for_best_model!r}: the one there is is 'loss'.")
         if self.resume_from_checkpoint is not None:
             raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
         if not torch.accelerator.is_available():
@@ -149,17 +175,28 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
     That is every setting of ours, and of transformers' those that were changed.
     """
     default = PretrainingArguments(output_dir=args.output_dir)
-    ours = {f.name for f in fields(PretrainingArguments) if f.name in PretrainingArguments.__annotations__}
+    always = {*PretrainingArguments.__annotations__, *FIXED}
     settings = {**vars(corpus), **vars(model)}
+    for name in ("corpus", "tokenizer"):
+        settings[name] = _from_anywhere(settings[name])
     for f in fields(args):
         value = getattr(args, f.name)
-        if f.init and f.name not in OF_ONE_CALL and (f.name in ours or value != getattr(default, f.name)):
+        if f.init and f.name not in OF_ONE_CALL and (f.name in always or value != getattr(default, f.name)):
             settings[f.name] = value
     return {name: _plain(value) for name, value in settings.items()}
 
 
+def _from_anywhere(name: str | None) -> str | None:
+    """A path or pattern of files as seen from every working directory; other names as they are."""
+    if name is None or name == "char" or not (os.path.exists(os.path.expanduser(name)) or glob.has_magic(name)):
+        return name
+    return os.path.abspath(os.path.expanduser(name))
+
+
 def _plain(value):
-    """Enums as their values, also in lists."""
+    """Enums as their values, also in lists, and objects as dictionaries."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
     return value.value if isinstance(value, Enum) else value

@@ -1,5 +1,6 @@
 """What a training run shows while it goes on, and how it stops when asked to."""
 
+import os
 import signal
 import sys
 import threading
@@ -12,8 +13,8 @@ from transformers import TrainerCallback
 class ProgressBar(TrainerCallback):
     """One line: steps, time left, loss and tokens a second."""
 
-    def __init__(self, tokens_per_step: int):
-        self.tokens_per_step = tokens_per_step
+    def __init__(self, clock: "StepClock"):
+        self.clock = clock
         self.bar = None
         self.shown = {}
 
@@ -40,8 +41,8 @@ class ProgressBar(TrainerCallback):
         for name, label in (("loss", "loss"), ("eval_loss", "validation")):
             if name in logs:
                 self.shown[label] = f"{logs[name]:.3f}"
-        if rate := self.bar.format_dict["rate"]:
-            self.shown["tokens/s"] = f"{rate * self.tokens_per_step:,.0f}"
+        if speed := self.clock.tokens_per_second(state):
+            self.shown["tokens/s"] = f"{speed:,.0f}"
         self.bar.set_postfix(self.shown, refresh=False)
 
     def close(self) -> None:
@@ -54,15 +55,20 @@ class StepClock(TrainerCallback):
     """The time that training steps took, without evaluations and saves."""
 
     def __init__(self):
-        self.steps = 0
         self.seconds = 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.tokens_before = state.num_input_tokens_seen
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.start = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.steps += 1
         self.seconds += time.perf_counter() - self.start
+
+    def tokens_per_second(self, state) -> float | None:
+        """Of this call of `train`, all processes together; None before the first step."""
+        return (state.num_input_tokens_seen - self.tokens_before) / self.seconds if self.seconds else None
 
 
 class StopOnInterrupt(TrainerCallback):
@@ -74,9 +80,12 @@ class StopOnInterrupt(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if threading.current_thread() is threading.main_thread():
+            self.process = os.getpid()
             self.previous = signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, signum, frame):
+        if os.getpid() != self.process:  # a worker of the data loader, which ends with us
+            return
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True

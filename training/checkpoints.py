@@ -16,11 +16,16 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "trainer_state.json"
 STAGING = ".saving-"
+# Without any of these, a run would not go on to the same weights.
+NEEDED = ("model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*", "tokenizer*", STATE_FILE)
+# What a checkpoint may have and another not. Beside one that lacks it, it would be loaded with it.
+OPTIONAL = ("*.safetensors", "*.index.json", "chat_template.jinja", "vocab.*", "merges.txt", "*tokens*.json", "*.model")
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """The intermediate checkpoints of a run, oldest first."""
-    numbered = {int(m[1]): p for p in Path(output_dir).iterdir() if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))}
+    folders = [p for p in Path(output_dir).iterdir() if p.is_dir() and not p.is_symlink()]
+    numbered = {int(m[1]): p for p in folders if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))}
     return [numbered[step] for step in sorted(numbered)]
 
 
@@ -36,8 +41,9 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
 
 def torn_file(checkpoint: Path) -> str | None:
     """The name of a file that is missing or was cut off, or None if the checkpoint is whole."""
-    if not (checkpoint / STATE_FILE).is_file():  # written last
-        return STATE_FILE
+    for pattern in NEEDED:
+        if not any(checkpoint.glob(pattern)):
+            return pattern
     for file in sorted(checkpoint.iterdir()):
         try:
             if file.suffix == ".json":
@@ -80,18 +86,24 @@ def saving(path: Path) -> Iterator[None]:
 def staged(output_dir: Path) -> Iterator[Path]:
     """A temporary directory inside `output_dir` whose files move there when the block ends, and only then.
 
-    `config.json`, without which transformers opens nothing, is taken away first and moves last: a mixture of an
-    old and a new checkpoint, or half of one, is never taken for a whole one. If the block fails, what was there
-    before is untouched.
+    `config.json`, without which transformers opens nothing, is taken away first and moves when the rest is there: a
+    mixture of an old and a new checkpoint, or half of one, is never taken for a whole one. If the block fails, what
+    was there before is untouched.
     """
     staging = output_dir / f"{STAGING}{os.getpid()}"
     with saving(staging):
         staging.mkdir()
         yield staging
-        files = sorted(staging.iterdir(), key=lambda file: (file.name == "config.json", file.name))
-        if files[-1].name == "config.json":
-            (output_dir / "config.json").unlink(missing_ok=True)
-        for file in files:
+        files = {file.name: file for file in sorted(staging.iterdir())}
+        for last in ("config.json", STATE_FILE):  # the state says that the run is complete
+            if last in files:
+                (output_dir / last).unlink(missing_ok=True)
+                files[last] = files.pop(last)
+        for pattern in OPTIONAL if "config.json" in files else ():
+            for stale in output_dir.glob(pattern):
+                if stale.name not in files:
+                    stale.unlink()
+        for file in files.values():
             file.chmod(_new_file_mode())  # safetensors lets nobody else read what it writes
             os.replace(file, output_dir / file.name)
         staging.rmdir()

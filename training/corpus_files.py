@@ -1,10 +1,12 @@
 """Reading the files of a corpus: text files as one document each, files of rows as a document a row."""
 
+import csv
 import glob
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +57,8 @@ def read_texts(spec: str) -> tuple[list[Document], list[File]]:
     """
     path = Path(spec).expanduser()
     if spec.strip() and path.exists() and not path.is_dir():
+        if not path.is_file():
+            raise ValueError(f"{spec} is not a regular file; {ACCEPTED_FORMS}")
         file = File(path, path.name)
         if file.holds_rows:
             return [], [file]
@@ -99,11 +103,15 @@ def _find_files(spec: str, skipped: Counter[str]) -> list[File]:
             pattern += "/*"  # by itself it matches only folders before Python 3.13
 
     files = []
+    runs = {found.parent.relative_to(folder) for found in folder.rglob("run.yaml")}
     for found in sorted(folder.glob(pattern)):
         below = found.relative_to(folder)
         if any(part.startswith(".") for part in below.parts):
             if found.is_file():
                 skipped["hidden"] += 1
+        elif runs.intersection(below.parents):
+            if found.is_file():
+                skipped["of a training run"] += 1
         # What a link leads to is either outside, or inside and read under its own name.
         elif any((folder / part).is_symlink() for part in (below, *below.parents)[:-1]):
             skipped["symbolic link"] += 1
@@ -125,6 +133,8 @@ def load_rows(file: File, text_column: str, streaming: bool) -> Any:
         if not opened.read(1):
             raise ValueError(f"{file.name} is empty; give a file with a document a row")
     builder, builder_options = ROW_FORMATS[file.path.suffix.lower()]
+    if builder == "csv":
+        _check_fields(file, builder_options["sep"])
     options: dict[str, Any] = {"data_files": glob.escape(str(file.path)), "split": "train", **builder_options}
     with one_line_error(file.name):
         first = next(iter(datasets.load_dataset(builder, **options, streaming=True)), None)
@@ -137,6 +147,17 @@ def load_rows(file: File, text_column: str, streaming: bool) -> Any:
     options["streaming"] = streaming
     with one_line_error(file.name):
         return datasets.load_dataset(builder, **options)
+
+
+def _check_fields(file: File, separator: str) -> None:
+    """Refuse rows that have more fields than the header, of which pandas would quietly keep the first ones."""
+    with file.path.open(newline="", encoding="utf-8", errors="replace") as opened:
+        header, *rows = islice(csv.reader(opened, delimiter=separator), 2)
+    if rows and len(rows[0]) > len(header):
+        raise ValueError(
+            f"{file.name} has {len(header)} columns but {len(rows[0])} fields in its first row; "
+            f"put quotes around text that holds {separator!r}"
+        )
 
 
 def table_documents(rows: Dataset, source: str, text_column: str) -> Dataset:

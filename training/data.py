@@ -1,5 +1,7 @@
 """What a run trains and is judged on: a corpus, read, split, tokenised and packed."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ..tokenization import train_char_tokenizer, train_tokenizer
 from .arguments import CorpusArguments, ModelArguments
 from .corpora import corpus_bytes, load_corpus
+from .corpus_files import first_line
 from .packing import IGNORED, PackedCollator, pack
 from .report import Stages, amount
 
@@ -25,6 +28,17 @@ class Data:
     train_blocks: datasets.Dataset | datasets.IterableDataset
     validation_blocks: datasets.Dataset
     collator: PackedCollator
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A hash of all documents, by which a text that has changed is told; None for a stream."""
+        if not isinstance(self.train, datasets.Dataset):
+            return None
+        digest = hashlib.blake2b(digest_size=16)
+        for split in (self.train, self.validation):
+            for row in split:
+                digest.update(repr((row["name"], row["text"])).encode(errors="replace"))
+        return digest.hexdigest()
 
     @property
     def train_documents(self) -> int | None:
@@ -67,11 +81,10 @@ def get_tokenizer(model: ModelArguments, texts, resumed: Path | None) -> PreTrai
         tokenizer = train_char_tokenizer(document["text"] for document in texts)
     elif model.tokenizer is not None:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(model.tokenizer)
-        except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(model.tokenizer))
+        except Exception as error:  # what a file that somebody else wrote can raise has no end
             raise ValueError(
-                f"--tokenizer {model.tokenizer} is not a tokenizer's directory or Hub name "
-                f"({str(error).splitlines()[0]})."
+                f"--tokenizer {model.tokenizer} is not a tokenizer's directory or Hub name ({first_line(error)})."
             ) from None
     else:
         tokenizer = train_tokenizer((document["text"] for document in texts), model.vocab_size)

@@ -15,13 +15,14 @@ from .arguments import CorpusArguments, ModelArguments, PretrainingArguments, ru
 from .calibration import calibrate
 from .callbacks import ProgressBar, StepClock, StopOnInterrupt
 from .checkpoints import STATE_FILE, staged
-from .data import prepare_data
+from .data import Data, prepare_data
 from .evaluation import evaluate
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import checkpoint_to_resume, reached_its_end, read_state
-from .run_folder import claimed, forget_run, write_settings
+from .run_folder import claimed, read_settings, start_run
 from .trainer import FolioTrainer
 
+FINGERPRINT = "corpus_fingerprint"  # beside the settings in run.yaml
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
 
 
@@ -59,6 +60,7 @@ def pretrain(
             checkpoint = checkpoint_to_resume(output_dir, run_settings(corpus, model, args), args)
         transformers.set_seed(args.seed)
         data = prepare_data(corpus, model, checkpoint, stages)
+        check_data(data, args, read_settings(output_dir) if checkpoint else None)
         network = new_model(model, data.tokenizer)
         if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
             network.loss_chunk_size = LOSS_CHUNK
@@ -73,64 +75,88 @@ def pretrain(
             eval_dataset=data.validation_blocks,
             data_collator=data.collator,
             processing_class=data.tokenizer,
-            callbacks=[KeepSettings(output_dir, run_settings(corpus, model, args))],
+            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: data.fingerprint})],
         )
-        tokens_per_step = trainer.get_total_train_batch_size(args) * model.block_size
         with stages("training") as say:
-            speed = train(trainer, checkpoint, tokens_per_step)
-            say(f"{trainer.state.global_step:,} steps of {tokens_per_step:,} tokens")
-        network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-        with stages("evaluation") as say:
-            quality = evaluate(network, data, args.per_device_eval_batch_size)
-            compared = {"this model": quality["val_bits_per_byte"], **quality["baseline_bits_per_byte"]}
-            say(", ".join(f"{name} {bits:.3f}" for name, bits in compared.items()) + " bits a byte of held-out text")
-            if unknown := quality["val_unknown_tokens"]:
-                say(f"too good, as {unknown:,} tokens of it stand for characters that the tokenizer does not know")
-        report = {
+            speed = train(trainer, checkpoint)
+            say(f"{trainer.state.global_step:,} steps, {trainer.state.num_input_tokens_seen:,} tokens")
+        known = {
             "name": output_dir.resolve().name,
             "command": command,
             "output_dir": str(output_dir),
             "corpus": corpus.corpus,
-            "train_documents": data.train_documents,
-            "train_bytes": data.train_bytes,
             "preset": model.preset,
             "size": model.size,
-            "parameters": network.num_parameters(),
-            "vocab_size": len(data.tokenizer),
-            "steps": trainer.state.global_step,
-            "tokens_per_step": tokens_per_step,
-            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
             "step_seconds": timed,
-            **quality,
             "tokens_per_second": speed,
-            "seconds": dict(stages.seconds),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "seed": args.seed,
-            "machine": machine(args.device),
-            "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
-            "prompt": first_words(data.validation[0]["text"]),
         }
-        with stages("checkpoint") as say:
-            save_checkpoint(output_dir, network, data.tokenizer, trainer.state, report)
-            say(str(output_dir))
+        try:
+            return finish(trainer, data, output_dir, known, stages)
+        except KeyboardInterrupt:
+            raise Interrupted(f"The training is complete. To save its result: {go_on(args.output_dir)}") from None
+
+
+def check_data(data: Data, args: PretrainingArguments, resumed: dict | None) -> None:
+    """Refuse data that cannot be trained on, or is not that of the run with the settings `resumed`."""
+    if resumed is not None and data.fingerprint != resumed.get(FINGERPRINT):
+        raise ValueError("The corpus is not the text that this run began with: start another run for it.")
+    blocks = None if data.train_documents is None else len(data.train_blocks)
+    if args.dataloader_drop_last and blocks is not None and blocks < args.train_batch_size:
+        raise ValueError(f"{blocks} blocks are no whole batch: use --per_device_train_batch_size {blocks} or less.")
+
+
+def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, stages: Stages) -> dict:
+    """Judge the trained model, write its checkpoint, and return the report: what is `known`, and what was measured."""
+    args, state = trainer.args, trainer.state
+    network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    with stages("evaluation") as say:
+        quality = evaluate(network, data, args.per_device_eval_batch_size)
+        compared = {"this model": quality["val_bits_per_byte"], **quality["baseline_bits_per_byte"]}
+        say(", ".join(f"{name} {bits:.3f}" for name, bits in compared.items()) + " bits a byte of held-out text")
+        if changed := quality["val_documents_changed"]:
+            say(f"too good, as the tokenizer does not give {changed:,} of the documents back as they were")
+    report = {
+        **known,
+        "train_documents": data.train_documents,
+        "train_bytes": data.train_bytes,
+        "parameters": network.num_parameters(),
+        "vocab_size": len(data.tokenizer),
+        "steps": state.global_step,
+        "tokens": state.num_input_tokens_seen,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        **quality,
+        "seconds": dict(stages.seconds),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "seed": args.seed,
+        "machine": machine(args.device),
+        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+        "prompt": first_words(data.validation[0]["text"]),
+    }
+    with stages("checkpoint") as say:
+        save_checkpoint(output_dir, network, data.tokenizer, state, report)
+        say(str(output_dir))
     return report
 
 
-def train(trainer: FolioTrainer, checkpoint: Path | None, tokens_per_step: int) -> float | None:
+def train(trainer: FolioTrainer, checkpoint: Path | None) -> float | None:
     """Train, from `checkpoint` on if there is one, and return the tokens a second, None if there was no step to take.
 
     Raises:
         Interrupted: if the user stopped it.
     """
     if checkpoint is not None and reached_its_end(checkpoint, trainer.args):  # and was stopped before it was saved
-        trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = read_state(checkpoint)
+        best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
         return None
-    progress, stop, clock = ProgressBar(tokens_per_step), StopOnInterrupt(), StepClock()
-    for callback in (progress, stop, clock):
+    stop, clock = StopOnInterrupt(), StepClock()
+    progress = ProgressBar(clock)
+    for callback in (clock, progress, stop):
         trainer.add_callback(callback)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:  # twice
+        raise Interrupted(f"Stopped. To go on from the last checkpoint: {go_on(trainer.args.output_dir)}") from None
     finally:
         progress.close()
         stop.close()
@@ -138,9 +164,14 @@ def train(trainer: FolioTrainer, checkpoint: Path | None, tokens_per_step: int) 
     if stop.interrupted and state.global_step < state.max_steps:
         raise Interrupted(
             f"Stopped after step {state.global_step:,} of {state.max_steps:,}; the checkpoint is saved. "
-            f"Go on with: folio pretrain --output_dir {shlex.quote(trainer.args.output_dir)} --resume"
+            f"Go on with: {go_on(trainer.args.output_dir)}"
         )
-    return clock.steps * tokens_per_step / clock.seconds
+    return clock.tokens_per_second(state)
+
+
+def go_on(output_dir: str) -> str:
+    """The command that continues a run."""
+    return shlex.join(["folio", "pretrain", "--output_dir", output_dir, "--resume"])
 
 
 class KeepSettings(TrainerCallback):
@@ -151,9 +182,7 @@ class KeepSettings(TrainerCallback):
         self.settings = settings
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step == 0:
-            forget_run(self.output_dir)
-        write_settings(self.output_dir, self.settings)
+        start_run(self.output_dir, self.settings, is_new=state.global_step == 0)
 
 
 def machine(device: torch.device) -> str:
@@ -166,7 +195,7 @@ def machine(device: torch.device) -> str:
 def first_words(text: str) -> str:
     """A prompt for the model card: the beginning of a document, as it fits between quotes."""
     line = text.strip().splitlines()[0].replace("\\", "").replace('"', "")
-    return " ".join(line[:40].split(" ")[:4])
+    return " ".join(line[:40].split(" ")[:4]).strip() or "The"
 
 
 def new_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> FolioForCausalLM:

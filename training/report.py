@@ -119,8 +119,7 @@ model-index:
 
 A GPT of {report["parameters"]:,} parameters (preset `{report["preset"]}`, size `{report["size"]}`), trained from
 scratch with FolioGPT on `{report["corpus"]}`: {amount(report["train_documents"])} documents,
-{amount(report["train_bytes"])} bytes, {report["steps"]:,} steps of {report["tokens_per_step"]:,} tokens in
-{report["precision"]}.
+{amount(report["train_bytes"])} bytes, {report["steps"]:,} steps, {report["tokens"]:,} tokens in {report["precision"]}.
 
 ## How good it is
 

@@ -4,30 +4,9 @@ from pathlib import Path
 
 from transformers.trainer_callback import TrainerState
 
-from .arguments import PretrainingArguments
+from .arguments import FIXED, PretrainingArguments
 from .checkpoints import STATE_FILE, last_checkpoint
 from .run_folder import read_settings
-
-# With another value of these, the weights do not fit, the data is another, or the optimizer's restored state
-# would quietly win over the flag.
-FIXED = (
-    "corpus",
-    "text_column",
-    "streaming",
-    "tokenizer",
-    "vocab_size",
-    "preset",
-    "size",
-    "block_size",
-    "seed",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "optim",
-    "learning_rate",
-    "adam_learning_rate",
-    "adam_beta2",
-    "weight_decay",
-)
 
 
 def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArguments) -> Path:
@@ -37,7 +16,7 @@ def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArgu
         ValueError: if the `settings` are those of another run, or the run is complete.
         FileNotFoundError: if there is no whole checkpoint.
     """
-    saved = read_settings(output_dir)
+    saved = read_settings(output_dir) or {}
     for name in FIXED:
         if name in saved and saved[name] != settings[name]:
             raise ValueError(
@@ -72,4 +51,7 @@ def read_state(folder: Path) -> TrainerState:
 
 def _step(folder: Path) -> int | None:
     """The step of the checkpoint in a folder, or None if there is none."""
-    return read_state(folder).global_step if (folder / STATE_FILE).is_file() else None
+    try:
+        return read_state(folder).global_step
+    except (OSError, ValueError, TypeError):  # not there, or not written by Trainer
+        return None

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from .checkpoints import STAGING, STATE_FILE, checkpoints
 
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
+NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
 LOCK_FILE = ".lock"
 
 
@@ -33,6 +34,7 @@ def claimed(
     """
     path = Path(output_dir).expanduser()
     _check(path, overwrite, resume, marker)
+    is_new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK_FILE)
@@ -45,27 +47,38 @@ def claimed(
     try:
         _check(path, overwrite, resume, marker)  # once more, now that nobody else can change it
         for leftover in path.glob(f"{STAGING}*"):  # of a process that was killed while saving
-            shutil.rmtree(leftover, ignore_errors=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink()
         yield path
     finally:
         with contextlib.suppress(OSError):  # on Windows the release removes it
             (path / LOCK_FILE).unlink()
         lock.release()
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
 def _check(path: Path, overwrite: bool, resume: bool, marker: str) -> None:
     try:
-        holds_run, exists = (path / marker).is_file(), path.exists()
+        exists = path.exists()
+        holds_ours = read_settings(path) is not None if marker == RUN_FILE else (path / marker).is_file()
     except (OSError, ValueError):  # too long; with a null character, from Python 3.13 on
         raise PermissionError(f"{path} cannot be a folder: give another --output_dir.") from None
     if exists and not path.is_dir():
         raise FileExistsError(f"{path} is a file: give another --output_dir.")
-    if resume and not holds_run:
+    if resume and not holds_ours:
         raise FileNotFoundError(f"{path} holds no run to resume: start one without --resume.")
-    if resume or not path.is_dir() or all(entry.name == LOCK_FILE for entry in path.iterdir()):
+    if resume or not path.is_dir():
         return
-    if not holds_run:
-        raise FileExistsError(f"{path} is not empty and has no {marker}: give another --output_dir.")
+    if all(entry.name == LOCK_FILE or entry.name.startswith(STAGING) for entry in path.iterdir()):
+        return
+    if not holds_ours:
+        raise FileExistsError(f"{path} is not empty and has no {marker} of ours: give another --output_dir.")
+    if marker != RUN_FILE and (path / "config.json").exists():
+        raise FileExistsError(f"{path} holds a model: give another --output_dir.")
     if not overwrite:
         go_on = " continue it with --resume," if marker == RUN_FILE else ""
         raise FileExistsError(
@@ -73,23 +86,25 @@ def _check(path: Path, overwrite: bool, resume: bool, marker: str) -> None:
         )
 
 
-def forget_run(output_dir: Path) -> None:
-    """Remove the intermediate checkpoints of the run that was here.
+def start_run(output_dir: Path, settings: dict, is_new: bool) -> None:
+    """Write the settings of the run that begins or goes on, whole or not at all.
 
-    Its finished checkpoint stays until the new one is whole, which then replaces it.
+    If `is_new`, the intermediate checkpoints of the run that was here are removed. Its finished checkpoint stays
+    until the new one is whole, which then replaces it.
     """
-    for checkpoint in checkpoints(output_dir):
-        shutil.rmtree(checkpoint)
-    (output_dir / STATE_FILE).unlink(missing_ok=True)  # by which a finished run is told
-
-
-def write_settings(output_dir: Path, settings: dict) -> None:
-    """Write run.yaml, whole or not at all."""
-    new = output_dir / f"{RUN_FILE}.new"
+    new = output_dir / NEW_RUN_FILE
     new.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    if is_new:
+        for checkpoint in checkpoints(output_dir):
+            shutil.rmtree(checkpoint)
+        (output_dir / STATE_FILE).unlink(missing_ok=True)  # by which a finished run is told
     os.replace(new, output_dir / RUN_FILE)
 
 
-def read_settings(output_dir: Path) -> dict:
-    """The settings in run.yaml."""
-    return yaml.safe_load((output_dir / RUN_FILE).read_text(encoding="utf-8")) or {}
+def read_settings(output_dir: Path) -> dict | None:
+    """The settings of the run in a folder, or None if there is none of ours."""
+    try:
+        settings = yaml.safe_load((output_dir / RUN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return settings if isinstance(settings, dict) and {"corpus", "preset", "size"} <= settings.keys() else None

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
+from huggingface_hub.utils import _http
 from transformers import AutoTokenizer
 
 from foliogpt.scripts.cli import COMMANDS, main
@@ -83,22 +83,28 @@ def test_an_unknown_command_lists_those_that_exist(capsys):
         (["quickstart", "--minuts", "1"], "There is no option '--minuts'"),
         (["pretrain", "--config"], "--config"),
         (["pretrain", "--config", "{list_yaml}"], "preset takes one value, not a list"),
+        (["pretrain", "--config", "{nested_yaml}"], "no setting 'config'"),
+        (["pretrain", "--corpus", "/dev/null"], "not a regular file"),
+        (["pretrain", "--corpus", "{csv}"], "quotes around text"),
         (["pretrain", "--corpus", "hub:"], "hub:NAME"),
         (["pretrain", "--corpus", "hub:nobody/nothing"], "hub:nobody/nothing"),
         (["pretrain", "--max_steps", "0"], "max_steps"),
         (["generate", "--prompt", "x"], "--model"),
-        (["generate", "--model", "{folder}", "--prompt", "x"], "not a checkpoint's directory"),
+        (["generate", "--model", "{folder}", "--prompt", "x"], "not a whole checkpoint's directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(argv, says, capsys, tmp_path, text_file):
     files = {name: str(tmp_path / name) for name in ("empty", "binary", "rows.jsonl", "bad_yaml", "list_yaml")}
+    (tmp_path / "nested_yaml").write_text("config: other.yaml\n")
+    (tmp_path / "rows.csv").write_text("text\nOnce upon a time, a fox met a crow, and they talked.\n")
     (tmp_path / "empty").write_text("  \n")
     (tmp_path / "binary").write_bytes(b"\x89PNG\r\n\x00\x00")
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 3)
     (tmp_path / "bad_yaml").write_text("learning_rat: 1\n")
     (tmp_path / "list_yaml").write_text("preset: [folio]\n")
     names = {**files, "rows": files["rows.jsonl"], "text": text_file, "folder": str(tmp_path)}
+    names |= {"csv": str(tmp_path / "rows.csv"), "nested_yaml": str(tmp_path / "nested_yaml")}
     argv = [word.format(**names) if word.startswith("{") else word for word in argv]
     if argv[0] != "generate":
         argv += ["--output_dir", str(tmp_path / "out")]
@@ -142,8 +148,25 @@ def test_an_error_of_ours_is_told_from_one_of_the_user(monkeypatch, capsys):
     monkeypatch.setattr("foliogpt.scripts.cli.usage", lambda: {}["missing"])
     assert main(["--help"]) == 1
     assert "KeyError 'missing'" in capsys.readouterr().err
-    monkeypatch.setattr("foliogpt.scripts.cli.usage", lambda: (_ for _ in ()).throw(httpx.ConnectError("no network")))
+    monkeypatch.setattr(
+        "foliogpt.scripts.cli.usage", lambda: (_ for _ in ()).throw(_http.httpx2.ConnectError("no network"))
+    )
     assert error_of(capsys, ["--help"]) == "folio --help: no network"
+
+
+def test_a_secret_is_not_shown(text_file, tmp_path):
+    folder = tmp_path / "run"
+    argv = ["pretrain", "--corpus", text_file, "--output_dir", str(folder), *TINY_RUN, "--hub_token", "hf_secret"]
+    assert main(argv) == 0
+    assert "hf_secret" not in "".join(path.read_text(errors="replace") for path in folder.glob("*.*") if path.is_file())
+    assert "--hub_token HIDDEN" in (folder / "README.md").read_text()
+
+
+def test_a_folder_of_a_run_is_no_part_of_the_corpus_around_it(text_file, tmp_path):
+    (tmp_path / "text.txt").write_text(Path(text_file).read_text())
+    argv = ["pretrain", "--corpus", str(tmp_path), "--output_dir", str(tmp_path / "run"), *TINY_RUN]
+    assert main(argv) == 0
+    assert main(["pretrain", "--output_dir", str(tmp_path / "run"), "--resume", "--max_steps", "6"]) == 0
 
 
 def test_a_setting_may_begin_with_a_dash(tmp_path, text_file, capsys):
@@ -195,7 +218,9 @@ def test_generate_continues_the_prompt(checkpoint, capsys):
     assert main(["generate", "--model", checkpoint, "--prompt", "One", "--num_beams", "2", "--do_sample", "false"]) == 0
     assert main(["generate", "--model", checkpoint, "--prompt", "One", "--num_return_sequences", "2"]) == 0
     assert capsys.readouterr().out.count("---") == 1
-    assert main(["generate", "--model", checkpoint, "--prompt=One", "--max_length=8", "--top_k=3"]) == 0
+    command = ["generate", "--model", checkpoint, "--prompt=One"]
+    assert main([*command, "--max_length=8", "--do_sample", "--top_k=3"]) == 0
+    assert main([*command, "--num_beams", "2", "--do_sample", "false", "--return_dict_in_generate", "true"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -203,12 +228,13 @@ def test_generate_continues_the_prompt(checkpoint, capsys):
     [
         (["--prompt", ""], "empty"),
         (["--prompt", "One", "--tmperature", "1"], "tmperature"),
-        (["--prompt", "One", "--temperature"], "temperature"),
+        (["--prompt", "One", "--temperature", "hot"], "temperature"),
         (["--prompt", "One", "--temperature", "-1"], "temperature"),
         (["--prompt", "One", "--max_new_tokens", "0"], "max_new_tokens"),
         (["--prompt", "One", "--max_new_tokens", "30"], "--max_new_tokens 29 or less"),
         (["--prompt", "One", "--max_new_tokens", "many"], "whole number"),
         (["--prompt", "One", "--max_new_tokens", "true"], "whole number"),
+        (["--prompt", "One", "--stop_strings", "*"], "put it in quotes"),
         (["--prompt", "One", "--max_length", "many"], "whole number"),
         (["--prompt", "One", "--max_length", "33"], "--max_length 32 or less"),
         (["--prompt", "One", "--num_beams", "0"], "num_beams"),

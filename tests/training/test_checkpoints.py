@@ -14,8 +14,13 @@ from foliogpt.training.checkpoints import STATE_FILE, last_checkpoint, saving, s
 def run(tmp_path):
     folder = tmp_path / "run"
     for step in (5, 10, 20):
-        (folder / f"checkpoint-{step}").mkdir(parents=True)
-        (folder / f"checkpoint-{step}" / STATE_FILE).write_text(json.dumps({"global_step": step}))
+        checkpoint = folder / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        save_file({"weight": torch.zeros(100)}, checkpoint / "model.safetensors")
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.save({"step": torch.zeros(100)}, checkpoint / name)
+        (checkpoint / "tokenizer.json").write_text(json.dumps({"model": list(range(100))}))
+        (checkpoint / STATE_FILE).write_text(json.dumps({"global_step": step}))
     return folder
 
 
@@ -33,15 +38,17 @@ def test_the_last_checkpoint_is_by_number_and_torn_ones_are_skipped_with_a_warni
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "tokenizer.json"])
 def test_a_file_that_was_cut_off_makes_a_checkpoint_torn(run, name):
     file = run / "checkpoint-20" / name
-    if name.endswith(".safetensors"):
-        save_file({"weight": torch.zeros(100)}, file)
-    elif name.endswith(".json"):
-        file.write_text(json.dumps({"model": list(range(100))}))
-    else:
-        torch.save({"step": torch.zeros(100)}, file)
     assert last_checkpoint(run).name == "checkpoint-20"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert last_checkpoint(run).name == "checkpoint-10"
+    file.unlink()
+    assert last_checkpoint(run).name == "checkpoint-10"
+
+
+def test_what_only_looks_like_a_checkpoint_is_none(run):
+    (run / "checkpoint-30").write_text("")
+    (run / "checkpoint-40").symlink_to(run / "checkpoint-5")
+    assert last_checkpoint(run).name == "checkpoint-20"
 
 
 def test_files_appear_together_and_the_config_last(tmp_path, monkeypatch):
@@ -49,11 +56,20 @@ def test_files_appear_together_and_the_config_last(tmp_path, monkeypatch):
     replace = __import__("os").replace
     monkeypatch.setattr("os.replace", lambda a, b: (moved.append(b.name), replace(a, b)))
     with staged(tmp_path) as folder:
-        for name in ("config.json", "a.txt", "model.safetensors"):
+        for name in ("config.json", "a.txt", STATE_FILE, "model.safetensors"):
             (folder / name).write_text("new")
         assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-    assert moved[-1] == "config.json"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "config.json", "model.safetensors"]
+    assert moved == ["a.txt", "model.safetensors", "config.json", STATE_FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(moved)
+
+
+def test_what_the_new_checkpoint_lacks_does_not_stay_from_the_old(tmp_path):
+    for name in ("chat_template.jinja", "model-00001-of-00002.safetensors", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    with staged(tmp_path) as folder:
+        (folder / "config.json").write_text("new")
+        (folder / "model.safetensors").write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "notes.txt"}
 
 
 def test_a_failed_save_leaves_what_was_there_and_says_what_to_do(tmp_path):
@@ -110,4 +126,4 @@ def test_a_checkpoint_that_cannot_be_saved_again_is_kept(run):
 
     with pytest.raises(OSError, match="No space left"):
         save()
-    assert json.loads((checkpoint / STATE_FILE).read_text()) == {"global_step": 20}
+    assert last_checkpoint(run) == checkpoint

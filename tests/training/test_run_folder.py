@@ -7,14 +7,16 @@ import pytest
 import yaml
 
 from foliogpt.training.checkpoints import STATE_FILE
-from foliogpt.training.run_folder import RUN_FILE, claimed, forget_run, write_settings
+from foliogpt.training.run_folder import RUN_FILE, claimed, read_settings, start_run
+
+SETTINGS = {"corpus": "text.txt", "preset": "folio", "size": "nano", "seed": 1}
 
 
 @pytest.fixture
 def run(tmp_path):
     folder = tmp_path / "run"
     (folder / "checkpoint-20").mkdir(parents=True)
-    (folder / RUN_FILE).write_text("seed: 1\n")
+    (folder / RUN_FILE).write_text(yaml.safe_dump(SETTINGS))
     (folder / "config.json").write_text("{}")
     (folder / STATE_FILE).write_text("{}")
     return folder
@@ -26,7 +28,8 @@ def claim(folder, **kwargs) -> None:
 
 
 def test_a_new_folder_is_made_and_holds_nothing_afterwards(tmp_path):
-    with claimed(tmp_path / "a" / "b") as folder:
+    (tmp_path / "a").mkdir()
+    with claimed(tmp_path / "a") as folder:
         assert folder.is_dir()
     assert not list(folder.iterdir())
 
@@ -37,10 +40,46 @@ def test_another_run_is_kept_unless_told_otherwise(run):
     before = sorted(run.rglob("*"))
     claim(run, overwrite=True)
     assert sorted(run.rglob("*")) == before  # nothing goes until the new run is under way
-    forget_run(run)
+    start_run(run, {**SETTINGS, "seed": 2}, is_new=True)
+    assert read_settings(run)["seed"] == 2
     assert not (run / "checkpoint-20").exists()
     assert not (run / STATE_FILE).exists()
     assert (run / "config.json").exists()  # replaced only when the new one is whole
+
+
+@pytest.mark.parametrize("broken", [{"seed": object()}, None])
+def test_settings_that_cannot_be_written_cost_nothing(run, monkeypatch, broken):
+    if broken is None:
+        monkeypatch.setattr("pathlib.Path.write_text", lambda *a, **k: (_ for _ in ()).throw(OSError("No space left")))
+    with pytest.raises((yaml.YAMLError, OSError)):
+        start_run(run, broken or SETTINGS, is_new=True)
+    monkeypatch.undo()
+    assert (run / "checkpoint-20").exists()
+    assert read_settings(run) == SETTINGS
+
+
+@pytest.mark.parametrize("text", ["", "seed: 1", "- a list", ": not: yaml: ["])
+def test_a_run_file_that_is_not_ours_makes_no_run(tmp_path, text):
+    (tmp_path / RUN_FILE).write_text(text)
+    with pytest.raises(FileNotFoundError, match="no run"):
+        claim(tmp_path, resume=True)
+    with pytest.raises(FileExistsError, match="not empty"):
+        claim(tmp_path, overwrite=True)
+
+
+def test_a_start_that_failed_leaves_a_folder_that_can_be_used(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".saving-run.yaml").write_text("corp")
+    claim(tmp_path / "run")
+    with pytest.raises(ValueError, match="mine"), claimed(tmp_path / "new"):
+        raise ValueError("mine")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tokenizer_does_not_replace_that_of_a_model(run):
+    (run / "tokenizer.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="holds a model"):
+        claim(run, overwrite=True, marker="tokenizer.json")
 
 
 def test_a_folder_that_is_not_ours_is_never_touched(tmp_path):
@@ -95,10 +134,3 @@ def test_leftovers_of_a_killed_save_are_cleared(run):
     (run / ".saving-abc").mkdir()
     claim(run, resume=True)
     assert not (run / ".saving-abc").exists()
-
-
-def test_settings_are_replaced_as_a_whole(run, monkeypatch):
-    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError("No space left")))
-    with pytest.raises(OSError, match="No space left"):
-        write_settings(run, {"seed": 2})
-    assert yaml.safe_load((run / RUN_FILE).read_text()) == {"seed": 1}
