@@ -43,30 +43,35 @@ def eager_attention_forward(
     return output.transpose(1, 2).contiguous(), weights
 
 
+def build_projections(module: nn.Module, config, layer_idx: int) -> None:
+    """Give an attention module its four matrices, and the attributes by which transformers' kernels know it."""
+    module.config = config
+    module.layer_idx = layer_idx
+    module.head_dim = config.head_dim
+    module.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+    module.scaling = config.head_dim**-0.5
+    module.attention_dropout = config.attention_dropout
+
+    hidden, bias = config.hidden_size, config.attention_bias
+    width, kv_width = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    module.q_proj = nn.Linear(hidden, width, bias=bias)
+    module.k_proj = nn.Linear(hidden, kv_width, bias=bias)
+    module.v_proj = nn.Linear(hidden, kv_width, bias=bias)
+    module.o_proj = nn.Linear(width, hidden, bias=bias)
+    module.o_proj.writes_to_residual = True
+
+
 class FolioAttention(nn.Module):
     """Self-attention: multi-head (Vaswani et al., 2017) or, with fewer key-value heads, grouped-query."""
 
     def __init__(self, config, layer_idx: int):
         super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.head_dim = config.head_dim
-        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.attention_dropout
+        build_projections(self, config, layer_idx)
         self.is_causal = config.is_causal
-        is_sliding = config.layer_types[layer_idx] == "sliding_attention"
-        self.sliding_window = config.sliding_window if is_sliding else None
-
-        width, kv_width = (
-            config.num_attention_heads * self.head_dim,
-            config.num_key_value_heads * self.head_dim,
-        )
-        self.q_proj = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=config.attention_bias)
-        self.o_proj = nn.Linear(width, config.hidden_size, bias=config.attention_bias)
-        self.o_proj.writes_to_residual = True
+        self.sliding_window = None
+        if config.layer_types[layer_idx] == "sliding_attention":
+            # Kernels count the token itself; an encoder's mask reaches `sliding_window` tokens to either side of it.
+            self.sliding_window = config.sliding_window + (0 if config.is_causal else 1)
         self.q_norm = FolioRMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else None
         self.k_norm = FolioRMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else None
 
@@ -112,23 +117,8 @@ class FolioCrossAttention(nn.Module):
 
     def __init__(self, config, layer_idx: int):
         super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.head_dim = config.head_dim
-        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.attention_dropout
+        build_projections(self, config, layer_idx)
         self.is_causal = False
-
-        width, kv_width = (
-            config.num_attention_heads * self.head_dim,
-            config.num_key_value_heads * self.head_dim,
-        )
-        self.q_proj = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=config.attention_bias)
-        self.o_proj = nn.Linear(width, config.hidden_size, bias=config.attention_bias)
-        self.o_proj.writes_to_residual = True
 
     def forward(
         self,

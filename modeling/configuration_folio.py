@@ -46,7 +46,7 @@ class FolioConfig(PreTrainedConfig):
             ("pre") or after its residual connection ("post").
         layer_types: `"full_attention"` or `"sliding_attention"` for each layer; `None` means all sliding if
             `sliding_window` is set, else all full.
-        sliding_window: tokens that a sliding layer sees, itself included.
+        sliding_window: how many tokens a sliding layer sees, itself included; in an encoder, how many to either side.
         is_causal: attend to the past only; `False` makes the stack an encoder.
         is_decoder, add_cross_attention: set by `EncoderDecoderModel` for the half that attends to an encoder.
         tie_word_embeddings: the output head shares the embedding matrix.

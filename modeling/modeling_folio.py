@@ -1,8 +1,8 @@
 """The Folio model: one Transformer stack, and a head for each thing it can be trained to do.
 
 - token embeddings, with learned, sinusoidal, rotary or no positions (`positions.py`)
-- blocks of attention (`attention.py`) and a feed-forward network (`feed_forward.py`), each with a residual
-  connection and a normalisation before or after it (`normalization.py`)
+- blocks (`block.py`) of attention (`attention.py`) and a feed-forward network (`feed_forward.py`), each with a
+  residual connection and a normalisation before or after it (`normalization.py`)
 - causal (a GPT) or, with `is_causal=False`, bidirectional (an encoder)
 - a head that reads the last hidden states: next token, masked token, classes of a text or of its tokens, spans
 """
@@ -21,7 +21,6 @@ from transformers.masking_utils import (
     create_causal_mask,
     create_sliding_window_causal_mask,
 )
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -31,70 +30,22 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
-from transformers.utils import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import FolioAttention, FolioCrossAttention
+from .block import FolioDecoderLayer
 from .configuration_folio import FolioConfig
-from .feed_forward import FolioMLP
 from .loss import chunked_causal_lm_loss, classification_loss, span_loss
 from .normalization import build_norm
 from .positions import FolioRotaryEmbedding, build_positions
 
+# pyright: reportGeneralTypeIssues=false
+# The annotation of **kwargs, by which transformers knows what they may be, names position_ids once more.
+
 # (B, T, C) = (batch, tokens, hidden size); V = vocabulary size.
-
-
-class FolioDecoderLayer(GradientCheckpointingLayer):
-    """One block: attention, then the feed-forward network, each added to the residual stream.
-
-    The norm comes before each of them, which is stable when deep (Xiong et al., 2020), or after the sum, as in the
-    original.
-    """
-
-    def __init__(self, config: FolioConfig, layer_idx: int):
-        super().__init__()
-        self.norm_first = config.norm_position == "pre"
-        self.hidden_dropout = config.hidden_dropout
-        self.self_attn = FolioAttention(config, layer_idx)
-        self.input_layernorm = build_norm(config)
-        if config.add_cross_attention:
-            self.cross_attn = FolioCrossAttention(config, layer_idx)
-            self.cross_attention_layernorm = build_norm(config)
-        self.mlp = FolioMLP(config)
-        self.post_attention_layernorm = build_norm(config)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,  # (B, T, C)
-        encoder_hidden_states: torch.Tensor | None = None,  # (B, S, C)
-        attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        encoder_attention_mask: torch.Tensor | None = None,
-        **kwargs,
-    ) -> torch.Tensor:
-        cache = past_key_values
-        if isinstance(cache, EncoderDecoderCache):
-            cache = cache.self_attention_cache
-
-        x = self.input_layernorm(hidden_states) if self.norm_first else hidden_states
-        x, _ = self.self_attn(x, attention_mask=attention_mask, past_key_values=cache, **kwargs)
-        hidden_states = self.add(hidden_states, x, self.input_layernorm)
-
-        if encoder_hidden_states is not None:
-            x = self.cross_attention_layernorm(hidden_states) if self.norm_first else hidden_states
-            mask = encoder_attention_mask
-            x, _ = self.cross_attn(x, encoder_hidden_states, mask, past_key_values=past_key_values, **kwargs)
-            hidden_states = self.add(hidden_states, x, self.cross_attention_layernorm)
-
-        x = self.post_attention_layernorm(hidden_states) if self.norm_first else hidden_states
-        return self.add(hidden_states, self.mlp(x), self.post_attention_layernorm)
-
-    def add(self, residual: torch.Tensor, output: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        """The residual connection, and the norm if it comes last."""
-        if self.training and self.hidden_dropout:
-            output = nn.functional.dropout(output, self.hidden_dropout)
-        return residual + output if self.norm_first else norm(residual + output)
 
 
 class FolioPreTrainedModel(PreTrainedModel):
@@ -158,7 +109,7 @@ class FolioModel(FolioPreTrainedModel):
         encoder_hidden_states: torch.FloatTensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Hidden states of `input_ids` (B, T) or of `inputs_embeds` (B, T, C).
 
@@ -281,7 +232,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
         """Logits (B, T, V) and, given `labels` (B, T), the mean next-token loss.
 
@@ -349,7 +300,7 @@ class FolioForMaskedLM(FolioPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
         """Logits (B, T, V) and, given `labels` (B, T; -100 where a token was not masked), the mean loss."""
         outputs = self.model(
@@ -391,7 +342,7 @@ class FolioForSequenceClassification(FolioPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutputWithPast:
         """Logits (B, num_labels) and, given `labels` (B) or (B, num_labels), the mean loss.
 
@@ -463,7 +414,7 @@ class FolioForTokenClassification(FolioPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> TokenClassifierOutput:
         """Logits (B, T, num_labels) and, given `labels` (B, T; -100 where there is none), the mean loss."""
         outputs = self.model(
@@ -503,7 +454,7 @@ class FolioForQuestionAnswering(FolioPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Logits of start and end, each (B, T), and, given both positions (B), the mean loss of the two."""
         outputs = self.model(

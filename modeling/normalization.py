@@ -4,6 +4,42 @@ import torch
 from torch import nn
 
 
+class RMSNormFunction(torch.autograd.Function):
+    """y = x / rms(x) * w with its gradient worked out by hand, in half the passes over memory of autograd's.
+
+    With r = 1 / rms(x), D features and g the gradient of y:
+
+        dx = r (g w - x r^2 mean(g w x))        dw = sum over all tokens of g x r
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """x (..., D) and weight (D,), both float32 or float64 -> (..., D)."""
+        return (x * inverse_rms(x, eps)).mul_(weight)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, ctx.eps = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor):
+        x, weight = ctx.saved_tensors
+        r = inverse_rms(x, ctx.eps)
+        grad_x = grad * x
+        by_token = grad_x.reshape(-1, x.shape[-1])
+        mean = (by_token @ weight).view_as(r) / x.shape[-1]
+        return (x * (-(r**3) * mean)).addcmul_(grad * weight, r), r.reshape(-1) @ by_token, None
+
+
+def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
+    """(..., D) -> (..., 1)"""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.rsqrt(norm * norm / x.shape[-1] + eps)
+
+
 class FolioRMSNorm(nn.Module):
     """Root-mean-square normalisation: x / rms(x) * weight (Zhang and Sennrich, 2019).
 
@@ -16,9 +52,10 @@ class FolioRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # x * rsqrt(mean(x^2) + eps) * weight, in one kernel where PyTorch has one
-        x = torch.rms_norm(hidden_states.float(), self.weight.shape, self.weight.float(), self.eps)
-        return x.to(hidden_states.dtype)
+        x, weight = hidden_states.float(), self.weight.float()
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler fuses the formula itself
+            return RMSNormFunction.apply(x, weight, self.eps).to(hidden_states.dtype)
+        return torch.rms_norm(x, weight.shape, weight, self.eps).to(hidden_states.dtype)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.eps}"

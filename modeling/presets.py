@@ -24,7 +24,7 @@ PRESETS: dict[str, dict] = {
         "position_embedding_type": "learned",
         "norm_type": "layernorm",
         "norm_eps": 1e-5,
-        "hidden_act": "gelu_new",
+        "hidden_act": "gelu_pytorch_tanh",  # GPT-2's `gelu_new` in one kernel
         "gated_mlp": False,
         "attention_bias": True,
         "mlp_bias": True,

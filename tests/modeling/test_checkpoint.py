@@ -71,6 +71,7 @@ def test_a_checkpoint_holds_no_code_it_does_not_need(tiny, tmp_path):
     code = {path.name for path in tmp_path.glob("*.py")}
     assert code == {
         "attention.py",
+        "block.py",
         "configuration_folio.py",
         "feed_forward.py",
         "loss.py",

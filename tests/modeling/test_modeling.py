@@ -62,6 +62,19 @@ def test_a_sliding_layer_sees_its_window_and_no_more(tiny):
     assert same.tolist() == [False] * 5 + [True] * 12
 
 
+def test_an_encoder_sees_its_window_to_both_sides_by_every_kernel(tiny):
+    config = tiny(layer_types=["sliding_attention"] * 2, sliding_window=3, is_causal=False)
+    model = FolioForMaskedLM(config).eval()
+    changed = IDS.clone()
+    changed[:, 8] = 5
+    with torch.no_grad():
+        same = torch.isclose(model(changed).logits, model(IDS).logits, atol=1e-6).all(-1)[0]
+    assert same.tolist() == [abs(i - 8) > 6 for i in range(17)]  # two layers reach three tokens each
+    # Flash attention is told the window instead of a mask, and takes it to count the token itself.
+    assert model.model.layers[0].self_attn.sliding_window == 4
+    assert FolioModel(tiny(sliding_window=3)).layers[0].self_attn.sliding_window == 3
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_left_padding_changes_nothing(tiny, preset):
     model = FolioForCausalLM(tiny(preset))
