@@ -72,8 +72,10 @@ class FolioAttention(nn.Module):
         if config.layer_types[layer_idx] == "sliding_attention":
             # Kernels count the token itself; an encoder's mask reaches `sliding_window` tokens to either side of it.
             self.sliding_window = config.sliding_window + (0 if config.is_causal else 1)
-        self.q_norm = FolioRMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else None
-        self.k_norm = FolioRMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        self.qk_norm = config.qk_norm
+        if self.qk_norm:
+            self.q_norm = FolioRMSNorm(self.head_dim, eps=config.norm_eps)
+            self.k_norm = FolioRMSNorm(self.head_dim, eps=config.norm_eps)
 
     def forward(
         self,
@@ -89,7 +91,7 @@ class FolioAttention(nn.Module):
         q = self.q_proj(hidden_states).view(by_head)  # (B, T, H, D)
         k = self.k_proj(hidden_states).view(by_head)
         v = self.v_proj(hidden_states).view(by_head)
-        if self.q_norm is not None:
+        if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if position_embeddings is not None:

@@ -45,19 +45,24 @@ class FolioDecoderLayer(GradientCheckpointingLayer):
 
         x = self.input_layernorm(hidden_states) if self.norm_first else hidden_states
         x, _ = self.self_attn(x, attention_mask=attention_mask, past_key_values=cache, **kwargs)
-        hidden_states = self.add(hidden_states, x, self.input_layernorm)
+        hidden_states = hidden_states + self.dropout(x)
+        if not self.norm_first:
+            hidden_states = self.input_layernorm(hidden_states)
 
         if encoder_hidden_states is not None:
             x = self.cross_attention_layernorm(hidden_states) if self.norm_first else hidden_states
             mask = encoder_attention_mask
             x, _ = self.cross_attn(x, encoder_hidden_states, mask, past_key_values=past_key_values, **kwargs)
-            hidden_states = self.add(hidden_states, x, self.cross_attention_layernorm)
+            hidden_states = hidden_states + self.dropout(x)
+            if not self.norm_first:
+                hidden_states = self.cross_attention_layernorm(hidden_states)
 
         x = self.post_attention_layernorm(hidden_states) if self.norm_first else hidden_states
-        return self.add(hidden_states, self.mlp(x), self.post_attention_layernorm)
+        hidden_states = hidden_states + self.dropout(self.mlp(x))
+        return hidden_states if self.norm_first else self.post_attention_layernorm(hidden_states)
 
-    def add(self, residual: torch.Tensor, output: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        """The residual connection, and the norm if it comes last."""
+    def dropout(self, output: torch.Tensor) -> torch.Tensor:
+        """Of a sublayer's output, before it is added to the residual stream."""
         if self.training and self.hidden_dropout:
-            output = nn.functional.dropout(output, self.hidden_dropout)
-        return residual + output if self.norm_first else norm(residual + output)
+            return nn.functional.dropout(output, self.hidden_dropout)
+        return output

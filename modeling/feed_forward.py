@@ -15,12 +15,14 @@ class FolioMLP(nn.Module):
         super().__init__()
         inner, outer, bias = config.intermediate_size, config.hidden_size, config.mlp_bias
         self.up_proj = nn.Linear(outer, inner, bias=bias)
-        self.gate_proj = nn.Linear(outer, inner, bias=bias) if config.gated_mlp else None
+        self.gated = config.gated_mlp
+        if self.gated:
+            self.gate_proj = nn.Linear(outer, inner, bias=bias)
         self.down_proj = nn.Linear(inner, outer, bias=bias)
         self.down_proj.writes_to_residual = True
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:  # (B, T, C) -> (B, T, C)
-        if self.gate_proj is None:
-            return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
-        return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+        if self.gated:
+            return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))

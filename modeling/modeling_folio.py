@@ -129,7 +129,8 @@ class FolioModel(FolioPreTrainedModel):
             )
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None and self.config.is_causal:
+        is_causal = self.config.is_causal
+        if use_cache and past_key_values is None and is_causal:
             past_key_values = DynamicCache(config=self.config)
             if encoder_hidden_states is not None:
                 past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
@@ -137,7 +138,7 @@ class FolioModel(FolioPreTrainedModel):
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen).unsqueeze(0)
 
-        masks = self._attention_masks(inputs_embeds, attention_mask, past_key_values, position_ids)
+        masks = self._attention_masks(inputs_embeds, attention_mask, past_key_values, position_ids, is_causal)
         if encoder_hidden_states is not None:
             encoder_attention_mask = create_bidirectional_mask(
                 config=self.config,
@@ -174,7 +175,7 @@ class FolioModel(FolioPreTrainedModel):
             last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
         )
 
-    def _attention_masks(self, inputs_embeds, attention_mask, past_key_values, position_ids) -> dict:
+    def _attention_masks(self, inputs_embeds, attention_mask, past_key_values, position_ids, is_causal) -> dict:
         """The mask for each type of layer. Generation may have prepared them already, as a dict."""
         if isinstance(attention_mask, dict):
             return attention_mask
@@ -184,7 +185,7 @@ class FolioModel(FolioPreTrainedModel):
             "attention_mask": attention_mask,
             "past_key_values": past_key_values,
         }
-        if self.config.is_causal:
+        if is_causal:
             arguments["position_ids"] = position_ids
             make = {
                 "full_attention": create_causal_mask,

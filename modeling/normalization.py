@@ -52,10 +52,16 @@ class FolioRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        x, weight = hidden_states.float(), self.weight.float()
+        weight, dtype = self.weight, hidden_states.dtype
+        if dtype == weight.dtype == torch.float32:  # a cast that does nothing still takes its microsecond
+            return self.normalize(hidden_states, weight)
+        return self.normalize(hidden_states.float(), weight.float()).to(dtype)
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """x / rms(x) * weight, all in float32."""
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler fuses the formula itself
-            return RMSNormFunction.apply(x, weight, self.eps).to(hidden_states.dtype)
-        return torch.rms_norm(x, weight.shape, weight, self.eps).to(hidden_states.dtype)
+            return RMSNormFunction.apply(x, weight, self.eps)
+        return torch.rms_norm(x, weight.shape, weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.eps}"

@@ -77,9 +77,10 @@ def apply_rotary_pos_emb(q, k, cos, sin) -> tuple[torch.Tensor, torch.Tensor]:
     """
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, head_dim)
 
+    half = q.shape[-1] // 2
+
     def rotate(x: torch.Tensor) -> torch.Tensor:
-        a, b = x.chunk(2, dim=-1)
-        return torch.addcmul(x * cos, torch.cat((b, a), dim=-1), sin)
+        return torch.addcmul(x * cos, x.roll(half, dims=-1), sin)  # rolled by half: (b, a)
 
     return rotate(q), rotate(k)
 
