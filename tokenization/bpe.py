@@ -1,0 +1,374 @@
+"""Byte-pair encoding from scratch: merges learnt from text, and text cut into tokens by them.
+
+Sennrich et al. (2016) merge the pair of neighbouring symbols that is most frequent, again and again; GPT-2 (Radford et
+al., 2019) begins with bytes, so that every text can be written. The merges, their order and the ids are those of the
+`tokenizers` library, whose trainer and files this module can stand in for, only slower and in plain sight.
+"""
+
+import heapq
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import regex
+
+# How text is cut before pairs are counted: no token spans two of these pieces.
+PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+SHORT = 64  # symbols below which looking through all pairs beats keeping a heap of them
+CACHED_PIECES = 100_000
+
+Pair = tuple[int, int]
+
+
+def byte_characters() -> list[str]:
+    """GPT-2's printable character for each byte, by which files spell tokens that are not valid UTF-8."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+CHARACTERS = byte_characters()
+BYTES = {character: bytes([byte]) for byte, character in enumerate(CHARACTERS)}
+# Ids of bytes follow the order of their characters, as in the files of the library.
+BYTE_ORDER = sorted(range(256), key=lambda byte: CHARACTERS[byte])
+
+
+class BPETokenizer:
+    """A byte-level BPE tokenizer: a token for each byte, and one for each merge of two tokens.
+
+    >>> tokenizer = BPETokenizer.train(["low lower lowest"] * 9, vocab_size=260)
+    >>> tokenizer.decode(tokenizer.encode("lowest"))
+    'lowest'
+    """
+
+    def __init__(
+        self, vocab: dict[bytes, int], merges: list[tuple[bytes, bytes]], special: dict[str, int], pattern: str
+    ):
+        if pattern not in PATTERNS:
+            raise ValueError(f"There is no pattern {pattern!r}: choose one of {', '.join(PATTERNS)}.")
+        self.vocab, self.merges, self.special, self.pattern = vocab, merges, special, pattern
+        self.tokens = {id: token for token, id in vocab.items()}
+        self.tokens |= {id: token.encode() for token, id in special.items()}
+        self._byte_ids = [vocab[bytes([byte])] for byte in range(256)]
+        # (rank, id of the result) of each pair; of a pair that was merged twice the last counts.
+        self._ranks: dict[Pair, Pair] = {
+            (vocab[a], vocab[b]): (rank, vocab[a + b]) for rank, (a, b) in enumerate(merges)
+        }
+        self._split = regex.compile(PATTERNS[pattern]).findall
+        self._cache: dict[bytes, list[int]] = {}
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, pattern: str = "gpt2", special_tokens: Iterable[str] = ()
+    ) -> "BPETokenizer":
+        """Learn merges from documents.
+
+        Args:
+            texts: read once; what is kept is each distinct piece and its count.
+            vocab_size: number of ids: special tokens first, then the 256 bytes, then a merge each.
+            pattern: how text is cut into pieces, by name.
+            special_tokens: get ids of their own, which no text is encoded as.
+
+        Raises:
+            ValueError: if `vocab_size` has no room for bytes and special tokens, or the texts do not hold enough
+                pairs to fill it, or are not valid Unicode.
+        """
+        special = {token: id for id, token in enumerate(dict.fromkeys(special_tokens))}
+        smallest = 256 + len(special)
+        if vocab_size < smallest:
+            raise ValueError(
+                f"A vocabulary of {vocab_size} has no room for the 256 bytes and {len(special)} special tokens: "
+                f"use at least {smallest}."
+            )
+        if pattern not in PATTERNS:
+            raise ValueError(f"There is no pattern {pattern!r}: choose one of {', '.join(PATTERNS)}.")
+        split, counts = regex.compile(PATTERNS[pattern]).findall, Counter()
+        for text in texts:
+            _check_unicode(text)
+            counts.update(split(text))
+        tokens = [*(token.encode() for token in special), *(bytes([byte]) for byte in BYTE_ORDER)]
+        byte_ids = {byte: len(special) + rank for rank, byte in enumerate(BYTE_ORDER)}
+        words = [[byte_ids[byte] for byte in piece.encode()] for piece in counts]
+        merges = _learn(words, list(counts.values()), tokens, vocab_size)
+        vocab = {token: id for id, token in enumerate(tokens) if id >= len(special)}
+        if len(tokens) < vocab_size:
+            raise ValueError(
+                f"The text supports a vocabulary of {len(tokens)}, not of {vocab_size}: "
+                f"use a vocab_size of at most {len(tokens)}, or more text."
+            )
+        return cls(vocab, [(tokens[a], tokens[b]) for a, b in merges], special, pattern)
+
+    def __len__(self) -> int:
+        """The number of ids."""
+        return len(self.tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text. What spells a special token is text like any other.
+
+        Raises:
+            ValueError: if the text is not valid Unicode (holds a lone surrogate).
+        """
+        _check_unicode(text)
+        return [id for piece in self._split(text) for id in self._encode_piece(piece.encode())]
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Ids of any bytes; of valid UTF-8 the same as of its text."""
+        pieces = self._split(data.decode("utf-8", errors="surrogateescape"))
+        return [id for piece in pieces for id in self._encode_piece(piece.encode("utf-8", errors="surrogateescape"))]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; bytes that are not valid UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ids.
+
+        Raises:
+            ValueError: for an id that there is not.
+        """
+        try:
+            return b"".join([self.tokens[id] for id in ids])
+        except KeyError as error:
+            raise ValueError(f"There is no token {error.args[0]}: ids go from 0 to {len(self) - 1}.") from None
+
+    def _encode_piece(self, piece: bytes) -> list[int]:
+        ids = self._cache.get(piece)
+        if ids is None:
+            ids = [self._byte_ids[byte] for byte in piece]
+            ids = _merge_short(ids, self._ranks) if len(ids) < SHORT else _merge_long(ids, self._ranks)
+            if len(piece) < SHORT and len(self._cache) < CACHED_PIECES:
+                self._cache[piece] = ids
+        return ids
+
+    def save(self, path: str | Path) -> None:
+        """Write a `tokenizer.json`, which the `tokenizers` library and `PreTrainedTokenizerFast` open."""
+        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=2), encoding="utf-8")
+
+    def to_dict(self) -> dict:
+        """The content of a `tokenizer.json`."""
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+        before = {**byte_level, "use_regex": True}
+        if self.pattern != "gpt2":  # the one that ByteLevel has built in
+            cut = {
+                "type": "Split",
+                "pattern": {"Regex": PATTERNS[self.pattern]},
+                "behavior": "Isolated",
+                "invert": False,
+            }
+            before = {"type": "Sequence", "pretokenizers": [cut, {**byte_level, "use_regex": False}]}
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        spelled = self.special | {_spell(token): id for token, id in self.vocab.items()}
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{"id": id, "content": token, **flags} for token, id in self.special.items()],
+            "normalizer": None,
+            "pre_tokenizer": before,
+            "post_processor": None,
+            "decoder": {**byte_level, "use_regex": True},
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": False,
+                "vocab": spelled,
+                "merges": [[_spell(a), _spell(b)] for a, b in self.merges],
+            },
+        }
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "BPETokenizer":
+        """Read a `tokenizer.json` with a byte-level BPE model and one of our patterns.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is cut off, inconsistent, or does something that this class does not.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not a tokenizer.json: {error}") from None
+        try:
+            return cls._from_dict(data)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"{path} is not a whole tokenizer.json: {type(error).__name__} {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+
+    @classmethod
+    def _from_dict(cls, data: dict) -> "BPETokenizer":
+        model = data["model"]
+        for name in ("unk_token", "dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+            if model.get(name):
+                raise ValueError(f"model.{name} is {model[name]!r}, which a byte-level BPE has no use for")
+        if model["type"] != "BPE" or model.get("ignore_merges") or data.get("normalizer"):
+            raise ValueError("only a BPE model that merges, without a normalizer, is read")
+        special = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
+        vocab = {_unspell(token): id for token, id in model["vocab"].items() if special.get(token) != id}
+        ids = [*vocab.values(), *special.values()]
+        if sorted(ids) != list(range(len(ids))):
+            raise ValueError("ids are not 0, 1, 2, ... without a gap or a repetition")
+        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        pairs = [(_unspell(a), _unspell(b)) for a, b in merges]
+        for a, b in pairs:
+            if not {a, b, a + b} <= vocab.keys():
+                raise ValueError(f"the merge of {a!r} and {b!r} has a token that is not in the vocabulary")
+        if missing := [byte for byte in range(256) if bytes([byte]) not in vocab]:
+            raise ValueError(f"it has no token for the byte {missing[0]}: it is not byte-level")
+        return cls(vocab, pairs, special, _pattern_of(data["pre_tokenizer"]))
+
+
+def _cut(pattern: str) -> dict:
+    return {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
+
+
+def _pattern_of(pre_tokenizer: dict) -> str:
+    parts = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+    byte_level = parts[-1]
+    if byte_level["type"] == "ByteLevel" and not byte_level["add_prefix_space"]:
+        if len(parts) == 1 and byte_level["use_regex"]:
+            return "gpt2"
+        if len(parts) == 2 and not byte_level["use_regex"]:
+            for name in PATTERNS:
+                if parts[0] == _cut(name):
+                    return name
+    raise ValueError(f"its pre-tokenizer is none of {', '.join(PATTERNS)}")
+
+
+def _spell(token: bytes) -> str:
+    return "".join([CHARACTERS[byte] for byte in token])
+
+
+def _unspell(token: str) -> bytes:
+    return b"".join([BYTES[character] for character in token])
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text has a lone surrogate at position {error.start}: it is not valid Unicode; "
+            "read it with errors='replace', or use encode_bytes."
+        ) from None
+
+
+def _learn(words: list[list[int]], counts: list[int], tokens: list[bytes], vocab_size: int) -> list[Pair]:
+    """Merge the most frequent pair until there are `vocab_size` tokens, which are appended to `tokens`.
+
+    Nothing is counted twice: a merge changes the counts of its neighbours alone, in the words that held it. Of
+    pairs that are equally frequent, the one with the smaller ids is first. An entry of the heap keeps the words in
+    which its pair was new; a count that has changed since is noticed when it comes up.
+    """
+    ids = {token: id for id, token in enumerate(tokens)}
+    pair_counts: Counter[Pair] = Counter()
+    where: dict[Pair, set[int]] = {}
+    for index, word in enumerate(words):
+        for pair in pairwise(word):
+            pair_counts[pair] += counts[index]
+            where.setdefault(pair, set()).add(index)
+    serial = 0  # no two entries are compared by their words
+    heap = []
+    for pair, places in where.items():
+        heap.append((-pair_counts[pair], pair, serial, places))
+        serial += 1
+    heapq.heapify(heap)
+
+    merges: list[Pair] = []
+    while len(tokens) < vocab_size and heap:
+        negative, pair, _, places = heapq.heappop(heap)
+        if -negative != pair_counts[pair]:
+            heapq.heappush(heap, (-pair_counts[pair], pair, serial, places))
+            serial += 1
+            continue
+        if negative >= 0:
+            break
+        token = tokens[pair[0]] + tokens[pair[1]]
+        if token not in ids:  # the same bytes may come together in two ways
+            ids[token] = len(tokens)
+            tokens.append(token)
+        merges.append(pair)
+        where = {}
+        for index in places:
+            for changed, change in _merge_word(words[index], pair, ids[token]):
+                pair_counts[changed] += change * counts[index]
+                if change > 0:
+                    where.setdefault(changed, set()).add(index)
+        for changed, in_words in where.items():
+            if pair_counts[changed] > 0:
+                heapq.heappush(heap, (-pair_counts[changed], changed, serial, in_words))
+                serial += 1
+    return merges
+
+
+def _merge_word(word: list[int], pair: Pair, new: int) -> list[tuple[Pair, int]]:
+    """Merge a pair wherever it is in a word, and say which pairs that broke (-1) and made (+1)."""
+    first, second = pair
+    changes, i = [], 0
+    while i < len(word) - 1:
+        if word[i] == first and word[i + 1] == second:
+            if i > 0:
+                changes += [((word[i - 1], first), -1), ((word[i - 1], new), 1)]
+            word[i : i + 2] = [new]
+            if i < len(word) - 1:
+                changes += [((second, word[i + 1]), -1), ((new, word[i + 1]), 1)]
+        i += 1
+    return changes
+
+
+def _merge_short(ids: list[int], ranks: dict[Pair, Pair]) -> list[int]:
+    """Merge the pair of lowest rank, the leftmost first, until there is none."""
+    while len(ids) > 1:
+        best, where = None, 0
+        for i in range(len(ids) - 1):
+            found = ranks.get((ids[i], ids[i + 1]))
+            if found is not None and (best is None or found[0] < best[0]):
+                best, where = found, i
+        if best is None:
+            break
+        ids[where : where + 2] = [best[1]]
+    return ids
+
+
+def _merge_long(ids: list[int], ranks: dict[Pair, Pair]) -> list[int]:
+    """The same for a long piece in n log n steps: a heap of pairs over a linked list of symbols."""
+    end = len(ids)
+    before, after = array("q", range(-1, end - 1)), array("q", range(1, end + 1))
+    heap = []  # rank and position as one number
+    for i in range(end - 1):
+        found = ranks.get((ids[i], ids[i + 1]))
+        if found is not None:
+            heap.append(found[0] << 40 | i)
+    heapq.heapify(heap)
+    while heap:
+        rank, left = divmod(heapq.heappop(heap), 1 << 40)
+        right = after[left]
+        if right == end or ids[left] < 0:
+            continue
+        found = ranks.get((ids[left], ids[right]))
+        if found is None or found[0] != rank:  # merged away since
+            continue
+        ids[left], ids[right] = found[1], -1
+        after[left] = right = after[right]
+        if right < end:
+            before[right] = left
+        for i in (before[left], left):
+            if i >= 0 and after[i] < end:
+                found = ranks.get((ids[i], ids[after[i]]))
+                if found is not None:
+                    heapq.heappush(heap, found[0] << 40 | i)
+    return [id for id in ids if id >= 0]
