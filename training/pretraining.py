@@ -60,7 +60,10 @@ def pretrain(
             checkpoint = checkpoint_to_resume(output_dir, run_settings(corpus, model, args), args)
         transformers.set_seed(args.seed)
         data = prepare_data(corpus, model, checkpoint, stages)
-        check_data(data, args, read_settings(output_dir) if checkpoint else None)
+        fingerprint = data.fingerprint or run_settings(corpus, model, args)["corpus"]
+        if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
+            raise ValueError("The corpus is not the text that this run began with: start another run for it.")
+        check_batch(data, args)
         network = new_model(model, data.tokenizer)
         if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
             network.loss_chunk_size = LOSS_CHUNK
@@ -75,7 +78,7 @@ def pretrain(
             eval_dataset=data.validation_blocks,
             data_collator=data.collator,
             processing_class=data.tokenizer,
-            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: data.fingerprint})],
+            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: fingerprint})],
         )
         with stages("training") as say:
             speed = train(trainer, checkpoint)
@@ -96,10 +99,8 @@ def pretrain(
             raise Interrupted(f"The training is complete. To save its result: {go_on(args.output_dir)}") from None
 
 
-def check_data(data: Data, args: PretrainingArguments, resumed: dict | None) -> None:
-    """Refuse data that cannot be trained on, or is not that of the run with the settings `resumed`."""
-    if resumed is not None and data.fingerprint != resumed.get(FINGERPRINT):
-        raise ValueError("The corpus is not the text that this run began with: start another run for it.")
+def check_batch(data: Data, args: PretrainingArguments) -> None:
+    """Refuse to drop the last batch where it is the only one."""
     blocks = None if data.train_documents is None else len(data.train_blocks)
     if args.dataloader_drop_last and blocks is not None and blocks < args.train_batch_size:
         raise ValueError(f"{blocks} blocks are no whole batch: use --per_device_train_batch_size {blocks} or less.")

@@ -330,6 +330,11 @@ def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
     report = pretrain(stream, MODEL, settings(tmp_path / "run", max_steps=6))
     assert report["steps"] == 6
     assert report["train_bytes"] is None
+    other = tmp_path / "other.jsonl"
+    other.write_text(rows.read_text())
+    with pytest.raises(ValueError, match="not the text that this run began with"):
+        pretrain(replace(stream, corpus=str(other)), MODEL, settings(tmp_path / "run", max_steps=8, resume=True))
+    assert pretrain(stream, MODEL, settings(tmp_path / "run", max_steps=8, resume=True))["steps"] == 8
     assert "an unknown number of" in (tmp_path / "run" / "README.md").read_text()
 
 
