@@ -13,7 +13,7 @@ from foliogpt.modeling import FolioForCausalLM
 IDS = torch.randint(3, 99, (4, 12), generator=torch.Generator().manual_seed(1))
 
 WORKER = """
-import sys
+import os, sys
 import torch, torch.distributed as dist
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
@@ -46,7 +46,9 @@ for _ in range(2):
 weights = {n: (p.full_tensor() if isinstance(p, DTensor) else p).detach().clone() for n, p in model.named_parameters()}
 if rank == 0:
     save_file({n: w.contiguous() for n, w in weights.items()}, out)
+dist.barrier()
 dist.destroy_process_group()
+os._exit(0)  # gloo's threads may outlive the group, and end an interpreter that shuts down by SIGABRT
 """
 
 
