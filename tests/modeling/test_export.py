@@ -47,14 +47,13 @@ def test_generation_is_exported_as_its_two_stages(tiny):
 
 
 def test_eight_bit_weights_answer_nearly_the_same(tiny, tmp_path):
-    from torchao.quantization import Int8Tensor, Int8WeightOnlyConfig
-
+    quantization = pytest.importorskip("torchao.quantization", reason="needs torchao, which .ci/run installs")
     torch.manual_seed(0)
     model = FolioForCausalLM(tiny(initializer_range=0.2)).eval()
     model.save_pretrained(tmp_path)
-    config = TorchAoConfig(Int8WeightOnlyConfig(version=2))
+    config = TorchAoConfig(quantization.Int8WeightOnlyConfig(version=2))
     small = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config)
-    assert isinstance(small.model.layers[0].mlp.down_proj.weight, Int8Tensor)
+    assert isinstance(small.model.layers[0].mlp.down_proj.weight, quantization.Int8Tensor)
     with torch.no_grad():
         expected, logits = model(IDS).logits, small(IDS).logits
     assert 0 < (logits - expected).norm() < 0.1 * expected.norm()
