@@ -15,6 +15,8 @@ from pathlib import Path
 
 import regex
 
+from .tokenizer_json import check_unicode, read_tokenizer_json
+
 # How text is cut before pairs are counted: no token spans two of these pieces.
 PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -25,6 +27,7 @@ PATTERNS = {
 }
 SHORT = 64  # symbols below which looking through all pairs beats keeping a heap of them
 CACHED_PIECES = 100_000
+SURROGATES = "read it with errors='replace', or use encode_bytes"
 
 Pair = tuple[int, int]
 
@@ -93,7 +96,7 @@ class BPETokenizer:
             raise ValueError(f"There is no pattern {pattern!r}: choose one of {', '.join(PATTERNS)}.")
         split, counts = regex.compile(PATTERNS[pattern]).findall, Counter()
         for text in texts:
-            _check_unicode(text)
+            check_unicode(text, remedy=SURROGATES)
             counts.update(split(text))
         tokens = [*(token.encode() for token in special), *(bytes([byte]) for byte in BYTE_ORDER)]
         byte_ids = {byte: len(special) + rank for rank, byte in enumerate(BYTE_ORDER)}
@@ -117,7 +120,7 @@ class BPETokenizer:
         Raises:
             ValueError: if the text is not valid Unicode (holds a lone surrogate).
         """
-        _check_unicode(text)
+        check_unicode(text, remedy=SURROGATES)
         return [id for piece in self._split(text) for id in self._encode_piece(piece.encode())]
 
     def encode_bytes(self, data: bytes) -> list[int]:
@@ -198,16 +201,7 @@ class BPETokenizer:
             FileNotFoundError: if there is no such file.
             ValueError: if it is cut off, inconsistent, or does something that this class does not.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not a tokenizer.json: {error}") from None
-        try:
-            return cls._from_dict(data)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"{path} is not a whole tokenizer.json: {type(error).__name__} {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
+        return read_tokenizer_json(path, cls._from_dict)
 
     @classmethod
     def _from_dict(cls, data: dict) -> "BPETokenizer":
@@ -255,16 +249,6 @@ def _spell(token: bytes) -> str:
 
 def _unspell(token: str) -> bytes:
     return b"".join([BYTES[character] for character in token])
-
-
-def _check_unicode(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The text has a lone surrogate at position {error.start}: it is not valid Unicode; "
-            "read it with errors='replace', or use encode_bytes."
-        ) from None
 
 
 def _learn(words: list[list[int]], counts: list[int], tokens: list[bytes], vocab_size: int) -> list[Pair]:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from tokenizers import normalizers, pre_tokenizers
 
+from .tokenizer_json import check_unicode, read_tokenizer_json
+
 UNKNOWN = "[UNK]"
 PREFIX = "##"  # of a piece that continues a word
 SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -45,7 +47,7 @@ class WordPieceTokenizer:
             if token not in vocab:
                 raise ValueError(f"the special token {token!r} is not in the vocabulary")
         for token in vocab:
-            _check_unicode(token, f"The token {token!r}")
+            check_unicode(token, f"The token {token!r}")
         self.tokens = sorted(vocab, key=vocab.__getitem__)
         self._longest = max(map(len, vocab))
         self._cache: dict[str, list[int]] = {}
@@ -197,16 +199,7 @@ class WordPieceTokenizer:
             FileNotFoundError: if there is no such file.
             ValueError: if it is cut off, inconsistent, or does something that this class does not. One line.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not a tokenizer.json: {error}") from None
-        try:
-            return cls._from_dict(data)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"{path} is not a whole tokenizer.json: {type(error).__name__} {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
+        return read_tokenizer_json(path, cls._from_dict)
 
     @classmethod
     def _from_dict(cls, data: dict) -> "WordPieceTokenizer":
@@ -240,19 +233,9 @@ def split_words(text: str, lowercase: bool = True) -> list[str]:
     Raises:
         ValueError: if the text is not valid Unicode.
     """
-    _check_unicode(text, "The text")
+    check_unicode(text, "The text")
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     return [word for word, _ in PRE_TOKENIZER.pre_tokenize_str(normalizer.normalize_str(text))]
-
-
-def _check_unicode(text: str, what: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{what} has a lone surrogate at position {error.start}: it is not valid Unicode; "
-            "read it with errors='replace'."
-        ) from None
 
 
 def _learn(words: list[list[int]], counts: list[int], tokens: list[str], vocab_size: int) -> None:

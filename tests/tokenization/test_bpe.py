@@ -6,6 +6,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spoiling import changed, cut_off
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -183,26 +184,6 @@ def test_what_cannot_be_encoded_or_decoded_says_why(tokenizer):
     with pytest.raises(ValueError, match="gpt2, llama3"):
         BPETokenizer.train(["text"], 300, pattern="gpt9")
     assert tokenizer.encode("") == []
-
-
-def cut_off(data: dict) -> str:
-    return json.dumps(data)[:-40]
-
-
-def changed(**fields):
-    def change(data: dict) -> str:
-        for path, value in fields.items():
-            *folders, name = path.split("__")
-            place = data
-            for folder in folders:
-                place = place[folder]
-            if value is None:
-                del place[name]
-            else:
-                place[name] = value
-        return json.dumps(data)
-
-    return change
 
 
 @pytest.mark.parametrize(

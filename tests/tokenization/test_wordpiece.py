@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
+from spoiling import changed, cut_off
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -209,26 +210,6 @@ def test_a_file_that_the_library_wrote_is_read(tokenizer, tmp_path):
     theirs.add_special_tokens(list(SPECIAL_TOKENS))
     theirs.save(str(tmp_path / "tokenizer.json"))
     assert WordPieceTokenizer.from_file(tmp_path / "tokenizer.json").to_dict() == tokenizer.to_dict()
-
-
-def cut_off(data: dict) -> str:
-    return json.dumps(data)[:-40]
-
-
-def changed(**fields):
-    def change(data: dict) -> str:
-        for path, value in fields.items():
-            *folders, name = path.split("__")
-            place = data
-            for folder in folders:
-                place = place[folder]
-            if value is None:
-                del place[name]
-            else:
-                place[name] = value
-        return json.dumps(data)
-
-    return change
 
 
 ONLY_UNKNOWN = {"[UNK]": 0}
