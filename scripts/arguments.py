@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 from transformers import GenerationConfig, HfArgumentParser
 
+from ..training.run_folder import FINGERPRINT
+
 YES = ("true", "t", "yes", "y", "1")
 
 
@@ -109,7 +111,7 @@ def _settings(file: Path) -> dict:
         raise ValueError(f"{file} is not YAML: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must be a mapping, one `name: value` a line.")
-    settings.pop("corpus_fingerprint", None)  # which a run notes beside its settings
+    settings.pop(FINGERPRINT, None)
     return {str(name).replace("-", "_"): value for name, value in settings.items()}
 
 

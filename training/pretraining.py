@@ -19,10 +19,9 @@ from .data import Data, prepare_data
 from .evaluation import evaluate
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import checkpoint_to_resume, reached_its_end, read_state
-from .run_folder import claimed, read_settings, start_run
+from .run_folder import FINGERPRINT, claimed, read_settings, start_run
 from .trainer import FolioTrainer
 
-FINGERPRINT = "corpus_fingerprint"  # beside the settings in run.yaml
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
 
 

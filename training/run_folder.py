@@ -13,6 +13,7 @@ from .checkpoints import STAGING, STATE_FILE, checkpoints
 
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
 NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
+FINGERPRINT = "corpus_fingerprint"  # stands beside the settings, and is none
 LOCK_FILE = ".lock"
 
 
