@@ -1,7 +1,15 @@
 """Tokenizers: two from scratch, the trained one that every checkpoint carries, and what is done to text before."""
 
 from .bpe import BPETokenizer
+from .control_tokens import encode_chat, encode_texts
 from .trained import train_char_tokenizer, train_tokenizer
 from .wordpiece import WordPieceTokenizer
 
-__all__ = ["BPETokenizer", "WordPieceTokenizer", "train_char_tokenizer", "train_tokenizer"]
+__all__ = [
+    "BPETokenizer",
+    "WordPieceTokenizer",
+    "encode_chat",
+    "encode_texts",
+    "train_char_tokenizer",
+    "train_tokenizer",
+]
