@@ -31,7 +31,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
     tokenizer from several threads at once.
 
     Raises:
-        ValueError: for a text that is not valid Unicode.
+        ValueError: for a text that is not valid Unicode, or of which the model itself makes a control token.
     """
     if not texts:
         return []
@@ -43,13 +43,12 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
         for text in texts:
             check_unicode(text)
         raise
-    # transformers splits special tokens alone, but a template can give a meaning to others.
-    others = [token for token, special in control_tokens(tokenizer).items() if not special]
-    others = set(tokenizer.convert_tokens_to_ids(others))
-    if others:
-        for index, ids in enumerate(encoded):
-            if not others.isdisjoint(ids):
-                encoded[index] = _encode_ordinary(tokenizer, texts[index], []).ids
+    # transformers splits special tokens alone, but a template can give a meaning to others; nor does it look at what
+    # comes out.
+    steering = _steering(tokenizer)
+    for index, ids in enumerate(encoded):
+        if not steering.isdisjoint(ids):
+            encoded[index] = _encode_ordinary(tokenizer, texts[index], []).ids
     return encoded
 
 
@@ -77,7 +76,7 @@ def encode_chat(
         raise ValueError(f"{type(tokenizer).__name__} does not say where its tokens are: use a fast tokenizer.")
     template = tokenizer.get_chat_template(tools=tools)
     tools = [get_json_schema(tool) if isfunction(tool) or ismethod(tool) else tool for tool in tools or []] or None
-    control = list(control_tokens(tokenizer))
+    control = control_tokens(tokenizer)
     shield = _Shield(control, used=set(template).union(*_strings([messages, tools])))
     shielded, generated = _render(
         tokenizer, template, shield.value(messages), shield.value(tools), add_generation_prompt
@@ -88,19 +87,23 @@ def encode_chat(
     return {"input_ids": encoding[0], "assistant_masks": _mask(encoding[1], generated)}
 
 
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, bool]:
-    """The tokens by which a model is steered, and whether each is a special one.
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The tokens by which a model is steered: the special ones, and added ones that the chat template writes.
 
-    They are the special tokens, and of the other added ones (words that a user has added are among them) those that the
-    chat template writes.
+    Other added tokens are words that somebody wanted in the vocabulary; texts are encoded with them.
     """
     template = tokenizer.chat_template or ""
     written = "\n".join(template.values()) if isinstance(template, dict) else template
-    return {
-        token.content: token.special
+    return [
+        token.content
         for token in tokenizer.added_tokens_decoder.values()
         if token.special or (len(token.content) > 1 and not token.content.isspace() and token.content in written)
-    }
+    ]
+
+
+def _steering(tokenizer) -> set[int]:
+    """Ids of control tokens, but for the one that ordinary text has where the vocabulary has a gap."""
+    return set(tokenizer.convert_tokens_to_ids(control_tokens(tokenizer))) - {tokenizer.unk_token_id}
 
 
 class _Shield:
@@ -196,7 +199,7 @@ def _encode_chat_text(tokenizer, text: str, control: list[str], genuine: list[Sp
         encoding = tokenizer(
             text, add_special_tokens=False, split_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        steering = set(tokenizer.convert_tokens_to_ids(control)) - {tokenizer.unk_token_id}
+        steering = _steering(tokenizer)
         if [id for id in encoding["input_ids"] if id in steering] == written:
             return encoding["input_ids"], encoding["offset_mapping"]
     encoding = _encode_ordinary(tokenizer, text, genuine)
@@ -224,11 +227,9 @@ def _encode_ordinary(tokenizer, text: str, without: list[Span]) -> Encoding:
         backend.pre_tokenizer.pre_tokenize(pieces)
     pieces.tokenize(backend.model.tokenize)
     encoding = pieces.to_encoding()
-    for token in control_tokens(tokenizer):
-        if tokenizer.convert_tokens_to_ids(token) in encoding.ids and token != tokenizer.unk_token:
-            raise ValueError(
-                f"This tokenizer makes the control token {token!r} of ordinary text: use another tokenizer."
-            )
+    if made := _steering(tokenizer).intersection(encoding.ids):
+        token = tokenizer.convert_ids_to_tokens(made.pop())
+        raise ValueError(f"This tokenizer makes the control token {token!r} of ordinary text: use another tokenizer.")
     return encoding
 
 
