@@ -2,12 +2,13 @@
 
 from .bpe import BPETokenizer
 from .control_tokens import encode_chat, encode_texts
-from .trained import train_char_tokenizer, train_tokenizer
+from .trained import chat_tokenizer, train_char_tokenizer, train_tokenizer
 from .wordpiece import WordPieceTokenizer
 
 __all__ = [
     "BPETokenizer",
     "WordPieceTokenizer",
+    "chat_tokenizer",
     "encode_chat",
     "encode_texts",
     "train_char_tokenizer",

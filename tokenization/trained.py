@@ -1,8 +1,9 @@
 """The tokenizer that checkpoints carry: trained with the `tokenizers` library, loaded by plain `AutoTokenizer`."""
 
+import copy
 from collections.abc import Iterable
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -10,9 +11,22 @@ SPECIAL_TOKENS = [END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN]
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)  # every byte is a token
 
 # ChatML. `generation` marks what the assistant said, its end of turn included, so that training can be on that
-# alone; tools are described, called and answered as JSON.
+# alone; tools are described, called and answered as JSON. Contents and arguments may be what OpenAI's clients send: a
+# list of parts, and JSON in a string.
 CHAT_TEMPLATE = """\
-{%- set system = messages[0]['content'] if messages and messages[0]['role'] == 'system' else '' %}
+{%- macro text(content) %}
+    {%- if content is string %}
+        {{- content }}
+    {%- else %}
+        {%- for part in content or [] %}
+            {%- if part['type'] != 'text' %}
+                {{- raise_exception('a message has a part of type ' ~ part['type'] ~ ', but this model reads text') }}
+            {%- endif %}
+            {{- part['text'] }}
+        {%- endfor %}
+    {%- endif %}
+{%- endmacro %}
+{%- set system = text(messages[0]['content']) if messages and messages[0]['role'] == 'system' else '' %}
 {%- if tools %}
     {{- '<|im_start|>system\\n' + (system + '\\n\\n' if system else '') }}
     {{- 'These functions can be called, each with <tool_call>{"name": ..., "arguments": ...}</tool_call>:' }}
@@ -25,19 +39,20 @@ CHAT_TEMPLATE = """\
     {%- if message['role'] == 'assistant' %}
         {{- '<|im_start|>assistant\\n' }}
         {%- generation %}
-            {{- message['content'] or '' }}
+            {{- text(message['content']) }}
             {%- for call in message['tool_calls'] or [] %}
                 {%- set function = call['function'] or call %}
-                {{- '\\n<tool_call>' + ({'name': function['name'], 'arguments': function['arguments']} | tojson) }}
-                {{- '</tool_call>' }}
+                {%- set arguments = function['arguments'] %}
+                {{- '\\n<tool_call>{"name": ' + (function['name'] | tojson) + ', "arguments": ' }}
+                {{- (arguments if arguments is string else arguments | tojson) + '}</tool_call>' }}
             {%- endfor %}
             {{- '<|im_end|>' }}
         {%- endgeneration %}
         {{- '\\n' }}
     {%- elif message['role'] == 'tool' %}
-        {{- '<|im_start|>user\\n<tool_response>' + message['content'] + '</tool_response><|im_end|>\\n' }}
+        {{- '<|im_start|>user\\n<tool_response>' + text(message['content']) + '</tool_response><|im_end|>\\n' }}
     {%- elif not (loop.first and message['role'] == 'system') %}
-        {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
+        {{- '<|im_start|>' + message['role'] + '\\n' + text(message['content']) + '<|im_end|>\\n' }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
@@ -93,6 +108,34 @@ def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return as_pretrained(tokenizer, unk_token=unknown)
+
+
+def chat_tokenizer(base: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFast, dict[str, int | list[int]]]:
+    """The tokenizer of a chat model made from that of a base model: generation ends where the turn does.
+
+    A tokenizer that has a chat template already keeps it, and its end of turn. Another gets ours, and the control
+    tokens that it lacks; then the model must be resized to its new length.
+
+    Returns:
+        A copy whose `eos_token` is the end of turn, with all other ids and settings as they were, and the fields of
+        the model's generation config that follow from it: either end stops.
+    """
+    tokenizer = copy.deepcopy(base)
+    ends = [tokenizer.eos_token]
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = CHAT_TEMPLATE
+        lacking = [token for token in (START_OF_TURN, END_OF_TURN) if token not in tokenizer.get_vocab()]
+        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in lacking])
+    if tokenizer.chat_template == CHAT_TEMPLATE:
+        tokenizer.eos_token = END_OF_TURN
+    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    tokenizer.padding_side = "left"
+    stops = [tokenizer.convert_tokens_to_ids(end) for end in dict.fromkeys([tokenizer.eos_token, *ends]) if end]
+    generation = {"eos_token_id": stops, "pad_token_id": tokenizer.pad_token_id}
+    if tokenizer.bos_token_id is not None:
+        generation["bos_token_id"] = tokenizer.bos_token_id
+    return tokenizer, generation
 
 
 def as_pretrained(tokenizer: Tokenizer, **special) -> PreTrainedTokenizerFast:

@@ -1,11 +1,18 @@
 """The tokenizer that checkpoints carry: any text comes back, chats have one form, plain AutoTokenizer opens it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
-from transformers import AutoTokenizer
+import torch
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.hf_api import RepoUrl
+from transformers import AutoTokenizer, GenerationConfig, GPT2Tokenizer
 
-from foliogpt.tokenization import train_char_tokenizer, train_tokenizer
+from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.tokenization import chat_tokenizer, encode_chat, train_char_tokenizer, train_tokenizer
 from foliogpt.tokenization.trained import SMALLEST_VOCABULARY, SPECIAL_TOKENS
 
 TEXTS = [f"the {animal} sat on the {thing}, and the {thing} was {colour}." for animal in ("cat", "dog", "owl")
@@ -104,3 +111,132 @@ def test_characters_come_back_and_strangers_become_unknown():
     assert tokenizer.decode(tokenizer.encode("cab\n é  a")) == "cab\n é  a"
     assert len(tokenizer.encode("cab")) == 3
     assert tokenizer.encode("z") == [tokenizer.unk_token_id]
+
+
+# What OpenAI's clients send
+
+
+def rendered(tokenizer, *messages: dict, **options) -> str:
+    return tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+
+
+def test_arguments_in_a_string_of_json_read_as_those_in_a_dict(tokenizer):
+    def call(arguments) -> dict:
+        function = {"name": "find", "arguments": arguments}
+        return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+
+    text = rendered(tokenizer, call('{"who": "dog"}'))
+    assert text == rendered(tokenizer, call({"who": "dog"}))
+    assert '<tool_call>{"name": "find", "arguments": {"who": "dog"}}</tool_call><|im_end|>' in text
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_parts_of_text_are_joined_and_no_content_is_empty(tokenizer, role):
+    parts = [{"type": "text", "text": "On the "}, {"type": "text", "text": "mat."}]
+    joined = rendered(tokenizer, CHAT[1], {"role": role, "content": parts})
+    assert joined == rendered(tokenizer, CHAT[1], {"role": role, "content": "On the mat."})
+    empty = rendered(tokenizer, CHAT[1], {"role": role, "content": None})
+    assert empty == rendered(tokenizer, CHAT[1], {"role": role, "content": ""})
+
+
+def test_a_part_that_is_not_text_is_refused_by_its_name(tokenizer):
+    picture = {"type": "image_url", "image_url": {"url": "http://localhost/cat.png"}}
+    with pytest.raises(ValueError, match="refuses these messages: a message has a part of type image_url"):
+        encode_chat(tokenizer, [{"role": "user", "content": [{"type": "text", "text": "What?"}, picture]}])
+
+
+# Chat models
+
+
+def test_the_tokenizer_of_a_chat_model_ends_where_the_turn_does(tokenizer, tmp_path):
+    chat, generation = chat_tokenizer(tokenizer)
+    assert tokenizer.eos_token == "<|endoftext|>", "the base tokenizer is left as it was"
+    assert generation == {"eos_token_id": [3, 0], "pad_token_id": 1, "bos_token_id": 0}
+    assert GenerationConfig(**generation).eos_token_id == [3, 0]
+    chat.save_pretrained(tmp_path)
+    for each in (chat, AutoTokenizer.from_pretrained(tmp_path)):
+        assert (each.eos_token, each.bos_token, each.pad_token) == ("<|im_end|>", "<|endoftext|>", "<|pad|>")
+        assert each.get_vocab() == tokenizer.get_vocab()
+        assert each.chat_template == tokenizer.chat_template
+        assert each.padding_side == "left"
+        assert encode_chat(each, CHAT) == encode_chat(tokenizer, CHAT)
+
+
+def test_a_strangers_tokenizer_gets_the_tokens_it_lacks_after_its_own():
+    vocab = {token: id for id, token in enumerate(["<|endoftext|>", *map(chr, range(33, 127)), "Ġ", "Ċ"])}
+    stranger = GPT2Tokenizer(vocab=vocab, merges=[])
+    chat, generation = chat_tokenizer(stranger)
+    assert len(chat) == len(stranger) + 3
+    assert generation == {"eos_token_id": [98, 0], "pad_token_id": 99, "bos_token_id": 0}
+    assert chat.decode(encode_chat(chat, CHAT[:2])["input_ids"]) == rendered(chat, *CHAT[:2])
+
+
+def test_a_strangers_chat_template_and_end_of_turn_stay(tokenizer):
+    stranger = train_tokenizer(TEXTS, 290, show_progress=False)
+    stranger.chat_template = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
+    chat, generation = chat_tokenizer(stranger)
+    assert chat.chat_template == stranger.chat_template
+    assert (chat.eos_token, generation["eos_token_id"]) == ("<|endoftext|>", [0])
+
+
+# The way to the Hub and back
+
+
+def test_it_is_pushed_whole_and_without_code(tokenizer, monkeypatch, tmp_path):
+    def no_card(*args, **kwargs):
+        raise EntryNotFoundError("there is no card yet")
+
+    def commit(self, repo_id, operations, **kwargs):
+        for operation in operations:
+            with operation.as_file() as file:
+                (tmp_path / operation.path_in_repo).write_bytes(file.read())
+
+    monkeypatch.setattr(ModelCard, "load", no_card)
+    monkeypatch.setattr(HfApi, "create_repo", lambda *args, **kwargs: RepoUrl("https://huggingface.co/me/mine"))
+    monkeypatch.setattr(HfApi, "create_commit", commit)
+    tokenizer.push_to_hub("me/mine")
+    names = {"README.md", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
+    assert {file.name for file in tmp_path.iterdir()} == names
+    pulled = AutoTokenizer.from_pretrained(tmp_path)
+    assert encode_chat(pulled, CHAT) == encode_chat(tokenizer, CHAT)
+
+
+def test_tokens_can_be_added_and_a_model_resized_to_them(tmp_path):
+    tokenizer = train_tokenizer(TEXTS, 290, show_progress=False)
+    model = FolioForCausalLM(preset_config("folio", "nano", vocab_size=len(tokenizer))).eval()
+    before = model(torch.tensor([tokenizer.encode(TEXTS[0])])).logits
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.add_special_tokens({"extra_special_tokens": [*SPECIAL_TOKENS[2:], "<|tool|>"]})
+    model.resize_token_embeddings(len(tokenizer))
+    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    again = FolioForCausalLM.from_pretrained(tmp_path).eval()
+    assert len(loaded) == again.config.vocab_size == 292
+    assert loaded.encode("zebra<|tool|>") == [290, 291]
+    assert loaded.encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
+    after = again(torch.tensor([loaded.encode(TEXTS[0])])).logits
+    assert after.shape[-1] == 292
+    assert torch.equal(after[..., :290], before)
+
+
+TRAIN_ON_A_STREAM = """
+import resource, sys
+from foliogpt.tokenization import train_tokenizer
+
+def texts(documents):
+    for number in range(documents):
+        yield "the cat sat on the mat, and the owl was blue. " * 200 + str(number)
+
+train_tokenizer(texts(200), 262, show_progress=False)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+train_tokenizer(texts(3000), 262, show_progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory in KiB")
+def test_a_corpus_is_trained_on_as_a_stream():
+    """The texts are 27 MB together; the library reads 256 of them at a time."""
+    done = subprocess.run([sys.executable, "-c", TRAIN_ON_A_STREAM], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 10_000
