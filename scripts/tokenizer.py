@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     from ..tokenization import train_tokenizer
     from ..training.arguments import CorpusArguments
     from ..training.checkpoints import staged
-    from ..training.corpora import load_corpus
+    from ..training.data import read_corpus, texts
     from ..training.run_folder import claimed
     from .arguments import parse
 
@@ -37,8 +37,8 @@ def main(argv: list[str]) -> None:
         "Train a byte-level BPE tokenizer.",
     )
     with claimed(args.output_dir, args.overwrite, marker="tokenizer.json") as output_dir:
-        texts = load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming)["train"]
-        tokenizer = train_tokenizer((document["text"] for document in texts), args.vocab_size)
+        read = [read_corpus(spec, corpus) for spec in corpus.corpus]
+        tokenizer = train_tokenizer(texts(each.train for each in read), args.vocab_size)
         with staged(output_dir) as folder:
             tokenizer.save_pretrained(folder)
     print(f"{len(tokenizer):,} tokens in {args.output_dir}")

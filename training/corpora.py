@@ -21,6 +21,7 @@ from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDa
 from .corpus_files import (
     ACCEPTED_FORMS,
     Document,
+    find_files,
     first_line,
     load_rows,
     read_texts,
@@ -56,7 +57,7 @@ def load_corpus(
             .parquet); a folder, read recursively without hidden files and symbolic links; a pattern;
             or "hub:NAME[:CONFIG]".
         text_column: the column that holds the text, for rows and hub datasets.
-        streaming: read rows and hub datasets while iterating instead of storing them first.
+        streaming: read files and hub datasets while iterating instead of storing them first.
 
     Returns:
         The splits "train" and "validation" with the string columns "name" and "text". A file's name is its
@@ -70,17 +71,17 @@ def load_corpus(
     if spec.startswith("hub:"):
         return _load_hub(spec, text_column, streaming)
     if spec == "python-manual":
-        texts, row_files = python_manual(), []
-    else:
-        texts, row_files = read_texts(spec)
-    if streaming and row_files:
+        corpus = _split(_to_dataset(python_manual()), spec)
+        return _to_streams(corpus) if streaming else corpus
+    text_files, row_files, skipped = find_files(spec)
+    texts = partial(read_texts, text_files, spec, skipped)
+    if streaming:
         rows = [(load_rows(file, text_column, streaming=True), file.name) for file in row_files]
         return _split_stream(partial(_stream_files, texts, rows, text_column), spec)
-    parts = [_to_dataset(texts)]
+    parts = [_to_dataset(texts())]
     for file in row_files:
         parts.append(table_documents(load_rows(file, text_column, streaming=False), file.name, text_column))
-    corpus = _split(datasets.concatenate_datasets(parts), spec)
-    return _to_streams(corpus) if streaming else corpus
+    return _split(datasets.concatenate_datasets(parts), spec)
 
 
 def corpus_bytes(documents: Dataset | IterableDataset) -> int:
@@ -161,9 +162,9 @@ def _part(documents: Callable[[], Iterator[Document]], split: str, spec: str) ->
 
 
 def _stream_files(
-    texts: list[Document], rows: list[tuple[IterableDataset, str]], text_column: str
+    texts: Callable[[], Iterator[Document]], rows: list[tuple[IterableDataset, str]], text_column: str
 ) -> Iterator[Document]:
-    yield from texts
+    yield from texts()
     for dataset, source in rows:
         yield from stream_documents(dataset, source, text_column)
 

@@ -41,53 +41,57 @@ class File(NamedTuple):
         return self.path.suffix.lower() in ROW_FORMATS
 
 
-def read_texts(spec: str) -> tuple[list[Document], list[File]]:
-    """Read the text files that a path or pattern stands for.
+def find_files(spec: str) -> tuple[list[File], list[File], Counter[str]]:
+    """The files that a path or pattern stands for: those of text, and those of rows, both sorted by name.
 
-    A text file is named by its path below the folder (or below the part of the pattern without wildcards); by
-    its own name if `spec` is the file. In a folder or for a pattern, what cannot be a document is skipped and
-    counted in one warning: hidden files, symbolic links, empty files and those that are not text.
+    Also how many were left out in a folder or for a pattern, and why: hidden files, symbolic links, empty files, parts
+    of a training run.
 
-    Returns:
-        The text documents and, not yet read, the files of rows; both sorted by name.
+    A file is named by its path below the folder (or below the part of the pattern without wildcards); by its own name
+    if `spec` is the file.
 
     Raises:
         FileNotFoundError: nothing is there, or nothing matches.
-        ValueError: `spec` is one file, and it is not text.
+        ValueError: `spec` is neither a file nor a folder.
     """
     path = Path(spec).expanduser()
     if spec.strip() and path.exists() and not path.is_dir():
         if not path.is_file():
             raise ValueError(f"{spec} is not a regular file; {ACCEPTED_FORMS}")
         file = File(path, path.name)
-        if file.holds_rows:
-            return [], [file]
-        text = decode(path.read_bytes(), spec)
-        return ([(path.name, text)] if text.strip() else []), []
-
+        return ([], [file], Counter()) if file.holds_rows else ([file], [], Counter())
     skipped: Counter[str] = Counter()
-    texts: list[Document] = []
-    row_files: list[File] = []
-    for file in _find_files(spec, skipped):
-        if file.path.stat().st_size == 0:
-            skipped["empty"] += 1
-        elif file.holds_rows:
-            row_files.append(file)
+    found = _find_files(spec, skipped)
+    files = [file for file in found if file.path.stat().st_size > 0]
+    skipped["empty"] += len(found) - len(files)
+    return [file for file in files if not file.holds_rows], [file for file in files if file.holds_rows], skipped
+
+
+def read_texts(files: list[File], spec: str, skipped: Counter[str]) -> Iterator[Document]:
+    """Read text files one after the other. Of several, those that are not text are skipped.
+
+    One warning at the end says how many, together with those that were `skipped` before.
+
+    Raises:
+        ValueError: `spec` is the only file, and it is not text.
+    """
+    skipped = skipped.copy()
+    for file in files:
+        data = file.path.read_bytes()
+        try:
+            text = decode(data, str(file.path))
+        except ValueError:
+            if file.path == Path(spec).expanduser():
+                raise
+            skipped["not text"] += 1
+            continue
+        if text.strip():
+            yield file.name, text
         else:
-            data = file.path.read_bytes()
-            try:
-                text = decode(data, str(file.path))
-            except ValueError:
-                skipped["not text"] += 1
-                continue
-            if text.strip():
-                texts.append((file.name, text))
-            else:
-                skipped["empty"] += 1
-    if skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+            skipped["empty"] += 1
+    if skipped.total():
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()) if count)
         logger.warning("%s: files skipped: %d (%s)", spec, skipped.total(), reasons)
-    return texts, row_files
 
 
 def _find_files(spec: str, skipped: Counter[str]) -> list[File]:

@@ -1,84 +1,140 @@
-"""What a run trains and is judged on: a corpus, read, split, tokenised and packed."""
+"""What a run trains and is judged on: corpora, read, split, tokenised, packed and mixed."""
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import datasets
+from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..tokenization import train_char_tokenizer, train_tokenizer
 from .arguments import CorpusArguments, ModelArguments
 from .corpora import corpus_bytes, load_corpus
 from .corpus_files import first_line
-from .packing import IGNORED, PackedCollator, pack
+from .packing import PackedCollator, documents_fingerprint, pack
 from .report import Stages, amount
 
 STREAMED_VALIDATION = 1000  # documents held out of an endless stream
 
 
 @dataclass
-class Data:
-    """The two splits as text and as blocks. The training split of a stream has no known size."""
+class Corpus:
+    """One corpus of the run: two splits of documents. The training split of a stream has no known size."""
 
-    train: datasets.Dataset | datasets.IterableDataset
-    validation: datasets.Dataset
+    name: str
+    train: Dataset | IterableDataset
+    validation: Dataset
+    fingerprints: tuple[str, str] | None  # of the splits; None for a stream
+
+    @property
+    def is_stream(self) -> bool:
+        return self.fingerprints is None
+
+
+@dataclass
+class Data:
+    """The corpora of a run as text and as blocks."""
+
+    corpora: list[Corpus]
     tokenizer: PreTrainedTokenizerBase
-    train_blocks: datasets.Dataset | datasets.IterableDataset
-    validation_blocks: datasets.Dataset
+    train_blocks: Dataset | IterableDataset
+    validation_blocks: list[Dataset]  # of each corpus
     collator: PackedCollator
 
     @property
     def fingerprint(self) -> str | None:
-        """A hash of all documents, by which a text that has changed is told; None for a stream."""
-        if not isinstance(self.train, datasets.Dataset):
+        """A hash of all documents, by which a text that has changed is told; None if there is a stream."""
+        if any(corpus.is_stream for corpus in self.corpora):
             return None
-        digest = hashlib.blake2b(digest_size=16)
-        for split in (self.train, self.validation):
-            for row in split:
-                digest.update(repr((row["name"], row["text"])).encode(errors="replace"))
-        return digest.hexdigest()
+        parts = [fingerprint for corpus in self.corpora for fingerprint in corpus.fingerprints or ()]
+        return hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest()
 
     @property
     def train_documents(self) -> int | None:
-        return len(self.train) if isinstance(self.train, datasets.Dataset) else None
+        return None if self.fingerprint is None else sum(len(corpus.train) for corpus in self.corpora)
 
     @property
     def train_bytes(self) -> int | None:
-        return corpus_bytes(self.train) if isinstance(self.train, datasets.Dataset) else None
+        return None if self.fingerprint is None else sum(corpus_bytes(corpus.train) for corpus in self.corpora)
+
+    def train_texts(self) -> Iterator[str]:
+        return texts(corpus.train for corpus in self.corpora)
+
+    def validation_texts(self) -> Iterator[str]:
+        return texts(corpus.validation for corpus in self.corpora)
 
 
-def prepare_data(corpus: CorpusArguments, model: ModelArguments, resumed: Path | None, stages: Stages) -> Data:
-    """Read the corpus, get the tokenizer (that of the checkpoint `resumed`, if there is one), and pack.
+def texts(splits) -> Iterator[str]:
+    """The texts of all documents, one after the other."""
+    return (document["text"] for document in chain.from_iterable(splits))
+
+
+def prepare_data(
+    corpus: CorpusArguments, model: ModelArguments, resumed: Path | None, stages: Stages, seed: int = 0
+) -> Data:
+    """Read the corpora, get the tokenizer (that of the checkpoint `resumed`, if there is one), pack and mix.
 
     Raises:
         ValueError, OSError: for a corpus or tokenizer that does not work; the message says what to do.
     """
     with stages("corpus") as say:
-        splits = load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming)
-        train, validation = splits["train"], splits["validation"]
-        if corpus.streaming:
-            validation = datasets.Dataset.from_list(list(validation.take(STREAMED_VALIDATION)))
-        documents = None if corpus.streaming else len(train)
-        say(f"{corpus.corpus}: {amount(documents)} documents, and {len(validation):,} held out")
+        corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
+        for each in corpora:
+            documents = None if each.is_stream else len(each.train)
+            say(f"{each.name}: {amount(documents)} documents, and {len(each.validation):,} held out")
     with stages("tokenizer") as say:
-        tokenizer = get_tokenizer(model, train, resumed)
-        blocks = pack(train, tokenizer, model.block_size)
-        held_out = pack(validation, tokenizer, model.block_size)
-        tokens = sum(label != IGNORED for label in next(iter(blocks))["labels"])
-        if tokens < model.block_size:
-            raise ValueError(f"{corpus.corpus} has only {tokens:,} tokens to train on: use --block_size {tokens}.")
-        say(f"{len(tokenizer):,} tokens, blocks of {model.block_size}")
-    return Data(train, validation, tokenizer, blocks, held_out, PackedCollator(tokenizer.eos_token_id))
+        tokenizer = get_tokenizer(model, corpora, resumed)
+        say(f"{len(tokenizer):,} tokens")
+    with stages("packing") as say:
+        train, held_out = [], []
+        for each in corpora:
+            known_as = each.fingerprints or (None, None)
+            train.append(pack(each.train, tokenizer, model.block_size, known_as[0]))
+            held_out.append(pack(each.validation, tokenizer, model.block_size, known_as[1]))
+            tokens = len(next(iter(train[-1]))["input_ids"])
+            if tokens < model.block_size:
+                raise ValueError(f"{each.name} has only {tokens:,} tokens to train on: use --block_size {tokens}.")
+        blocks = mix(train, corpus.corpus_weights, seed)
+        count = len(blocks) if isinstance(blocks, Dataset) else None
+        say(f"{amount(count)} blocks of {model.block_size}")
+    return Data(corpora, tokenizer, blocks, held_out, PackedCollator(tokenizer.eos_token_id))
 
 
-def get_tokenizer(model: ModelArguments, texts, resumed: Path | None) -> PreTrainedTokenizerBase:
+def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
+    """One corpus in its two splits, shuffled within a buffer if it is a stream."""
+    splits = load_corpus(spec, text_column=corpus.text_column, streaming=corpus.streaming)
+    train, validation = splits["train"], splits["validation"]
+    if corpus.streaming:
+        train = train.shuffle(seed=seed, buffer_size=corpus.shuffle_buffer_size)
+        return Corpus(spec, train, Dataset.from_list(list(validation.take(STREAMED_VALIDATION))), None)
+    return Corpus(spec, train, validation, (documents_fingerprint(train), documents_fingerprint(validation)))
+
+
+def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | IterableDataset:
+    """Blocks of several corpora as one data set, each with its share `weights` of the tokens.
+
+    Without weights all blocks once. With them a pass ends when every block of every corpus has come at least once; by
+    then those of a corpus with a large weight have come several times.
+    """
+    if len(blocks) == 1:
+        return blocks[0]
+    if weights is None:
+        return datasets.concatenate_datasets(blocks)
+    shares = [weight / sum(weights) for weight in weights]
+    return datasets.interleave_datasets(blocks, probabilities=shares, seed=seed, stopping_strategy="all_exhausted")
+
+
+def get_tokenizer(model: ModelArguments, corpora: list[Corpus], resumed: Path | None) -> PreTrainedTokenizerBase:
     """The tokenizer of the run that is resumed, the one that was named, or a new one trained on the texts."""
+    documents = texts(corpus.train for corpus in corpora)
     if resumed is not None:
         tokenizer = AutoTokenizer.from_pretrained(resumed)
     elif model.tokenizer == "char":
-        tokenizer = train_char_tokenizer(document["text"] for document in texts)
+        tokenizer = train_char_tokenizer(documents)
     elif model.tokenizer is not None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(model.tokenizer))
@@ -87,6 +143,6 @@ def get_tokenizer(model: ModelArguments, texts, resumed: Path | None) -> PreTrai
                 f"--tokenizer {model.tokenizer} is not a tokenizer's directory or Hub name ({first_line(error)})."
             ) from None
     else:
-        tokenizer = train_tokenizer((document["text"] for document in texts), model.vocab_size)
+        tokenizer = train_tokenizer(documents, model.vocab_size)
     tokenizer.model_max_length = model.block_size
     return tokenizer

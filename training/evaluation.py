@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch.utils.data import DataLoader
 
+from ..tokenization import encode_texts
 from .corpora import corpus_bytes
 from .data import Data
 
@@ -20,29 +21,34 @@ def evaluate(model, data: Data, batch_size: int) -> dict:
 
     In the precision of the weights: float32, as the checkpoint is loaded, whatever it was trained in.
     """
-    nats, predicted = total_loss(model, data.validation_blocks, data.collator, batch_size)
-    num_bytes, train_bytes = corpus_bytes(data.validation), data.train_bytes
+    nats, predicted, sizes = [], [], []
+    for corpus, blocks in zip(data.corpora, data.validation_blocks, strict=True):
+        loss, count = total_loss(model, blocks, data.collator, batch_size)
+        nats.append(loss)
+        predicted.append(count)
+        sizes.append(corpus_bytes(corpus.validation))
     baselines = {}
-    if train_bytes is not None and train_bytes <= COMPRESSIBLE:
-        baselines = compression_baselines(data.train["text"], data.validation["text"])
+    if data.train_bytes is not None and data.train_bytes <= COMPRESSIBLE:
+        baselines = compression_baselines(data.train_texts(), data.validation_texts())
+    mean = sum(nats) / sum(predicted)
+    names = [corpus.name for corpus in data.corpora]
     return {
-        "val_documents": len(data.validation),
-        "val_bytes": num_bytes,
-        "val_loss": nats / predicted,
-        "val_perplexity": math.exp(min(nats / predicted, 700)),
-        "val_bits_per_byte": bits_per_byte(nats, num_bytes),
-        "val_documents_changed": documents_changed(data.validation["text"], data.tokenizer),
+        "val_documents": sum(len(corpus.validation) for corpus in data.corpora),
+        "val_bytes": sum(sizes),
+        "val_loss": mean,
+        "val_perplexity": math.exp(min(mean, 700)),
+        "val_bits_per_byte": bits_per_byte(sum(nats), sum(sizes)),
+        "val_bits_per_byte_by_corpus": dict(zip(names, map(bits_per_byte, nats, sizes), strict=True)),
+        "val_documents_changed": documents_changed(data.validation_texts(), data.tokenizer),
         "baseline_bits_per_byte": baselines,
     }
 
 
 def documents_changed(texts: Iterable[str], tokenizer) -> int:
     """How many texts the tokenizer does not give back as they were: what it leaves out costs the model no bits."""
-    changed = 0
-    for text in texts:
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        changed += tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text
-    return changed
+    texts = list(texts)
+    decoded = (tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in encode_texts(tokenizer, texts))
+    return sum(text != again for text, again in zip(texts, decoded, strict=True))
 
 
 def total_loss(model, blocks, collator, batch_size: int = 16, bf16: bool = False) -> tuple[float, int]:

@@ -1,29 +1,40 @@
-"""Documents to training examples: tokenised, joined, and cut into blocks of equal length."""
+"""Documents to training examples: tokenised once, joined, and cut into blocks of equal length."""
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
+import datasets
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset, List, Value
+from filelock import FileLock
+
+from ..tokenization import encode_texts
 
 IGNORED = -100  # the label of a position that has nothing to predict
+FORMAT = "2"  # of the stored blocks; another one when what `pack` does has changed
 
 
-def pack(dataset: Dataset | IterableDataset, tokenizer, block_size: int, **map_arguments) -> Dataset | IterableDataset:
+def pack(
+    documents: Dataset | IterableDataset, tokenizer, block_size: int, fingerprint: str | None = None
+) -> Dataset | IterableDataset:
     """Tokenise the `text` column and pack the documents into blocks of `block_size` tokens.
 
     The documents are joined with the end-of-text token before each and after the last. Each block begins with
     the last token of the block before, so that every token is predicted exactly once and the loss over all
     blocks is the loss of the text: what bits per byte need. Only the last block of every thousand documents is
-    padded.
+    shorter.
 
     Args:
-        dataset: has the columns `name` and `text`.
+        documents: has the columns `name` and `text`. What spells a control token in them is text like any other.
         tokenizer: has an `eos_token_id`.
         block_size: tokens in a block, at least 2.
-        map_arguments: for `datasets.Dataset.map`, whose cache makes a second run instant.
+        fingerprint: identifies the documents. With it the blocks are stored in the cache of `datasets`, memory-mapped
+            from there, and found again by every later run, also of another process, that has the same documents,
+            tokenizer and block size.
 
     Returns:
-        A data set with the columns `input_ids` and `labels`, each (block_size,).
+        A data set with the column `input_ids`, each (block_size,) or shorter.
 
     Raises:
         ValueError: if the tokenizer has no end-of-text token, or `block_size` is too small.
@@ -35,23 +46,45 @@ def pack(dataset: Dataset | IterableDataset, tokenizer, block_size: int, **map_a
 
     def pack_batch(batch: dict) -> dict:
         stream = [tokenizer.eos_token_id]
-        for ids in tokenizer(batch["text"], add_special_tokens=False, verbose=False)["input_ids"]:
+        for ids in encode_texts(tokenizer, batch["text"]):
             stream += ids
             stream.append(tokenizer.eos_token_id)
-        blocks = list(_blocks(stream, block_size, tokenizer.eos_token_id))
-        return {"input_ids": [ids for ids, _ in blocks], "labels": [labels for _, labels in blocks]}
+        return {"input_ids": list(_blocks(stream, block_size))}
 
-    if isinstance(dataset, Dataset):
-        map_arguments = {"desc": "tokenising", **map_arguments}
-    columns = ["name", "text"]
-    return dataset.map(pack_batch, batched=True, batch_size=1000, remove_columns=columns, **map_arguments)
+    how = {"batched": True, "batch_size": 1000, "remove_columns": ["name", "text"]}
+    if isinstance(documents, IterableDataset):
+        return documents.map(pack_batch, **how)
+    width = "uint16" if len(tokenizer) <= 2**16 else "uint32"
+    how |= {"desc": "tokenising", "features": Features({"input_ids": List(Value(width))})}
+    if fingerprint is None:
+        return documents.map(pack_batch, new_fingerprint=datasets.fingerprint.generate_random_fingerprint(), **how)
+    key = blocks_fingerprint(fingerprint, tokenizer, block_size)
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "foliogpt"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"blocks-{key}.arrow"
+    with FileLock(f"{file}.lock"):  # of processes that start together, one tokenises
+        return documents.map(
+            pack_batch, cache_file_name=str(file), load_from_cache_file=True, new_fingerprint=key, **how
+        )
 
 
-def _blocks(stream: list[int], block_size: int, fill: int) -> Iterator[tuple[list[int], list[int]]]:
+def blocks_fingerprint(documents: str, tokenizer, block_size: int) -> str:
+    """Identifies the blocks made of the documents with this fingerprint."""
+    parts = [FORMAT, documents, tokenizer.backend_tokenizer.to_str(), str(tokenizer.eos_token_id), str(block_size)]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def documents_fingerprint(documents: Dataset) -> str:
+    """A hash of all documents, by which text that has changed is told."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in documents:
+        digest.update(repr((row["name"], row["text"])).encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def _blocks(stream: list[int], block_size: int) -> Iterator[list[int]]:
     for start in range(0, len(stream) - 1, block_size - 1):
-        ids = stream[start : start + block_size]
-        padding = block_size - len(ids)
-        yield ids + [fill] * padding, ids + [IGNORED] * padding
+        yield stream[start : start + block_size]
 
 
 class PackedCollator:
@@ -65,8 +98,12 @@ class PackedCollator:
         self.eos_token_id = eos_token_id
 
     def __call__(self, blocks: list[dict]) -> dict[str, torch.Tensor]:
-        input_ids = torch.tensor([block["input_ids"] for block in blocks])  # (B, T)
-        labels = torch.tensor([block["labels"] for block in blocks])
+        """Batch of `input_ids`, `labels` (-100 where a short block was filled up), `position_ids`, each (B, T)."""
+        blocks = [torch.as_tensor(block["input_ids"], dtype=torch.long) for block in blocks]
+        input_ids = torch.nn.utils.rnn.pad_sequence(blocks, batch_first=True, padding_value=self.eos_token_id)
+        labels = input_ids.clone()
+        for row, block in zip(labels, blocks, strict=True):
+            row[len(block) :] = IGNORED
         index = torch.arange(input_ids.shape[1]).expand_as(input_ids)
         begins = torch.where(input_ids == self.eos_token_id, index, 0)
         return {

@@ -6,6 +6,7 @@ import shlex
 from itertools import islice
 from pathlib import Path
 
+import datasets
 import torch
 import transformers
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -58,7 +59,7 @@ def pretrain(
         if args.resume:
             checkpoint = checkpoint_to_resume(output_dir, run_settings(corpus, model, args), args)
         transformers.set_seed(args.seed)
-        data = prepare_data(corpus, model, checkpoint, stages)
+        data = prepare_data(corpus, model, checkpoint, stages, args.seed)
         fingerprint = data.fingerprint or run_settings(corpus, model, args)["corpus"]
         if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
             raise ValueError("The corpus is not the text that this run began with: start another run for it.")
@@ -74,7 +75,7 @@ def pretrain(
             model=network,
             args=args,
             train_dataset=data.train_blocks,
-            eval_dataset=data.validation_blocks,
+            eval_dataset=datasets.concatenate_datasets(data.validation_blocks),
             data_collator=data.collator,
             processing_class=data.tokenizer,
             callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: fingerprint})],
@@ -86,7 +87,7 @@ def pretrain(
             "name": output_dir.resolve().name,
             "command": command,
             "output_dir": str(output_dir),
-            "corpus": corpus.corpus,
+            "corpus": " + ".join(corpus.corpus),
             "preset": model.preset,
             "size": model.size,
             "step_seconds": timed,
@@ -130,7 +131,7 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
         "seed": args.seed,
         "machine": machine(args.device),
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
-        "prompt": first_words(data.validation[0]["text"]),
+        "prompt": first_words(next(data.validation_texts())),
     }
     with stages("checkpoint") as say:
         save_checkpoint(output_dir, network, data.tokenizer, state, report)

@@ -62,7 +62,7 @@ def test_the_report_has_the_fixed_keys_and_is_what_was_returned(run):
 def test_the_reported_figure_is_that_of_the_saved_checkpoint(run, corpus):
     folder, report = run
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    text = Path(corpus.corpus).read_text()
+    text = Path(corpus.corpus[0]).read_text()
     held_out = tokenizer.eos_token + text[int(0.9 * len(text)) :] + tokenizer.eos_token
     ids = tokenizer(held_out, return_tensors="pt")["input_ids"][0]
     nats = 0.0
@@ -169,22 +169,22 @@ def test_another_run_is_not_taken_for_a_continuation(corpus, short_run, model, a
 
 def test_a_run_does_not_go_on_with_another_text(corpus, short_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
-    copy = folder / Path(corpus.corpus).name
-    copy.write_text(Path(corpus.corpus).read_text() + "One line more.\n")
+    copy = folder / Path(corpus.corpus[0]).name
+    copy.write_text(Path(corpus.corpus[0]).read_text() + "One line more.\n")
     longer = settings(short_run, resume=True, max_steps=15)
     with pytest.raises(ValueError, match="not the text that this run began with"):
         pretrain(CorpusArguments(corpus=str(copy)), MODEL, longer)
-    copy.write_text(Path(corpus.corpus).read_text())
+    copy.write_text(Path(corpus.corpus[0]).read_text())
     assert pretrain(CorpusArguments(corpus=str(copy)), MODEL, longer)["steps"] == 15
 
 
 def test_the_corpus_is_found_from_any_folder(corpus, tmp_path, monkeypatch):
-    monkeypatch.chdir(Path(corpus.corpus).parent)
-    near = CorpusArguments(corpus=Path(corpus.corpus).name)
+    monkeypatch.chdir(Path(corpus.corpus[0]).parent)
+    near = CorpusArguments(corpus=Path(corpus.corpus[0]).name)
     saved = run_settings(near, MODEL, settings(tmp_path))
     assert saved["corpus"] == corpus.corpus
     assert saved["tokenizer"] == "char"
-    assert run_settings(CorpusArguments("hub:a/b"), MODEL, settings(tmp_path))["corpus"] == "hub:a/b"
+    assert run_settings(CorpusArguments("hub:a/b"), MODEL, settings(tmp_path))["corpus"] == ["hub:a/b"]
 
 
 def test_a_secret_is_not_kept(tmp_path):
@@ -257,7 +257,7 @@ def test_speed_is_that_of_the_training_steps_alone(corpus, tmp_path, monkeypatch
 def test_only_tokens_that_there_were_are_counted(corpus, tmp_path):
     args = settings(tmp_path, max_steps=2, per_device_train_batch_size=4096)
     report = pretrain(corpus, MODEL, args)
-    blocks = math.ceil((int(0.9 * Path(corpus.corpus).stat().st_size) + 1) / 31)  # that overlap by one token
+    blocks = math.ceil((int(0.9 * Path(corpus.corpus[0]).stat().st_size) + 1) / 31)  # that overlap by one token
     assert report["tokens"] == 2 * blocks * 32
     with pytest.raises(ValueError, match="no whole batch"):
         pretrain(corpus, MODEL, settings(tmp_path / "b", per_device_train_batch_size=4096, dataloader_drop_last=True))
@@ -322,7 +322,7 @@ def test_other_presets_and_stock_optimizers_train(corpus, tmp_path, preset):
 
 def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
     rows = tmp_path / "rows.jsonl"
-    lines = Path(corpus.corpus).read_text().splitlines()
+    lines = Path(corpus.corpus[0]).read_text().splitlines()
     rows.write_text("".join(json.dumps({"text": line + f" {i}"}) + "\n" for i, line in enumerate(lines * 5)))
     stream = CorpusArguments(corpus=str(rows), streaming=True)
     with pytest.raises(ValueError, match="--max_steps"):

@@ -1,0 +1,103 @@
+"""Corpora are mixed by weight, and streams shuffled, the same way every time."""
+
+import json
+from collections import Counter
+from itertools import islice
+
+import pytest
+
+from foliogpt.training.arguments import CorpusArguments, ModelArguments
+from foliogpt.training.data import prepare_data
+from foliogpt.training.packing import pack
+from foliogpt.training.report import Stages
+
+MODEL = ModelArguments(tokenizer="char", block_size=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(private_datasets_cache):
+    pass
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A corpus of the letter a, and one of the letter b that is four times as long."""
+    folder = tmp_path_factory.mktemp("corpora")
+    for letter, length in (("a", 1000), ("b", 4000)):
+        (folder / f"{letter}.txt").write_text(letter * length)
+    return [str(folder / "a.txt"), str(folder / "b.txt")]
+
+
+def prepare(**corpus):
+    return prepare_data(CorpusArguments(**corpus), MODEL, None, Stages(silent=True))
+
+
+def letters(data, count=None) -> Counter:
+    blocks = islice(iter(data.train_blocks), count)
+    return Counter(data.tokenizer.decode([id for block in blocks for id in block["input_ids"] if id > 4]))
+
+
+def test_corpora_without_weights_are_used_whole(two):
+    data = prepare(corpus=two)
+    assert letters(data)["b"] == pytest.approx(4 * letters(data)["a"], rel=0.01)
+    assert data.train_documents == 2
+    assert data.train_bytes == 4500
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_weights_are_shares_of_the_tokens(two, streaming, tmp_path):
+    if streaming:  # many documents, since a text file is one
+        for letter in "ab":
+            rows = [{"text": letter * 50}] * 400
+            (tmp_path / f"{letter}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        two = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    data = prepare(corpus=two, corpus_weights=[3, 1], streaming=streaming)
+    counted = letters(data, 400)
+    assert counted["a"] / counted.total() == pytest.approx(0.75, abs=0.06)
+    again = prepare(corpus=two, corpus_weights=[3, 1], streaming=streaming)
+    assert list(islice(iter(again.train_blocks), 400)) == list(islice(iter(data.train_blocks), 400))
+
+
+def test_a_mixture_ends_when_every_block_has_come(two):
+    data = prepare(corpus=two, corpus_weights=[1, 1])
+    once = [len(pack(corpus.train, data.tokenizer, 8)) for corpus in data.corpora]
+    letter = dict(zip("ab", data.tokenizer.convert_tokens_to_ids(["a", "b"]), strict=True))
+    seen = {name: sum(id in block["input_ids"] for block in data.train_blocks) for name, id in letter.items()}
+    assert seen["b"] == once[1]
+    assert seen["a"] > 3 * once[0]
+
+
+def test_a_stream_is_shuffled_within_its_buffer_and_differently_in_each_pass(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"text": f"{i:03}"}) for i in range(300)))
+
+    def order(**corpus):
+        data = prepare(corpus=str(rows), streaming=True, **corpus)
+        passes = []
+        for epoch in range(2):
+            data.train_blocks.set_epoch(epoch)
+            ids = [id for block in data.train_blocks for id in block["input_ids"][1:]]
+            text = data.tokenizer.decode(ids)
+            passes.append([int(number) for number in text.split("<|endoftext|>") if number])
+        return passes
+
+    near, far = order(shuffle_buffer_size=1), order(shuffle_buffer_size=100)
+    assert near[0] == near[1] == sorted(near[0])
+    assert far[0] != far[1] != near[0]
+    assert sorted(far[0]) == sorted(far[1]) == near[0]
+    assert far == order(shuffle_buffer_size=100)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"corpus": ["a", "b"], "streaming": True}, "--corpus_weights"),
+        ({"corpus": ["a", "b"], "corpus_weights": [1.0]}, "one for each"),
+        ({"corpus": ["a", "b"], "corpus_weights": [1.0, 0.0]}, "above 0"),
+        ({"corpus": ["a", "a"]}, "named twice"),
+        ({"corpus": "a", "shuffle_buffer_size": 0}, "at least 1"),
+    ],
+)
+def test_mixtures_that_cannot_be_are_refused(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        CorpusArguments(**arguments)
