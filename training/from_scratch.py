@@ -123,8 +123,9 @@ class Momentum(SGD):
 
     def update(self, param: Tensor, grad: Tensor, state: dict, lr: float) -> None:
         grad = grad + self.weight_decay * param
-        velocity = state.setdefault("velocity", torch.zeros_like(param))
-        velocity.mul_(self.momentum).add_(grad)
+        if not state:
+            state["velocity"] = torch.zeros_like(param)
+        velocity = state["velocity"].mul_(self.momentum).add_(grad)
         param -= lr * (grad + self.momentum * velocity if self.nesterov else velocity)
 
 
@@ -152,12 +153,12 @@ class Adam(Optimizer):
 
     def move(self, param: Tensor, grad: Tensor, state: dict, lr: float) -> None:
         beta1, beta2 = self.betas
-        t = state["t"] = state.get("t", 0) + 1
-        m = state.setdefault("m", torch.zeros_like(param))
-        v = state.setdefault("v", torch.zeros_like(param))
-        m.mul_(beta1).add_(grad, alpha=1 - beta1)
-        v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        mean, mean_square = m / (1 - beta1**t), v / (1 - beta2**t)
+        if not state:
+            state.update(t=0, m=torch.zeros_like(param), v=torch.zeros_like(param))
+        state["t"] += 1
+        m = state["m"].mul_(beta1).add_(grad, alpha=1 - beta1)
+        v = state["v"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        mean, mean_square = m / (1 - beta1 ** state["t"]), v / (1 - beta2 ** state["t"])
         param -= lr * mean / (mean_square.sqrt() + self.eps)
 
 
@@ -211,11 +212,14 @@ class Muon(Optimizer):
         dtype: torch.dtype = torch.bfloat16,
     ):
         super().__init__(params, lr)
+        if any(param.ndim != 2 for param in self.params):
+            raise ValueError("Muon moves matrices: give embeddings and weights of other shapes to AdamW.")
         self.momentum, self.weight_decay, self.dtype = momentum, weight_decay, dtype
 
     def update(self, param: Tensor, grad: Tensor, state: dict, lr: float) -> None:
-        mean = state.setdefault("mean", torch.zeros_like(param))
-        mean.lerp_(grad, 1 - self.momentum)  # a running mean, of which torch takes Nesterov's step
+        if not state:
+            state["mean"] = torch.zeros_like(param)
+        mean = state["mean"].lerp_(grad, 1 - self.momentum)  # a running mean, then Nesterov's look ahead
         direction = orthogonalize(grad.lerp(mean, self.momentum), dtype=self.dtype)
         rows, columns = param.shape
         param.mul_(1 - lr * self.weight_decay)

@@ -5,7 +5,7 @@
 
 What autograd does: each function here has a partner `..._backward` which takes `d_y`, the gradient of the loss with
 respect to its output, and returns that with respect to its inputs. A forward pass keeps what its partner needs. Weights
-and gradients go by the names that `FolioDecoderLayer` gives them. (B, T, C) = (batch, tokens, width); H heads of width D.
+and gradients go by the names that `FolioDecoderLayer` gives them. (B, T, C) = (batch, tokens, width); H heads of D.
 """
 
 import numpy as np
@@ -136,9 +136,9 @@ def block(x: Array, weights: dict[str, Array], head_dim: int, eps: float = 1e-6)
     up = linear(x_middle_normed, w["mlp.up_proj"])
     y = x_middle + linear(gate * up, w["mlp.down_proj"])
 
-    saved = {"w": w, "eps": eps, "cos": cos, "sin": sin, "groups": groups, "x": x, "x_normed": x_normed,
-             "q_raw": q_raw, "k_raw": k_raw, "q": q, "k": k, "v": v, "p": p, "attended": attended,
-             "x_middle": x_middle, "x_middle_normed": x_middle_normed, "gate": gate, "slope": slope, "up": up}  # fmt: skip
+    saved = {"w": w, "eps": eps, "cos": cos, "sin": sin, "groups": groups, "x": x, "x_normed": x_normed}
+    saved |= {"q_raw": q_raw, "k_raw": k_raw, "q": q, "k": k, "v": v, "p": p, "attended": attended}
+    saved |= {"x_middle": x_middle, "x_middle_normed": x_middle_normed, "gate": gate, "slope": slope, "up": up}
     return y, saved
 
 

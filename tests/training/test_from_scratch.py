@@ -1,6 +1,10 @@
-"""Each part written from scratch is its library counterpart: the same numbers to 1e-6 in float64, most of them closer."""
+"""Each part written from scratch is its library counterpart: the same numbers to 1e-6 in float64."""
 
+import contextlib
 import functools
+import io
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,6 +142,11 @@ def test_muon_as_it_is_used_is_the_same_bit_for_bit():
     assert_same_steps(ours, theirs, matrices_only=True, exact=True)
 
 
+def test_muon_refuses_what_is_no_matrix():
+    with pytest.raises(ValueError, match="AdamW"):
+        Muon([nn.Parameter(torch.zeros(3))], lr=0.1)
+
+
 @pytest.mark.parametrize("shape", [(64, 64), (96, 32), (32, 96)])
 def test_orthogonalisation_keeps_the_directions_and_brings_the_singular_values_near_one(shape):
     matrix = torch.randn(shape)
@@ -152,7 +161,6 @@ def test_orthogonalisation_keeps_the_directions_and_brings_the_singular_values_n
     assert values.max() < 1.3
 
 
-@pytest.mark.usefixtures("library_in_double")
 def test_a_zero_gradient_stays_zero():
     assert from_scratch.orthogonalize(torch.zeros(3, 4)).eq(0).all()
 
@@ -290,3 +298,18 @@ def test_accumulated_batches_are_one_large_batch():
         results.append((losses, torch.cat([p.detach().flatten() for p in model.parameters()])))
     assert results[0][0] == pytest.approx(results[1][0])
     close(results[0][1], results[1][1])
+
+
+# --- The page ---
+
+
+def test_the_page_prints_what_it_says():
+    torch.set_default_dtype(torch.float32)
+    page = (Path(__file__).parents[2] / "docs" / "training-from-scratch.md").read_text()
+    pairs = re.findall(r"^```python\n(.*?)^```\n\n```\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert len(pairs) == page.count("```python")
+    session: dict = {}
+    for code, expected in pairs:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, session)
+        assert printed.getvalue() == expected, code

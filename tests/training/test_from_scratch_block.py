@@ -20,7 +20,7 @@ def norms_in_double(monkeypatch):
 def both(shape, heads: int, kv_heads: int, dtype: torch.dtype, **choices):
     """Output and gradients of x and of all weights: by autograd, and by hand."""
     torch.manual_seed(0)
-    batch, tokens, width = shape
+    _, tokens, width = shape
     choices = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": 24, **choices}
     config = preset_config("folio", "nano", hidden_size=width, **choices)
     config._attn_implementation = "sdpa"
