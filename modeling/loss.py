@@ -13,16 +13,22 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, labels, chunk_size, softcap):
-        """hidden (N, C), weight (V, C), labels (N) with -100 where there is no target -> summed loss, a scalar."""
+    def forward(ctx, hidden, weight, labels, chunk_size, softcap, z_loss):
+        """hidden (N, C), weight (V, C), labels (N) with -100 where there is no target -> summed loss, a scalar.
+
+        `z_loss` is the weight of log(Z)^2, Z being the sum that the softmax divides by: it keeps logits from drifting
+        (PaLM, Chowdhery et al., 2022).
+        """
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):  # it would cast the weights again for each chunk
-            return ChunkedCrossEntropy._forward(ctx, hidden, weight, labels, chunk_size, softcap, dtype, needs_grad)
+            return ChunkedCrossEntropy._forward(
+                ctx, hidden, weight, labels, chunk_size, softcap, z_loss, dtype, needs_grad
+            )
 
     @staticmethod
-    def _forward(ctx, hidden, weight, labels, chunk_size, softcap, dtype, needs_grad):
+    def _forward(ctx, hidden, weight, labels, chunk_size, softcap, z_loss, dtype, needs_grad):
         exact = torch.promote_types(dtype, torch.float)
         loss = torch.zeros((), device=hidden.device, dtype=exact)
         head = weight.to(dtype)
@@ -38,12 +44,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if softcap is not None:
                 tanh = logits.div_(softcap).tanh_().clone()
                 logits.mul_(softcap)
-            logits.sub_(logits.amax(-1, keepdim=True))
+            largest = logits.amax(-1, keepdim=True)
+            logits.sub_(largest)
             at_target = logits.gather(1, index)
             total = logits.exp_().sum(-1, keepdim=True)
             loss += ((total.log() - at_target) * counted).sum()
+            softmax_share = counted / total
+            if z_loss:
+                log_z = total.log() + largest
+                loss += (z_loss * log_z.square() * counted).sum()
+                softmax_share = softmax_share * (1 + 2 * z_loss * log_z)
             if needs_grad:
-                grad = logits.mul_(counted / total)  # the softmax, 0 where there is no target
+                grad = logits.mul_(softmax_share)  # the softmax, 0 where there is no target
                 grad.scatter_add_(1, index, -counted.to(exact))
                 if tanh is not None:
                     grad.mul_(tanh.square_().neg_().add_(1))
@@ -57,17 +69,19 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_output.to(grad_hidden.dtype), grad_weight * grad_output, None, None, None
+        return grad_hidden * grad_output.to(grad_hidden.dtype), grad_weight * grad_output, None, None, None, None
 
 
-def chunked_causal_lm_loss(hidden_states, weight, labels, chunk_size, softcap=None, num_items_in_batch=None):
+def chunked_causal_lm_loss(
+    hidden_states, weight, labels, chunk_size, softcap=None, num_items_in_batch=None, z_loss=0.0
+):
     """Mean next-token cross-entropy of `hidden_states` (B, T, C) under the head `weight` (V, C).
 
     `labels` (B, T) are the inputs themselves, -100 where there is no target; the shift by one happens here.
     Divides by `num_items_in_batch` (targets in the whole accumulated batch) if given, else by the targets here.
     """
     targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].reshape(-1)
-    total = ChunkedCrossEntropy.apply(hidden_states.flatten(0, 1), weight, targets, chunk_size, softcap)
+    total = ChunkedCrossEntropy.apply(hidden_states.flatten(0, 1), weight, targets, chunk_size, softcap, z_loss)
     count = (targets != -100).sum() if num_items_in_batch is None else num_items_in_batch
     return total / count
 

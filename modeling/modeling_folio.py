@@ -203,7 +203,8 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
     """A GPT: predicts the next token.
 
     `loss_chunk_size` can be set on an instance by a training loop that does not read logits: the loss is then
-    computed that many tokens at a time, the logits are never all in memory, and `logits` comes back as None.
+    computed that many tokens at a time, the logits are never all in memory, and `logits` comes back as None. With
+    `z_loss` that loss in training holds the squared logarithm of the softmax's denominator as well, by that weight.
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -211,6 +212,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
     loss_chunk_size: int | None = None
+    z_loss: float = 0.0
 
     def __init__(self, config: FolioConfig):
         super().__init__(config)
@@ -259,6 +261,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
                 self.loss_chunk_size,
                 self.softcap,
                 kwargs.get("num_items_in_batch"),
+                self.z_loss if self.training else 0.0,
             )
         else:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))

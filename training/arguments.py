@@ -35,13 +35,15 @@ FIXED = (
     "adam_beta2",
     "adam_epsilon",
     "weight_decay",
+    "z_loss",
 )
 RANGES = {  # setting: (least, below)
-    "learning_rate": (0, 1000),
-    "adam_learning_rate": (0, 1000),
+    "learning_rate": (0, 100),
+    "adam_learning_rate": (0, 100),
     "adam_beta1": (0, 1),
     "adam_beta2": (0, 1),
     "weight_decay": (0, 1000),
+    "z_loss": (0, 1000),
     "warmup_steps": (0, math.inf),
     "decay_steps": (0, math.inf),
     "max_grad_norm": (0, math.inf),
@@ -50,7 +52,15 @@ RANGES = {  # setting: (least, below)
     "per_device_eval_batch_size": (1, math.inf),
     "gradient_accumulation_steps": (1, math.inf),
 }
-ABOVE_ZERO = ("minutes", "num_train_epochs", "logging_steps", "eval_steps", "save_steps")
+ABOVE_ZERO = (
+    "learning_rate",
+    "adam_learning_rate",
+    "minutes",
+    "num_train_epochs",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+)
 
 
 @dataclass
@@ -126,6 +136,9 @@ class PretrainingArguments(TrainingArguments):
     )
     adam_beta2: float = 0.95
     weight_decay: float = 0.1
+    z_loss: float = field(
+        default=0.0, metadata={"help": "weight of the squared log of the softmax's denominator, for instance 1e-4"}
+    )
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 16
     num_train_epochs: float = 4.0  # repeated text is worth nearly as much as new up to here (Muennighoff et al., 2023)
@@ -169,6 +182,8 @@ class PretrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}: give a number above 0.")
+        if self.z_loss and self.label_smoothing_factor:
+            raise ValueError("z_loss and label_smoothing_factor are both given: choose one of them.")
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
         if self.metric_for_best_model not in (None, "loss", "eval_loss"):

@@ -11,10 +11,9 @@ from transformers import TrainerCallback
 
 
 class ProgressBar(TrainerCallback):
-    """One line: steps, time left, loss and tokens a second."""
+    """One line: steps, time left, loss, tokens a second and their share of the peak flops."""
 
-    def __init__(self, clock: "StepClock"):
-        self.clock = clock
+    def __init__(self):
         self.bar = None
         self.shown = {}
 
@@ -41,9 +40,15 @@ class ProgressBar(TrainerCallback):
         for name, label in (("loss", "loss"), ("eval_loss", "validation")):
             if name in logs:
                 self.shown[label] = f"{logs[name]:.3f}"
-        if speed := self.clock.tokens_per_second(state):
-            self.shown["tokens/s"] = f"{speed:,.0f}"
+        if "tokens_per_second" in logs:
+            self.shown["tokens/s"] = f"{logs['tokens_per_second']:,.0f}"
+        if "fraction_of_peak_flops" in logs:
+            self.shown["of peak"] = f"{logs['fraction_of_peak_flops']:.0%}"
         self.bar.set_postfix(self.shown, refresh=False)
+
+    def write(self, text: str) -> None:
+        """Show a line above the bar."""
+        tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the line as it is; what is printed next begins below it."""

@@ -12,12 +12,15 @@ import transformers
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..modeling import FolioForCausalLM, preset_config
+from ..tokenization import encode_texts
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
 from .callbacks import ProgressBar, StepClock, StopOnInterrupt
 from .checkpoints import STATE_FILE, staged
 from .data import Data, prepare_data
 from .evaluation import evaluate
+from .flops import flops_per_token, peak_flops
+from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import checkpoint_to_resume, reached_its_end, read_state
 from .run_folder import FINGERPRINT, claimed, read_settings, start_run
@@ -66,7 +69,7 @@ def pretrain(
         check_batch(data, args)
         network = new_model(model, data.tokenizer)
         if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
-            network.loss_chunk_size = LOSS_CHUNK
+            network.loss_chunk_size, network.z_loss = LOSS_CHUNK, args.z_loss
         with stages("calibration") as say:
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)
@@ -81,7 +84,7 @@ def pretrain(
             callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: fingerprint})],
         )
         with stages("training") as say:
-            speed = train(trainer, checkpoint)
+            speed = train(trainer, checkpoint, data)
             say(f"{trainer.state.global_step:,} steps, {trainer.state.num_input_tokens_seen:,} tokens")
         known = {
             "name": output_dir.resolve().name,
@@ -139,7 +142,7 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
     return report
 
 
-def train(trainer: FolioTrainer, checkpoint: Path | None) -> float | None:
+def train(trainer: FolioTrainer, checkpoint: Path | None, data: Data) -> float | None:
     """Train, from `checkpoint` on if there is one, and return the tokens a second, None if there was no step to take.
 
     Raises:
@@ -150,10 +153,9 @@ def train(trainer: FolioTrainer, checkpoint: Path | None) -> float | None:
         best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
         return None
-    stop, clock = StopOnInterrupt(), StepClock()
-    progress = ProgressBar(clock)
-    for callback in (clock, progress, stop):
-        trainer.add_callback(callback)
+    stop, progress = StopOnInterrupt(), ProgressBar()
+    clock = watch(trainer, data, progress)
+    trainer.add_callback(stop)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:  # twice
@@ -168,6 +170,22 @@ def train(trainer: FolioTrainer, checkpoint: Path | None) -> float | None:
             f"Go on with: {go_on(trainer.args.output_dir)}"
         )
     return clock.tokens_per_second(state)
+
+
+def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock:
+    """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
+    args, model = trainer.args, trainer.model
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir).expanduser() / METRICS_FILE)
+    block_size = model.config.max_position_embeddings
+    speed = Speed(clock, flops_per_token(model, block_size), peak_flops(args.device, dtype))
+    callbacks = [clock, speed, metrics, progress, Warnings(progress.write)]
+    if not trainer.is_fsdp_enabled:  # whose weights are in pieces
+        (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
+        callbacks.append(Samples(data.tokenizer, prompt, progress.write, metrics))
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    return clock
 
 
 def go_on(output_dir: str) -> str:

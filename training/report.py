@@ -56,7 +56,7 @@ def write_report(report: dict, directory: str | Path) -> None:
 
 
 def loss_curve(log_history: list[dict], path: Path, title: str) -> None:
-    """Draw training and validation loss over the steps, and the learning rate below.
+    """Draw training and validation loss over the steps, and below the gradient's norm and the learning rate.
 
     Raises:
         ImportError: if matplotlib is missing; names the extra that has it.
@@ -68,21 +68,24 @@ def loss_curve(log_history: list[dict], path: Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (losses, rates) = plt.subplots(
-        2, 1, sharex=True, figsize=(7, 4.5), height_ratios=[3, 1], layout="constrained"
+    figure, (losses, norms, rates) = plt.subplots(
+        3, 1, sharex=True, figsize=(7, 5.5), height_ratios=[3, 1, 1], layout="constrained"
     )
     for key, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o--")):
         points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
         if points:
             losses.plot(*zip(*points, strict=True), style, label=label)
-    rate = [(entry["step"], entry["learning_rate"]) for entry in log_history if "learning_rate" in entry]
-    if rate:
-        rates.plot(*zip(*rate, strict=True), color="gray")
+    for axes, key in ((norms, "grad_norm"), (rates, "learning_rate")):
+        points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), color="gray")
+        axes.grid(alpha=0.3)
     losses.set(ylabel="loss (nats a token)", title=title)
     losses.legend()
     losses.grid(alpha=0.3)
+    norms.set(ylabel="gradient norm", yscale="log")
     rates.set(xlabel="step", ylabel="learning rate")
-    rates.grid(alpha=0.3)
+    figure.align_ylabels()
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -1,14 +1,19 @@
-"""Hugging Face's Trainer with three additions: Muon, a decay that needs no step count, and checkpoints that are
-whole or not there."""
+"""Hugging Face's Trainer with four additions: Muon, a decay that needs no step count, checkpoints that are whole or not
+there, and an end to training when the loss is no number."""
 
 from pathlib import Path
 
+import torch
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType
 
 from .arguments import PretrainingArguments
-from .checkpoints import saving
+from .checkpoints import last_checkpoint, saving
 from .optimizers import MuonAdamW
+
+
+class NotFinite(ArithmeticError):
+    """The loss or a weight is NaN or infinite. The message says where, and what to try."""
 
 
 class FolioTrainer(Trainer):
@@ -51,7 +56,32 @@ class FolioTrainer(Trainer):
             )
         return {"num_decay_steps": steps, "decay_type": "linear"}
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # An accelerator would be waited for at every step.
+        looks = loss.device.type == "cpu" or self.state.global_step % max(1, int(self.state.logging_steps)) == 0
+        if looks and not torch.isfinite(loss):
+            ids = inputs["input_ids"][0][:16].tolist()
+            batch = "".join(self.processing_class.decode(ids).splitlines()) if self.processing_class else ids
+            raise self._not_finite(f"The loss is {loss.item()}", f", whose batch begins with {batch!r}")
+        return loss
+
+    def _not_finite(self, what: str, where: str = "") -> NotFinite:
+        args = self.args
+        rates = f"--learning_rate below {args.learning_rate:g}"
+        if args.use_muon:
+            rates += f" and --adam_learning_rate below {args.adam_learning_rate:g}"
+        precision = ", or --bf16 false" if args.bf16 else ""
+        last = last_checkpoint(args.output_dir)
+        return NotFinite(
+            f"{what} at step {self.state.global_step + 1:,}{where}. The last good checkpoint is {last or 'none yet'}. "
+            f"Start again with {rates}{precision}."
+        )
+
     def _save_checkpoint(self, model, trial):
+        for name, p in model.named_parameters():
+            if not torch.isfinite(p).all():  # else it would be taken for a good one
+                raise self._not_finite(f"The weight {name} is not finite")
         # The state is written last, and `last_checkpoint` takes no checkpoint without it.
         path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with saving(path):

@@ -148,6 +148,30 @@ def test_chunked_loss_has_the_value_and_gradients_of_the_stock_loss(tiny, softca
         torch.testing.assert_close(p.grad, expected[name], atol=1e-6, rtol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_z_loss_adds_the_squared_log_of_the_denominator_in_training_alone(tiny, softcap):
+    model = FolioForCausalLM(tiny(final_logit_softcapping=softcap, initializer_range=0.5)).train()
+    ids = torch.randint(0, model.config.vocab_size, (2, 9))
+    labels = ids.clone()
+    labels[:, :4] = -100
+    model.loss_chunk_size = None
+    logits = model(ids).logits[:, :-1]
+    counted = labels[:, 1:] != -100
+    extra = 0.3 * logits.logsumexp(-1).square()[counted].mean()
+    expected = torch.nn.functional.cross_entropy(logits[counted], labels[:, 1:][counted]) + extra
+    expected.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+
+    model.loss_chunk_size, model.z_loss = 5, 0.3
+    loss = model.train()(ids, labels=labels).loss
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    for p, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.eval()(ids, labels=labels).loss, expected - extra)
+
+
 def test_chunked_loss_divides_by_the_items_of_the_whole_batch():
     hidden, weight = torch.randn(1, 6, 4), torch.randn(9, 4)
     labels = torch.randint(0, 9, (1, 6))

@@ -18,6 +18,7 @@ from foliogpt.training import pretraining
 from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
 from foliogpt.training.checkpoints import last_checkpoint
+from foliogpt.training.monitoring import METRICS_FILE, read_metrics
 from foliogpt.training.pretraining import Interrupted, pretrain
 from foliogpt.training.reload import logits_of_stranger
 from foliogpt.training.trainer import FolioTrainer
@@ -110,6 +111,9 @@ class InterruptAt(TrainerCallback):
     def __init__(self, step):
         self.step = step
 
+    def write(self, text):
+        pass
+
     def close(self):
         pass
 
@@ -123,7 +127,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkey
     handler = signal.getsignal(signal.SIGINT)
 
     real = pretraining.ProgressBar
-    monkeypatch.setattr(pretraining, "ProgressBar", lambda clock: InterruptAt(11))
+    monkeypatch.setattr(pretraining, "ProgressBar", lambda: InterruptAt(11))
     with pytest.raises(Interrupted, match=r"after step 12 of 20.*--resume"):
         pretrain(corpus, MODEL, settings(tmp_path / "stopped"))
     assert last_checkpoint(tmp_path / "stopped").name == "checkpoint-12"
@@ -135,6 +139,48 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkey
     assert report["steps"] == 20
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert weights[0] == weights[1]
+    whole, stopped = (
+        [{k: entry.get(k) for k in ("step", "tokens", "eval_loss", "sample")} for entry in read_metrics(path)]
+        for path in (tmp_path / "whole" / METRICS_FILE, tmp_path / "stopped" / METRICS_FILE)
+    )
+    assert whole == stopped
+    assert sum(entry["sample"] is not None for entry in whole) == 2
+
+
+class PoisonAt(TrainerCallback):
+    """Makes one weight NaN before a step, or after it."""
+
+    def __init__(self, before=None, after=None):
+        self.before, self.after = before, after
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        if state.global_step + 1 == self.before:
+            model.lm_head.weight.data[0, 0] = math.nan
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == self.after:
+            model.lm_head.weight.data[0, 0] = math.nan
+
+
+@pytest.mark.parametrize(
+    ("poison", "says"),
+    [
+        ({"before": 13}, r"loss is nan at step 13, whose batch begins with '.+'"),
+        ({"after": 16}, "weight model.embed_tokens.weight is not finite at step 17"),  # a checkpoint is due there
+    ],
+)
+def test_a_loss_that_is_no_number_ends_the_run_and_no_such_weights_are_kept(
+    corpus, tmp_path, monkeypatch, poison, says
+):
+    start = FolioTrainer.__init__
+    monkeypatch.setattr(
+        FolioTrainer, "__init__", lambda self, **kw: (start(self, **kw), self.add_callback(PoisonAt(**poison)))[0]
+    )
+    with pytest.raises(ArithmeticError, match=says + r".*checkpoint-8\. .*--learning_rate below 0.02") as error:
+        pretrain(corpus, MODEL, settings(tmp_path))
+    assert "\n" not in str(error.value)
+    assert last_checkpoint(tmp_path).name == "checkpoint-8"
+    assert not (tmp_path / "config.json").exists()
 
 
 @pytest.fixture
@@ -348,6 +394,9 @@ def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
         ({"logging_steps": 0}, "logging_steps"),
         ({"eval_steps": -1}, "eval_steps"),
         ({"learning_rate": 1e9}, "learning_rate"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"z_loss": -1.0}, "z_loss"),
+        ({"z_loss": 0.1, "label_smoothing_factor": 0.1}, "choose one"),
         ({"minutes": 0.0}, "minutes"),
         ({"max_steps": 0}, "max_steps"),
         ({"max_steps": -5}, "max_steps"),

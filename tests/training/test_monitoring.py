@@ -1,0 +1,138 @@
+"""What a run writes down, and what it warns of."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.tokenization import train_char_tokenizer
+from foliogpt.training.flops import flops_per_token, peak_flops
+from foliogpt.training.monitoring import MetricsFile, Samples, Speed, Warnings, read_metrics
+
+ARGS = SimpleNamespace(
+    learning_rate=0.03, adam_learning_rate=0.03, use_muon=True, weight_decay=0.1, world_size=1, seed=0
+)
+CONTROL = TrainerControl()
+
+
+def state(step: int, **fields) -> TrainerState:
+    return TrainerState(global_step=step, is_world_process_zero=True, num_input_tokens_seen=step * 10, **fields)
+
+
+def log(callback, step: int, **logs) -> None:
+    callback.on_log(ARGS, state(step), CONTROL, logs=logs)
+
+
+@pytest.fixture
+def warnings():
+    said = []
+    callback = Warnings(said.append)
+    callback.on_train_begin(ARGS, state(0), CONTROL)
+    return callback, said
+
+
+def test_a_training_loss_that_rises_and_stays_is_told_once_with_smaller_rates(warnings):
+    callback, said = warnings
+    for step, loss in enumerate([4.0, 3.0, 3.6, 3.1, 2.9, 3.5, 3.6, 3.7, 3.8]):
+        log(callback, step, loss=loss)
+        assert len(said) == (step >= 7)
+    assert "risen from 2.90 to 3.70" in said[0]
+    assert "--learning_rate 0.01 --adam_learning_rate 0.01" in said[0]
+
+
+def test_a_validation_loss_that_rises_while_training_falls_is_told_with_its_best_step(warnings):
+    callback, said = warnings
+    for step, (loss, held_out) in enumerate([(3.0, 3.1), (2.0, 2.5), (1.5, 2.6), (1.0, 2.7), (0.5, 2.9)]):
+        log(callback, step, loss=loss)
+        log(callback, step, eval_loss=held_out)
+        assert len(said) == (step >= 3)
+    assert "lowest at step 1 (2.500)" in said[0]
+    assert "--max_steps 1" in said[0]
+
+
+def test_losses_that_rise_together_are_no_memorising(warnings):
+    callback, said = warnings
+    for step, (loss, held_out) in enumerate([(2.0, 2.5), (2.1, 2.6), (2.2, 2.7), (2.3, 2.8)]):
+        log(callback, step, loss=loss)
+        log(callback, step, eval_loss=held_out)
+    assert not said
+
+
+def test_a_run_that_goes_on_knows_what_was_before(warnings):
+    callback, said = warnings
+    history = [{"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 2.1}, {"step": 2, "loss": 1.0}]
+    callback.on_train_begin(ARGS, state(2, log_history=history), CONTROL)
+    for step in (3, 4):
+        log(callback, step, loss=0.9)
+        log(callback, step, eval_loss=2.3)
+    assert "lowest at step 1" in said[0]
+
+
+def test_metrics_are_lines_of_json_and_a_resumed_run_writes_none_twice(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.on_train_begin(ARGS, state(0), CONTROL)
+    for step in (1, 2, 3):
+        log(file, step, loss=1.0 / step, grad_norm=float("inf"))
+    with file.path.open("a") as opened:
+        opened.write('{"step": 4, "lo')  # killed while writing
+    again = MetricsFile(file.path)
+    again.on_train_begin(ARGS, state(2), CONTROL)
+    log(again, 3, loss=0.25)
+    entries = [json.loads(line, parse_constant=pytest.fail) for line in file.path.read_text().splitlines()]
+    assert [(entry["step"], entry["loss"]) for entry in entries] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+    assert [entry["tokens"] for entry in entries] == [10, 20, 30]
+    assert entries[2]["seconds"] >= entries[1]["seconds"]
+    MetricsFile(file.path).on_train_begin(ARGS, state(0), CONTROL)
+    assert read_metrics(file.path) == []
+
+
+def test_speed_is_compared_with_the_peak():
+    clock = SimpleNamespace(tokens_per_second=lambda _: 500.0)
+    logs = {"loss": 1.0}
+    Speed(clock, flops_per_token=1e6, peak_flops=1e9).on_log(ARGS, state(1), CONTROL, logs=logs)
+    assert logs == {"loss": 1.0, "tokens_per_second": 500.0, "fraction_of_peak_flops": 0.5}
+    logs = {"loss": 1.0}
+    Speed(clock, flops_per_token=1e6, peak_flops=None).on_log(ARGS, state(1), CONTROL, logs=logs)
+    assert "fraction_of_peak_flops" not in logs
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_flops_are_those_that_torch_counts(tie):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = preset_config("folio", "nano", vocab_size=300, tie_word_embeddings=tie)
+    config._attn_implementation = "eager"
+    model = FolioForCausalLM(config)
+    ids = torch.randint(0, 300, (2, 64))
+    with FlopCounterMode(display=False) as counter:
+        model(ids, labels=ids).loss.backward()
+    assert flops_per_token(model, 64) == pytest.approx(counter.get_total_flops() / ids.numel(), rel=0.02)
+
+
+def test_a_cpu_has_a_peak():
+    assert 1e8 < peak_flops(torch.device("cpu"), torch.float32) < 1e15
+
+
+def test_samples_are_shown_and_change_nothing_about_the_run(tmp_path):
+    tokenizer = train_char_tokenizer(["abc def"])
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model = FolioForCausalLM(
+        preset_config("folio", "nano", vocab_size=len(tokenizer), max_position_embeddings=16, **ids)
+    )
+    model.generation_config.update(do_sample=True)
+    metrics, shown = MetricsFile(tmp_path / "metrics.jsonl"), []
+    metrics.on_train_begin(ARGS, state(0), CONTROL)
+    samples = Samples(tokenizer, tokenizer.encode("abc"), shown.append, metrics)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    samples.on_evaluate(ARGS, state(7), CONTROL, model=model)
+    assert torch.equal(torch.rand(4), expected)
+    assert shown[0].startswith("  step 7: abc")
+    (entry,) = read_metrics(metrics.path)
+    assert entry["sample"].startswith("abc")
+    Samples(tokenizer, list(range(16)), shown.append, metrics).on_evaluate(ARGS, state(8), CONTROL, model=model)
+    assert len(shown) == 1  # the prompt fills the context

@@ -1,0 +1,50 @@
+"""How much arithmetic a training step is, and how much the machine could do: the fraction of peak flops."""
+
+import time
+
+import torch
+from torch import nn
+
+# Dense bfloat16 or float16 flops a second, from the data sheets; in float32 an eighth or less, which nobody trains in.
+ACCELERATORS = {
+    "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "GH200": 989e12,
+    "A100": 312e12, "A10G": 70e12, "A40": 150e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12, "T4": 65e12,
+    "4090": 165e12, "3090": 71e12,
+}  # fmt: skip
+SIZE, TRIES = 1024, 10  # of the matrix products by which a CPU is measured
+
+
+def flops_per_token(model: nn.Module, block_size: int) -> float:
+    """Floating-point operations that one token takes, forward and backward: 6 N + 12 L H D T.
+
+    N counts the parameters that are multiplied with, so no embeddings, unless they are the output head too; attention
+    is counted as if each token saw the whole block (the convention of PaLM, Chowdhery et al., 2022, appendix B).
+    """
+    tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = model.get_output_embeddings()
+    if head is not None:
+        tables.pop(id(head.weight), None)
+    multiplied = sum(p.numel() for p in model.parameters()) - sum(tables.values())
+    config = model.config
+    attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * block_size
+    return 6 * multiplied + attention
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """Flops a second at most: of an accelerator from its data sheet, of a CPU as measured now; None if not known.
+
+    A CPU's peak is that of a product of two large matrices, which takes some hundredths of a second to measure.
+    """
+    if device.type == "cpu":
+        a = torch.randn(SIZE, SIZE).to(dtype)
+        torch.mm(a, a)
+        times = []
+        for _ in range(TRIES):
+            start = time.perf_counter()
+            torch.mm(a, a)
+            times.append(time.perf_counter() - start)
+        return 2 * SIZE**3 / min(times)
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        name = torch.cuda.get_device_name(device)
+        return next((flops for part, flops in ACCELERATORS.items() if part in name), None)
+    return None

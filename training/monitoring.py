@@ -1,0 +1,156 @@
+"""What a training run writes down and warns of while it goes on: metrics.jsonl, samples, signs of trouble."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from .callbacks import StepClock
+
+METRICS_FILE = "metrics.jsonl"
+SAMPLE_TOKENS = 60
+DIVERGED = 0.5  # nats above the lowest loss so far
+PATIENCE = 3  # entries in a row
+
+
+class MetricsFile(TrainerCallback):
+    """Appends all that Trainer logs, one JSON object a line, and the seconds and tokens it took to get there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.perf_counter()
+        if state.is_world_process_zero:
+            # What came after the checkpoint that a run goes on from will come again.
+            kept = [entry for entry in read_metrics(self.path) if entry["step"] <= state.global_step]
+            self.before = kept[-1].get("seconds", 0.0) if state.global_step and kept else 0.0
+            lines = [json.dumps(entry) + "\n" for entry in kept] if state.global_step else []
+            self.path.write_text("".join(lines), encoding="utf-8")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs:
+            self.add(state, logs)
+
+    def add(self, state, entry: dict) -> None:
+        seconds = round(self.before + time.perf_counter() - self.start, 3)
+        known = {"step": state.global_step, "seconds": seconds, "tokens": state.num_input_tokens_seen}
+        # JSON has no NaN and no infinity.
+        entry = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(known | entry) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The entries of a metrics file; a last line that was cut off is passed over."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries
+
+
+class Speed(TrainerCallback):
+    """Adds tokens a second to what is logged, and their share of the peak flops where that is known."""
+
+    def __init__(self, clock: StepClock, flops_per_token: float, peak_flops: float | None):
+        self.clock = clock
+        self.flops_per_token = flops_per_token
+        self.peak_flops = peak_flops
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        speed = self.clock.tokens_per_second(state)
+        if logs is None or "loss" not in logs or not speed:
+            return
+        logs["tokens_per_second"] = round(speed, 1)
+        if self.peak_flops:
+            logs["fraction_of_peak_flops"] = round(speed * self.flops_per_token / self.peak_flops / args.world_size, 4)
+
+
+class Samples(TrainerCallback):
+    """After each evaluation, lets the model continue a prompt, shows the text, and writes it to the metrics."""
+
+    def __init__(self, tokenizer, prompt_ids: list[int], show, metrics: MetricsFile):
+        self.tokenizer = tokenizer
+        self.prompt_ids = prompt_ids
+        self.show = show
+        self.metrics = metrics
+
+    def on_evaluate(self, args, state, control, model=None, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        room = model.config.max_position_embeddings - len(self.prompt_ids)
+        if room < 1:
+            return
+        ids = torch.tensor([self.prompt_ids], device=model.device)
+        # With a generator of its own: the run must not depend on whether anybody looks.
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+            torch.manual_seed(args.seed)
+            ids = model.generate(ids, max_new_tokens=min(SAMPLE_TOKENS, room), use_cache=True)[0]
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        self.metrics.add(state, {"sample": text})
+        self.show(f"  step {state.global_step:,}: {' '.join(text.split())}")
+
+
+class Warnings(TrainerCallback):
+    """Says once that the model memorises or diverges, and what to try."""
+
+    def __init__(self, show):
+        self.show = show
+        self.reset()
+
+    def reset(self):
+        self.lowest, self.high = math.inf, 0
+        self.best, self.best_step, self.worse = math.inf, 0, 0
+        self.train_loss_at_best = math.inf
+        self.loss = math.inf
+        self.said = set()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.reset()
+        for entry in state.log_history:  # of the run that goes on
+            self._look(args, entry, entry["step"])
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs:
+            self._look(args, logs, state.global_step)
+
+    def _look(self, args, logs: dict, step: int) -> None:
+        if "loss" in logs:
+            self.loss = float(logs["loss"])
+            self.lowest = min(self.lowest, self.loss)
+            self.high = self.high + 1 if self.loss > self.lowest + DIVERGED else 0
+            if self.high == PATIENCE:
+                rates = f"--learning_rate {args.learning_rate / 3:.2g}"
+                if args.use_muon:
+                    rates += f" --adam_learning_rate {args.adam_learning_rate / 3:.2g}"
+                self._say(
+                    "diverges",
+                    f"The training loss has risen from {self.lowest:.2f} to {self.loss:.2f}: the training diverges. "
+                    f"Try {rates}, or a longer warm-up with --warmup_steps 0.1.",
+                )
+        if "eval_loss" in logs:
+            loss = float(logs["eval_loss"])
+            if loss < self.best:
+                self.best, self.best_step, self.worse = loss, step, 0
+                self.train_loss_at_best = self.loss
+            else:
+                self.worse += 1
+            if self.worse >= 2 and self.loss < self.train_loss_at_best:
+                self._say(
+                    "memorises",
+                    f"The validation loss was lowest at step {self.best_step:,} ({self.best:.3f}) and is {loss:.3f} "
+                    f"now, while the training loss still falls: the model memorises. Try more text, a smaller --size, "
+                    f"--weight_decay {max(args.weight_decay, 0.1) * 3:.2g}, or --max_steps {self.best_step}; "
+                    "--load_best_model_at_end keeps the best checkpoint.",
+                )
+
+    def _say(self, what: str, message: str) -> None:
+        if what not in self.said:
+            self.said.add(what)
+            self.show(f"Warning: {message}")
