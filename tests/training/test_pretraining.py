@@ -140,11 +140,12 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkey
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert weights[0] == weights[1]
     whole, stopped = (
-        [{k: entry.get(k) for k in ("step", "tokens", "eval_loss", "sample")} for entry in read_metrics(path)]
-        for path in (tmp_path / "whole" / METRICS_FILE, tmp_path / "stopped" / METRICS_FILE)
+        [(entry["step"], entry["tokens"], entry.get("eval_loss"), entry.get("sample")) for entry in entries]
+        for name in ("whole", "stopped")
+        if (entries := [e for e in read_metrics(tmp_path / name / METRICS_FILE) if e.keys() & {"eval_loss", "sample"}])
     )
     assert whole == stopped
-    assert sum(entry["sample"] is not None for entry in whole) == 2
+    assert len(whole) == 4
 
 
 class PoisonAt(TrainerCallback):
