@@ -7,7 +7,7 @@ import time
 import torch
 
 from .arguments import PretrainingArguments
-from .optimizers import MuonAdamW
+from .optimizers import build_optimizer
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 5
 
@@ -16,7 +16,7 @@ def step_seconds(model, batch: dict[str, torch.Tensor], args: PretrainingArgumen
     """Seconds that one optimizer step takes: the median of a few, on a copy of the model."""
     model = copy.deepcopy(model).to(args.device).train()
     batch = {name: tensor.to(args.device) for name, tensor in batch.items()}
-    optimizer = MuonAdamW(model) if args.use_muon else torch.optim.AdamW(model.parameters())
+    optimizer = build_optimizer(model, args)
     times = []
     for _ in range(WARM_UP_STEPS + TIMED_STEPS):
         start = time.perf_counter()

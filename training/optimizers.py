@@ -4,10 +4,27 @@ from collections import defaultdict
 
 import torch
 from torch import nn
+from transformers import Trainer
+
+from .arguments import PretrainingArguments
 
 # Coefficients of the quintic iteration: chosen to be steepest at 0, not to converge (Jordan et al., 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
+
+
+def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, for the parameters of this model."""
+    if args.use_muon:
+        return MuonAdamW(
+            model,
+            lr=args.learning_rate,
+            adam_lr=args.adam_learning_rate,
+            weight_decay=args.weight_decay,
+            betas=(args.adam_beta1, args.adam_beta2),
+        )
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    return kind(options.pop("params", model.parameters()), **options)
 
 
 def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

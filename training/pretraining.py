@@ -1,5 +1,6 @@
 """From a corpus to a checkpoint: the steps behind `folio pretrain` and `folio quickstart`."""
 
+import math
 import os
 import platform
 import shlex
@@ -55,8 +56,7 @@ def pretrain(
         Interrupted: if the user stopped the training.
     """
     stages = stages or Stages()
-    if corpus.streaming and args.max_steps < 0 and args.minutes is None:
-        raise ValueError("A stream has no end: say when to stop with --minutes or --max_steps.")
+    check_end(corpus, args)
     with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:
         checkpoint = None
         if args.resume:
@@ -67,9 +67,7 @@ def pretrain(
         if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
             raise ValueError("The corpus is not the text that this run began with: start another run for it.")
         check_batch(data, args)
-        network = new_model(model, data.tokenizer)
-        if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
-            network.loss_chunk_size, network.z_loss = LOSS_CHUNK, args.z_loss
+        network = configured_model(model, data.tokenizer, args)
         with stages("calibration") as say:
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)
@@ -215,6 +213,30 @@ def first_words(text: str) -> str:
     """A prompt for the model card: the beginning of a document, as it fits between quotes."""
     line = text.strip().splitlines()[0].replace("\\", "").replace('"', "")
     return " ".join(line[:40].split(" ")[:4]).strip() or "The"
+
+
+def configured_model(
+    model: ModelArguments, tokenizer: PreTrainedTokenizerBase, args: PretrainingArguments
+) -> FolioForCausalLM:
+    """A model with fresh weights that computes its loss as the run wants it."""
+    network = new_model(model, tokenizer)
+    if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
+        network.loss_chunk_size, network.z_loss = LOSS_CHUNK, args.z_loss
+    return network
+
+
+def total_steps(data: Data, args: PretrainingArguments) -> int:
+    """The number of optimizer steps of the run, by which time `minutes` have become `max_steps`."""
+    if args.max_steps > 0:
+        return args.max_steps
+    batches = math.ceil(len(data.train_blocks) / args.train_batch_size / args.world_size)
+    return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
+
+
+def check_end(corpus: CorpusArguments, args: PretrainingArguments) -> None:
+    """Refuse to train on a stream for ever."""
+    if corpus.streaming and args.max_steps < 0 and args.minutes is None:
+        raise ValueError("A stream has no end: say when to stop with --minutes or --max_steps.")
 
 
 def new_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> FolioForCausalLM:

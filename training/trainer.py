@@ -9,7 +9,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType
 
 from .arguments import PretrainingArguments
 from .checkpoints import last_checkpoint, saving
-from .optimizers import MuonAdamW
+from .optimizers import build_optimizer
 
 
 class NotFinite(ArithmeticError):
@@ -27,13 +27,7 @@ class FolioTrainer(Trainer):
 
     def create_optimizer(self, model=None):
         if self.optimizer is None and self.args.use_muon:
-            self.optimizer = MuonAdamW(
-                self.model if model is None else model,
-                lr=self.args.learning_rate,
-                adam_lr=self.args.adam_learning_rate,
-                weight_decay=self.args.weight_decay,
-                betas=(self.args.adam_beta1, self.args.adam_beta2),
-            )
+            self.optimizer = build_optimizer(self.model if model is None else model, self.args)
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps, optimizer=None):

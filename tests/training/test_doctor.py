@@ -1,0 +1,140 @@
+"""What the doctor says is what happens."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.scripts.cli import main
+from foliogpt.training import doctor
+from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.training.doctor import diagnose, show
+from foliogpt.training.memory import available_bytes, parameters_by_part, step_memory
+from foliogpt.training.optimizers import MuonAdamW
+from foliogpt.training.pretraining import pretrain
+from foliogpt.training.report import Stages
+
+MODEL = ModelArguments(tokenizer="char", block_size=32)
+
+
+def kept_in_a_real_step(model, ids, bf16: bool) -> int:
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # alive, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16, bf16):
+        positions = torch.arange(ids.shape[1]).remainder(ids.shape[1] // 2).expand_as(ids)  # two documents a block
+        loss = model(ids, labels=ids, position_ids=positions, use_cache=False).loss
+    loss.backward()
+    return sum(size for size, _ in kept.values())
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("preset", ["vaswani", "gpt2", "llama", "speedrun", "folio"])
+def test_each_part_of_memory_is_what_a_real_step_takes(preset, bf16):
+    torch.manual_seed(0)
+    model = FolioForCausalLM(preset_config(preset, "nano", vocab_size=500, max_position_embeddings=64)).train()
+    model.loss_chunk_size = 64
+    predicted = step_memory(model, 4, 64, bf16, MuonAdamW)
+
+    real = kept_in_a_real_step(model, torch.randint(0, 500, (4, 64)), bf16)
+    assert predicted.activations == pytest.approx(real, rel=0.02)
+    assert predicted.weights == sum(p.numel() * 4 for p in model.parameters())
+    assert predicted.gradients == sum(p.grad.numel() * 4 for p in model.parameters())
+    optimizer = MuonAdamW(model)
+    optimizer.step()
+    state = [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+    assert predicted.optimizer == sum(t.numel() * t.element_size() for t in state)
+
+
+def test_gradient_checkpointing_and_accumulation_are_seen():
+    model = FolioForCausalLM(preset_config("folio", "nano", vocab_size=500, max_position_embeddings=64)).train()
+    model.loss_chunk_size = 64
+    plain = step_memory(model, 8, 64, False, MuonAdamW)
+    assert step_memory(model, 8, 64, False, MuonAdamW, accumulation=2).peak == plain.peak + plain.gradients
+    model.activation_checkpointing_enable()
+    assert step_memory(model, 8, 64, False, MuonAdamW).activations < 0.4 * plain.activations
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_parameters_are_counted_once(tie):
+    model = FolioForCausalLM(preset_config("gpt2", "nano", tie_word_embeddings=tie))
+    parts = parameters_by_part(model)
+    assert sum(parts.values()) == model.num_parameters()
+    assert parts["head"] == (0 if tie else 4096 * 128)
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("One two three, the cat is free; four five six, the dog has tricks.\n" * 60)
+    return file
+
+
+def settings(tmp_path, **changes):
+    return PretrainingArguments(
+        output_dir=str(tmp_path / "run"), **{"per_device_train_batch_size": 4, "bf16": False, **changes}
+    )
+
+
+def test_the_steps_are_those_that_the_run_takes_and_nothing_is_written(text, tmp_path, capsys):
+    fields = {"num_train_epochs": 2, "gradient_accumulation_steps": 3}
+    diagnosis = diagnose(CorpusArguments(str(text)), MODEL, settings(tmp_path, **fields))
+    assert not (tmp_path / "run").exists()
+    report = pretrain(CorpusArguments(str(text)), MODEL, settings(tmp_path, **fields))
+    assert diagnosis.steps == report["steps"]
+    assert sum(diagnosis.parameters.values()) == report["parameters"]
+    assert diagnosis.memory_peak == pytest.approx(report["peak_memory_bytes"], rel=0.15)
+    assert {"weights", "gradients", "optimizer", "activations", "logits", "process"} == set(diagnosis.memory)
+    table = show(diagnosis)
+    assert f"{report['parameters']:,}" in table
+    assert f"{report['steps']} steps" in table
+
+
+def test_a_run_that_cannot_fit_is_refused_with_one_that_does(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "available_bytes", lambda device: 20_000_000)
+    args = settings(tmp_path, per_device_train_batch_size=64)
+    with pytest.raises(ValueError, match=r"With --per_device_train_batch_size \d+ .* learns the same") as error:
+        diagnose(CorpusArguments(str(text)), MODEL, args, Stages(silent=True))
+    size, steps = map(int, re.search(r"batch_size (\d+) .*accumulation_steps (\d+)", str(error.value)).groups())
+    assert size * steps == 64
+    smaller = settings(tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=steps)
+    diagnose(CorpusArguments(str(text)), MODEL, smaller, Stages(silent=True))
+    monkeypatch.setattr(doctor, "available_bytes", lambda device: 1_000_000)
+    with pytest.raises(ValueError, match="smaller --size than nano"):
+        diagnose(CorpusArguments(str(text)), MODEL, args, Stages(silent=True))
+
+
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    limit.write_text("max\n")
+    monkeypatch.setattr("foliogpt.training.memory.CGROUP_LIMIT", limit)
+    free = available_bytes(torch.device("cpu"))
+    limit.write_text("900000000000000\n")
+    assert available_bytes(torch.device("cpu")) == pytest.approx(free, rel=0.1)
+    limit.write_text("2000000000\n")
+    assert available_bytes(torch.device("cpu")) < 2_000_000_000
+
+
+def test_the_command_reads_the_settings_of_a_run(text, tmp_path, capsys):
+    run = tmp_path / "run"
+    train = ["pretrain", "--corpus", str(text), "--tokenizer", "char", "--block_size", "32", "--max_steps", "3"]
+    assert main([*train, "--bf16", "false", "--output_dir", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["doctor", "--config", str(run / "run.yaml")]) == 0
+    assert "3 steps" in capsys.readouterr().out
+    assert main(["doctor", "--corpus", str(tmp_path / "nothing.txt")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_diagnosis_is_plain_data(text, tmp_path):
+    diagnosis = diagnose(CorpusArguments(str(text)), MODEL, settings(tmp_path, max_steps=5), Stages(silent=True))
+    assert diagnosis.steps == 5
+    assert all(isinstance(value, (int, float, dict)) for value in dataclasses.asdict(diagnosis).values())

@@ -1,0 +1,109 @@
+"""How much memory a training step takes, part by part, without taking it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_iter
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+
+
+@dataclass
+class StepMemory:
+    """Bytes that a training step needs on its device, by what they are for."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int  # what the forward pass keeps for the backward pass
+    logits: int  # of the chunk of tokens whose loss is computed, or of all
+
+    @property
+    def peak(self) -> int:
+        """At the most: gradients grow while activations go, so both are never whole at once."""
+        return self.weights + self.optimizer + self.logits + max(self.activations, self.gradients)
+
+
+def step_memory(
+    network, batch_size: int, block_size: int, bf16: bool, make_optimizer, accumulation: int = 1
+) -> StepMemory:
+    """The memory of a training step of `network` on a batch of (batch_size, block_size) tokens.
+
+    A copy of the model without data takes the step: PyTorch follows the shapes and computes nothing, so a model that
+    does not fit can be asked about. Gradient checkpointing and chunked loss are as set on `network`. Blocks are taken to
+    hold several documents, which need an attention mask.
+
+    Args:
+        make_optimizer: makes the optimizer for a model.
+        accumulation: micro-batches a step; with more than one, gradients stay while activations are there.
+    """
+    chunk, checkpointing = network.loss_chunk_size, network.is_activation_checkpointing
+    with FakeTensorMode():
+        model = type(network)(network.config).train()
+        model.loss_chunk_size = chunk
+        kept = {flag: _kept_for_backward(model, batch_size, block_size, bf16, flag) for flag in (False, checkpointing)}
+        optimizer = make_optimizer(model)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        state = _bytes(t for state in optimizer.state.values() for t in tree_iter(state) if torch.is_tensor(t))
+    activations = kept[checkpointing]
+    if checkpointing:  # one block at a time is computed again
+        activations += (kept[False] - kept[True]) // network.config.num_hidden_layers
+    gradients = _bytes(model.parameters())
+    tokens = batch_size * block_size
+    rows = tokens if chunk is None else min(tokens, chunk)
+    # The logits and their gradient in float32, and before that both in the precision of the head.
+    logits = rows * network.config.vocab_size * (8 + (4 if bf16 else 0))
+    if network.softcap is not None:
+        logits += rows * network.config.vocab_size * 4
+    if accumulation > 1:
+        activations += gradients
+    return StepMemory(gradients, gradients, state, activations, logits)
+
+
+def _kept_for_backward(model, batch_size: int, block_size: int, bf16: bool, checkpointing: bool) -> int:
+    """Bytes of the distinct tensors that autograd keeps, without the weights."""
+    model.activation_checkpointing_enable() if checkpointing else model.activation_checkpointing_disable()
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    ids = torch.zeros(batch_size, block_size, dtype=torch.long)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
+    ):
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    del loss
+    return sum(kept.values())
+
+
+def _bytes(tensors) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def parameters_by_part(network) -> dict[str, int]:
+    """The number of parameters of each part; a head that shares the embedding matrix has none of its own."""
+    parts = {"embeddings": 0, "attention": 0, "feed-forward": 0, "norms": 0, "head": 0}
+    names = {"embed_": "embeddings", "norm": "norms", "attn.": "attention", "mlp.": "feed-forward", "lm_head": "head"}
+    for name, p in network.named_parameters():
+        parts[next(part for key, part in names.items() if key in name)] += p.numel()
+    return parts
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that can still be had on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
+    return free if limit == "max" else min(free, int(limit) - psutil.Process().memory_info().rss)
