@@ -36,20 +36,33 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
     if not texts:
         return []
     try:
-        encoded = tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-        )["input_ids"]
+        encoded = _encode_batch(tokenizer, texts)
     except (TypeError, UnicodeEncodeError):
         for text in texts:
             check_unicode(text)
         raise
-    # transformers splits special tokens alone, but a template can give a meaning to others; nor does it look at what
-    # comes out.
+    # Special tokens alone have been split, but a template can give a meaning to others, and a model can make any.
     steering = _steering(tokenizer)
     for index, ids in enumerate(encoded):
         if not steering.isdisjoint(ids):
             encoded[index] = _encode_ordinary(tokenizer, texts[index], []).ids
     return encoded
+
+
+def _encode_batch(tokenizer, texts: list[str]) -> list[list[int]]:
+    """What `tokenizer(texts, split_special_tokens=True)` gives, without the offsets, which cost a fifth of the time."""
+    if not tokenizer.is_fast:
+        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    backend.encode_special_tokens = True
+    try:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    finally:
+        backend.encode_special_tokens = tokenizer.split_special_tokens
 
 
 def encode_chat(
