@@ -1,46 +1,140 @@
-"""Train a tokenizer on a corpus.
+"""Train a tokenizer, look at how one cuts a text, or find out how large its vocabulary should be.
 
     folio tokenizer train --corpus shakespeare.txt --vocab_size 1000 --output_dir runs/tokenizer
+    folio tokenizer inspect "To be, or not to be" --tokenizer runs/tokenizer
+    folio tokenizer inspect shakespeare.txt --tokenizer runs/tokenizer --vs openai-community/gpt2
+    folio tokenizer sweep --corpus shakespeare.txt --output_dir runs/sweep --vocab_sizes 300 1000 4000
 
-The directory loads with plain `AutoTokenizer.from_pretrained`.
+`train` writes a directory that loads with plain `AutoTokenizer.from_pretrained`. `folio tokenizer train --help` lists
+its options; so for the others.
 """
 
+import os
 import shlex
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+
+SHOWN_TOKENS = 200
 
 
 @dataclass
-class TokenizerArguments:
+class TrainArguments:
     output_dir: str = field(metadata={"help": "where the tokenizer is written"})
     vocab_size: int = field(default=4096, metadata={"help": "number of token ids"})
     overwrite: bool = field(default=False, metadata={"help": "replace the tokenizer that is there"})
 
 
-def main(argv: list[str]) -> None:
-    if not argv or argv[0] != "train":
-        if not argv or argv[0] in ("-h", "--help"):
-            print(__doc__)
-            return
-        raise ValueError(f"There is no `folio tokenizer {argv[0]}`: choose `train`.")
+@dataclass
+class InspectArguments:
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "a directory or Hub name; by default, one is trained on the Python manual"}
+    )
+    vs: str | None = field(default=None, metadata={"help": "a directory or Hub name to compare with"})
 
+
+@dataclass
+class SweepArguments:
+    output_dir: str = field(metadata={"help": "where sweep.json and sweep.png are written"})
+    vocab_sizes: list[int] | None = field(default=None, metadata={"help": "numbers of token ids"})
+    overwrite: bool = field(default=False, metadata={"help": "replace the sweep that is there"})
+
+
+def main(argv: list[str]) -> None:
+    jobs = {"train": train, "inspect": inspect, "sweep": sweep}
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+    elif argv[0] in jobs:
+        jobs[argv[0]](argv[1:])
+    else:
+        raise ValueError(f"There is no `folio tokenizer {argv[0]}`: choose {', '.join(jobs)}.")
+
+
+def train(argv: list[str]) -> None:
     from ..tokenization import train_tokenizer
+    from ..training.arguments import CorpusArguments
+    from ..training.checkpoints import staged
+    from ..training.data import read_corpus, texts
+    from ..training.report import peak_memory_bytes
+    from ..training.run_folder import claimed
+    from .arguments import parse
+
+    what = "Train a byte-level BPE tokenizer."
+    corpus, args = parse(argv, [CorpusArguments, TrainArguments], "folio tokenizer train", what)
+    with claimed(args.output_dir, args.overwrite, marker="tokenizer.json") as output_dir:
+        read = [read_corpus(spec, corpus) for spec in corpus.corpus]
+        tokenizer = train_tokenizer(texts(each.train for each in read), args.vocab_size)
+        with staged(output_dir) as folder:
+            tokenizer.save_pretrained(folder)
+    print(f"{len(tokenizer):,} tokens in {args.output_dir}; {peak_memory_bytes() / 1e9:.2f} GB of memory at the peak")
+    next_step = ["folio", "pretrain", "--tokenizer", args.output_dir, "--output_dir", "runs/model", "--minutes", "3"]
+    print(f"Try it: {shlex.join(next_step)}")
+
+
+def inspect(argv: list[str]) -> None:
+    from .arguments import parse
+
+    what = "Show how a tokenizer cuts a text, which comes first: folio tokenizer inspect TEXT|FILE [options]"
+    wants_help = bool({"-h", "--help"} & set(argv))
+    if not wants_help and (not argv or argv[0].startswith("--")):
+        raise ValueError("Give the text, or a file, first: folio tokenizer inspect TEXT|FILE [--tokenizer DIR].")
+    (args,) = parse(argv if wants_help else argv[1:], [InspectArguments], "folio tokenizer inspect", what)
+
+    from ..tokenization import inspection, load_tokenizer, train_tokenizer
+    from ..tokenization.preprocessing import decode
+
+    try:
+        is_file = Path(argv[0]).expanduser().is_file()
+        is_folder = Path(argv[0]).expanduser().is_dir()
+    except (OSError, ValueError):  # too long for a path
+        is_file = is_folder = False
+    if is_folder and argv[0].strip():
+        raise ValueError(f"{argv[0]} is a folder: give a file or a text.")
+    text = decode(Path(argv[0]).expanduser().read_bytes(), argv[0]) if is_file else argv[0]
+    if not text:
+        raise ValueError("The text is empty: there is nothing to inspect.")
+    if args.tokenizer:
+        tokenizers = {args.tokenizer: load_tokenizer(args.tokenizer)}
+    else:
+        from ..training.corpora import load_corpus
+
+        tokenizers = {"python-manual": train_tokenizer(load_corpus()["train"]["text"], show_progress=False)}
+    if args.vs:
+        tokenizers[args.vs] = load_tokenizer(args.vs)
+
+    source = f"the file {argv[0]}" if is_file else "the text itself"
+    print(f"{source}: {len(text):,} characters, {len(text.encode(errors='replace')):,} bytes")
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for name, tokenizer in tokenizers.items():
+        print(f"\n{name}\n{inspection.cells(tokenizer, text, SHOWN_TOKENS, colours)}", flush=True)
+    found = [inspection.inspect(tokenizer, text, name) for name, tokenizer in tokenizers.items()]
+    print(f"\n{inspection.table(found)}")
+
+
+def sweep(argv: list[str]) -> None:
+    import json
+
+    from ..tokenization.sweep import VOCAB_SIZES, plot
+    from ..tokenization.sweep import sweep as run
     from ..training.arguments import CorpusArguments
     from ..training.checkpoints import staged
     from ..training.data import read_corpus, texts
     from ..training.run_folder import claimed
     from .arguments import parse
 
-    corpus, args = parse(
-        argv[1:],
-        [CorpusArguments, TokenizerArguments],
-        "folio tokenizer train",
-        "Train a byte-level BPE tokenizer.",
-    )
-    with claimed(args.output_dir, args.overwrite, marker="tokenizer.json") as output_dir:
+    what = "Bytes per token on held-out text against the size of the vocabulary."
+    corpus, args = parse(argv, [CorpusArguments, SweepArguments], "folio tokenizer sweep", what)
+    with claimed(args.output_dir, args.overwrite, marker="sweep.json") as output_dir:
         read = [read_corpus(spec, corpus) for spec in corpus.corpus]
-        tokenizer = train_tokenizer(texts(each.train for each in read), args.vocab_size)
+        held_out = "\n".join(texts(each.validation for each in read))
+        rows = run(texts(each.train for each in read), held_out, args.vocab_sizes or VOCAB_SIZES)
         with staged(output_dir) as folder:
-            tokenizer.save_pretrained(folder)
-    print(f"{len(tokenizer):,} tokens in {args.output_dir}")
-    next_step = ["folio", "pretrain", "--tokenizer", args.output_dir, "--output_dir", "runs/model", "--minutes", "3"]
-    print(f"Try it: {shlex.join(next_step)}")
+            (folder / "sweep.json").write_text(json.dumps({"corpus": corpus.corpus, "sizes": rows}, indent=2) + "\n")
+            plot(rows, folder / "sweep.png", f"{' + '.join(corpus.corpus)}: {len(held_out.encode()):,} held-out bytes")
+    print("vocabulary  bytes per token  tokens per word  of the vocabulary used")
+    for row in rows:
+        print(
+            f"{row['vocab_size']:>10,}  {row['bytes_per_token']:>15.3f}  {row['tokens_per_word']:>15.3f}"
+            f"  {row['vocab_used']:>22.1%}"
+        )
+    print(f"The curve is in {Path(args.output_dir) / 'sweep.png'}.")

@@ -2,7 +2,7 @@
 
 from .bpe import BPETokenizer
 from .control_tokens import encode_chat, encode_texts
-from .trained import chat_tokenizer, train_char_tokenizer, train_tokenizer
+from .trained import chat_tokenizer, load_tokenizer, train_char_tokenizer, train_tokenizer
 from .wordpiece import WordPieceTokenizer
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "chat_tokenizer",
     "encode_chat",
     "encode_texts",
+    "load_tokenizer",
     "train_char_tokenizer",
     "train_tokenizer",
 ]

@@ -1,10 +1,12 @@
 """The tokenizer that checkpoints carry: trained with the `tokenizers` library, loaded by plain `AutoTokenizer`."""
 
 import copy
-from collections.abc import Iterable
+import json
+import os
+from collections.abc import Iterable, Iterator
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = [END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN]
@@ -73,11 +75,47 @@ def train_tokenizer(
         ValueError: if `vocab_size` has no room for the bytes and special tokens, or the texts do not hold
             enough repeated pairs to fill it.
     """
+    tokenizer = _train(texts, vocab_size, show_progress)
+    if tokenizer.get_vocab_size() < vocab_size:
+        raise ValueError(
+            f"The text supports a vocabulary of {tokenizer.get_vocab_size()}, not of {vocab_size}: "
+            f"use a vocab_size of at most {tokenizer.get_vocab_size()}, or more text."
+        )
+    return as_pretrained(tokenizer)
+
+
+def train_sizes(texts: Iterable[str], vocab_sizes: Iterable[int]) -> Iterator[PreTrainedTokenizerFast]:
+    """What `train_tokenizer` gives for each size, from small to large, for the time of the largest.
+
+    A smaller vocabulary has the first tokens and merges of a larger one. Where the text does not support a size, the
+    largest one that it supports takes its place and is the last.
+
+    Raises:
+        ValueError: if a size has no room for the bytes and special tokens, or there is none.
+    """
+    sizes = sorted(set(vocab_sizes))
+    if not sizes:
+        raise ValueError("There are no vocabulary sizes: give at least one.")
+    _check_size(sizes[0])
+    full = _train(texts, sizes[-1], show_progress=False)
+    state, supported = json.loads(full.to_str()), full.get_vocab_size()
+    vocab, merges = state["model"]["vocab"], state["model"]["merges"]
+    for size in [*(size for size in sizes if size < supported), supported]:
+        until = next((i for i, (a, b) in enumerate(merges) if vocab[a + b] >= size), len(merges))
+        smaller = {"vocab": {token: id for token, id in vocab.items() if id < size}, "merges": merges[:until]}
+        yield as_pretrained(Tokenizer.from_str(json.dumps({**state, "model": {**state["model"], **smaller}})))
+
+
+def _check_size(vocab_size: int) -> None:
     if vocab_size < SMALLEST_VOCABULARY:
         raise ValueError(
             f"A vocabulary of {vocab_size} has no room for the 256 bytes and {len(SPECIAL_TOKENS)} special tokens: "
             f"use at least {SMALLEST_VOCABULARY}."
         )
+
+
+def _train(texts: Iterable[str], vocab_size: int, show_progress: bool) -> Tokenizer:
+    _check_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -88,12 +126,7 @@ def train_tokenizer(
         show_progress=show_progress,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    if tokenizer.get_vocab_size() < vocab_size:
-        raise ValueError(
-            f"The text supports a vocabulary of {tokenizer.get_vocab_size()}, not of {vocab_size}: "
-            f"use a vocab_size of at most {tokenizer.get_vocab_size()}, or more text."
-        )
-    return as_pretrained(tokenizer)
+    return tokenizer
 
 
 def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -108,6 +141,21 @@ def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return as_pretrained(tokenizer, unk_token=unknown)
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a directory, or of a name on the Hub; no code that comes with it is run.
+
+    Raises:
+        ValueError: in one line, whatever is wrong with its files.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(os.path.expanduser(source), trust_remote_code=False)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # what files of others can raise has no end; a panic in Rust is no Exception
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise ValueError(f"{source} is not a tokenizer's directory or Hub name within reach ({reason}).") from None
 
 
 def chat_tokenizer(base: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFast, dict[str, int | list[int]]]:

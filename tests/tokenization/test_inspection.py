@@ -1,0 +1,123 @@
+"""What `folio tokenizer inspect` and `sweep` say is so."""
+
+import re
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from foliogpt.tokenization import encode_texts, train_char_tokenizer, train_tokenizer
+from foliogpt.tokenization.bpe import byte_characters
+from foliogpt.tokenization.inspection import (
+    cells,
+    columns,
+    inspect,
+    pieces,
+    shown,
+    table,
+    unreachable,
+    vocabulary_bytes,
+)
+from foliogpt.tokenization.sweep import plot, sweep
+from foliogpt.tokenization.trained import train_sizes
+
+TEXT = "".join(
+    f"{a} {b} speaks of {c}.\n" for a in "abcdefgh" for b in "klmnop" for c in ("night", "day", "love", "漢字")
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([TEXT], 285, show_progress=False)
+
+
+def test_the_figures_are_those_of_the_text(tokenizer):
+    text = TEXT + "<|im_end|>"
+    (ids,) = encode_texts(tokenizer, [text])
+    found = inspect(tokenizer, text, "ours")
+    assert (found.tokens, found.num_bytes, found.words) == (len(ids), len(text.encode()), len(text.split()))
+    assert (found.used, found.vocabulary) == (len(set(ids)), 285)
+    assert max(map(len, found.longest)) == len(found.longest[0])
+
+
+def test_a_long_text_is_counted_in_pieces_that_lose_nothing():
+    for text in (TEXT * 3, "x" * 1000, "\n" * 50, "", "a\n" + "b" * 70 + "\nc"):
+        parts = list(pieces(text, 64))
+        assert "".join(parts) == text
+        assert all(0 < len(part) <= 64 for part in parts)
+
+
+def test_every_token_is_spelled_in_bytes(tokenizer):
+    spelled = vocabulary_bytes(tokenizer)
+    assert sorted(spelled) == list(range(285))
+    (ids,) = encode_texts(tokenizer, [TEXT + "é😊"])
+    assert b"".join(spelled[id] for id in ids).decode() == TEXT + "é😊"
+    assert spelled[tokenizer.eos_token_id] == b"<|endoftext|>"
+    assert vocabulary_bytes(train_char_tokenizer(["é\n"]))[5] == b"\n"
+
+
+def test_tokens_that_no_text_gives_are_found():
+    characters = byte_characters()
+    vocab = {character: id for id, character in enumerate(characters)}
+    vocab |= {"ab": 256, "abc": 257, "xy": 258, "aĠ": 259, "ĠĠ": 260}
+    merges = [("a", "b"), ("ab", "c"), ("a", "Ġ"), ("Ġ", "Ġ")]  # nothing makes "xy", and no word ends in a space
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    never = [0xC0, 0xC1, *range(0xF5, 0x100)]
+    assert unreachable(tokenizer) == [*never, 258, 259]
+
+
+def test_cells_show_text_ids_and_bytes(tokenizer):
+    text = "a k speaks of 漢字.\n\t" + "\x1b[31m"
+    plain, coloured = (cells(tokenizer, text, 100, colours=colours, width=60) for colours in (False, True))
+    assert "\x1b" not in plain
+    (ids,) = encode_texts(tokenizer, [text])
+    shown_ids = [
+        int(number) for line in plain.splitlines()[1:] if re.fullmatch(r"[\d ]+", line) for number in line.split()
+    ]
+    assert [id for id in ids if id in shown_ids] == ids
+    assert all(columns(line) <= 60 for line in plain.splitlines())
+    assert "\x1b[31m" not in coloured, "the text cannot steer the terminal"
+    assert len(cells(tokenizer, TEXT * 100, 50, colours=False, width=80).splitlines()) < 100
+
+
+def test_what_cannot_be_seen_is_shown():
+    assert shown(b" a\n\t\r\x1b\xe2") == "\\x20a\\x0a\\x09\\x0d\\x1b\\xe2"
+    assert shown(" é\n\t\r\x1b\u200b".encode()) == "·é⏎→␍\\x1b\\u200b"
+
+
+def test_the_table_has_a_column_for_each_tokenizer(tokenizer):
+    found = [inspect(tokenizer, TEXT, "ours"), inspect(train_char_tokenizer([TEXT]), TEXT, "characters")]
+    head, *lines = table(found).splitlines()
+    assert head.split() == ["ours", "characters"]
+    assert found[1].tokens == len(TEXT)
+    assert f"{len(TEXT):,}" in next(line for line in lines if line.startswith("tokens "))
+
+
+def test_the_tokenizers_of_all_sizes_are_those_that_are_trained_alone():
+    sizes = [260, 270, 280, 5000]
+    found = list(train_sizes([TEXT], sizes))
+    supported = len(found[-1])
+    assert [len(each) for each in found] == [*sizes[:-1], supported]
+    for each in found:
+        alone = train_tokenizer([TEXT], len(each), show_progress=False)
+        assert each.backend_tokenizer.to_str() == alone.backend_tokenizer.to_str()
+        assert each.special_tokens_map == alone.special_tokens_map
+
+
+def test_a_sweep_has_a_row_for_each_size_and_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = sweep([TEXT], TEXT[:500], [260, 280])
+    assert [row["vocab_size"] for row in rows] == [260, 280]
+    assert rows[0]["bytes_per_token"] == 1
+    assert rows[1]["bytes_per_token"] > 1
+    plot(rows, tmp_path / "sweep.png", "title")
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("sizes", "says"), [([100, 300], "at least 260"), ([], "no vocabulary sizes")])
+def test_sizes_that_make_no_sense_are_refused(sizes, says):
+    with pytest.raises(ValueError, match=says):
+        sweep([TEXT], TEXT, sizes)
