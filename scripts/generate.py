@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
     from .. import modeling  # noqa: F401  makes our checkpoints load without remote code
+    from ..tokenization import encode_texts
     from .arguments import parse_with_generation
 
     args, options = parse_with_generation(argv, GenerateArguments, "folio generate", __doc__)
@@ -44,8 +45,11 @@ def main(argv: list[str]) -> None:
         ) from None
     if torch.accelerator.is_available():
         model = model.to(torch.accelerator.current_accelerator())
-    inputs = tokenizer(args.prompt, return_tensors="pt").to(model.device)
-    length = inputs["input_ids"].shape[1]
+    # What the model expects before a text, its beginning-of-text token for instance, then the prompt as mere text.
+    ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [args.prompt])[0]
+    length = len(ids)
+    input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     room = getattr(model.config, "max_position_embeddings", length + 100) - length
     if room < 1:
         raise ValueError(f"The prompt has {length} tokens, the model's context {length + room}: shorten the prompt.")

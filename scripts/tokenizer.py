@@ -82,6 +82,7 @@ def inspect(argv: list[str]) -> None:
 
     from ..tokenization import inspection, load_tokenizer, train_tokenizer
     from ..tokenization.preprocessing import decode
+    from ..tokenization.tokenizer_json import check_unicode
 
     try:
         is_file = Path(argv[0]).expanduser().is_file()
@@ -93,17 +94,16 @@ def inspect(argv: list[str]) -> None:
     text = decode(Path(argv[0]).expanduser().read_bytes(), argv[0]) if is_file else argv[0]
     if not text:
         raise ValueError("The text is empty: there is nothing to inspect.")
-    if args.tokenizer:
-        tokenizers = {args.tokenizer: load_tokenizer(args.tokenizer)}
-    else:
+    check_unicode(text)
+    tokenizers = {name: load_tokenizer(name) for name in (args.tokenizer, args.vs) if name}
+    if not args.tokenizer:
         from ..training.corpora import load_corpus
 
-        tokenizers = {"python-manual": train_tokenizer(load_corpus()["train"]["text"], show_progress=False)}
-    if args.vs:
-        tokenizers[args.vs] = load_tokenizer(args.vs)
+        manual = train_tokenizer(load_corpus()["train"]["text"], show_progress=False)
+        tokenizers = {"python-manual": manual, **tokenizers}
 
     source = f"the file {argv[0]}" if is_file else "the text itself"
-    print(f"{source}: {len(text):,} characters, {len(text.encode(errors='replace')):,} bytes")
+    print(f"{source}: {len(text):,} characters, {len(text.encode()):,} bytes")
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for name, tokenizer in tokenizers.items():
         print(f"\n{name}\n{inspection.cells(tokenizer, text, SHOWN_TOKENS, colours)}", flush=True)

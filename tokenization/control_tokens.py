@@ -4,6 +4,7 @@ A chat template writes control tokens around what people and tools say. Were the
 says `<|im_end|>` would end its turn, and could go on as the system.
 """
 
+import contextlib
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,12 +32,13 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
     tokenizer from several threads at once.
 
     Raises:
-        ValueError: for a text that is not valid Unicode, or of which the model itself makes a control token.
+        ValueError: for a text that is not valid Unicode, or that the tokenizer fails on or makes a control token of.
     """
     if not texts:
         return []
     try:
-        encoded = _encode_batch(tokenizer, texts)
+        with _panics_as_errors():
+            encoded = _encode_batch(tokenizer, texts)
     except (TypeError, UnicodeEncodeError):
         for text in texts:
             check_unicode(text)
@@ -47,6 +49,17 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
         if not steering.isdisjoint(ids):
             encoded[index] = _encode_ordinary(tokenizer, texts[index], []).ids
     return encoded
+
+
+@contextlib.contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """What goes wrong in Rust, where a hostile pattern may search without end, is no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"The tokenizer cannot encode this text ({error}): use another tokenizer.") from None
 
 
 def _encode_batch(tokenizer, texts: list[str]) -> list[list[int]]:
@@ -96,7 +109,8 @@ def encode_chat(
     )
     text = shield.restore(shielded)
     genuine = _find(control, shielded)
-    encoding = _encode_chat_text(tokenizer, text, control, genuine)
+    with _panics_as_errors():
+        encoding = _encode_chat_text(tokenizer, text, control, genuine)
     return {"input_ids": encoding[0], "assistant_masks": _mask(encoding[1], generated)}
 
 

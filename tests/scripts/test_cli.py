@@ -75,7 +75,7 @@ def test_an_unknown_command_lists_those_that_exist(capsys):
         (["pretrain", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["pretrain", "--config", "{bad_yaml}"], "learning_rat"),
         (["pretrain", "--corpus", "{text}", "--resume"], "no run to resume"),
-        (["tokenizer", "inspect"], "train"),
+        (["tokenizer", "inspect"], "Give the text"),
         (["tokenizer", "train", "--corpus", "{text}", "--vocab_size", "60000"], "vocab_size of at most"),
         (["generate", "--model", "nowhere", "--prompt", "x"], "nowhere"),
         (["quickstart", "--minutes", "-1"], "minutes"),
