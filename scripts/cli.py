@@ -10,6 +10,7 @@ import sys
 
 COMMANDS = {  # name: (module, what it does)
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
+    "clean": ("clean", "clean a corpus: Unicode, whitespace, control characters, duplicates"),
     "tokenizer": ("tokenizer", "train a tokenizer on a corpus, and look at how one cuts text"),
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),

@@ -1,6 +1,6 @@
-"""What is done to raw text before anything is trained on it: decoding and dropping duplicates.
+"""Raw files to texts, and texts that repeat others: decoding, and finding duplicates.
 
-Each step is a pure function that returns what it made and how much it changed.
+What else can be done to text before training is in `cleaning`.
 """
 
 import codecs
@@ -43,8 +43,21 @@ NUM_PERMUTATIONS = 256
 NUM_BANDS = 32
 
 
+class Decoded(NamedTuple):
+    """A text, the encoding it was in, and the offset of the first byte that is not UTF-8, if there is one."""
+
+    text: str
+    encoding: str
+    bad_offset: int | None
+
+
 def decode(data: bytes, source: str = "") -> str:
-    """Turn the bytes of a text file into text, whatever its encoding.
+    """Turn the bytes of a text file into text, whatever its encoding; see `decode_and_tell`."""
+    return decode_and_tell(data, source).text
+
+
+def decode_and_tell(data: bytes, source: str = "") -> Decoded:
+    """Turn the bytes of a text file into text, and say which encoding that took.
 
     UTF-8, with or without a byte order mark, is tried first, then UTF-16 and UTF-32 by their marks. Failing
     these the encoding is guessed, and the guess is logged, because it can be wrong.
@@ -65,7 +78,7 @@ def decode(data: bytes, source: str = "") -> str:
     else:
         if "\0" in text:
             raise ValueError(_not_text(source, f"a NUL byte at offset {data.index(0)}"))
-        return text
+        return Decoded(text, encoding, None)
 
     if encoding != "utf-8":
         raise ValueError(
@@ -84,8 +97,13 @@ def decode(data: bytes, source: str = "") -> str:
             f"{source} is in no encoding that can be recognised: the first byte that is not UTF-8 is at "
             f"offset {first_bad_byte}; save it as UTF-8"
         )
-    logger.warning("%s is not UTF-8; read as %s. Save it as UTF-8 if that is wrong.", source, guess)
-    return data.decode(guess)
+    logger.warning(
+        "%s is not UTF-8 from the byte at offset %d on; read as %s. Save it as UTF-8 if that is wrong.",
+        source,
+        first_bad_byte,
+        guess,
+    )
+    return Decoded(data.decode(guess), guess, first_bad_byte)
 
 
 def _not_text(source: str, reason: str) -> str:

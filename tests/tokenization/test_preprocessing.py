@@ -48,7 +48,7 @@ def test_no_bytes_are_no_text():
 def test_other_encodings_are_recognised_and_the_guess_is_logged(text, encoding, caplog):
     with caplog.at_level(logging.WARNING):
         assert decode(text.encode(encoding), "old.txt") == text
-    assert "old.txt is not UTF-8; read as " in caplog.text
+    assert "old.txt is not UTF-8 from the byte at offset " in caplog.text
 
 
 def test_a_few_stray_bytes_in_a_long_file_are_read_as_western():

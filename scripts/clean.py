@@ -1,0 +1,46 @@
+"""Clean a corpus: one kind of newline, space and accent, no control characters, no duplicates.
+
+    folio clean --corpus shakespeare.txt --output_dir runs/clean
+    folio clean --corpus stories.txt --separator "<|endoftext|>" --output_dir runs/stories
+    folio pretrain --corpus runs/clean/corpus.jsonl --output_dir runs/model --minutes 3
+
+It writes the documents that are left as `corpus.jsonl`, and what was done as `report.json`.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+
+@dataclass
+class CleanArguments:
+    output_dir: str = field(metadata={"help": "where corpus.jsonl and report.json are written"})
+    separator: str | None = field(default=None, metadata={"help": "what stands between documents within a text"})
+    near_duplicates: float = field(
+        default=0.8, metadata={"help": "similarity from which a document is dropped; 0 drops exact copies alone"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "replace the cleaned corpus that is there"})
+
+
+def main(argv: list[str]) -> None:
+    from ..tokenization.cleaning import preprocess
+    from ..training.arguments import CorpusArguments
+    from ..training.checkpoints import staged
+    from ..training.corpora import load_corpus
+    from ..training.run_folder import claimed
+    from .arguments import parse
+
+    corpus, args = parse(argv, [CorpusArguments, CleanArguments], "folio clean", "Clean a corpus before training.")
+    with claimed(args.output_dir, args.overwrite, marker="corpus.jsonl") as output_dir:
+        documents: dict[str, str] = {}
+        for split in load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming).values():
+            for row in split:  # of a small corpus, a split holds a part of each text
+                documents[row["name"]] = documents.get(row["name"], "") + row["text"]
+        cleaned, report = preprocess(documents.items(), args.separator, args.near_duplicates or None)
+        if not cleaned:
+            raise ValueError(f"Nothing of {corpus.corpus} is left: give another corpus.")
+        with staged(output_dir) as folder:
+            with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+                for name, text in cleaned:
+                    file.write(json.dumps({"name": name, "text": text}, ensure_ascii=False) + "\n")
+            (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    print(report.table())

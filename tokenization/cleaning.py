@@ -1,0 +1,178 @@
+"""What can be done to documents before a model is trained on them, step by step, with a count of what each changed.
+
+    documents, report = preprocess([("a.txt", "caf\\u0065\\u0301\\r\\n"), ("b.txt", "café\\n")])
+    print(report.table())
+
+Nothing here is done to a corpus unless somebody asks for it: a model can only write what it has read.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+import regex
+
+from .preprocessing import drop_duplicates
+
+Document = tuple[str, str]  # name, text
+
+# All that Unicode calls a new line (UAX #14), so that a line ends in one way.
+NEWLINES = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
+# Spaces that only typesetters tell from one. The wide one of Chinese and Japanese stays.
+SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
+LINE_ENDS = re.compile(r"[ \t]+(?=\n|\Z)")
+BLANK_LINES = re.compile(r"\n{4,}")
+# Controls but tab and newline, byte order marks inside a text, halves of surrogate pairs, and code points that never
+# will be characters. The joiners that emoji, Arabic and Indic scripts are written with are none of these.
+NO_TEXT = re.compile("[\0-\b\v-\x1f\x7f-\x9f\ufeff\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+
+def normalize_unicode(text: str) -> tuple[str, int]:
+    """NFC: what looks the same is the same, `e` with a combining accent and `é` for instance. Counts characters."""
+    if unicodedata.is_normalized("NFC", text):
+        return text, 0
+    changed = sum(not unicodedata.is_normalized("NFC", seen) for seen in regex.findall(r"\X", text))
+    return unicodedata.normalize("NFC", text), max(changed, 1)
+
+
+def normalize_newlines(text: str) -> tuple[str, int]:
+    """Every line ends in `\\n`, whatever system it was written on. Counts line ends."""
+    return NEWLINES.subn("\n", text)
+
+
+def remove_control_characters(text: str) -> tuple[str, int]:
+    """Takes away what is no text: terminal codes, NUL, stray byte order marks. Counts characters."""
+    return NO_TEXT.subn("", text)
+
+
+def normalize_whitespace(text: str) -> tuple[str, int]:
+    """One kind of space, none at the end of a line, at most two blank lines together. Counts places.
+
+    Indentation and runs of spaces within a line stay, since code and tables mean something by them.
+    """
+    total = 0
+    for pattern, replacement in ((SPACES, " "), (LINE_ENDS, ""), (BLANK_LINES, "\n\n\n")):
+        text, count = pattern.subn(replacement, text)
+        total += count
+    return text, total
+
+
+STEPS: dict[str, Callable[[str], tuple[str, int]]] = {
+    "newlines": normalize_newlines,
+    "control characters": remove_control_characters,
+    "whitespace": normalize_whitespace,
+    "Unicode NFC": normalize_unicode,  # last, as taking characters away may bring an accent to a letter
+}
+
+
+def split_documents(name: str, text: str, separator: str) -> list[Document]:
+    """A text as the documents between separators, such as `<|endoftext|>`; named `name#1`, `name#2` and so on.
+
+    A separator that stays in a text is text: a tokenizer here never reads a control token from it.
+
+    Raises:
+        ValueError: if the separator is empty.
+    """
+    if not separator:
+        raise ValueError("The separator of documents is empty: give the text that stands between them.")
+    parts = text.split(separator)
+    return [(name, text)] if len(parts) == 1 else [(f"{name}#{i}", part) for i, part in enumerate(parts, 1)]
+
+
+@dataclass
+class Size:
+    documents: int = 0
+    characters: int = 0
+    bytes: int = 0
+
+    def add(self, text: str) -> None:
+        self.documents += 1
+        self.characters += len(text)
+        self.bytes += len(text.encode(errors="replace"))
+
+
+@dataclass
+class Report:
+    """What `preprocess` did: how much there was and is, what was changed and where, what was dropped and why."""
+
+    before: Size = field(default_factory=Size)
+    after: Size = field(default_factory=Size)
+    changes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STEPS, 0))
+    documents_changed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STEPS, 0))
+    boundaries: int = 0  # documents that were cut from others
+    dropped: dict[str, list[str]] = field(default_factory=lambda: {"empty": [], "duplicate": [], "near duplicate": []})
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    def table(self) -> str:
+        lines = [f"{'':<20}{'documents':>12}{'characters':>16}{'bytes':>16}"]
+        for name, size in (("before", self.before), ("after", self.after)):
+            lines.append(f"{name:<20}{size.documents:>12,}{size.characters:>16,}{size.bytes:>16,}")
+        lines += ["", f"{'changed':<20}{'documents':>12}{'places':>16}"]
+        for name in STEPS:
+            lines.append(f"{name:<20}{self.documents_changed[name]:>12,}{self.changes[name]:>16,}")
+        lines += ["", f"{'dropped':<20}{'documents':>12}"]
+        lines += [f"{reason:<20}{len(names):>12,}" for reason, names in self.dropped.items()]
+        if self.boundaries:
+            lines += ["", f"{self.boundaries:,} more documents by cutting at the separator"]
+        return "\n".join(lines)
+
+
+def preprocess(
+    documents: Iterable[Document], separator: str | None = None, near_duplicates: float | None = 0.8
+) -> tuple[list[Document], Report]:
+    """Clean documents by all `STEPS` and drop those that are empty or repeat an earlier one.
+
+    Done twice it changes nothing more.
+
+    Args:
+        documents: (name, text) pairs, in order of preference; kept in memory.
+        separator: what stands between documents in one text, if anything does.
+        near_duplicates: the similarity from which a document is dropped, in (0, 1]; None keeps all but exact copies.
+
+    Returns:
+        The documents that are left, and the report.
+
+    Raises:
+        ValueError: if `separator` is empty or `near_duplicates` is out of range.
+    """
+    report, cleaned = Report(), []
+    for name, text in documents:
+        report.before.add(text)
+        parts = [(name, text)] if separator is None else split_documents(name, text, separator)
+        report.boundaries += len(parts) - 1
+        for part_name, part in parts:
+            part = _clean(part, report)
+            if part.strip():
+                cleaned.append((part_name, part))
+            else:
+                report.dropped["empty"].append(part_name)
+    cleaned = _without_duplicates(cleaned, near_duplicates, report)
+    for _, text in cleaned:
+        report.after.add(text)
+    return cleaned, report
+
+
+def _clean(text: str, report: Report) -> str:
+    for name, step in STEPS.items():
+        text, count = step(text)
+        report.changes[name] += count
+        report.documents_changed[name] += count > 0
+    return text
+
+
+def _without_duplicates(documents: list[Document], threshold: float | None, report: Report) -> list[Document]:
+    seen, distinct = set(), []
+    for name, text in documents:
+        if text in seen:
+            report.dropped["duplicate"].append(name)
+        else:
+            seen.add(text)
+            distinct.append((name, text))
+    if threshold is None:
+        return distinct
+    keep = drop_duplicates([text for _, text in distinct], threshold).keep
+    report.dropped["near duplicate"] = [name for (name, _), kept in zip(distinct, keep, strict=True) if not kept]
+    return [document for document, kept in zip(distinct, keep, strict=True) if kept]
