@@ -1,6 +1,7 @@
 """BPE from scratch against the loop of the textbooks, and against the Rust of the `tokenizers` library.
 
     python -m benchmarks.tokenizer_speed
+    python -m benchmarks.tokenizer_speed --only lines
     python -m benchmarks.tokenizer_speed --corpus shakespeare.txt --json tokenizer_speed.json
 
 All three on one thread, in turns, within one run. The textbook loop counts all pairs of the text anew for every merge;
@@ -11,6 +12,7 @@ import os
 
 os.environ["RAYON_NUM_THREADS"] = "1"  # read when the library is loaded
 
+import resource
 import statistics
 import time
 from collections import Counter
@@ -67,10 +69,19 @@ def seconds(jobs: dict[str, Callable]) -> dict[str, float]:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--corpus", default="python-manual", help="as of `folio pretrain`")
+    options.add_argument("--only", choices=("speed", "lines"), help="measure this alone")
     chosen = options.parse_args()
     documents = load_corpus(chosen.corpus)
     text = "\n".join(text for split in documents.values() for text in split["text"])
+    figures = {}
+    if chosen.only != "lines":
+        figures["speed"] = speed(text, chosen.corpus)
+    if chosen.only != "speed":
+        figures["lines"] = long_lines(text)
+    write(chosen.json, figures)
 
+
+def speed(text: str, corpus: str) -> list[dict]:
     start = time.perf_counter()
     textbook(text, TIMED_MERGES)
     slow = (time.perf_counter() - start) / TIMED_MERGES * (VOCAB - 256)
@@ -92,19 +103,26 @@ def main() -> None:
     for row in rows:
         row["ratio"] = row["s"] / row["ours s"]
     size = len(text.encode()) / 1e6
-    show(
-        "BPE from scratch", rows, f"{chosen.corpus}, {size:.1f} MB, vocabulary {VOCAB:,}, one thread, {ROUNDS} rounds."
-    )
+    show("BPE from scratch", rows, f"{corpus}, {size:.1f} MB, vocabulary {VOCAB:,}, one thread, {ROUNDS} rounds.")
+    return rows
 
-    lines = []
-    for megabytes in (1, 10):
-        line = (text.replace(" ", "").replace("\n", "") * 100)[: megabytes * 1_000_000]
-        line = "".join(character for character in line if character.isalpha())
+
+def long_lines(text: str) -> list[dict]:
+    """A line of letters alone is one piece, in which everything may merge with everything, and nothing is cached."""
+    ours, rust = BPETokenizer.train([text], VOCAB), train_rust(text)
+    letters = "".join(character for character in text if character.isalpha())
+    rows = []
+    for megabytes in (1, 10, 50):
+        line = (letters * (megabytes * 1_000_000 // len(letters) + 1))[: megabytes * 1_000_000]
         start = time.perf_counter()
-        ours.encode(line)
-        lines.append({"letters in one piece": f"{len(line):,}", "encoding s": time.perf_counter() - start})
-    show("A line without a space", lines, "Every letter belongs to one piece, so nothing is cached.")
-    write(chosen.json, {"speed": rows, "lines": lines})
+        ids = ours.encode(line)
+        row = {"line": f"{megabytes} MB", "ours s": time.perf_counter() - start}
+        row["peak memory GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        if megabytes == 1 and ids != rust.encode(line).ids:
+            raise ValueError("The two tokenizers give different ids: please report this text.")
+        rows.append(row | {"tokens": f"{len(ids):,}"})
+    show("A line without a space", rows, "Letters alone, BPE from scratch.")
+    return rows
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import regex
 
-from .tokenizer_json import check_unicode, read_tokenizer_json
+from .tokenizer_json import check_unicode, cut_long_runs, read_tokenizer_json
 
 # How text is cut before pairs are counted: no token spans two of these pieces.
 PATTERNS = {
@@ -76,7 +76,8 @@ class BPETokenizer:
         """Learn merges from documents.
 
         Args:
-            texts: read once; what is kept is each distinct piece and its count.
+            texts: read once; what is kept is each distinct piece and its count. Runs of over 2,000 characters without
+                a space are cut, as training on them would not end.
             vocab_size: number of ids: special tokens first, then the 256 bytes, then a merge each.
             pattern: how text is cut into pieces, by name.
             special_tokens: get ids of their own, which no text is encoded as.
@@ -97,7 +98,8 @@ class BPETokenizer:
         split, counts = regex.compile(PATTERNS[pattern]).findall, Counter()
         for text in texts:
             check_unicode(text, remedy=SURROGATES)
-            counts.update(split(text))
+            for part in cut_long_runs(text):
+                counts.update(split(part))
         tokens = [*(token.encode() for token in special), *(bytes([byte]) for byte in BYTE_ORDER)]
         byte_ids = {byte: len(special) + rank for rank, byte in enumerate(BYTE_ORDER)}
         words = [[byte_ids[byte] for byte in piece.encode()] for piece in counts]

@@ -1,11 +1,17 @@
 """What both tokenizers from scratch do with files and texts that others wrote."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+
+# A run of characters without a space, or of nothing but space, that is longer is no word, and training on it takes time
+# that grows with the square of its length, in the library as well.
+LONGEST_RUN = 2000
+LONG_RUN = re.compile(rf"(\S{{{LONGEST_RUN}}}|\s{{{LONGEST_RUN}}})")
 
 
 def read_tokenizer_json(path: str | Path, build: Callable[[dict], T]) -> T:
@@ -39,3 +45,13 @@ def check_unicode(text: str, what: str = "The text", remedy: str = "read it with
         raise ValueError(
             f"{what} has a lone surrogate at position {error.start}: it is not valid Unicode; {remedy}."
         ) from None
+
+
+def cut_long_runs(text: str) -> Iterator[str]:
+    """The text to learn from: whole, unless it has runs of more than `LONGEST_RUN` characters, which are cut."""
+    words = text.split()
+    spaces = len(text) - sum(map(len, words)) - len(words)
+    if spaces < LONGEST_RUN and max(map(len, words), default=0) < LONGEST_RUN:
+        yield text
+    else:
+        yield from filter(None, LONG_RUN.split(text))

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from .tokenizer_json import check_unicode, cut_long_runs
+
 END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = [END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN]
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)  # every byte is a token
@@ -67,13 +69,14 @@ def train_tokenizer(
     """Train a byte-level BPE tokenizer (Sennrich et al., 2016, over bytes as GPT-2 does) on a stream of texts.
 
     Args:
-        texts: documents; read once, so a generator over a corpus larger than memory will do.
+        texts: documents; read once, so a generator over a corpus larger than memory will do. Runs of over 2,000
+            characters without a space are cut, as training on them would not end.
         vocab_size: number of token ids, special tokens and the 256 bytes included.
         show_progress: show the library's progress bar.
 
     Raises:
         ValueError: if `vocab_size` has no room for the bytes and special tokens, or the texts do not hold
-            enough repeated pairs to fill it.
+            enough repeated pairs to fill it, or are not valid Unicode.
     """
     tokenizer = _train(texts, vocab_size, show_progress)
     if tokenizer.get_vocab_size() < vocab_size:
@@ -125,8 +128,14 @@ def _train(texts: Iterable[str], vocab_size: int, show_progress: bool) -> Tokeni
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=show_progress,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((part for text in _checked(texts) for part in cut_long_runs(text)), trainer)
     return tokenizer
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        check_unicode(text)
+        yield text
 
 
 def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -135,7 +144,7 @@ def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     What nanoGPT's character-level Shakespeare uses: easy to understand, and long sequences.
     """
     unknown = "<|unk|>"
-    characters = sorted(set().union(*map(set, texts)))
+    characters = sorted(set().union(*map(set, _checked(texts))))
     vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, unknown, *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")

@@ -1,6 +1,8 @@
 """The tokenizer that checkpoints carry: any text comes back, chats have one form, plain AutoTokenizer opens it."""
 
 import json
+import random
+import re
 import subprocess
 import sys
 
@@ -12,7 +14,8 @@ from huggingface_hub.hf_api import RepoUrl
 from transformers import AutoTokenizer, GenerationConfig, GPT2Tokenizer
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
-from foliogpt.tokenization import chat_tokenizer, encode_chat, train_char_tokenizer, train_tokenizer
+from foliogpt.tokenization import BPETokenizer, chat_tokenizer, encode_chat, train_char_tokenizer, train_tokenizer
+from foliogpt.tokenization.tokenizer_json import LONGEST_RUN, cut_long_runs
 from foliogpt.tokenization.trained import SMALLEST_VOCABULARY, SPECIAL_TOKENS
 
 TEXTS = [f"the {animal} sat on the {thing}, and the {thing} was {colour}." for animal in ("cat", "dog", "owl")
@@ -77,6 +80,29 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_what_it_can():
         train_tokenizer(TEXTS, 5000, show_progress=False)
     possible = int(str(error.value).split("at most ")[1].split(",")[0])
     assert len(train_tokenizer(TEXTS, possible, show_progress=False)) == possible
+
+
+@pytest.mark.parametrize(
+    "train", [lambda texts: train_tokenizer(texts, 261, show_progress=False), train_char_tokenizer]
+)
+def test_a_text_that_is_not_unicode_is_refused_with_its_place(train):
+    with pytest.raises(ValueError, match="lone surrogate at position 2"):
+        train(["fine", "ab\ud800"])
+
+
+@pytest.mark.parametrize("run", ["".join(random.Random(0).choices("abc", k=30_000)), " " * 30_000, "\r\n" * 9000])
+def test_endless_runs_are_learnt_from_in_parts(run):
+    text = f"the cat {run} the cat"
+    parts = list(cut_long_runs(text))
+    assert "".join(parts) == text
+    assert all(len(word) <= LONGEST_RUN for part in parts for word in re.findall(r"\S+|\s+", part))
+    ours = BPETokenizer.train([text], 262, special_tokens=SPECIAL_TOKENS)
+    assert ours.to_dict()["model"]["vocab"] == train_tokenizer([text], 262, show_progress=False).get_vocab()
+
+
+def test_other_texts_are_learnt_from_whole():
+    for text in ("", "the cat " * 5000, "x" * (LONGEST_RUN - 1), "\n    indented" * 3000):
+        assert list(cut_long_runs(text)) == [text]
 
 
 def test_a_chat_has_the_form_of_chatml(tokenizer):
