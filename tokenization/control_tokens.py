@@ -227,7 +227,7 @@ def _encode_chat_text(tokenizer, text: str, control: list[str], genuine: list[Sp
             text, add_special_tokens=False, split_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
         steering = _steering(tokenizer)
-        if [id for id in encoding["input_ids"] if id in steering] == written:
+        if [id for id in encoding["input_ids"] if id in steering] == [id for id in written if id in steering]:
             return encoding["input_ids"], encoding["offset_mapping"]
     encoding = _encode_ordinary(tokenizer, text, genuine)
     ids, offsets = list(encoding.ids), list(encoding.offsets)

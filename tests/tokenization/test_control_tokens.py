@@ -73,7 +73,16 @@ def composing() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-MAKERS = [byte_level, char_level, llama_like, phi_like, composing]
+def gpt2_like() -> PreTrainedTokenizerFast:
+    """Its end of text is its unknown token too, and somebody has added a word."""
+    tokenizer = byte_level()
+    tokenizer.unk_token = tokenizer.eos_token
+    tokenizer.add_tokens(["the cat"])
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
+    return tokenizer
+
+
+MAKERS = [byte_level, char_level, gpt2_like, llama_like, phi_like, composing]
 
 
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
