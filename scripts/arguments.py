@@ -20,23 +20,33 @@ class Parser(HfArgumentParser):
         raise ValueError(f"{message}; `{self.prog} --help` lists the options.")
 
 
-def parse(argv: list[str], groups: list[type], prog: str, description: str, run_file: str = "") -> tuple:
+def parse(
+    argv: list[str],
+    groups: list[type],
+    prog: str,
+    description: str,
+    run_file: str = "",
+    positional: tuple[str, ...] = (),
+) -> tuple:
     """Fill the dataclasses `groups` from `--config FILE.yaml`, then from the flags, which win.
 
-    With `run_file`, `--resume` starts from the settings that the run in `--output_dir` wrote under that name.
+    The words that `positional` names come before the dataclasses in what is returned. With `run_file`, `--resume` starts from the settings that the run in `--output_dir` wrote under that name.
 
     Raises:
         FileNotFoundError: for a config file that is missing.
         ValueError: for a config file that is not a mapping of known settings, and for unknown or wrong flags.
     """
     parser = Parser(groups, prog=prog, description=description, allow_abbrev=False)
+    for name in positional:
+        parser.add_argument(name)
     flags = flags_from_files(argv, parser, run_file)
     *parsed, rest = parser.parse_args_into_dataclasses(
         [*flags, *argv], look_for_args_file=False, return_remaining_strings=True
     )
     if rest:
         parser.error(f"There is no option {rest[0]!r}")
-    return tuple(parsed[: len(groups)])
+    words = [getattr(parsed[len(groups)], name) for name in positional]
+    return (*words, *parsed[: len(groups)])
 
 
 def parse_with_generation(argv: list[str], group: type, prog: str, description: str) -> tuple:

@@ -15,6 +15,7 @@ COMMANDS = {  # name: (module, what it does)
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
+    "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
 }
 
 OUR_ERROR, USER_ERROR, INTERRUPTED = 1, 2, 130

@@ -1,0 +1,162 @@
+"""Checkpoint directories as they lie on disk: found, checked, and read one tensor at a time."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import EllipsisType
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth", "tf_model*.h5", "*.msgpack")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file. `stored[...]` reads it, with the file open no longer than that.
+
+    Kept open, a file's mapped pages would stay in memory beside a copy of them in another dtype.
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+
+    def __getitem__(self, everything: EllipsisType) -> torch.Tensor:
+        with safe_open(self.file, framework="pt") as file:
+            return file.get_tensor(self.name)
+
+
+def find_checkpoint(source: str) -> Path:
+    """The directory of a checkpoint, which is `source` itself or downloaded from the Hub.
+
+    Raises:
+        OSError: if there is neither.
+        ValueError: if it is a directory of something else, such as an adapter.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if folder.exists():
+            raise ValueError(f"{source} is a file: give a checkpoint's directory, or a nanoGPT checkpoint, a .pt file.")
+        folder = _download(source)
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(
+                f"{source} is an adapter, not a model: merge it into its base with PEFT's "
+                "`merge_and_unload()`, save that, and convert what was saved."
+            )
+        nanogpt = next(folder.glob("ckpt*.pt"), None)
+        hint = f"; for nanoGPT's, give {nanogpt}" if nanogpt else ""
+        raise FileNotFoundError(f"{source} has no config.json, so it is not a checkpoint{hint}.")
+    return folder
+
+
+def _download(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+    except Exception as error:  # offline, no such name, no such host: each library has its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise OSError(f"{source} is neither a directory here nor a model on the Hub within reach ({reason})") from None
+
+
+def read_config(folder: Path) -> dict:
+    """config.json as a dict.
+
+    Raises:
+        ValueError: if it is not JSON, or no mapping.
+    """
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} is not a config: it must be a mapping.")
+    return config
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a checkpoint's safetensors files, by name. Nothing but the files' headers is read.
+
+    Raises:
+        FileNotFoundError: if there are none, or a file that the index names is missing.
+        ValueError: if a file is cut off, or the index and the files contradict each other.
+    """
+    single, index = folder / WEIGHTS, folder / INDEX
+    if single.is_file():
+        return _headers(single)
+    if not index.is_file():
+        others = sorted(file.name for pattern in OTHER_WEIGHTS for file in folder.glob(pattern))
+        remedy = (
+            f" {others[0]} is not read, for unpickling can run code. If you trust it, load it with "
+            "`AutoModelForCausalLM.from_pretrained(..., use_safetensors=False)` and save it with `save_pretrained`."
+            if others
+            else ""
+        )
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS} nor {INDEX}.{remedy}")
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(weight_map.values()))
+        if any(Path(name).name != name for name in files):
+            raise ValueError("it names a file outside of its folder")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{index} is not an index of weights: {type(error).__name__} {error}") from None
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{folder} lacks {some(missing)}, which {INDEX} names: get the whole checkpoint.")
+    tensors = {name: tensor for file in files for name, tensor in _headers(folder / file).items()}
+    if missing := [name for name in weight_map if name not in tensors]:
+        raise ValueError(f"{INDEX} promises {some(missing)}, but no file has it.")
+    return tensors
+
+
+def _headers(path: Path) -> dict[str, StoredTensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: StoredTensor(path, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is cut off or is no safetensors file ({error}): download or save it once more."
+        ) from None
+
+
+def check_shapes(stored: dict[str, tuple], expected: dict[str, tuple], optional: set[str], where) -> None:
+    """Refuse a checkpoint whose tensors are not those that its config speaks of.
+
+    Args:
+        stored: shapes by name, as they are in the files.
+        expected: shapes by name, as the config asks for them.
+        optional: names that may be missing, since they are tied to another.
+        where: what to call the checkpoint in the message.
+
+    Raises:
+        ValueError: names the tensors that are missing, that are too many, or whose shape is another.
+    """
+    wrong = []
+    if missing := [name for name in expected if name not in stored and name not in optional]:
+        wrong.append(f"it lacks {some(missing)}")
+    if extra := [name for name in stored if name not in expected]:
+        wrong.append(f"it has {some(extra)}, which the config has no place for")
+    shapes = {name: stored[name] for name in expected if name in stored and stored[name] != tuple(expected[name])}
+    if shapes:
+        listed = [f"{name} {list(shape)} instead of {list(expected[name])}" for name, shape in shapes.items()]
+        wrong.append(f"shapes differ from the config's: {some(listed)}")
+    if wrong:
+        raise ValueError(f"{where} does not fit its config.json: {'; '.join(wrong)}.")
+
+
+def without(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """The names that none of the regular expressions is found in."""
+    patterns = list(patterns)
+    return [name for name in names if not any(re.search(pattern, name) for pattern in patterns)]
+
+
+def some(names: list[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,44 @@
+"""Take a checkpoint to another library's format, or bring one here. The logits are compared before anything is written.
+
+    folio convert runs/mine runs/mine-qwen3 --to qwen3
+    folio convert runs/mine runs/mine.gguf --to gguf
+    folio convert openai-community/gpt2 runs/gpt2 --to folio
+    folio convert nanoGPT/out-shakespeare-char/ckpt.pt runs/characters --to folio
+
+SRC is a checkpoint's directory or Hub name (folio, gpt2, llama, qwen3), or a nanoGPT ckpt.pt.
+"""
+
+import shlex
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ConvertArguments:
+    to: str = field(metadata={"help": "what DST becomes: folio, gpt2, llama, qwen3, or gguf"})
+
+
+def main(argv: list[str]) -> None:
+    import transformers
+
+    from ..modeling.conversion import convert
+    from .arguments import parse
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    description = "Take a checkpoint to another library's format, or bring one here."
+    source, destination, args = parse(
+        argv, [ConvertArguments], "folio convert", description, positional=("SRC", "DST")
+    )
+    done = convert(source, destination, args.to)
+    text = "no tokenizer" if done.text_difference is None else f"{done.text_difference:.1e} on a text"
+    print(f"{done.source} ({done.kind}, {done.parameters:,} parameters, {done.dtype}) is now {done.destination}")
+    print(f"Largest difference of a logit in float32: {done.random_difference:.1e} on random tokens, {text}")
+    print(f"{done.seconds:.1f} s. {next_step(done)}")
+
+
+def next_step(done) -> str:
+    """What to do with the result."""
+    where = shlex.quote(str(done.destination))
+    if done.to == "gguf":
+        return f"For llama.cpp: llama-cli -m {where}"
+    return f'Try it: folio generate --model {where} --prompt "Once upon a time"'
