@@ -3,24 +3,25 @@ and compared with the source before it is moved to where it belongs."""
 
 import contextlib
 import copy
+import functools
 import gc
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .configuration_folio import FolioConfig
 from .modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, Architecture, to_folio_config, to_native_config, to_ours, to_theirs
-from .weight_files import StoredTensor, check_shapes, find_checkpoint, read_config, stored_tensors, without
+from .weight_files import StoredTensor, check_shapes, find_checkpoint, read_config, some, stored_tensors, without
 
 TARGETS = ("folio", *ARCHITECTURES, "gguf")
 LARGEST_DIFFERENCE = 1e-4  # of a logit, in float32
@@ -59,6 +60,15 @@ class Source:
     logits: Callable[[list[torch.Tensor]], list[torch.Tensor]]
     tokenizer: PreTrainedTokenizerBase | None
     folder: Path | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a target is written, given Folio's weights, and how its users will load the model and the tokenizer."""
+
+    write: Callable[[dict[str, torch.Tensor], Path], None]
+    load: Callable[[Path], PreTrainedModel]
+    load_tokenizer: Callable[[Path], PreTrainedTokenizerBase]
 
 
 @dataclass(frozen=True)
@@ -104,23 +114,23 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
         from .gguf_export import plan_gguf as plan
     else:
         plan = plan_folder
-    write, load = plan(opened, to, destination)  # refuses before anything is computed
+    planned = plan(opened, to, destination)  # refuses before anything is computed
 
     batches = sample_ids(opened)
     expected = opened.logits(batches)
     with staged(destination) as path:
         tensors = opened.tensors()
-        parameters, dtype = sum(t.numel() for t in tensors.values()), next(iter(tensors.values())).dtype
-        write(tensors, path)
+        parameters, dtype = sum(tensor.numel() for tensor in tensors.values()), widest(tensors.values())
+        planned.write(tensors, path)
         del tensors
-        differences = compare(expected, logits_of(lambda: load(path), batches))
+        differences = compare(expected, logits_of(lambda: planned.load(path), batches))
         if not max(differences) <= LARGEST_DIFFERENCE:  # so written, NaN is refused as well
             raise ValueError(
                 f"The {to} model's logits differ from the source's by {max(differences):.2g}, more than "
                 f"{LARGEST_DIFFERENCE:g}: nothing was written. Please report this checkpoint's config.json."
             )
-        if opened.tokenizer is not None and to != "gguf":
-            check_tokenizer(opened.tokenizer, path)
+        if opened.tokenizer is not None:
+            check_tokenizer(opened.tokenizer, planned.load_tokenizer(path))
     return Conversion(
         source=str(source),
         kind=opened.kind,
@@ -160,11 +170,14 @@ def open_source(source: str) -> Source:
 
     stored = named_for(model_class, stored_tensors(folder))
     check_shapes({name: t.shape for name, t in stored.items()}, shapes_of(model_class, config), tied(config), folder)
+    if numbers := [name for name, tensor in stored.items() if tensor.dtype is None]:
+        raise ValueError(f"{some(numbers)} in {folder} is quantized: convert the model it was quantized from.")
     if config.tie_word_embeddings:
         drop_tied_head(stored, model_class, folder)
+    dtype = widest(stored.values())
 
     def load():
-        return model_class.from_pretrained(None, config=config, state_dict=dict(stored), dtype=torch.float32)
+        return model_class.from_pretrained(None, config=config, state_dict=dict(stored), dtype=dtype)
 
     def tensors() -> dict[str, torch.Tensor]:
         weights = [] if kind == "folio" else ARCHITECTURES[kind].weights(config.num_hidden_layers)
@@ -244,6 +257,11 @@ def without_memory(model_class: type, config: PreTrainedConfig, dtype: torch.dty
         return model_class(copy.deepcopy(config)).to(dtype)
 
 
+def widest(tensors: Iterable) -> torch.dtype:
+    """The dtype that holds every one of the tensors exactly."""
+    return functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     if not any(next(folder.glob(name), None) for name in TOKENIZER_FILES):
         return None
@@ -276,6 +294,7 @@ def sample_ids(source: Source) -> list[torch.Tensor]:
 def logits_of(load: Callable, batches: list[torch.Tensor]) -> list[torch.Tensor]:
     """Logits (1, T, V) of a model for each batch of ids. The model is gone from memory afterwards."""
     model = load().eval()
+    compute_in_float32(model)
     with torch.no_grad():
         logits = [model(ids, use_cache=False).logits for ids in batches]
     del model
@@ -283,25 +302,43 @@ def logits_of(load: Callable, batches: list[torch.Tensor]) -> list[torch.Tensor]
     return logits
 
 
+def compute_in_float32(model: torch.nn.Module) -> None:
+    """Make each module cast its weights to float32 while it runs: exact, at the memory of the stored dtype."""
+
+    def widen(module, inputs):
+        module.stored = [parameter.data for parameter in module.parameters(recurse=False)]
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.float()
+
+    def restore(module, inputs, output):
+        for parameter, stored in zip(module.parameters(recurse=False), module.stored, strict=True):
+            parameter.data = stored
+        del module.stored
+
+    for module in model.modules():
+        if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(widen)
+            module.register_forward_hook(restore)
+
+
 def compare(expected: list[torch.Tensor], got: list[torch.Tensor]) -> list[float]:
     """The largest difference of a logit in each batch."""
     return [(a.float() - b.float()).abs().max().item() for a, b in zip(expected, got, strict=True)]
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    again = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if again(TEXT)["input_ids"] != tokenizer(TEXT)["input_ids"] or again.chat_template != tokenizer.chat_template:
+def check_tokenizer(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase) -> None:
+    if after(TEXT)["input_ids"] != before(TEXT)["input_ids"]:
         raise ValueError(
-            f"Beside the converted model, the tokenizer ({type(tokenizer).__name__}) becomes "
-            f"{type(again).__name__} and gives other ids: nothing was written."
+            f"The tokenizer ({type(before).__name__}) becomes {type(after).__name__} there and gives other ids: "
+            "nothing was written. Please report this checkpoint's tokenizer_config.json."
         )
 
 
 # Writing
 
 
-def plan_folder(source: Source, to: str, destination: Path) -> tuple[Callable, Callable]:
-    """How to write a directory that transformers opens, and how to load it.
+def plan_folder(source: Source, to: str, destination: Path) -> Plan:
+    """A directory that transformers opens.
 
     Raises:
         ValueError: if `to` cannot express the source's config.
@@ -312,9 +349,8 @@ def plan_folder(source: Source, to: str, destination: Path) -> tuple[Callable, C
     model_class = FolioForCausalLM if architecture is None else architecture.model_class
 
     def write(tensors: dict[str, torch.Tensor], folder: Path) -> None:
-        dtype = tensors["model.embed_tokens.weight"].dtype
-        tensors = for_target(tensors, config, architecture)
-        without_memory(model_class, config, dtype).save_pretrained(folder, state_dict=tensors)
+        model = without_memory(model_class, config, widest(tensors.values()))
+        model.save_pretrained(folder, state_dict=for_target(tensors, config, architecture))
         write_tokenizer(source, folder)
         if source.folder is not None and (source.folder / GENERATION).is_file():
             shutil.copyfile(source.folder / GENERATION, folder / GENERATION)
@@ -323,9 +359,9 @@ def plan_folder(source: Source, to: str, destination: Path) -> tuple[Callable, C
             file.chmod(mode)  # safetensors lets nobody else read what it writes
 
     def load(folder: Path):
-        return model_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        return model_class.from_pretrained(folder, dtype="auto", local_files_only=True)
 
-    return write, load
+    return Plan(write, load, load_tokenizer)
 
 
 def for_target(

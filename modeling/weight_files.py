@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth", "tf_model*.h5", "*.msgpack")
 
 
@@ -25,6 +26,7 @@ class StoredTensor:
     file: Path
     name: str
     shape: tuple[int, ...]
+    dtype: torch.dtype | None  # None for what is not a plain floating-point number
 
     def __getitem__(self, everything: EllipsisType) -> torch.Tensor:
         with safe_open(self.file, framework="pt") as file:
@@ -118,7 +120,11 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 def _headers(path: Path) -> dict[str, StoredTensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: StoredTensor(path, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: StoredTensor(path, name, tuple(part.get_shape()), DTYPES.get(part.get_dtype()))
+                for name, part in slices.items()
+            }
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} is cut off or is no safetensors file ({error}): download or save it once more."
