@@ -4,6 +4,7 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 # Where a checkpoint's code is, for every way in. transformers alone would save the entry of the saved class only,
 # and then no other head, nor PEFT or sentence-transformers, could open the checkpoint.
@@ -155,6 +156,11 @@ class FolioConfig(PreTrainedConfig):
                 f"head_dim ({self.head_dim}) is odd, but RoPE rotates pairs: use head_dim={self.head_dim + 1} "
                 f"or another position_embedding_type than '{self.position_embedding_type}'."
             )
+        if self.position_embedding_type == "rope":
+            rope_type = (self.rope_parameters or {}).get("rope_type", "default")
+            if rope_type != "default" and rope_type not in ROPE_INIT_FUNCTIONS:
+                known = ", ".join(["default", *ROPE_INIT_FUNCTIONS])
+                raise ValueError(f"rope_type is {rope_type!r} in rope_parameters: use one of {known}.")
         if self.position_embedding_type == "sinusoidal" and self.hidden_size % 2:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) is odd, but sinusoidal positions come in sine-cosine pairs: "

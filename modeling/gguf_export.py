@@ -13,8 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .configuration_folio import FolioConfig
-from .conversion import Plan, Source, shapes_of, widest
 from .native import ARCHITECTURES, obstacles, to_native_config, to_theirs
+from .sources import Source, shapes_of, widest
+from .targets import Plan
 
 # The patterns by which text is cut before merging, and llama.cpp's names for them.
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -32,7 +33,7 @@ FILE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 32}
 ACTIVATIONS = {"gpt2": "gelu_pytorch_tanh", "llama": "silu", "qwen3": "silu"}
 
 
-def plan_gguf(source: Source, to: str, destination: Path) -> Plan:
+def plan_gguf(source: Source, destination: Path) -> Plan:
     """A GGUF file of the architecture that computes what the source does.
 
     Raises:
@@ -231,7 +232,7 @@ def split_name(spec: dict) -> str:
     if len(steps) == 2 and pattern is None and steps[0].get("type") == "Split" and not steps[0].get("invert"):
         pattern = steps[0]["pattern"].get("Regex")
     known = pattern in SPLITS and len(steps) == (1 if pattern == GPT2_SPLIT else 2)
-    # llama.cpp composes no characters, as Qwen's NFC does: text that is composed already, as nearly all is, is the same.
+    # llama.cpp does not compose characters as NFC, Qwen's, does; nearly all text is composed already.
     if not known or steps[-1].get("add_prefix_space") or normalizer.get("type") not in (None, "NFC"):
         raise ValueError(
             "The tokenizer prepares text in a way that llama.cpp has no name for: known are the patterns of "

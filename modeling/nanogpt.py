@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .configuration_folio import FolioConfig
-from .conversion import Source, load_tokenizer, shapes_of
 from .modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, Weight, to_ours
+from .sources import Source, load_tokenizer, shapes_of
 from .weight_files import check_shapes, without
 
 GPT2, GPT2_TOKENS = "openai-community/gpt2", 50257
@@ -94,7 +94,16 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
             f"{path} holds more than tensors and plain values, or is damaged; it is not read, for unpickling can run "
             f"code ({' '.join(reason.split())[:200]})."
         ) from None
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{path} is cut off or is no checkpoint of torch's: {reason}") from None
     args, weights = (checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in ("model_args", "model"))
@@ -124,6 +133,8 @@ def expected_shapes(args: dict, weights: list[Weight], bias: bool) -> dict[str, 
         n_layer=args["n_layer"],
         n_head=args["n_head"],
         n_positions=args["block_size"],
+        bos_token_id=None,
+        eos_token_id=None,
     )
     shapes = shapes_of(ARCHITECTURES["gpt2"].model_class, config)
     turned = {weight.theirs for weight in weights if weight.transposed}
@@ -174,8 +185,8 @@ def find_tokenizer(path: Path, dataset: str, vocab_size: int) -> PreTrainedToken
         return AutoTokenizer.from_pretrained(GPT2)
     except Exception:  # offline, in one of many ways
         raise OSError(
-            f"There is no meta.pkl beside {path}, so its tokens are GPT-2's, and {GPT2} on the Hub is not within reach: "
-            f"copy its tokenizer.json and tokenizer_config.json beside {path.name}."
+            f"There is no meta.pkl beside {path}, so its tokens are GPT-2's, and {GPT2} on the Hub is not within "
+            f"reach: copy its tokenizer.json and tokenizer_config.json beside {path.name}."
         ) from None
 
 

@@ -83,12 +83,6 @@ def all_full(config: FolioConfig) -> Iterator[tuple]:
         yield "layer_types", config.layer_types, "full_attention in every layer"
 
 
-def llama_obstacles(config: FolioConfig) -> Iterator[tuple]:
-    yield from all_full(config)
-    if config.hidden_size % config.num_attention_heads:
-        yield "num_attention_heads", config.num_attention_heads, "a number that divides hidden_size"
-
-
 def gpt2_obstacles(config: FolioConfig) -> Iterator[tuple]:
     yield from all_full(config)
     if config.num_key_value_heads != config.num_attention_heads:
@@ -155,7 +149,7 @@ ARCHITECTURES = {
         model="LlamaForCausalLM",
         fields={**{name: name for name in LLAMA_LIKE}, "mlp_bias": "mlp_bias", "norm_eps": "rms_norm_eps"},
         fixed={**MODERN, "qk_norm": False},
-        obstacles=llama_obstacles,
+        obstacles=all_full,
     ),
     "qwen3": Architecture(
         model="Qwen3ForCausalLM",

@@ -30,7 +30,9 @@ def parse(
 ) -> tuple:
     """Fill the dataclasses `groups` from `--config FILE.yaml`, then from the flags, which win.
 
-    The words that `positional` names come before the dataclasses in what is returned. With `run_file`, `--resume` starts from the settings that the run in `--output_dir` wrote under that name.
+    The words that `positional` names come before the dataclasses in what is returned.
+
+    With `run_file`, `--resume` starts from the settings that the run in `--output_dir` wrote under that name.
 
     Raises:
         FileNotFoundError: for a config file that is missing.

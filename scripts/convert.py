@@ -8,6 +8,7 @@
 SRC is a checkpoint's directory or Hub name (folio, gpt2, llama, qwen3), or a nanoGPT ckpt.pt.
 """
 
+import os
 import shlex
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ class ConvertArguments:
 
 
 def main(argv: list[str]) -> None:
+    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' reader of GGUF draws a bar of its own
+
     import transformers
 
     from ..modeling.conversion import convert
@@ -26,9 +29,7 @@ def main(argv: list[str]) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     description = "Take a checkpoint to another library's format, or bring one here."
-    source, destination, args = parse(
-        argv, [ConvertArguments], "folio convert", description, positional=("SRC", "DST")
-    )
+    source, destination, args = parse(argv, [ConvertArguments], "folio convert", description, positional=("SRC", "DST"))
     done = convert(source, destination, args.to)
     text = "no tokenizer" if done.text_difference is None else f"{done.text_difference:.1e} on a text"
     print(f"{done.source} ({done.kind}, {done.parameters:,} parameters, {done.dtype}) is now {done.destination}")

@@ -30,6 +30,12 @@ def test_a_contradiction_is_refused_with_both_numbers(fields, named):
     assert all(word in str(error.value) for word in named), str(error.value)
 
 
+def test_a_kind_of_rope_that_does_not_exist_is_refused():
+    """It would be computed as the default one."""
+    with pytest.raises(ValueError, match=r"rope_type is 'spiral'.*default, linear"):
+        preset_config("folio", rope_parameters={"rope_type": "spiral", "rope_theta": 10_000.0})
+
+
 def test_a_value_of_the_wrong_kind_is_refused():
     with pytest.raises(StrictDataclassError, match="norm_type"):
         FolioConfig(norm_type="batchnorm")
