@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from .gguf_export import plan_gguf
 from .nanogpt import open_nanogpt
 from .native import ARCHITECTURES
-from .sources import Source, logits_of, open_checkpoint, widest
+from .sources import Source, logits_of, open_checkpoint
 from .targets import plan_folder
 
 TARGETS = ("folio", *ARCHITECTURES, "gguf")
@@ -80,7 +80,7 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
     expected = opened.logits(batches)
     with staged(destination) as path:
         tensors = opened.tensors()
-        parameters, dtype = sum(tensor.numel() for tensor in tensors.values()), widest(tensors.values())
+        parameters = sum(tensor.numel() for tensor in tensors.values())
         plan.write(tensors, path)
         del tensors
         differences = compare(expected, logits_of(lambda: plan.load(path), batches))
@@ -97,7 +97,7 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
         to=to,
         destination=destination,
         parameters=parameters,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(opened.dtype).removeprefix("torch."),
         random_difference=differences[0],
         text_difference=differences[1] if len(differences) > 1 else None,
         seconds=time.perf_counter() - start,

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, 
 
 from .configuration_folio import FolioConfig
 from .native import ARCHITECTURES, obstacles, to_native_config, to_theirs
-from .sources import Source, shapes_of, widest
+from .sources import Source, shapes_of
 from .targets import Plan
 
 # The patterns by which text is cut before merging, and llama.cpp's names for them.
@@ -53,12 +53,12 @@ def plan_gguf(source: Source, destination: Path) -> Plan:
     config = to_native_config(source.config, name)
 
     def write(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        write_gguf(path, name, source.config, config, tensors, vocabulary)
+        write_gguf(path, name, source, config, tensors, vocabulary)
 
     def load(path: Path):
         # transformers' reader has no word for the feed-forward width of a GPT-2.
         known = {"config": config} if name == "gpt2" and config.n_inner else {}
-        return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="auto", **known)
+        return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=source.dtype, **known)
 
     def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -95,7 +95,7 @@ def gguf_obstacles(config: FolioConfig, name: str) -> list[str]:
 def write_gguf(
     path: Path,
     name: str,
-    config: FolioConfig,
+    source: Source,
     native: PreTrainedConfig,
     tensors: dict[str, torch.Tensor],
     vocabulary: dict,
@@ -103,9 +103,10 @@ def write_gguf(
     """Write Folio's weights as a model of the architecture `name`."""
     import gguf
 
+    config = source.config
     writer = gguf.GGUFWriter(path, name)
     writer.add_name(path.stem)
-    writer.add_file_type(FILE_TYPES.get(widest(tensors.values()), 0))
+    writer.add_file_type(FILE_TYPES.get(source.dtype, 0))
     for key, value in {**model_fields(config, name), **vocabulary}.items():
         add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
         add.get(type(value), writer.add_array)(key, value)

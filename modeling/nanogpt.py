@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerBase, Pre
 from .configuration_folio import FolioConfig
 from .modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, Weight, to_ours
-from .sources import Source, load_tokenizer, shapes_of
+from .sources import Source, load_tokenizer, shapes_of, widest
 from .weight_files import check_shapes, without
 
 GPT2, GPT2_TOKENS = "openai-community/gpt2", 50257
@@ -63,6 +63,7 @@ def open_nanogpt(path: Path) -> Source:
         path,
     )
     tensors.pop("lm_head.weight", None)  # the embedding, once more
+    dtype = widest(tensors.values())
     tokenizer = find_tokenizer(path, dataset, args["vocab_size"])
     if isinstance(tokenizer.eos_token_id, int):
         config.eos_token_id = config.bos_token_id = tokenizer.eos_token_id
@@ -71,12 +72,12 @@ def open_nanogpt(path: Path) -> Source:
         converted = to_ours(tensors, weights)
         shapes = shapes_of(FolioForCausalLM, config)
         missing = [name for name in shapes if name not in converted and name.endswith("norm.bias")]
-        dtype = tensors["transformer.wte.weight"].dtype
         return converted | {name: torch.zeros(shapes[name], dtype=dtype) for name in missing}
 
     return Source(
         kind="nanogpt",
         config=config,
+        dtype=dtype,
         tensors=ours,
         logits=lambda batches: [nanogpt_logits(tensors, args["n_layer"], args["n_head"], ids) for ids in batches],
         tokenizer=tokenizer,

@@ -29,6 +29,7 @@ class Source:
     Args:
         kind: "folio", a native architecture, or "nanogpt".
         config: of the Folio model that computes the same.
+        dtype: the one that holds every weight exactly.
         tensors: reads the weights under their Folio names.
         logits: what the source itself computes for each of some batches of ids, in float32.
         tokenizer: None if it has none.
@@ -37,6 +38,7 @@ class Source:
 
     kind: str
     config: FolioConfig
+    dtype: torch.dtype
     tensors: Callable[[], dict[str, torch.Tensor]]
     logits: Callable[[list[torch.Tensor]], list[torch.Tensor]]
     tokenizer: PreTrainedTokenizerBase | None
@@ -82,6 +84,7 @@ def open_checkpoint(source: str) -> Source:
     return Source(
         kind=kind,
         config=folio_config,
+        dtype=dtype,
         tensors=tensors,
         logits=lambda batches: logits_of(load, batches),
         tokenizer=load_tokenizer(folder),

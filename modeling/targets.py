@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from .modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, Architecture, to_native_config, to_theirs
-from .sources import TOKENIZER_FILES, Source, load_tokenizer, shapes_of, widest, without_memory
+from .sources import TOKENIZER_FILES, Source, load_tokenizer, shapes_of, without_memory
 
 GENERATION = "generation_config.json"
 
@@ -36,7 +36,7 @@ def plan_folder(source: Source, to: str) -> Plan:
     model_class = FolioForCausalLM if architecture is None else architecture.model_class
 
     def write(tensors: dict[str, torch.Tensor], folder: Path) -> None:
-        model = without_memory(model_class, config, widest(tensors.values()))
+        model = without_memory(model_class, config, source.dtype)
         model.save_pretrained(folder, state_dict=for_target(tensors, config, architecture))
         write_tokenizer(source, folder)
         if source.folder is not None and (source.folder / GENERATION).is_file():
