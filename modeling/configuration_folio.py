@@ -3,6 +3,7 @@
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -156,6 +157,8 @@ class FolioConfig(PreTrainedConfig):
                 f"head_dim ({self.head_dim}) is odd, but RoPE rotates pairs: use head_dim={self.head_dim + 1} "
                 f"or another position_embedding_type than '{self.position_embedding_type}'."
             )
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act is {self.hidden_act!r}: use one of {', '.join(sorted(ACT2FN))}.")
         if self.position_embedding_type == "rope":
             rope_type = (self.rope_parameters or {}).get("rope_type", "default")
             if rope_type != "default" and rope_type not in ROPE_INIT_FUNCTIONS:
@@ -171,6 +174,8 @@ class FolioConfig(PreTrainedConfig):
                 f"layer_types has {len(self.layer_types)} entries for num_hidden_layers={self.num_hidden_layers}: "
                 "give one per layer."
             )
+        if unknown := set(self.layer_types) - {"full_attention", "sliding_attention"}:
+            raise ValueError(f"layer_types has {sorted(unknown)}: use 'full_attention' or 'sliding_attention'.")
         if "sliding_attention" in self.layer_types and not self.sliding_window:
             raise ValueError(
                 f"layer_types asks for 'sliding_attention', but sliding_window is {self.sliding_window}: "

@@ -5,6 +5,7 @@ What they look like: github.com/karpathy/nanoGPT, `train.py` (the checkpoint) an
 
 import dataclasses
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -87,6 +88,8 @@ def open_nanogpt(path: Path) -> Source:
 
 def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
     """The model's arguments, its weights, and the name of the data set it was trained on ("" if unknown)."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is cut off or is no checkpoint of torch's: it is not a zip archive.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

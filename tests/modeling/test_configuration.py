@@ -16,6 +16,8 @@ from foliogpt.modeling import PRESETS, SIZES, FolioConfig, FolioForCausalLM, pre
         ({"hidden_size": 0}, ["hidden_size", "0"]),
         ({"layer_types": ["full_attention"]}, ["1", "4"]),
         ({"layer_types": ["sliding_attention"] * 4}, ["sliding_window"]),
+        ({"layer_types": ["chunked_attention"] * 4}, ["chunked_attention", "full_attention"]),
+        ({"hidden_act": "sulu"}, ["sulu", "silu"]),
         ({"add_cross_attention": True, "is_causal": False}, ["add_cross_attention", "is_causal"]),
         (
             {"hidden_size": 33, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 34,

@@ -163,12 +163,13 @@ def test_sliding_windows_go_to_qwen3_and_nowhere_else(save, tmp_path):
 
 
 def test_a_gpt2_of_the_hub_comes_in(save, tmp_path):
-    """Its names lack the prefix, old ones have the masks, its tokenizer names no class."""
+    """Its names lack the prefix, old ones have masks and the tied head, its tokenizer names no class."""
     source = save("gpt2")
     convert(source, tmp_path / "native", "gpt2")
     file = tmp_path / "native" / "model.safetensors"
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
-    save_file({**tensors, "h.0.attn.bias": torch.ones(1, 1, 64, 64)}, file, {"format": "pt"})
+    tensors |= {"h.0.attn.bias": torch.ones(1, 1, 64, 64), "lm_head.weight": tensors["wte.weight"].clone()}
+    save_file(tensors, file, {"format": "pt"})
     (tmp_path / "native" / "tokenizer_config.json").write_text('{"model_max_length": 64}')
     edit_config(tmp_path / "native", n_ctx=64, task_specific_params={"text-generation": {"do_sample": True}})
     convert(tmp_path / "native", tmp_path / "ours", "folio")
@@ -300,6 +301,8 @@ BAD = [
     (lambda folder: edit_config(folder, model_type="mamba"), "known are folio, gpt2, llama, qwen3, and nanoGPT"),
     (lambda folder: edit_config(folder, hidden_size="wide"), "hidden_size"),
     (lambda folder: edit_config(folder, rope_parameters={"rope_type": "spiral"}), "rope_type is 'spiral'"),
+    (lambda folder: edit_config(folder, hidden_act="sulu"), "hidden_act is 'sulu'"),
+    (lambda folder: edit_config(folder, layer_types=["chunked_attention"] * 2), "layer_types has"),
     (lambda folder: edit_config(folder, num_experts=8), "num_experts, which this version .* upgrade foliogpt"),
     (lambda folder: edit_config(folder, quantization_config={"bits": 4}), "quantization_config is set"),
     (lambda folder: edit_config(folder, is_causal=False), "is_causal is False: an encoder"),
