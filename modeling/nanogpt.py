@@ -17,7 +17,7 @@ from .configuration_folio import FolioConfig
 from .modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, Weight, to_ours
 from .sources import Source, load_tokenizer, shapes_of, widest
-from .weight_files import check_shapes, without
+from .weight_files import DTYPES, check_shapes, some, without
 
 GPT2, GPT2_TOKENS = "openai-community/gpt2", 50257
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
@@ -124,6 +124,10 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
         if isinstance(tensor, torch.Tensor)
     }
     tensors = {name: tensors[name] for name in without(tensors, [r"\.attn\.bias$"])}  # the mask, of older versions
+    if args["n_layer"] > len(tensors):
+        raise ValueError(f"{path}: model_args has n_layer={args['n_layer']}, but there are {len(tensors)} tensors.")
+    if others := [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]:
+        raise ValueError(f"{path}: {some(others)} is neither float32, bfloat16 nor float16.")
     settings = checkpoint.get("config")
     dataset = settings.get("dataset", "") if isinstance(settings, dict) else ""
     return args, tensors, Path(str(dataset)).name

@@ -58,7 +58,8 @@ def open_checkpoint(source: str) -> Source:
     if kind != "folio" and kind not in ARCHITECTURES:
         known = ", ".join(("folio", *ARCHITECTURES))
         raise ValueError(f"{folder} has model_type {kind!r}: known are {known}, and nanoGPT's .pt files.")
-    check_written_config(written, folder)
+    files = stored_tensors(folder)
+    check_written_config(written, len(files), folder)
     config, model_class = _load_config(folder, kind), FolioForCausalLM
     folio_config = config
     if kind == "folio":
@@ -66,10 +67,13 @@ def open_checkpoint(source: str) -> Source:
     else:
         folio_config, model_class = to_folio_config(config), ARCHITECTURES[kind].model_class
 
-    stored = named_for(model_class, stored_tensors(folder))
-    check_shapes({name: t.shape for name, t in stored.items()}, shapes_of(model_class, config), tied(config), folder)
-    if numbers := [name for name, tensor in stored.items() if tensor.dtype is None]:
-        raise ValueError(f"{some(numbers)} in {folder} is quantized: convert the model it was quantized from.")
+    stored = named_for(model_class, files)
+    expected = _expected_shapes(model_class, config, folder)
+    check_shapes({name: tensor.shape for name, tensor in stored.items()}, expected, tied(config), folder)
+    if others := [name for name, tensor in stored.items() if tensor.dtype is None]:
+        raise ValueError(
+            f"{some(others)} in {folder} is quantized or of a rare dtype: give a model in float32, bfloat16 or float16."
+        )
     if config.tie_word_embeddings:
         drop_tied_head(stored, model_class, folder)
     dtype = widest(stored.values())
@@ -102,13 +106,24 @@ def _load_config(folder: Path, kind: str) -> PreTrainedConfig:
         raise ValueError(f"{folder / 'config.json'} is damaged: {type(error).__name__} {error}") from None
 
 
-def check_written_config(written: dict, folder: Path) -> None:
-    """Refuse a model that is no plain causal language model."""
+def _expected_shapes(model_class: type, config: PreTrainedConfig, folder: Path) -> dict[str, tuple]:
+    try:
+        return shapes_of(model_class, config)
+    except Exception as error:  # of a value that nobody checks; an assertion in torch's Embedding, for one
+        reason = f"{type(error).__name__} {' '.join(str(error).split())}"
+        raise ValueError(f"No model can be made of {folder / 'config.json'}: {reason}") from None
+
+
+def check_written_config(written: dict, tensors: int, folder: Path) -> None:
+    """Refuse a model that is no plain causal language model, or of more layers than its files have tensors."""
     for name in written.get("architectures") or []:
         if not str(name).endswith(("ForCausalLM", "LMHeadModel")):
             raise ValueError(f"architectures is [{name!r}] in {folder}: only causal language models can be converted.")
     if written.get("quantization_config"):
         raise ValueError(f"quantization_config is set in {folder}: convert the model it was quantized from.")
+    layers = written.get("num_hidden_layers", written.get("n_layer"))
+    if isinstance(layers, int) and layers > tensors:  # to make a billion layers, only to miss them, takes all memory
+        raise ValueError(f"{folder} has {tensors} tensors, so not the {layers} layers that its config.json speaks of.")
 
 
 def check_folio_config(written: dict, config: FolioConfig) -> None:

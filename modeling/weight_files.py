@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth", "tf_model*.h5", "*.msgpack")
 
 
@@ -26,7 +26,7 @@ class StoredTensor:
     file: Path
     name: str
     shape: tuple[int, ...]
-    dtype: torch.dtype | None  # None for what is not a plain floating-point number
+    dtype: torch.dtype | None  # None for any but `DTYPES`
 
     def __getitem__(self, everything: EllipsisType) -> torch.Tensor:
         with safe_open(self.file, framework="pt") as file:

@@ -170,6 +170,11 @@ def spoil(**changed):
         (spoil(n_embd=64), r"shapes differ.*transformer.wte.weight"),
         (spoil(n_layer=3), r"lacks transformer.h.2.ln_1.weight"),
         (spoil(bias=True), r"lacks transformer.h.0.ln_1.bias"),
+        (spoil(n_layer=10**9), "n_layer=1000000000, but"),
+        (
+            lambda saved: saved["model"].update({"transformer.wte.weight": torch.ones(3, dtype=torch.int8)}),
+            "neither float32",
+        ),
         (spoil(n_head=5), r"n_embd \(32\) is not a multiple of n_head \(5\)"),
         (spoil(block_size="long"), "block_size='long'"),
         (lambda saved: saved["model"].update({"transformer.h.0.moe": torch.zeros(1)}), "has transformer.h.0.moe"),
