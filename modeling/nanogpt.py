@@ -116,6 +116,8 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
     for name in SIZES:
         if type(args.get(name)) is not int or args[name] < 1:
             raise ValueError(f"{path}: model_args has {name}={args.get(name)!r}; it must be a whole number from 1 on.")
+    if type(args.get("bias", True)) is not bool or type(args.get("dropout", 0.0)) not in (int, float):
+        raise ValueError(f"{path}: model_args has bias={args.get('bias')!r} and dropout={args.get('dropout')!r}.")
     if args["n_embd"] % args["n_head"]:
         raise ValueError(f"{path}: n_embd ({args['n_embd']}) is not a multiple of n_head ({args['n_head']}).")
     tensors = {

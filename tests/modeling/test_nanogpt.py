@@ -177,6 +177,7 @@ def spoil(**changed):
         ),
         (spoil(n_head=5), r"n_embd \(32\) is not a multiple of n_head \(5\)"),
         (spoil(block_size="long"), "block_size='long'"),
+        (spoil(bias="yes"), "bias='yes'"),
         (lambda saved: saved["model"].update({"transformer.h.0.moe": torch.zeros(1)}), "has transformer.h.0.moe"),
         (lambda saved: saved.pop("model_args"), "is not nanoGPT's"),
     ],
