@@ -9,6 +9,7 @@ It writes the documents that are left as `corpus.jsonl`, and what was done as `r
 
 import json
 from dataclasses import dataclass, field
+from itertools import chain
 
 
 @dataclass
@@ -32,12 +33,14 @@ def main(argv: list[str]) -> None:
     corpus, args = parse(argv, [CorpusArguments, CleanArguments], "folio clean", "Clean a corpus before training.")
     with claimed(args.output_dir, args.overwrite, marker="corpus.jsonl") as output_dir:
         documents: dict[str, str] = {}
-        for split in load_corpus(corpus.corpus, text_column=corpus.text_column, streaming=corpus.streaming).values():
-            for row in split:  # of a small corpus, a split holds a part of each text
-                documents[row["name"]] = documents.get(row["name"], "") + row["text"]
+        for spec in corpus.corpus:
+            splits = load_corpus(spec, text_column=corpus.text_column, streaming=corpus.streaming)
+            for row in chain.from_iterable(splits.values()):  # of a small corpus, a split holds a part of each text
+                name = row["name"] if len(corpus.corpus) == 1 else f"{spec}/{row['name']}"
+                documents[name] = documents.get(name, "") + row["text"]
         cleaned, report = preprocess(documents.items(), args.separator, args.near_duplicates or None)
         if not cleaned:
-            raise ValueError(f"Nothing of {corpus.corpus} is left: give another corpus.")
+            raise ValueError(f"Nothing of {' + '.join(corpus.corpus)} is left: give another corpus.")
         with staged(output_dir) as folder:
             with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
                 for name, text in cleaned:
