@@ -7,7 +7,6 @@
 Any other option is a field of transformers' GenerationConfig.
 """
 
-import os
 from dataclasses import dataclass, field
 
 
@@ -22,29 +21,18 @@ class GenerateArguments:
 def main(argv: list[str]) -> None:
     import torch
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+    from transformers import TextStreamer
 
-    from .. import modeling  # noqa: F401  makes our checkpoints load without remote code
     from ..tokenization import encode_texts
     from .arguments import parse_with_generation
+    from .loading import load_causal_lm
 
     args, options = parse_with_generation(argv, GenerateArguments, "folio generate", __doc__)
     if not args.prompt:
         raise ValueError("The prompt is empty: give some text with --prompt.")
     if args.seed is not None:
         transformers.set_seed(args.seed)
-    transformers.logging.set_verbosity_error()
-    source = os.path.expanduser(args.model)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=args.trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=args.trust_remote_code)
-    except Exception as error:  # what files that somebody else wrote can raise has no end
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise OSError(
-            f"{args.model} is not a whole checkpoint's directory, nor a model on the Hub within reach ({reason})"
-        ) from None
-    if torch.accelerator.is_available():
-        model = model.to(torch.accelerator.current_accelerator())
+    model, tokenizer = load_causal_lm(args.model, args.trust_remote_code)
     # What the model expects before a text, its beginning-of-text token for instance, then the prompt as mere text.
     ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [args.prompt])[0]
     length = len(ids)

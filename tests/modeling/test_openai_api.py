@@ -1,0 +1,72 @@
+"""What the API does with models that are not as one expects; `tests/scripts/test_serve.py` has the rest."""
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from foliogpt.modeling import FolioForCausalLM
+from foliogpt.modeling.openai_api import Api
+from foliogpt.tokenization import encode_chat, train_tokenizer
+
+HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "the cat"}], "max_tokens": 5}
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(["the cat is free"] * 20, vocab_size=265, show_progress=False)
+
+
+@pytest.fixture
+def model(tiny, tokenizer):
+    return FolioForCausalLM(tiny(vocab_size=len(tokenizer)))
+
+
+def open_api(model, tokenizer) -> TestClient:
+    return TestClient(Api("tiny", model, tokenizer, encode_chat).application(), raise_server_exceptions=False)
+
+
+def test_a_base_model_that_chats_stops_at_the_end_of_its_turn(model, tokenizer):
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.sequence_bias = [[[end], 1000.0]]  # it says nothing else
+    with open_api(model, tokenizer) as api:
+        answer = api.post("/v1/chat/completions", json=HELLO).json()
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        assert answer["choices"][0]["message"]["content"] == ""
+        assert answer["usage"]["completion_tokens"] == 1
+        text = api.post("/v1/completions", json={"model": "tiny", "prompt": "the", "max_tokens": 5}).json()
+        assert (text["choices"][0]["finish_reason"], text["usage"]["completion_tokens"]) == ("length", 5)
+
+
+def test_a_model_without_a_chat_template_says_so_and_completes(model, tokenizer):
+    tokenizer.chat_template = None
+    with open_api(model, tokenizer) as api:
+        answer = api.post("/v1/chat/completions", json=HELLO)
+        assert answer.status_code == 400
+        assert "no chat template" in answer.json()["error"]["message"]
+        assert api.post("/v1/completions", json={"model": "tiny", "prompt": "the"}).status_code == 200
+
+
+def test_a_template_that_refuses_the_messages_is_the_clients_error(model, tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with open_api(model, tokenizer) as api:
+        answer = api.post("/v1/chat/completions", json=HELLO)
+        assert (answer.status_code, "roles must alternate" in answer.json()["error"]["message"]) == (400, True)
+
+
+def test_after_an_error_of_the_server_the_next_request_is_served(model, tokenizer, monkeypatch):
+    with open_api(model, tokenizer) as api:
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "generate", lambda *args, **kwargs: torch.zeros(1) @ torch.zeros(2))
+            answer = api.post("/v1/chat/completions", json=HELLO)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+            stream = api.post("/v1/chat/completions", json={**HELLO, "stream": True}).text
+            assert '"server_error"' in stream
+            assert "[DONE]" not in stream
+        assert api.get("/health").json() == {"status": "ok", "unfinished": 0}
+        assert api.post("/v1/chat/completions", json=HELLO).status_code == 200
+
+
+def test_when_too_many_wait_the_next_is_told_to_come_later(model, tokenizer, monkeypatch):
+    monkeypatch.setattr("foliogpt.modeling.openai_api.MOST_WAITING", 0)
+    with open_api(model, tokenizer) as api:
+        assert api.post("/v1/chat/completions", json=HELLO).status_code == 429
