@@ -3,6 +3,8 @@
 import contextlib
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -400,6 +402,19 @@ def test_who_lets_others_in_is_told_that_there_is_no_authentication(checkpoint):
     assert "http://0.0.0.0:" in process.stdout.readline()
     process.terminate()
     process.communicate(timeout=20)
+
+
+def test_the_page_about_serving_works(checkpoint, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    argv = shlex.split(re.search(r"^\$ folio serve (.*)$", page, flags=re.MULTILINE)[1])
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    shutil.copytree(checkpoint, tmp_path / argv[-1])
+    monkeypatch.chdir(tmp_path)
+    process, url = start(*argv)
+    exec(example.replace("http://127.0.0.1:8000", url))
+    process.terminate()
+    process.communicate(timeout=20)
+    assert "prompt_tokens=7" in capsys.readouterr().out
 
 
 @pytest.mark.slow
