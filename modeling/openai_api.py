@@ -31,11 +31,11 @@ try:
 
     from .openai_requests import MOST_CHOICES, ChatRequest, CompletionRequest, GenerationRequest, NamedModel
 except ImportError as error:
-    raise ImportError(f"A server needs {error.name}: pip install 'foliogpt[serve]'.") from None
+    raise ImportError(f"A server needs {str(error.name).split('.')[0]}: pip install 'foliogpt[serve]'.") from None
 
 logger = logging.getLogger(__name__)
 
-LARGEST_BODY = 16 * 2**20  # bytes; more than any context holds
+LARGEST_BODY = 4 * 2**20  # bytes: more than contexts hold, and encoded in seconds
 MOST_WAITING = 1024  # texts that wait to be generated, before others are sent away
 COMPLETION_TOKENS = 16  # what OpenAI's legacy endpoint generates if nobody says how much
 UNBOUNDED_TOKENS = 1024  # the same for chats with a model whose context has no end

@@ -1,5 +1,8 @@
 """What the API does with models that are not as one expects; `tests/scripts/test_serve.py` has the rest."""
 
+import importlib
+import sys
+
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -70,3 +73,10 @@ def test_when_too_many_wait_the_next_is_told_to_come_later(model, tokenizer, mon
     monkeypatch.setattr("foliogpt.modeling.openai_api.MOST_WAITING", 0)
     with open_api(model, tokenizer) as api:
         assert api.post("/v1/chat/completions", json=HELLO).status_code == 429
+
+
+def test_without_its_packages_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    monkeypatch.delitem(sys.modules, "foliogpt.modeling.openai_api")
+    with pytest.raises(ImportError, match=r"needs starlette: pip install 'foliogpt\[serve\]'"):
+        importlib.import_module("foliogpt.modeling.openai_api")
