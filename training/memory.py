@@ -33,8 +33,8 @@ def step_memory(
     """The memory of a training step of `network` on a batch of (batch_size, block_size) tokens.
 
     A copy of the model without data takes the step: PyTorch follows the shapes and computes nothing, so a model that
-    does not fit can be asked about. Gradient checkpointing and chunked loss are as set on `network`. Blocks are taken to
-    hold several documents, which need an attention mask.
+    does not fit can be asked about. Gradient checkpointing and chunked loss are as set on `network`. Blocks are taken
+    to hold several documents, which need an attention mask.
 
     Args:
         make_optimizer: makes the optimizer for a model.

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 torch.set_num_threads(int(threads))
-AutoTokenizer.from_pretrained(checkpoint)
+AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)  # the tokenizer has no code; asks nobody
 model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=True).eval()
 assert not model.__class__.__module__.startswith("foliogpt")
 with torch.no_grad():
@@ -46,7 +46,9 @@ def logits_of_stranger(checkpoint: str | Path, input_ids: torch.Tensor) -> torch
             *files,
             str(torch.get_num_threads()),
         ]
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         if done.returncode:
             last_line = (done.stderr.strip() or "no message").splitlines()[-1]
             raise RuntimeError(f"{checkpoint} does not load in a process without foliogpt: {last_line}")
