@@ -1,7 +1,6 @@
 """What a run trains and is judged on: corpora, read, split, tokenised, packed and mixed."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -11,10 +10,9 @@ import datasets
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..tokenization import train_char_tokenizer, train_tokenizer
+from ..tokenization import load_tokenizer, train_char_tokenizer, train_tokenizer
 from .arguments import CorpusArguments, ModelArguments
 from .corpora import corpus_bytes, load_corpus
-from .corpus_files import first_line
 from .packing import PackedCollator, documents_fingerprint, pack
 from .report import Stages, amount
 
@@ -136,12 +134,7 @@ def get_tokenizer(model: ModelArguments, corpora: list[Corpus], resumed: Path | 
     elif model.tokenizer == "char":
         tokenizer = train_char_tokenizer(documents)
     elif model.tokenizer is not None:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(model.tokenizer))
-        except Exception as error:  # what a file that somebody else wrote can raise has no end
-            raise ValueError(
-                f"--tokenizer {model.tokenizer} is not a tokenizer's directory or Hub name ({first_line(error)})."
-            ) from None
+        tokenizer = load_tokenizer(model.tokenizer)
     else:
         tokenizer = train_tokenizer(documents, model.vocab_size)
     tokenizer.model_max_length = model.block_size
