@@ -82,7 +82,7 @@ def precision(steps: int = 8) -> list[dict]:
     return rows
 
 
-MINUTES = (1, 2, 5)
+MINUTES = (1, 3)
 
 
 def minutes(picture: Path | None) -> list[dict]:

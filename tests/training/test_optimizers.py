@@ -8,7 +8,8 @@ import torch
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.training import optimizers
-from foliogpt.training.optimizers import MuonAdamW, orthogonalize
+from foliogpt.training.arguments import PretrainingArguments
+from foliogpt.training.optimizers import MuonAdamW, build_optimizer, orthogonalize
 
 
 def small(tie: bool = True) -> FolioForCausalLM:
@@ -132,3 +133,15 @@ def test_frozen_parameters_are_left_out():
     before = model.model.layers[0].mlp.up_proj.weight.clone()
     take_steps(model, optimizer, 1)
     assert torch.equal(model.model.layers[0].mlp.up_proj.weight, before)
+
+
+def test_settings_reach_the_optimizer(tmp_path):
+    rates = {"learning_rate": 0.01, "adam_learning_rate": 0.03, "weight_decay": 0.2}
+    args = PretrainingArguments(str(tmp_path), muon_momentum=0.8, adam_beta1=0.7, adam_beta2=0.9, **rates)
+    muon, tables, vectors = build_optimizer(small(), args).param_groups
+    assert (muon["lr"], muon["momentum"], muon["weight_decay"]) == (0.01, 0.8, 0.2)
+    assert (tables["lr"], tables["betas"], tables["weight_decay"]) == (0.03, (0.7, 0.9), 0.2)
+    assert (vectors["lr"], vectors["weight_decay"]) == (0.03, 0.0)
+    sgd = build_optimizer(small(), PretrainingArguments(str(tmp_path), optim="sgd", learning_rate=0.5))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert sgd.param_groups[0]["lr"] == 0.5

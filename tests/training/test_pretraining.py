@@ -203,6 +203,7 @@ def test_a_resume_that_fails_does_not_spoil_the_next(corpus, short_run):
     [
         ({"size": "micro"}, {}, "size nano, not micro"),
         ({"block_size": 16}, {}, "block_size 32, not 16"),
+        ({"tokenizer": None}, {}, "tokenizer char, not None"),
         ({}, {"per_device_train_batch_size": 2}, "per_device_train_batch_size 4, not 2"),
         ({}, {"learning_rate": 0.1}, r"learning_rate 0.02, not 0.1"),  # the restored optimizer would win
         ({}, {"seed": 3}, "seed 42, not 3"),
