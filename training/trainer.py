@@ -1,6 +1,7 @@
 """Hugging Face's Trainer with four additions: Muon, a decay that needs no step count, checkpoints that are whole or not
 there, and an end to training when the loss is no number."""
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from .checkpoints import last_checkpoint, saving
 from .optimizers import build_optimizer
 
 
-class NotFinite(ArithmeticError):
+class NotFinite(RuntimeError):
     """The loss or a weight is NaN or infinite. The message says where, and what to try."""
 
 
@@ -72,11 +73,20 @@ class FolioTrainer(Trainer):
             f"Start again with {rates}{precision}."
         )
 
-    def _save_checkpoint(self, model, trial):
-        for name, p in model.named_parameters():
-            if not torch.isfinite(p).all():  # else it would be taken for a good one
+    def check_weights(self) -> None:
+        """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
+        for name, p in self.model.named_parameters():
+            if not torch.isfinite(p).all():
                 raise self._not_finite(f"The weight {name} is not finite")
+
+    def evaluate(self, *args, **kwargs):
+        self.check_weights()
+        return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        self.check_weights()  # else it would be taken for a good checkpoint
         # The state is written last, and `last_checkpoint` takes no checkpoint without it.
         path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with saving(path):
+        with saving(path) if self.is_world_process_zero() else contextlib.nullcontext():
+            self.accelerator.wait_for_everyone()  # of several processes, one moves away what was there before
             super()._save_checkpoint(model, trial)
