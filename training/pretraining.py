@@ -57,6 +57,8 @@ def pretrain(
     """
     stages = stages or Stages()
     check_end(corpus, args)
+    if args.world_size > 1:
+        raise ValueError("This is one run in one process: start it without torchrun, or give FolioTrainer to your own.")
     with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:
         checkpoint = None
         if args.resume:

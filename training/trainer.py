@@ -1,7 +1,6 @@
 """Hugging Face's Trainer with four additions: Muon, a decay that needs no step count, checkpoints that are whole or not
 there, and an end to training when the loss is no number."""
 
-import contextlib
 from pathlib import Path
 
 import torch
@@ -87,6 +86,5 @@ class FolioTrainer(Trainer):
         self.check_weights()  # else it would be taken for a good checkpoint
         # The state is written last, and `last_checkpoint` takes no checkpoint without it.
         path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with saving(path) if self.is_world_process_zero() else contextlib.nullcontext():
-            self.accelerator.wait_for_everyone()  # of several processes, one moves away what was there before
+        with saving(path):
             super()._save_checkpoint(model, trial)

@@ -302,6 +302,13 @@ def test_a_block_longer_than_the_corpus_is_refused_with_the_size_that_works(corp
     assert pretrain(corpus, replace(MODEL, block_size=largest), settings(tmp_path, max_steps=1))["steps"] == 1
 
 
+def test_several_processes_are_told_that_a_run_is_one(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(PretrainingArguments, "world_size", 2)
+    with pytest.raises(ValueError, match="without torchrun"):
+        pretrain(corpus, MODEL, settings(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_schedule_that_does_not_fit_the_run_is_refused(corpus, tmp_path):
     with pytest.raises(ValueError, match="1 warmup_steps and 50 decay_steps do not fit into 20 steps"):
         pretrain(corpus, MODEL, settings(tmp_path, decay_steps=50))
