@@ -31,6 +31,7 @@ FIXED = (
     "optim",
     "learning_rate",
     "adam_learning_rate",
+    "muon_momentum",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -40,6 +41,7 @@ FIXED = (
 RANGES = {  # setting: (least, below)
     "learning_rate": (0, 100),
     "adam_learning_rate": (0, 100),
+    "muon_momentum": (0, 1),
     "adam_beta1": (0, 1),
     "adam_beta2": (0, 1),
     "weight_decay": (0, 1000),
@@ -133,6 +135,10 @@ class PretrainingArguments(TrainingArguments):
     )
     adam_learning_rate: float = field(
         default=0.02, metadata={"help": "with muon: of embeddings, norms and biases, which AdamW trains"}
+    )
+    muon_momentum: float = field(
+        default=0.95,
+        metadata={"help": "with muon: of its gradients; runs of some hundred steps want less, such as 0.9"},
     )
     adam_beta2: float = 0.95
     weight_decay: float = 0.1

@@ -21,6 +21,7 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
             lr=args.learning_rate,
             adam_lr=args.adam_learning_rate,
             weight_decay=args.weight_decay,
+            momentum=args.muon_momentum,
             betas=(args.adam_beta1, args.adam_beta2),
         )
     kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)

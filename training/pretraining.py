@@ -179,8 +179,9 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
     clock, metrics = StepClock(), MetricsFile(Path(args.output_dir).expanduser() / METRICS_FILE)
     block_size = model.config.max_position_embeddings
-    speed = Speed(clock, flops_per_token(model, block_size), peak_flops(args.device, dtype))
-    callbacks = [clock, speed, metrics, progress, Warnings(progress.write)]
+    peak = peak_flops(args.device, dtype)
+    trainer.speed = Speed(clock, flops_per_token(model, block_size), peak and peak * args.world_size)
+    callbacks = [clock, metrics, progress, Warnings(progress.write)]
     if not trainer.is_fsdp_enabled:  # whose weights are in pieces
         (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
         prompt = prompt or [data.tokenizer.eos_token_id]  # a tokenizer may have nothing for these words

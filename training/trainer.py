@@ -1,10 +1,11 @@
 """Hugging Face's Trainer with four additions: Muon, a decay that needs no step count, checkpoints that are whole or not
 there, and an end to training when the loss is no number."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType
 
 from .arguments import PretrainingArguments
@@ -20,6 +21,7 @@ class FolioTrainer(Trainer):
     """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
 
     args: PretrainingArguments
+    speed: Callable[[TrainerState], dict[str, float]] | None = None  # logged beside the training loss
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -49,6 +51,11 @@ class FolioTrainer(Trainer):
                 f"{warmup} warmup_steps and {steps} decay_steps do not fit into {num_training_steps} steps of training."
             )
         return {"num_decay_steps": steps, "decay_type": "linear"}
+
+    def log(self, logs, start_time=None):
+        if self.speed is not None and "loss" in logs:
+            logs |= self.speed(self.state)
+        super().log(logs, start_time)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         loss = super().training_step(model, inputs, num_items_in_batch)

@@ -91,12 +91,9 @@ def test_metrics_are_lines_of_json_and_a_resumed_run_writes_none_twice(tmp_path)
 
 def test_speed_is_compared_with_the_peak():
     clock = SimpleNamespace(tokens_per_second=lambda _: 500.0)
-    logs = {"loss": 1.0}
-    Speed(clock, flops_per_token=1e6, peak_flops=1e9).on_log(ARGS, state(1), CONTROL, logs=logs)
-    assert logs == {"loss": 1.0, "tokens_per_second": 500.0, "fraction_of_peak_flops": 0.5}
-    logs = {"loss": 1.0}
-    Speed(clock, flops_per_token=1e6, peak_flops=None).on_log(ARGS, state(1), CONTROL, logs=logs)
-    assert "fraction_of_peak_flops" not in logs
+    speed = Speed(clock, flops_per_token=1e6, peak_flops=1e9)
+    assert speed(state(1)) == {"tokens_per_second": 500.0, "fraction_of_peak_flops": 0.5}
+    assert Speed(clock, flops_per_token=1e6, peak_flops=None)(state(1)) == {"tokens_per_second": 500.0}
 
 
 @pytest.mark.parametrize("tie", [True, False])

@@ -472,3 +472,23 @@ def test_a_stream_that_has_begun_again_goes_on_with_the_same_batches(tmp_path, m
 def test_settings_that_cannot_work_are_refused(fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         PretrainingArguments(output_dir=str(tmp_path), **fields)
+
+
+class Tracker(TrainerCallback):
+    """Stands for what `--report_to` adds: it is told what any of Trainer's trackers is told."""
+
+    def __init__(self):
+        self.told = {}
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.told |= logs
+
+
+def test_trackers_are_told_all_that_is_shown(corpus, tmp_path, monkeypatch):
+    from transformers import trainer
+
+    tracker = Tracker()
+    monkeypatch.setattr(trainer, "get_reporting_integration_callbacks", lambda names: [tracker] if names else [])
+    pretrain(corpus, MODEL, settings(tmp_path, max_steps=10, logging_steps=5, report_to=["tensorboard"]))
+    shown = {"loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "fraction_of_peak_flops"}
+    assert shown <= tracker.told.keys()

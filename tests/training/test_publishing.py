@@ -81,6 +81,7 @@ def here(hub, monkeypatch, tmp_path):
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
     monkeypatch.setenv("HF_TOKEN", WRITER)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made once a process, for the endpoint at that time
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its attempts
 
 

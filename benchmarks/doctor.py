@@ -1,0 +1,67 @@
+"""What `folio doctor` says against what then happens: memory at the peak and time to finish, by size and settings.
+
+    python -m benchmarks.doctor
+
+Each run is a process of its own. Run it with nothing else going on.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .tables import parser, show, write
+
+RUNS = {
+    "nano": ["--max_steps", "100"],
+    "nano, accumulation 2": ["--max_steps", "50", "--gradient_accumulation_steps", "2"],
+    "nano, checkpointing": ["--max_steps", "60", "--gradient_checkpointing", "true"],
+    "micro": ["--size", "micro", "--max_steps", "40"],
+    "micro, adamw": ["--size", "micro", "--max_steps", "40", "--optim", "adamw_torch"],
+    "mini": ["--size", "mini", "--max_steps", "15", "--per_device_train_batch_size", "4"],
+}
+COMMON = ["--bf16", "false", "--eval_strategy", "no"]
+DIAGNOSE = """
+import dataclasses, json, sys
+from foliogpt.scripts.arguments import parse
+from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.training.doctor import diagnose
+groups = [CorpusArguments, ModelArguments, PretrainingArguments]
+print(json.dumps(dataclasses.asdict(diagnose(*parse(sys.argv[1:], groups, "folio doctor", "")))))
+"""
+
+
+def compare(name: str, options: list[str]) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        said = subprocess.run([sys.executable, "-c", DIAGNOSE, *options], check=True, capture_output=True, text=True)
+        predicted = json.loads(said.stdout.splitlines()[-1])
+        command = [sys.executable, "-m", "foliogpt.scripts.cli", "pretrain", "--output_dir", f"{folder}/run", *options]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        wall = time.perf_counter() - start
+        report = json.loads(Path(folder, "run", "report.json").read_text())
+    seconds = sum(predicted["seconds"].values())
+    actual = report["seconds"]["training"] + report["seconds"]["evaluation"]
+    return {
+        "run": name,
+        "memory said GB": predicted["memory_peak"] / 1e9,
+        "memory GB": report["peak_memory_bytes"] / 1e9,
+        "ratio": predicted["memory_peak"] / report["peak_memory_bytes"],
+        "time said s": seconds,
+        "time s": actual,
+        "ratio of times": seconds / actual,
+        "whole process s": wall,
+    }
+
+
+def main() -> None:
+    chosen = parser(__doc__).parse_args()
+    rows = [compare(name, [*options, *COMMON]) for name, options in RUNS.items()]
+    show("folio doctor against what happens", rows, "Time: training and the last evaluation.")
+    write(chosen.json, {"doctor": rows})
+
+
+if __name__ == "__main__":
+    main()
