@@ -2,7 +2,7 @@
 
 from .bpe import BPETokenizer
 from .control_tokens import encode_chat, encode_texts
-from .trained import chat_tokenizer, load_tokenizer, train_char_tokenizer, train_tokenizer
+from .trained import chat_tokenizer, load_tokenizer, train_char_tokenizer, train_tokenizer, vocabulary_size
 from .wordpiece import WordPieceTokenizer
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "load_tokenizer",
     "train_char_tokenizer",
     "train_tokenizer",
+    "vocabulary_size",
 ]

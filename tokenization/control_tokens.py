@@ -47,6 +47,8 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
     steering = _steering(tokenizer)
     for index, ids in enumerate(encoded):
         if not steering.isdisjoint(ids):
+            if not tokenizer.is_fast:
+                raise _made_of_text(tokenizer, steering.intersection(ids))
             encoded[index] = _encode_ordinary(tokenizer, texts[index], []).ids
     return encoded
 
@@ -255,9 +257,13 @@ def _encode_ordinary(tokenizer, text: str, without: list[Span]) -> Encoding:
     pieces.tokenize(backend.model.tokenize)
     encoding = pieces.to_encoding()
     if made := _steering(tokenizer).intersection(encoding.ids):
-        token = tokenizer.convert_ids_to_tokens(made.pop())
-        raise ValueError(f"This tokenizer makes the control token {token!r} of ordinary text: use another tokenizer.")
+        raise _made_of_text(tokenizer, made)
     return encoding
+
+
+def _made_of_text(tokenizer, made: set[int]) -> ValueError:
+    token = tokenizer.convert_ids_to_tokens(min(made))
+    return ValueError(f"This tokenizer makes the control token {token!r} of ordinary text: use another tokenizer.")
 
 
 def _between(tokenizer, text: str, without: list[Span]) -> list[Span]:

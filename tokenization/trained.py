@@ -167,6 +167,11 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         raise ValueError(f"{source} is not a tokenizer's directory or Hub name within reach ({reason}).") from None
 
 
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The rows that embeddings need: one more than the largest id. `len` counts tokens, and ids may have gaps."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 def chat_tokenizer(base: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFast, dict[str, int | list[int]]]:
     """The tokenizer of a chat model made from that of a base model: generation ends where the turn does.
 

@@ -1,12 +1,15 @@
 """What a run trains and is judged on: corpora, read, split, tokenised, packed and mixed."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 
 import datasets
+import torch
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -26,11 +29,17 @@ class Corpus:
     name: str
     train: Dataset | IterableDataset
     validation: Dataset
-    fingerprints: tuple[str, str] | None  # of the splits; None for a stream
 
     @property
     def is_stream(self) -> bool:
-        return self.fingerprints is None
+        return isinstance(self.train, IterableDataset)
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, str] | None:
+        """Of the splits; None for a stream."""
+        if isinstance(self.train, IterableDataset):
+            return None
+        return documents_fingerprint(self.train), documents_fingerprint(self.validation)
 
 
 @dataclass
@@ -39,7 +48,7 @@ class Data:
 
     corpora: list[Corpus]
     tokenizer: PreTrainedTokenizerBase
-    train_blocks: Dataset | IterableDataset
+    train_blocks: "Dataset | Endless"
     validation_blocks: list[Dataset]  # of each corpus
     collator: PackedCollator
 
@@ -97,8 +106,8 @@ def prepare_data(
             if tokens < model.block_size:
                 raise ValueError(f"{each.name} has only {tokens:,} tokens to train on: use --block_size {tokens}.")
         blocks = mix(train, corpus.corpus_weights, seed)
-        count = len(blocks) if isinstance(blocks, Dataset) else None
-        say(f"{amount(count)} blocks of {model.block_size}")
+        known = len(blocks) if isinstance(blocks, Dataset) else None
+        say(f"{amount(known)} blocks of {model.block_size}")
     return Data(corpora, tokenizer, blocks, held_out, PackedCollator(tokenizer.eos_token_id))
 
 
@@ -108,16 +117,47 @@ def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
     train, validation = splits["train"], splits["validation"]
     if corpus.streaming:
         train = train.shuffle(seed=seed, buffer_size=corpus.shuffle_buffer_size)
-        return Corpus(spec, train, Dataset.from_list(list(validation.take(STREAMED_VALIDATION))), None)
-    return Corpus(spec, train, validation, (documents_fingerprint(train), documents_fingerprint(validation)))
+        return Corpus(spec, train, Dataset.from_list(list(validation.take(STREAMED_VALIDATION))))
+    return Corpus(spec, train, validation)
 
 
-def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | IterableDataset:
+class Endless(torch.utils.data.IterableDataset):
+    """Streams of blocks, of which each next one is drawn by weight; one that ends begins again, in another order.
+
+    To Trainer it is a single pass. A run that goes on skips the batches that the pass has had; how many passes came
+    before it, Trainer does not know for a stream.
+    """
+
+    def __init__(self, streams: list[IterableDataset], weights: list[float], seed: int):
+        self.streams, self.weights, self.seed = streams, weights, seed
+
+    def __iter__(self) -> Iterator[dict]:
+        passes, draw = [self._repeated(stream) for stream in self.streams], random.Random(self.seed)
+        while True:
+            block = next(draw.choices(passes, self.weights)[0], None)
+            if block is None:
+                return
+            yield block
+
+    @staticmethod
+    def _repeated(stream: IterableDataset) -> Iterator[dict]:
+        for epoch in count():
+            stream.set_epoch(epoch)
+            block = None
+            for block in stream:
+                yield block
+            if block is None:  # in a worker of the data loader that has no part in the stream
+                return
+
+
+def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | Endless:
     """Blocks of several corpora as one data set, each with its share `weights` of the tokens.
 
     Without weights all blocks once. With them a pass ends when every block of every corpus has come at least once; by
-    then those of a corpus with a large weight have come several times.
+    then those of a corpus with a large weight have come several times. Streams have no end.
     """
+    if isinstance(blocks[0], IterableDataset):
+        return Endless(blocks, weights or [1.0], seed)
     if len(blocks) == 1:
         return blocks[0]
     if weights is None:

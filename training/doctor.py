@@ -43,8 +43,6 @@ def diagnose(
     data = prepare_data(corpus, model, None, stages or Stages(), args.seed)
     check_batch(data, args)
     network = configured_model(model, data.tokenizer, args)
-    if args.gradient_checkpointing:
-        network.activation_checkpointing_enable()
     memory, available = memory_of(network, model, args), available_bytes(args.device)
     if memory.peak > ROOM * available:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Documents to training examples: tokenised once, joined, and cut into blocks of equal length."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import torch
 from datasets import Dataset, Features, IterableDataset, List, Value
 from filelock import FileLock
 
-from ..tokenization import encode_texts
+from ..tokenization import encode_texts, vocabulary_size
 
 IGNORED = -100  # the label of a position that has nothing to predict
 FORMAT = "2"  # of the stored blocks; another one when what `pack` does has changed
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of an Arrow file that is whole
 
 
 def pack(
@@ -38,6 +40,7 @@ def pack(
 
     Raises:
         ValueError: if the tokenizer has no end-of-text token, or `block_size` is too small.
+        OSError: if the blocks cannot be stored; the message says where.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("The tokenizer has no eos_token, which marks where a document ends: give it one.")
@@ -54,23 +57,43 @@ def pack(
     how = {"batched": True, "batch_size": 1000, "remove_columns": ["name", "text"]}
     if isinstance(documents, IterableDataset):
         return documents.map(pack_batch, **how)
-    width = "uint16" if len(tokenizer) <= 2**16 else "uint32"
+    width = "uint16" if vocabulary_size(tokenizer) <= 2**16 else "uint32"
     how |= {"desc": "tokenising", "features": Features({"input_ids": List(Value(width))})}
-    if fingerprint is None:
+    if fingerprint is None or not tokenizer.is_fast:  # only a fast one can say all that it is
         return documents.map(pack_batch, new_fingerprint=datasets.fingerprint.generate_random_fingerprint(), **how)
     key = blocks_fingerprint(fingerprint, tokenizer, block_size)
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "foliogpt"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"blocks-{key}.arrow"
-    with FileLock(f"{file}.lock"):  # of processes that start together, one tokenises
-        return documents.map(
-            pack_batch, cache_file_name=str(file), load_from_cache_file=True, new_fingerprint=key, **how
-        )
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "foliogpt" / f"blocks-{key}"
+    file = folder / "blocks.arrow"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):  # of processes that start together, one tokenises
+            if not _is_whole(file):
+                shutil.rmtree(folder, ignore_errors=True)  # what a killed process, or a full disk, has left
+            folder.mkdir(exist_ok=True)
+            return documents.map(
+                pack_batch, cache_file_name=str(file), load_from_cache_file=True, new_fingerprint=key, **how
+            )
+    except OSError as error:
+        raise OSError(
+            f"The tokens cannot be stored in {folder.parent} ({error}): make room there, or name another folder in the "
+            "environment variable HF_DATASETS_CACHE."
+        ) from None
+
+
+def _is_whole(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        opened.seek(-min(len(END_OF_STREAM), file.stat().st_size), 2)
+        return opened.read() == END_OF_STREAM
 
 
 def blocks_fingerprint(documents: str, tokenizer, block_size: int) -> str:
     """Identifies the blocks made of the documents with this fingerprint."""
-    parts = [FORMAT, documents, tokenizer.backend_tokenizer.to_str(), str(tokenizer.eos_token_id), str(block_size)]
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # as encode_texts leaves it
+    backend.no_padding()
+    parts = [FORMAT, documents, backend.to_str(), str(tokenizer.eos_token_id), str(block_size)]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -13,7 +13,7 @@ import transformers
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..modeling import FolioForCausalLM, preset_config
-from ..tokenization import encode_texts
+from ..tokenization import encode_texts, vocabulary_size
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
 from .callbacks import ProgressBar, StepClock, StopOnInterrupt
@@ -57,6 +57,8 @@ def pretrain(
     """
     stages = stages or Stages()
     check_end(corpus, args)
+    if args.world_size > 1:
+        raise ValueError("This is one run in one process: start it without torchrun, or give FolioTrainer to your own.")
     with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:
         checkpoint = None
         if args.resume:
@@ -110,6 +112,7 @@ def check_batch(data: Data, args: PretrainingArguments) -> None:
 def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, stages: Stages) -> dict:
     """Judge the trained model, write its checkpoint, and return the report: what is `known`, and what was measured."""
     args, state = trainer.args, trainer.state
+    trainer.check_weights()
     network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with stages("evaluation") as say:
         quality = evaluate(network, data, args.per_device_eval_batch_size)
@@ -181,6 +184,7 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
     callbacks = [clock, metrics, progress, Warnings(progress.write)]
     if not trainer.is_fsdp_enabled:  # whose weights are in pieces
         (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
+        prompt = prompt or [data.tokenizer.eos_token_id]  # a tokenizer may have nothing for these words
         callbacks.append(Samples(data.tokenizer, prompt, progress.write, metrics))
     for callback in callbacks:
         trainer.add_callback(callback)
@@ -223,6 +227,8 @@ def configured_model(
     network = new_model(model, tokenizer)
     if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
         network.loss_chunk_size, network.z_loss = LOSS_CHUNK, args.z_loss
+    if args.gradient_checkpointing:  # for the steps that are timed before Trainer is there
+        network.activation_checkpointing_enable()
     return network
 
 
@@ -244,7 +250,11 @@ def new_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Foli
     """A model with fresh weights for this tokenizer, and the generation settings that it will be saved with."""
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = preset_config(
-        model.preset, model.size, vocab_size=len(tokenizer), max_position_embeddings=model.block_size, **ids
+        model.preset,
+        model.size,
+        vocab_size=vocabulary_size(tokenizer),
+        max_position_embeddings=model.block_size,
+        **ids,
     )
     network = FolioForCausalLM(config)
     network.generation_config.update(do_sample=True, temperature=0.8, top_p=0.95, **ids)

@@ -13,7 +13,7 @@ from .checkpoints import last_checkpoint, saving
 from .optimizers import build_optimizer
 
 
-class NotFinite(ArithmeticError):
+class NotFinite(RuntimeError):
     """The loss or a weight is NaN or infinite. The message says where, and what to try."""
 
 
@@ -79,10 +79,18 @@ class FolioTrainer(Trainer):
             f"Start again with {rates}{precision}."
         )
 
-    def _save_checkpoint(self, model, trial):
-        for name, p in model.named_parameters():
-            if not torch.isfinite(p).all():  # else it would be taken for a good one
+    def check_weights(self) -> None:
+        """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
+        for name, p in self.model.named_parameters():
+            if not torch.isfinite(p).all():
                 raise self._not_finite(f"The weight {name} is not finite")
+
+    def evaluate(self, *args, **kwargs):
+        self.check_weights()
+        return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        self.check_weights()  # else it would be taken for a good checkpoint
         # The state is written last, and `last_checkpoint` takes no checkpoint without it.
         path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with saving(path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerFast
 
 from foliogpt.tokenization import encode_chat, encode_texts, train_char_tokenizer, train_tokenizer
 from foliogpt.tokenization.control_tokens import control_tokens
@@ -144,6 +144,13 @@ def test_it_holds_after_saving_and_with_tokens_that_are_added_later(make, tmp_pa
         assert decoded(each, ids) == text
         assert encode_texts(each, ["giraffe"]) == [[each.convert_tokens_to_ids("giraffe")]]
         assert len(each("<|later|>", add_special_tokens=False)["input_ids"]) == 1, "the tokenizer is left as it was"
+
+
+def test_a_tokenizer_in_python_that_makes_control_tokens_of_characters_is_refused():
+    canine = CanineTokenizer()
+    assert encode_texts(canine, ["ab[CLS]"]) == [[ord(character) for character in "ab[CLS]"]]
+    with pytest.raises(ValueError, match="use another tokenizer"):
+        encode_texts(canine, ["ab", chr(canine.cls_token_id)])
 
 
 def test_a_document_that_is_not_unicode_is_refused(ours):

@@ -1,10 +1,12 @@
 """Corpora are mixed by weight, and streams shuffled, the same way every time."""
 
 import json
+import re
 from collections import Counter
 from itertools import islice
 
 import pytest
+from torch.utils.data import DataLoader
 
 from foliogpt.training.arguments import CorpusArguments, ModelArguments
 from foliogpt.training.data import prepare_data
@@ -73,19 +75,46 @@ def test_a_stream_is_shuffled_within_its_buffer_and_differently_in_each_pass(tmp
 
     def order(**corpus):
         data = prepare(corpus=str(rows), streaming=True, **corpus)
-        passes = []
-        for epoch in range(2):
-            data.train_blocks.set_epoch(epoch)
-            ids = [id for block in data.train_blocks for id in block["input_ids"][1:]]
-            text = data.tokenizer.decode(ids)
-            passes.append([int(number) for number in text.split("<|endoftext|>") if number])
-        return passes
+        ids = [id for block in islice(data.train_blocks, 500) for id in block["input_ids"][1:]]
+        numbers = [int(number) for number in data.tokenizer.decode(ids).split("<|endoftext|>") if len(number) == 3]
+        once = sum(1 for _ in data.corpora[0].train)
+        return numbers[:once], numbers[once : 2 * once]
 
     near, far = order(shuffle_buffer_size=1), order(shuffle_buffer_size=100)
     assert near[0] == near[1] == sorted(near[0])
     assert far[0] != far[1] != near[0]
     assert sorted(far[0]) == sorted(far[1]) == near[0]
     assert far == order(shuffle_buffer_size=100)
+
+
+def test_a_mixture_of_streams_goes_on_when_one_has_ended_in_another_order(tmp_path):
+    for letter, rows in (("a", 120), ("b", 400)):
+        lines = [json.dumps({"text": f"{letter}{i:03}"}) for i in range(rows)]
+        (tmp_path / f"{letter}.jsonl").write_text("\n".join(lines))
+    names = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    data = prepare(corpus=names, corpus_weights=[3, 1], streaming=True, shuffle_buffer_size=50)
+    texts = "".join(data.tokenizer.decode(block["input_ids"][1:]) for block in islice(data.train_blocks, 600))
+    once = sum(1 for _ in data.corpora[0].train)
+    seen = re.findall(r"a\d{3}", texts)
+    assert len(seen) > 2 * once * 0.8
+    first, second = seen[: once // 2], seen[once : once + once // 2]
+    assert first != second
+
+
+def test_workers_of_the_data_loader_share_a_stream_and_none_repeats_it(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"text": f"{i:03}"}) for i in range(300)))
+    data = prepare(corpus=str(rows), streaming=True)
+    loader = DataLoader(data.train_blocks, batch_size=4, collate_fn=list, num_workers=2)
+    loaded = [tuple(block["input_ids"]) for batch in islice(loader, 10) for block in batch]
+    assert len(set(loaded)) == 40
+
+
+def test_a_tokenizer_that_fails_in_rust_is_one_line(two, tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
+    with pytest.raises(ValueError, match="is not a tokenizer's directory") as error:
+        prepare_data(CorpusArguments(two), ModelArguments(str(tmp_path)), None, Stages(silent=True))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

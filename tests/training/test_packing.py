@@ -3,14 +3,19 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from foliogpt.tokenization import train_char_tokenizer
+from foliogpt.tokenization import encode_texts, train_char_tokenizer
 from foliogpt.training import packing
-from foliogpt.training.packing import IGNORED, PackedCollator, pack
+from foliogpt.training.packing import IGNORED, PackedCollator, blocks_fingerprint, pack
 
 TEXTS = ["abcd", "e", "fghijklmno", "", "pq"]
 
@@ -94,6 +99,53 @@ print(blocks[-1]["input_ids"], len(blocks), [file["filename"] for file in blocks
     first, second = (process.communicate()[0] for process in processes)
     assert first == second != ""
     assert len(list(tmp_path.rglob("*.arrow"))) == 1
+
+
+@pytest.mark.parametrize("left", [0, 0.5, -8, -1])
+def test_blocks_that_were_cut_off_are_made_again(documents, tokenizer, private_datasets_cache, left):
+    blocks = pack(documents, tokenizer, 7, f"cut at {left}")
+    whole, file = blocks.to_list(), Path(blocks.cache_files[0]["filename"])
+    del blocks
+    data = file.read_bytes()
+    file.unlink()  # and not overwritten, as it is in memory
+    file.write_bytes(data[: int(len(data) * left) if isinstance(left, float) else left])
+    (file.parent / "tmp123").write_bytes(b"of a process that was killed")
+    assert pack(documents, tokenizer, 7, f"cut at {left}").to_list() == whole
+    assert file.read_bytes() == data
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(documents, tokenizer, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+    with pytest.raises(OSError, match=r"cannot be stored in .*file/cache.*HF_DATASETS_CACHE"):
+        pack(documents, tokenizer, 7, "a full disk")
+
+
+def test_a_tokenizer_that_cut_and_padded_before_has_the_same_blocks(documents, private_datasets_cache):
+    cutting = train_char_tokenizer(TEXTS)
+    cutting.backend_tokenizer.enable_truncation(2)
+    cutting.backend_tokenizer.enable_padding()
+    before = blocks_fingerprint("x", cutting, 7)
+    encode_texts(cutting, TEXTS)
+    assert blocks_fingerprint("x", cutting, 7) == before
+
+
+def test_a_tokenizer_in_python_packs_too(documents, private_datasets_cache):
+    tokenizer = ByT5Tokenizer()
+    first, *_ = pack(documents, tokenizer, 6, "bytes")
+    assert first["input_ids"] == [tokenizer.eos_token_id, *(ord(c) + 3 for c in "abcd"), tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("last", [2**16 - 1, 2**16])
+def test_ids_are_stored_whatever_the_size_of_the_vocabulary(documents, last):
+    vocabulary = {"<e>": 0, **{letter: last - i for i, letter in enumerate("abcdefghijklmnopq")}}  # with a gap
+    backend = Tokenizer(WordLevel(vocabulary, unk_token="<e>"))
+    backend.pre_tokenizer = Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>")
+    blocks = pack(documents, tokenizer, 100)
+    assert blocks.features["input_ids"].feature.dtype == ("uint16" if last < 2**16 else "uint32")
+    assert max(blocks[0]["input_ids"]) == last
 
 
 def test_a_block_of_one_token_is_refused(documents, tokenizer):

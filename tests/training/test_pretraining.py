@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, TrainerCallback
 
+from foliogpt.scripts.cli import main
 from foliogpt.training import pretraining
 from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
@@ -21,7 +24,7 @@ from foliogpt.training.checkpoints import last_checkpoint
 from foliogpt.training.monitoring import METRICS_FILE, read_metrics
 from foliogpt.training.pretraining import Interrupted, pretrain
 from foliogpt.training.reload import logits_of_stranger
-from foliogpt.training.trainer import FolioTrainer
+from foliogpt.training.trainer import FolioTrainer, NotFinite
 
 MODEL = ModelArguments(tokenizer="char", block_size=32)
 
@@ -168,6 +171,8 @@ class PoisonAt(TrainerCallback):
     [
         ({"before": 13}, r"loss is nan at step 13, whose batch begins with '.+'"),
         ({"after": 16}, "weight model.embed_tokens.weight is not finite at step 17"),  # a checkpoint is due there
+        ({"after": 10}, "weight model.embed_tokens.weight is not finite at step 11"),  # a sample is due there
+        ({"after": 20}, "weight model.embed_tokens.weight is not finite at step 21"),  # the end
     ],
 )
 def test_a_loss_that_is_no_number_ends_the_run_and_no_such_weights_are_kept(
@@ -177,11 +182,20 @@ def test_a_loss_that_is_no_number_ends_the_run_and_no_such_weights_are_kept(
     monkeypatch.setattr(
         FolioTrainer, "__init__", lambda self, **kw: (start(self, **kw), self.add_callback(PoisonAt(**poison)))[0]
     )
-    with pytest.raises(ArithmeticError, match=says + r".*checkpoint-8\. .*--learning_rate below 0.02") as error:
+    last = "checkpoint-16" if poison.get("after") == 20 else "checkpoint-8"
+    with pytest.raises(NotFinite, match=says + rf".*{last}\. .*--learning_rate below 0.02") as error:
         pretrain(corpus, MODEL, settings(tmp_path))
     assert "\n" not in str(error.value)
-    assert last_checkpoint(tmp_path).name == "checkpoint-8"
+    assert last_checkpoint(tmp_path).name == last
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_loss_that_is_no_number_is_one_line_for_the_user(corpus, tmp_path, capsys):
+    rates = ["--learning_rate", "99", "--adam_learning_rate", "99"]
+    model = ["--tokenizer", "char", "--block_size", "32", "--preset", "vaswani", "--bf16", "false"]
+    command = ["pretrain", "--corpus", *corpus.corpus, *model, *rates, "--output_dir", str(tmp_path)]
+    assert main([*command, "--max_steps", "60", "--save_strategy", "no", "--eval_strategy", "no"]) == 2
+    assert "Start again with --learning_rate below 99" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -289,6 +303,13 @@ def test_a_block_longer_than_the_corpus_is_refused_with_the_size_that_works(corp
     assert pretrain(corpus, replace(MODEL, block_size=largest), settings(tmp_path, max_steps=1))["steps"] == 1
 
 
+def test_several_processes_are_told_that_a_run_is_one(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(PretrainingArguments, "world_size", 2)
+    with pytest.raises(ValueError, match="without torchrun"):
+        pretrain(corpus, MODEL, settings(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_schedule_that_does_not_fit_the_run_is_refused(corpus, tmp_path):
     with pytest.raises(ValueError, match="1 warmup_steps and 50 decay_steps do not fit into 20 steps"):
         pretrain(corpus, MODEL, settings(tmp_path, decay_steps=50))
@@ -361,6 +382,26 @@ def test_saved_settings_bring_back_the_optimizer(optim, tmp_path):
     assert (again.optim, again.learning_rate, again.use_muon) == (args.optim, args.learning_rate, optim == "muon")
 
 
+def test_a_tokenizer_with_gaps_and_nothing_for_the_first_words_trains(tmp_path):
+    vocabulary = {"<e>": 0, "a": 7, "e": 9, " ": 11}  # no padding, and what is not here is left out
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE(vocabulary, [])), eos_token="<e>").save_pretrained(tmp_path)
+    (tmp_path / "text.txt").write_text("a e e " * 306 + "zzzzz\n" + "a e e " * 33)
+    model = ModelArguments(tokenizer=str(tmp_path), block_size=16)
+    report = pretrain(CorpusArguments(str(tmp_path / "text.txt")), model, settings(tmp_path / "run", max_steps=2))
+    assert report["prompt"] == "zzzzz"
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run").config.vocab_size == 12
+
+
+def test_the_steps_that_are_timed_take_as_little_memory_as_those_of_the_run(corpus, tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr(
+        "foliogpt.training.calibration.step_seconds",
+        lambda model, *_: timed.append(model.is_activation_checkpointing) or 1.0,
+    )
+    pretrain(corpus, MODEL, settings(tmp_path, max_steps=1, gradient_checkpointing=True, bf16=None))
+    assert timed == [True, True]
+
+
 @pytest.mark.parametrize("preset", ["vaswani", "gpt2", "speedrun"])
 def test_other_presets_and_stock_optimizers_train(corpus, tmp_path, preset):
     model = ModelArguments(tokenizer="char", block_size=32, preset=preset)
@@ -384,6 +425,22 @@ def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
         pretrain(replace(stream, corpus=str(other)), MODEL, settings(tmp_path / "run", max_steps=8, resume=True))
     assert pretrain(stream, MODEL, settings(tmp_path / "run", max_steps=8, resume=True))["steps"] == 8
     assert "an unknown number of" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_stream_that_has_begun_again_goes_on_with_the_same_batches(tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"{i} times {i % 7} is {i * (i % 7)}"}) + "\n" for i in range(150)))
+    stream = CorpusArguments(corpus=str(rows), streaming=True, shuffle_buffer_size=20)
+    fields = {"per_device_train_batch_size": 32, "max_steps": 12, "save_steps": 4}  # 3 batches are a pass
+    pretrain(stream, MODEL, settings(tmp_path / "whole", **fields))
+    real = pretraining.ProgressBar
+    monkeypatch.setattr(pretraining, "ProgressBar", lambda: InterruptAt(7))
+    with pytest.raises(Interrupted):
+        pretrain(stream, MODEL, settings(tmp_path / "stopped", **fields))
+    monkeypatch.setattr(pretraining, "ProgressBar", real)
+    pretrain(stream, MODEL, settings(tmp_path / "stopped", resume=True, **fields))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(
