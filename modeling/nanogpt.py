@@ -63,7 +63,9 @@ def open_nanogpt(path: Path) -> Source:
         {"lm_head.weight"},
         path,
     )
-    tensors.pop("lm_head.weight", None)  # the embedding, once more
+    head = tensors.pop("lm_head.weight", None)  # the embedding, once more
+    if head is not None and not torch.equal(head, tensors["transformer.wte.weight"]):
+        raise ValueError(f"{path}: lm_head.weight is not transformer.wte.weight, but nanoGPT ties them: another model.")
     dtype = widest(tensors.values())
     tokenizer = find_tokenizer(path, dataset, args["vocab_size"])
     if isinstance(tokenizer.eos_token_id, int):

@@ -180,6 +180,10 @@ def spoil(**changed):
         (spoil(bias="yes"), "bias='yes'"),
         (lambda saved: saved["model"].update({"transformer.h.0.moe": torch.zeros(1)}), "has transformer.h.0.moe"),
         (lambda saved: saved.pop("model_args"), "is not nanoGPT's"),
+        (
+            lambda saved: saved["model"].update({"lm_head.weight": saved["model"]["transformer.wte.weight"] + 1}),
+            "lm_head.weight is not transformer.wte.weight",
+        ),
     ],
 )
 def test_a_checkpoint_that_contradicts_itself_is_refused_by_name(tmp_path, change, message):
