@@ -308,6 +308,7 @@ BAD = [
     (lambda folder: edit_config(folder, num_experts=8), "num_experts, which this version .* upgrade foliogpt"),
     (lambda folder: edit_config(folder, quantization_config={"bits": 4}), "quantization_config is set"),
     (lambda folder: edit_config(folder, is_causal=False), "is_causal is False: an encoder"),
+    (lambda folder: (folder / "generation_config.json").write_text("[]"), "generation_config.json is not a config"),
     (lambda folder: edit_config(folder, architectures=["FolioForMaskedLM"]), "only causal language models"),
     (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
 ]  # fmt: skip
@@ -337,6 +338,13 @@ def test_an_index_that_promises_too_much_is_refused(save, tmp_path, damage):
         message = "promises model.extra" if damage == "missing tensor" else "outside of its folder"
     with nothing_written(tmp_path), pytest.raises((ValueError, OSError), match=message):
         convert(source, tmp_path / "native", "qwen3")
+
+
+def test_a_native_model_with_code_of_its_own_is_not_taken_for_the_native_one(save, tmp_path):
+    convert(save("llama"), tmp_path / "native", "llama")
+    edit_config(tmp_path / "native", auto_map={"AutoModelForCausalLM": "modeling_my_llama.MyLlamaForCausalLM"})
+    with nothing_written(tmp_path), pytest.raises(ValueError, match="auto_map is set"):
+        convert(tmp_path / "native", tmp_path / "ours", "folio")
 
 
 def test_a_head_that_is_not_for_language_is_refused(tiny, tmp_path):
