@@ -391,6 +391,29 @@ def test_what_fails_while_writing_leaves_nothing(save, tmp_path, monkeypatch, er
         convert(source, tmp_path / "native", "qwen3")
 
 
+MEASURE = """
+import re, sys, transformers
+from foliogpt.modeling.conversion import convert
+transformers.GPT2LMHeadModel  # imported when it is named
+def peak():  # getrusage would count what the parent held when it started this process
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before = peak()
+convert(*sys.argv[1:])
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
+def test_a_conversion_takes_at_most_two_and_a_half_checkpoints_of_memory(save, tmp_path):
+    source = save("gpt2", hidden_size=768, num_hidden_layers=8, num_attention_heads=12, intermediate_size=3072)
+    size = (source / "model.safetensors").stat().st_size
+    assert size > 200e6
+    command = [sys.executable, "-c", MEASURE, str(source), str(tmp_path / "native"), "gpt2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) < 2.5 * size
+
+
 def test_unknown_targets_and_names_are_refused(save, tmp_path):
     source = save("folio")
     with pytest.raises(ValueError, match="choose one of folio, gpt2, llama, qwen3, gguf"):
