@@ -364,6 +364,8 @@ def test_a_target_that_exists_is_left_alone(save, tmp_path, kind):
         target.symlink_to(tmp_path / "nowhere")
     with nothing_written(tmp_path), pytest.raises(FileExistsError, match="already there"):
         convert(source, target, "qwen3")
+    with nothing_written(tmp_path), pytest.raises(FileExistsError, match="already there"):
+        convert(source, tmp_path / "new" / "..", "qwen3")
 
 
 def test_logits_that_differ_are_refused(save, tmp_path, monkeypatch):
