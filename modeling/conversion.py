@@ -64,7 +64,7 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
         ImportError: if the package for GGUF is missing.
     """
     start = time.perf_counter()
-    destination = Path(destination).expanduser()
+    destination = Path(os.path.normpath(Path(destination).expanduser()))  # "new/.." is where we are
     if to not in TARGETS:
         raise ValueError(f"There is no target {to!r}: choose one of {', '.join(TARGETS)}.")
     if os.path.lexists(destination):

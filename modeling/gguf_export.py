@@ -185,7 +185,8 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dic
     """A byte-level BPE tokenizer under llama.cpp's keys.
 
     Raises:
-        ValueError: for another kind of tokenizer, or one that cuts text in a way that llama.cpp does not know.
+        ValueError: for another kind of tokenizer, one that cuts text in a way that llama.cpp does not know, one without
+            merges, or one of more tokens than the model has.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -193,15 +194,23 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dic
     spec = json.loads(backend.to_str())
     vocab, added = tokenizer.get_vocab(), tokenizer.added_tokens_decoder
     by_id = {i: token for token, i in vocab.items()}
+    if max(by_id) >= vocab_size:
+        raise ValueError(
+            f"The tokenizer has id {max(by_id)} ({by_id[max(by_id)]!r}), but vocab_size is {vocab_size}: resize the "
+            "model's embeddings, or remove the token."
+        )
     types = [
         UNUSED if i not in by_id else NORMAL if i not in added else CONTROL if added[i].special else USER_DEFINED
         for i in range(vocab_size)
     ]
     bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in spec["model"].get("merges", [])]
+    split = split_name(spec)
+    if not merges:  # as readers of GGUF tell kinds of tokenizers apart
+        raise ValueError("The tokenizer has no merges, and GGUF cannot be without: train one with more tokens.")
     fields = {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": split_name(spec),
+        "tokenizer.ggml.pre": split,
         "tokenizer.ggml.tokens": [by_id.get(i, f"[PAD{i}]") for i in range(vocab_size)],
         "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.merges": merges,

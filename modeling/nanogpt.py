@@ -63,7 +63,9 @@ def open_nanogpt(path: Path) -> Source:
         {"lm_head.weight"},
         path,
     )
-    tensors.pop("lm_head.weight", None)  # the embedding, once more
+    head = tensors.pop("lm_head.weight", None)  # the embedding, once more
+    if head is not None and not torch.equal(head, tensors["transformer.wte.weight"]):
+        raise ValueError(f"{path}: lm_head.weight is not transformer.wte.weight, but nanoGPT ties them: another model.")
     dtype = widest(tensors.values())
     tokenizer = find_tokenizer(path, dataset, args["vocab_size"])
     if isinstance(tokenizer.eos_token_id, int):
@@ -114,9 +116,10 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
     if not isinstance(args, dict) or not isinstance(weights, dict):
         raise ValueError(f"{path} is not nanoGPT's: it has no `model_args` and `model`.")
     for name in SIZES:
-        if type(args.get(name)) is not int or args[name] < 1:
+        if type(args.get(name)) is not int or not 1 <= args[name] < 2**31:
             raise ValueError(f"{path}: model_args has {name}={args.get(name)!r}; it must be a whole number from 1 on.")
-    if type(args.get("bias", True)) is not bool or type(args.get("dropout", 0.0)) not in (int, float):
+    dropout = args.get("dropout", 0.0)
+    if type(args.get("bias", True)) is not bool or type(dropout) not in (int, float) or not 0 <= dropout < 1:
         raise ValueError(f"{path}: model_args has bias={args.get('bias')!r} and dropout={args.get('dropout')!r}.")
     if args["n_embd"] % args["n_head"]:
         raise ValueError(f"{path}: n_embd ({args['n_embd']}) is not a multiple of n_head ({args['n_head']}).")
@@ -128,6 +131,8 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
     tensors = {name: tensors[name] for name in without(tensors, [r"\.attn\.bias$"])}  # the mask, of older versions
     if args["n_layer"] > len(tensors):
         raise ValueError(f"{path}: model_args has n_layer={args['n_layer']}, but there are {len(tensors)} tensors.")
+    if sparse := [name for name, tensor in tensors.items() if tensor.layout != torch.strided]:
+        raise ValueError(f"{path}: {some(sparse)} is sparse: only dense weights can be converted.")
     if others := [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]:
         raise ValueError(f"{path}: {some(others)} is neither float32, bfloat16 nor float16.")
     settings = checkpoint.get("config")

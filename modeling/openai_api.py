@@ -36,6 +36,7 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 4 * 2**20  # bytes: more than contexts hold, and encoded in seconds
+SECONDS_TO_END = 5  # for clients that neither finish their request nor read their answer, when the server ends
 MOST_WAITING = 1024  # texts that wait to be generated, before others are sent away
 COMPLETION_TOKENS = 16  # what OpenAI's legacy endpoint generates if nobody says how much
 UNBOUNDED_TOKENS = 1024  # the same for chats with a model whose context has no end
@@ -166,15 +167,21 @@ class Api:
             ids = self.tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else prompt
             if not ids:
                 raise ApiError("The prompt is empty: give some text.", param="prompt")
-            if min(ids) < 0 or max(ids) >= self.generator.model.get_input_embeddings().num_embeddings:
-                raise ApiError("A token id of the prompt is not in the vocabulary.", param="prompt")
-            encoded.append(ids)
+            encoded.append(self._known(ids, "prompt"))
         if not encoded:
             raise ApiError("There is no prompt.", param="prompt")
         return encoded
 
     def _encode_messages(self, messages: list[dict]) -> list[int]:
-        return self.encode_chat(self.tokenizer, messages, add_generation_prompt=True)["input_ids"]
+        return self._known(
+            self.encode_chat(self.tokenizer, messages, add_generation_prompt=True)["input_ids"], "messages"
+        )
+
+    def _known(self, ids: list[int], param: str) -> list[int]:
+        """Refuse ids for which the model has no embedding: on a GPU, one would end all later requests, too."""
+        if ids and (min(ids) < 0 or max(ids) >= self.generator.model.get_input_embeddings().num_embeddings):
+            raise ApiError("A token id of the prompt is not in the vocabulary.", param=param)
+        return ids
 
     def _end_of_turn(self) -> int | None:
         """The token that ends what the assistant says: a model that never learnt chat's end must stop there too."""
@@ -209,8 +216,9 @@ class Api:
             top_k=others.top_k,
             repetition_penalty=others.repetition_penalty,
         )
+        stop = [*wanted.stop_strings, *self.generator.stop_strings]
         return [
-            Choice(ids, config, wanted.stop_strings, None if wanted.seed is None else (wanted.seed + i) % 2**63)
+            Choice(ids, config, stop, None if wanted.seed is None else (wanted.seed + i) % 2**63)
             for ids in prompts
             for i in range(wanted.n)
         ]
@@ -357,4 +365,13 @@ def serve(api: Api, bound: socket.socket) -> None:
 
     for name in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again what ended it: to end is not an error here
         signal.signal(name, lambda *_: None)
-    Server(uvicorn.Config(api.application(), log_level="warning", access_log=False)).run(sockets=[bound])
+    config = uvicorn.Config(
+        api.application(), log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END
+    )
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+    Server(config).run(sockets=[bound])
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """False for the traceback of a client's task that was cut off at the end; uvicorn says in a line that it was."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -47,6 +47,9 @@ class TextGenerator:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model.eval()
         self.context_length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        own = model.generation_config.stop_strings or []  # pyright: ignore[reportOptionalMemberAccess]
+        self.stop_strings: list[str] = [own] if isinstance(own, str) else list(own)
+        model.generation_config.stop_strings = None  # pyright: ignore[reportOptionalMemberAccess]
         self.unfinished: set[Choice] = set()
         self.ending = False
         self._tokenizer = copy.deepcopy(tokenizer)  # another thread encodes with the original
@@ -191,7 +194,12 @@ class StopFilter:
         if places:
             self.found, self.held = True, ""
             return text[: min(places)]
-        beginnings = (size for string in self.stop for size in range(1, len(string)) if text.endswith(string[:size]))
+        beginnings = (
+            size
+            for string in self.stop
+            for size in range(1, min(len(string), len(text) + 1))  # a client may send a stop string of any length
+            if text.endswith(string[:size])
+        )
         certain = len(text) - max(beginnings, default=0)
         self.held = text[certain:]
         return text[:certain]

@@ -14,7 +14,16 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from .configuration_folio import FolioConfig
 from .modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, to_folio_config, to_ours
-from .weight_files import StoredTensor, check_shapes, find_checkpoint, read_config, some, stored_tensors, without
+from .weight_files import (
+    GENERATION,
+    StoredTensor,
+    check_shapes,
+    find_checkpoint,
+    read_config,
+    some,
+    stored_tensors,
+    without,
+)
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -54,6 +63,8 @@ def open_checkpoint(source: str) -> Source:
     """
     folder = find_checkpoint(source)
     written = read_config(folder)
+    if (folder / GENERATION).is_file():
+        read_config(folder, GENERATION)  # it will be copied as it is
     kind = written.get("model_type")
     if kind != "folio" and kind not in ARCHITECTURES:
         known = ", ".join(("folio", *ARCHITECTURES))
@@ -119,6 +130,11 @@ def check_written_config(written: dict, tensors: int, folder: Path) -> None:
     for name in written.get("architectures") or []:
         if not str(name).endswith(("ForCausalLM", "LMHeadModel")):
             raise ValueError(f"architectures is [{name!r}] in {folder}: only causal language models can be converted.")
+    if written.get("model_type") != "folio" and "AutoModelForCausalLM" in str(written.get("auto_map")):
+        raise ValueError(
+            f"auto_map is set in {folder}: the model is code of its own, which is not run here and may compute "
+            "something else. If it computes the same as transformers' class, remove the entry."
+        )
     if written.get("quantization_config"):
         raise ValueError(f"quantization_config is set in {folder}: convert the model it was quantized from.")
     layers = written.get("num_hidden_layers", written.get("n_layer"))

@@ -11,8 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from .modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, Architecture, to_native_config, to_theirs
 from .sources import TOKENIZER_FILES, Source, load_tokenizer, shapes_of, without_memory
-
-GENERATION = "generation_config.json"
+from .weight_files import GENERATION
 
 
 @dataclass(frozen=True)

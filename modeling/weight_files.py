@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth", "tf_model*.h5", "*.msgpack")
@@ -67,13 +68,13 @@ def _download(source: str) -> Path:
         raise OSError(f"{source} is neither a directory here nor a model on the Hub within reach ({reason})") from None
 
 
-def read_config(folder: Path) -> dict:
-    """config.json as a dict.
+def read_config(folder: Path, name: str = CONFIG) -> dict:
+    """config.json, or another such file, as a dict.
 
     Raises:
         ValueError: if it is not JSON, or no mapping.
     """
-    file = folder / "config.json"
+    file = folder / name
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -118,7 +118,7 @@ def upload(publication: Publication, repo_id: str, private: bool = False, overwr
 
     Raises:
         ValueError: if there is no token.
-        FileExistsError: if the repository has files and may not be overwritten.
+        FileExistsError: if the repository has files and may not be overwritten, or is public and should be private.
         OSError: if the Hub refuses, or cannot be reached.
     """
     if get_token() is None:
@@ -126,6 +126,10 @@ def upload(publication: Publication, repo_id: str, private: bool = False, overwr
     api = HfApi()
     try:
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(url.repo_id).private:
+            raise FileExistsError(
+                f"{url.repo_id} is on the Hub and public: make it private in its settings, or leave out --private."
+            )
         there = set(api.list_repo_files(url.repo_id)) - {".gitattributes"}
         if there and not overwrite:
             raise FileExistsError(
@@ -191,7 +195,7 @@ def _weights(publication: Publication) -> list[str]:
         if name.endswith(".index.json"):
             try:
                 needed = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 problems.append(f"{name} is not an index of shards")
                 continue
             problems += [
@@ -206,6 +210,8 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
     try:
         if REPORT_FILE in publication.files:
             report = json.loads((publication.folder / REPORT_FILE).read_text(encoding="utf-8"))
+            if not isinstance(report, dict):
+                raise ValueError(f"{REPORT_FILE} is no mapping")
         if CARD_FILE in publication.files:
             text = (publication.folder / CARD_FILE).read_text(encoding="utf-8")
         elif report is not None:
@@ -213,7 +219,7 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
         else:
             return [f"there is no model card: write {CARD_FILE}"]
         card = ModelCard(text, ignore_metadata_errors=False)
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         return [f"{CARD_FILE} or {REPORT_FILE} cannot be read ({' '.join(str(error).split())})"]
     problems = []
     if license is not None:
@@ -227,9 +233,10 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
     if report is not None:
         for result in card.data.eval_results or []:
             measured = report.get(f"val_{result.metric_type}")
-            if measured is not None and abs(float(result.metric_value) - measured) > 1e-3 * abs(measured):
+            numbers = all(isinstance(value, int | float) for value in (measured, result.metric_value))
+            if measured is not None and not (numbers and abs(result.metric_value - measured) <= 1e-3 * abs(measured)):
                 problems.append(
-                    f"{CARD_FILE} says {result.metric_type} {result.metric_value}, {REPORT_FILE} {measured:.4f}: "
+                    f"{CARD_FILE} says {result.metric_type} {result.metric_value}, {REPORT_FILE} {measured}: "
                     "they are of two runs"
                 )
         if report.get("output_dir"):
@@ -254,9 +261,11 @@ def _code(publication: Publication, trust_remote_code: bool) -> list[str]:
     """What `auto_map` names is there, and it is our own code, or the user vouches for it."""
     try:
         config = json.loads((publication.folder / "config.json").read_text(encoding="utf-8"))
-        targets = [target.split("--")[-1] for target in (config.get("auto_map") or {}).values()]
+        targets = [str(target) for target in (config.get("auto_map") or {}).values()]
     except (ValueError, AttributeError) as error:
         return [f"config.json cannot be read ({error})"]
+    if elsewhere := [target for target in targets if "--" in target]:
+        return [f"config.json takes code from another repository ({elsewhere[0]}): save the model with its code"]
     missing = {f"{target.split('.')[0]}.py" for target in targets} - publication.files.keys()
     if missing:
         return [f"{name}, which config.json names, is missing" for name in sorted(missing)]

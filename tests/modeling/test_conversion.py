@@ -308,6 +308,7 @@ BAD = [
     (lambda folder: edit_config(folder, num_experts=8), "num_experts, which this version .* upgrade foliogpt"),
     (lambda folder: edit_config(folder, quantization_config={"bits": 4}), "quantization_config is set"),
     (lambda folder: edit_config(folder, is_causal=False), "is_causal is False: an encoder"),
+    (lambda folder: (folder / "generation_config.json").write_text("[]"), "generation_config.json is not a config"),
     (lambda folder: edit_config(folder, architectures=["FolioForMaskedLM"]), "only causal language models"),
     (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
 ]  # fmt: skip
@@ -339,6 +340,13 @@ def test_an_index_that_promises_too_much_is_refused(save, tmp_path, damage):
         convert(source, tmp_path / "native", "qwen3")
 
 
+def test_a_native_model_with_code_of_its_own_is_not_taken_for_the_native_one(save, tmp_path):
+    convert(save("llama"), tmp_path / "native", "llama")
+    edit_config(tmp_path / "native", auto_map={"AutoModelForCausalLM": "modeling_my_llama.MyLlamaForCausalLM"})
+    with nothing_written(tmp_path), pytest.raises(ValueError, match="auto_map is set"):
+        convert(tmp_path / "native", tmp_path / "ours", "folio")
+
+
 def test_a_head_that_is_not_for_language_is_refused(tiny, tmp_path):
     FolioForSequenceClassification(tiny("folio")).save_pretrained(tmp_path / "classifier")
     with pytest.raises(ValueError, match="FolioForSequenceClassification"):
@@ -356,6 +364,8 @@ def test_a_target_that_exists_is_left_alone(save, tmp_path, kind):
         target.symlink_to(tmp_path / "nowhere")
     with nothing_written(tmp_path), pytest.raises(FileExistsError, match="already there"):
         convert(source, target, "qwen3")
+    with nothing_written(tmp_path), pytest.raises(FileExistsError, match="already there"):
+        convert(source, tmp_path / "new" / "..", "qwen3")
 
 
 def test_logits_that_differ_are_refused(save, tmp_path, monkeypatch):
@@ -381,6 +391,29 @@ def test_what_fails_while_writing_leaves_nothing(save, tmp_path, monkeypatch, er
     monkeypatch.setattr(targets, "write_tokenizer", fail)  # the weights are there by then
     with nothing_written(tmp_path), pytest.raises(type(error)):
         convert(source, tmp_path / "native", "qwen3")
+
+
+MEASURE = """
+import re, sys, transformers
+from foliogpt.modeling.conversion import convert
+transformers.GPT2LMHeadModel  # imported when it is named
+def peak():  # getrusage would count what the parent held when it started this process
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before = peak()
+convert(*sys.argv[1:])
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
+def test_a_conversion_takes_at_most_two_and_a_half_checkpoints_of_memory(save, tmp_path):
+    source = save("gpt2", hidden_size=768, num_hidden_layers=8, num_attention_heads=12, intermediate_size=3072)
+    size = (source / "model.safetensors").stat().st_size
+    assert size > 200e6
+    command = [sys.executable, "-c", MEASURE, str(source), str(tmp_path / "native"), "gpt2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) < 2.5 * size
 
 
 def test_unknown_targets_and_names_are_refused(save, tmp_path):

@@ -117,6 +117,10 @@ def test_a_tokenizer_that_llama_cpp_has_no_name_for_is_refused(save, tokenizer, 
             convert(save("folio"), tmp_path / "model.gguf", "gguf")
     finally:
         tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = False
+    with pytest.raises(ValueError, match="no merges"):
+        convert(save("folio", tokenizer=train_tokenizer(["abc"], 260)), tmp_path / "model.gguf", "gguf")
+    with pytest.raises(ValueError, match=r"The tokenizer has id \d+ .* but vocab_size is 290"):
+        convert(save("folio", vocab_size=290), tmp_path / "model.gguf", "gguf")
     source = save("folio")
     for file in source.glob("tokenizer*"):
         file.unlink()

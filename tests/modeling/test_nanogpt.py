@@ -177,9 +177,20 @@ def spoil(**changed):
         ),
         (spoil(n_head=5), r"n_embd \(32\) is not a multiple of n_head \(5\)"),
         (spoil(block_size="long"), "block_size='long'"),
+        (spoil(block_size=2**70), "block_size=1180591620717411303424"),
         (spoil(bias="yes"), "bias='yes'"),
+        (spoil(dropout=5), "dropout=5"),
+        (spoil(dropout=math.nan), "dropout=nan"),
+        (
+            lambda saved: saved["model"].update({"transformer.wte.weight": torch.eye(3).to_sparse()}),
+            "transformer.wte.weight is sparse",
+        ),
         (lambda saved: saved["model"].update({"transformer.h.0.moe": torch.zeros(1)}), "has transformer.h.0.moe"),
         (lambda saved: saved.pop("model_args"), "is not nanoGPT's"),
+        (
+            lambda saved: saved["model"].update({"lm_head.weight": saved["model"]["transformer.wte.weight"] + 1}),
+            "lm_head.weight is not transformer.wte.weight",
+        ),
     ],
 )
 def test_a_checkpoint_that_contradicts_itself_is_refused_by_name(tmp_path, change, message):

@@ -46,6 +46,12 @@ def test_nothing_of_a_stop_string_is_passed_on():
     assert filter.push("a STO") + filter.flush() == "a STO"
 
 
+def test_a_stop_string_of_a_megabyte_does_not_hold_the_thread():
+    """To try all of its beginnings would take minutes a token."""
+    filter = StopFilter(["a" * 2**20])
+    assert "".join(filter.push("ab") for _ in range(100)) + filter.flush() == "ab" * 100
+
+
 def test_the_client_overrides_the_checkpoint_and_nothing_else(tiny):
     model = FolioForCausalLM(tiny())
     model.generation_config.update(do_sample=True, temperature=0.8, top_p=0.9, eos_token_id=1, repetition_penalty=1.1)

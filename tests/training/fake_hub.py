@@ -150,7 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
         if repo not in self.hub.repos:
             return self.answer(404, {"error": "no"}, X_Error_Code="RepoNotFound")
         siblings = [{"rfilename": name} for name in self.hub.repos[repo]]
-        return self.answer(200, {"id": repo, "sha": self.sha(), "siblings": siblings, "tags": []})
+        return self.answer(
+            200, {"id": repo, "private": repo in self.hub.private, "sha": self.sha(), "siblings": siblings, "tags": []}
+        )
 
     def tree(self, repo, folder=None):
         if repo not in self.hub.repos:

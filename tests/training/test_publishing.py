@@ -126,6 +126,17 @@ def test_nothing_goes_unasked_and_nothing_is_replaced_unasked(checkpoint, hub, c
     assert before.keys() - hub.repos["me/gpt"].keys() == {"generation_config.json"}
 
 
+@pytest.mark.usefixtures("without_loading", "here")
+def test_what_should_be_private_does_not_go_to_a_public_repository(checkpoint, hub, capsys):
+    assert push(checkpoint, "--yes") == 0
+    before = hub.repos["me/gpt"]
+    assert push(checkpoint, "--yes", "--private", "--overwrite") == 2
+    assert "is on the Hub and public" in capsys.readouterr().err
+    assert (hub.repos["me/gpt"], len(hub.commits)) == (before, 1)
+    hub.private.add("me/gpt")
+    assert push(checkpoint, "--yes", "--private", "--overwrite") == 0
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_every_head_comes_back_from_the_hub_bit_for_bit(hub, tokenizer, tmp_path):
@@ -197,11 +208,17 @@ def only_a_pickle(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
-def another_runs_card(folder: Path) -> None:
+def anothers_code(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"]["AutoModelForCausalLM"] = "them/theirs--modeling_folio.FolioForCausalLM"
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def another_runs_card(folder: Path, value=1.5) -> None:
     result = {
         "task": {"type": "text-generation"},
         "dataset": {"name": "y", "type": "text"},
-        "metrics": [{"type": "bits_per_byte", "value": 1.5}],
+        "metrics": [{"type": "bits_per_byte", "value": value}],
     }
     metadata = {"model-index": [{"name": "x", "results": [result]}]}
     (folder / "README.md").write_text(f"---\n{json.dumps(metadata)}\n---\n")
@@ -219,7 +236,11 @@ SPOILT = [
     (spoil_weights, "model.safetensors is not whole"),
     (spoil_index, "model-00002-of-00003.safetensors, which"),
     (only_a_pickle, "pytorch_model.bin is a pickle"),
+    (anothers_code, "takes code from another repository (them/theirs--"),
     (another_runs_card, "they are of two runs"),
+    (lambda folder: another_runs_card(folder, "low"), "says bits_per_byte low"),
+    (lambda folder: (folder / "report.json").write_text("[]"), "report.json is no mapping"),
+    (lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": []}}'), "not an index"),
 ]
 
 
