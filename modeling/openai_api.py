@@ -25,6 +25,7 @@ try:
     from pydantic import ValidationError
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
@@ -365,9 +366,11 @@ def serve(api: Api, bound: socket.socket) -> None:
 
     for name in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again what ended it: to end is not an error here
         signal.signal(name, lambda *_: None)
-    config = uvicorn.Config(
-        api.application(), log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END
-    )
+    app = api.application()
+    address = bound.getsockname()[0]
+    if address.startswith("127."):  # else a page in a browser could reach it under a name of its own
+        app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", address])
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     Server(config).run(sockets=[bound])
 

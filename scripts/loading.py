@@ -24,7 +24,7 @@ def load_causal_lm(name: str, trust_remote_code: bool = False) -> tuple:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            source, trust_remote_code=trust_remote_code, output_loading_info=True
+            source, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # what files that somebody else wrote can raise has no end
         reason = next(iter(str(error).splitlines()), type(error).__name__)

@@ -388,6 +388,11 @@ def test_who_lets_others_in_is_told_that_there_is_no_authentication(checkpoint):
     process.communicate(timeout=20)
 
 
+def test_a_page_in_a_browser_cannot_reach_it_under_another_name(url):
+    assert httpx.get(f"{url}/v1/models").status_code == 200
+    assert httpx.get(f"{url}/v1/models", headers={"Host": "evil.example"}).status_code == 400
+
+
 def test_the_page_about_serving_works(checkpoint, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
     argv = shlex.split(re.search(r"^\$ folio serve (.*)$", page, flags=re.MULTILINE)[1])
