@@ -49,7 +49,7 @@ RACE = {"block_size": 64, "num_hidden_layers": 3, "per_device_train_batch_size":
         "muon_momentum": 0.85, "decay_steps": 0.8}  # fmt: skip
 EQUAL = {"block_size": 256, "num_hidden_layers": 4, "per_device_train_batch_size": 8, "muon_momentum": 0.9}
 BESIDES_SECONDS = 5  # what a run of the latter takes besides its steps
-ABLATION_SECONDS = 7
+ABLATION_SECONDS = 6
 # What is taken away from the recipe of the race, one at a time.
 ABLATIONS = {
     "all of it": {},
@@ -240,46 +240,69 @@ def overhead(corpus: Path, rounds: int = 7, steps: int = 40) -> list[dict]:
     ]  # fmt: skip
 
 
-def ablate(text: Text, seed: int, preset: str = "speedrun", config: dict | None = None, adamw: bool = False,
-           neuron_beta: float | None = 0.95) -> tuple[float, int]:  # fmt: skip
-    """Validation loss after ABLATION_SECONDS of training, and the steps that fit in."""
-    torch.manual_seed(seed)
-    shape = {"num_hidden_layers": RACE["num_hidden_layers"], "max_position_embeddings": RACE["block_size"]}
-    settings = {"vocab_size": len(text.ids), **shape, **(config or {})}
-    model = FolioForCausalLM(preset_config(preset, "nano", **settings)).train()
-    if adamw:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    else:
-        optimizer = MuonAdamW(model, neuron_beta=neuron_beta, momentum=RACE["muon_momentum"])
-    rates = [group["lr"] for group in optimizer.param_groups]
-    start, step, share = time.perf_counter(), 0, 0.0
-    while share < 1:  # the schedule follows the clock
-        factor = min(1.0, (step + 1) / 5, (1 - share) / RACE["decay_steps"])
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+class Variant:
+    """A recipe of the ablation: a model and its optimizer in a plain loop."""
+
+    def __init__(self, text: Text, seed: int, preset="speedrun", config=None, adamw=False, neuron_beta=0.95):
+        torch.manual_seed(seed)
+        self.text = text
+        shape = {"num_hidden_layers": RACE["num_hidden_layers"], "max_position_embeddings": RACE["block_size"]}
+        settings = {"vocab_size": len(text.ids), **shape, **(config or {})}
+        self.model = FolioForCausalLM(preset_config(preset, "nano", **settings)).train()
+        if adamw:
+            decay = {"lr": 4e-3, "betas": (0.9, 0.95), "weight_decay": 0.1}
+            self.optimizer = torch.optim.AdamW(self.model.parameters(), **decay)
+        else:
+            momentum = RACE["muon_momentum"]
+            self.optimizer = MuonAdamW(self.model, neuron_beta=neuron_beta, momentum=momentum)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.model(ids, use_cache=False).logits
+
+    def step(self, factor: float) -> None:
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        inputs, targets = text.batch(16, 64)
-        cross_entropy(model(inputs, use_cache=False).logits.flatten(0, 1), targets.flatten()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        step, share = step + 1, (time.perf_counter() - start) / ABLATION_SECONDS
-    return text.loss(lambda ids: model(ids, use_cache=False).logits, 64), step
+        inputs, targets = self.text.batch(RACE["per_device_train_batch_size"], RACE["block_size"])
+        cross_entropy(self.logits(inputs).flatten(0, 1), targets.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def train(self, steps: int) -> float:
+        """Validation loss after so many steps of the race's schedule."""
+        for step in range(steps):
+            self.step(min(1.0, (step + 1) / 5, (steps - step) / (RACE["decay_steps"] * steps)))
+        return self.text.loss(self.logits, RACE["block_size"])
+
+
+def steps_in_time(text: Text, rounds: int = 6, timed: int = 6) -> dict[str, int]:
+    """How many steps of each variant fit into ABLATION_SECONDS: by their median, taken in turns.
+
+    Steps and not the clock end a run, so that a slow minute of the machine spoils no loss.
+    """
+    variants = {name: Variant(text, 0, **change) for name, change in ABLATIONS.items()}
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, variant in variants.items():
+            variant.step(1.0)  # what the others have left in the caches is not timed
+            for _ in range(timed):
+                start = time.perf_counter()
+                variant.step(1.0)
+                times[name].append(time.perf_counter() - start)
+    return {name: round(ABLATION_SECONDS / statistics.median(values)) for name, values in times.items()}
 
 
 def ablation(text: Text, seeds: int) -> list[dict]:
-    """Every variant in turn for each seed, so that a slow minute of the machine hits all alike."""
-    found: dict[str, list[tuple[float, int]]] = {name: [] for name in ABLATIONS}
-    for seed in range(seeds):
-        for name, change in ABLATIONS.items():
-            found[name].append(ablate(text, seed, **change))
-    whole = statistics.mean(loss for loss, _ in found["all of it"])
-    rows = []
-    for name, results in found.items():
-        losses = [loss for loss, _ in results]
+    """Losses of every variant, trained for the same time."""
+    steps, rows, whole = steps_in_time(text), [], None
+    for name, change in ABLATIONS.items():
+        losses = [Variant(text, seed, **change).train(steps[name]) for seed in range(seeds)]
+        mean = statistics.mean(losses)
+        whole = mean if whole is None else whole
         spread = f"{min(losses):.3f} to {max(losses):.3f}"
-        steps = statistics.median(steps for _, steps in results)
-        rows.append({"recipe": name, "loss": statistics.mean(losses), "seeds": spread,
-                     "worse by": statistics.mean(losses) - whole, "steps": int(steps)})  # fmt: skip
+        rows.append({"recipe": name, "loss": f"{mean:.3f}", "seeds": spread, "worse by": f"{mean - whole:+.3f}",
+                     "steps": steps[name]})  # fmt: skip
     return rows
 
 
