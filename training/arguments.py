@@ -133,12 +133,8 @@ class PretrainingArguments(TrainingArguments):
     learning_rate: float | None = field(
         default=None, metadata={"help": "peak; 0.02 for muon and 0.001 for others if not given"}
     )
-    adam_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "with muon: of embeddings, norms and biases, which AdamW trains; "
-            "0.02 at size nano if not given, and smaller by the square root of the width"
-        },
+    adam_learning_rate: float = field(
+        default=0.02, metadata={"help": "with muon: of embeddings, norms and biases, which AdamW trains"}
     )
     muon_momentum: float = field(
         default=0.95,
@@ -207,15 +203,6 @@ class PretrainingArguments(TrainingArguments):
         super().__post_init__()
         if use_muon:
             self.optim = "muon"
-
-    def settle_rates(self, hidden_size: int) -> None:
-        """Fill in the rate that depends on the model's width, if it was left open.
-
-        With Adam every weight moves by about the rate, and what a row of embeddings adds to a product grows with its
-        width (Yang et al., 2022); Muon's updates have the right size by themselves.
-        """
-        if self.adam_learning_rate is None:
-            self.adam_learning_rate = 0.02 * math.sqrt(SIZES["nano"]["hidden_size"] / hidden_size)
 
     @property
     def use_muon(self) -> bool:

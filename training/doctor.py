@@ -7,7 +7,6 @@ from itertools import islice
 
 import torch
 
-from ..modeling.presets import SIZES
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments
 from .calibration import calibrate, step_seconds
 from .data import Data, prepare_data
@@ -41,7 +40,6 @@ def diagnose(
         ValueError: if the run cannot fit into memory; the message says what would.
     """
     check_end(corpus, args)
-    args.settle_rates(SIZES[model.size]["hidden_size"])
     data = prepare_data(corpus, model, None, stages or Stages(), args.seed)
     check_batch(data, args)
     network = configured_model(model, data.tokenizer, args)

@@ -13,7 +13,6 @@ import transformers
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..modeling import FolioForCausalLM, preset_config
-from ..modeling.presets import SIZES
 from ..tokenization import encode_texts, vocabulary_size
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
@@ -58,7 +57,6 @@ def pretrain(
     """
     stages = stages or Stages()
     check_end(corpus, args)
-    args.settle_rates(SIZES[model.size]["hidden_size"])
     if args.world_size > 1:
         raise ValueError("This is one run in one process: start it without torchrun, or give FolioTrainer to your own.")
     with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:

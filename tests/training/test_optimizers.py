@@ -145,12 +145,3 @@ def test_settings_reach_the_optimizer(tmp_path):
     sgd = build_optimizer(small(), PretrainingArguments(str(tmp_path), optim="sgd", learning_rate=0.5))
     assert isinstance(sgd, torch.optim.SGD)
     assert sgd.param_groups[0]["lr"] == 0.5
-
-
-@pytest.mark.parametrize(("hidden_size", "rate"), [(128, 0.02), (512, 0.01)])
-def test_the_rate_of_embeddings_follows_the_width_unless_it_is_given(tmp_path, hidden_size, rate):
-    config = preset_config("gpt2", "nano", vocab_size=50, hidden_size=hidden_size, num_hidden_layers=1)
-    model = FolioForCausalLM(config)
-    assert build_optimizer(model, PretrainingArguments(str(tmp_path))).param_groups[1]["lr"] == pytest.approx(rate)
-    given = PretrainingArguments(str(tmp_path), adam_learning_rate=0.5)
-    assert build_optimizer(model, given).param_groups[1]["lr"] == 0.5
