@@ -1,4 +1,4 @@
-"""The main job: start-up, what each precision buys, the quickstart against compressors, bits per byte against minutes.
+"""The main job: start-up, what each precision buys, the quickstart against compressors and the clock.
 
     python -m benchmarks.main_job
     python -m benchmarks.main_job --only startup precision --json main_job.json
@@ -82,59 +82,39 @@ def precision(steps: int = 8) -> list[dict]:
     return rows
 
 
-MINUTES = (1, 3)
+def quickstart(picture: Path | None) -> tuple[list[dict], list[dict], dict]:
+    """The quickstart with its defaults, as a process of its own; its loss curve is copied to `picture`.
 
-
-def minutes(picture: Path | None) -> list[dict]:
-    """`folio pretrain` as it is, for some minutes, as processes of their own: how good it gets on the Python manual."""
-    rows, curves = [], {}
-    for allowed in MINUTES:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "foliogpt.scripts.cli", "pretrain", "--output_dir", f"{folder}/run"]
-            subprocess.run([*command, "--minutes", str(allowed)], check=True, stderr=subprocess.DEVNULL)
-            report = json.loads(Path(folder, "run", "report.json").read_text())
-            metrics = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
-        curves[allowed] = [(entry["seconds"] / 60, entry["eval_loss"]) for entry in metrics if "eval_loss" in entry]
-        rows.append({"minutes of training": allowed, "tokens": f"{report['tokens']:,}",
-                     "loss": report["val_loss"], "bits per byte": report["val_bits_per_byte"]})  # fmt: skip
-    if picture is not None:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-
-        figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-        for allowed, points in curves.items():
-            axes.plot(*zip(*points, strict=True), "o-", label=f"--minutes {allowed}")
-        axes.set(xlabel="minutes", ylabel="validation loss (nats a token)", xscale="log", title="folio pretrain")
-        axes.set_xticks(MINUTES, map(str, MINUTES))
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend()
-        figure.savefig(picture, dpi=120)
-    return rows
-
-
-def quickstart(picture: Path | None) -> tuple[list[dict], dict]:
-    """The quickstart with its defaults, as a process of its own; its loss curve is copied to `picture`."""
+    Against compressors, against the minutes of its training (which is that of `folio pretrain --minutes 3`), and all.
+    """
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         command = [sys.executable, "-m", "foliogpt.scripts.cli", "quickstart", "--output_dir", f"{folder}/quickstart"]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         seconds = time.perf_counter() - start
         report = json.loads(Path(folder, "quickstart", "report.json").read_text())
+        metrics = [json.loads(line) for line in Path(folder, "quickstart", "metrics.jsonl").read_text().splitlines()]
         if picture is not None:
             shutil.copy(Path(folder, "quickstart", "loss.png"), picture)
     bits = {"this model": report["val_bits_per_byte"], **report["baseline_bits_per_byte"]}
     rows = [{"": name, "bits per byte": value, "against bz2": value / bits["bz2"]} for name, value in bits.items()]
-    return rows, {"wall_seconds": seconds, **report}
+    a_nat = report["val_bits_per_byte"] / report["val_loss"]
+    minutes = [
+        {
+            "minutes": entry["seconds"] / 60,
+            "tokens": f"{entry['tokens']:,}",
+            "bits per byte": entry["eval_loss"] * a_nat,
+        }
+        for entry in metrics
+        if "eval_loss" in entry
+    ]
+    return rows, minutes, {"wall_seconds": seconds, **report}
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--only", nargs="+", choices=["startup", "precision", "quickstart", "minutes"], default=[])
+    options.add_argument("--only", nargs="+", choices=["startup", "precision", "quickstart"], default=[])
     options.add_argument("--picture", type=Path, help="copy the quickstart's loss curve there")
-    options.add_argument("--minutes-picture", type=Path, help="draw the loss against minutes there")
     chosen = options.parse_args()
     figures = {}
     if not chosen.only or "startup" in chosen.only:
@@ -144,14 +124,12 @@ def main() -> None:
         figures["precision"] = precision()
         show("Training speed by precision", figures["precision"], "Batch 16 x 256 tokens.")
     if not chosen.only or "quickstart" in chosen.only:
-        rows, report = quickstart(chosen.picture)
-        figures["quickstart"] = report
+        rows, minutes, report = quickstart(chosen.picture)
+        figures["quickstart"], figures["minutes"] = report, minutes
         memory = report["peak_memory_bytes"] / 1e9
         note = f"{report['wall_seconds']:.0f} s in all, {memory:.2f} GB at the peak, {report['steps']} steps."
         show("folio quickstart, held-out text", rows, note)
-    if not chosen.only or "minutes" in chosen.only:
-        figures["minutes"] = minutes(chosen.minutes_picture)
-        show("folio pretrain on the Python manual", figures["minutes"])
+        show("Its training on the Python manual", minutes)
     write(chosen.json, figures)
 
 
