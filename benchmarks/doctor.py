@@ -16,10 +16,8 @@ from .tables import parser, show, write
 
 RUNS = {
     "nano": ["--max_steps", "100"],
-    "nano, accumulation 2": ["--max_steps", "50", "--gradient_accumulation_steps", "2"],
     "nano, checkpointing": ["--max_steps", "60", "--gradient_checkpointing", "true"],
-    "micro": ["--size", "micro", "--max_steps", "40"],
-    "micro, adamw": ["--size", "micro", "--max_steps", "40", "--optim", "adamw_torch"],
+    "micro, accumulation 2": ["--size", "micro", "--max_steps", "15", "--gradient_accumulation_steps", "2"],
     "mini": ["--size", "mini", "--max_steps", "15", "--per_device_train_batch_size", "4"],
 }
 COMMON = ["--bf16", "false", "--eval_strategy", "no"]

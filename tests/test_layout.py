@@ -66,3 +66,9 @@ def test_every_folder_is_in_the_wheel():
     packages = re.findall(r'^    "foliogpt\.(.+)",$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
     folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in FILES}
     assert set(packages) == folders
+
+
+def test_no_two_test_files_have_the_same_name():
+    """pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(set(names)) == len(names)
