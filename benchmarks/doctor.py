@@ -15,10 +15,10 @@ from pathlib import Path
 from .tables import parser, show, write
 
 RUNS = {
-    "nano": ["--max_steps", "100"],
-    "nano, checkpointing": ["--max_steps", "60", "--gradient_checkpointing", "true"],
-    "micro, accumulation 2": ["--size", "micro", "--max_steps", "15", "--gradient_accumulation_steps", "2"],
-    "mini": ["--size", "mini", "--max_steps", "15", "--per_device_train_batch_size", "4"],
+    "nano": ["--max_steps", "60"],
+    "nano, checkpointing": ["--max_steps", "40", "--gradient_checkpointing", "true"],
+    "micro, accumulation 2": ["--size", "micro", "--max_steps", "10", "--gradient_accumulation_steps", "2"],
+    "mini": ["--size", "mini", "--max_steps", "10", "--per_device_train_batch_size", "4"],
 }
 COMMON = ["--bf16", "false", "--eval_strategy", "no"]
 DIAGNOSE = """

@@ -49,7 +49,7 @@ RACE = {"block_size": 64, "num_hidden_layers": 3, "per_device_train_batch_size":
         "muon_momentum": 0.85, "decay_steps": 0.8}  # fmt: skip
 EQUAL = {"block_size": 256, "num_hidden_layers": 4, "per_device_train_batch_size": 8, "muon_momentum": 0.9}
 BESIDES_SECONDS = 5  # what a run of the latter takes besides its steps
-ABLATION_SECONDS = 6
+ABLATION_SECONDS = 4
 # What is taken away from the recipe of the race, one at a time.
 ABLATIONS = {
     "all of it": {},
