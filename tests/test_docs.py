@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-SHORTER = {"--minutes 3": "--max_steps 2 --bf16 false", "size 1024": "size 300", " --size micro": ""}
+SHORTER = {"--minutes 3": "--max_steps 2 --bf16 false", "size 1024": "size 300"}
 
 
 def blocks(language: str, page: Path = README) -> list[str]:

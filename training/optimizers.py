@@ -53,7 +53,7 @@ class MuonAdamW(torch.optim.Optimizer):
     Muon (Jordan et al., 2024) moves a weight matrix by the orthogonalised momentum of its gradient. It is meant
     for hidden matrices; embeddings, the output head, norms and biases go to AdamW. Both learn at their own rate;
     a schedule multiplies both. `torch.optim.Muon` computes the same with `neuron_beta=None`, but takes one matrix
-    at a time and always bfloat16, which is three times slower on a CPU.
+    at a time and always bfloat16, which takes more than twice as long on a CPU.
 
     Args:
         model: its trainable parameters are divided between the two.
