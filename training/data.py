@@ -64,7 +64,7 @@ class Data:
     def train_documents(self) -> int | None:
         return None if self.fingerprint is None else sum(len(corpus.train) for corpus in self.corpora)
 
-    @property
+    @cached_property
     def train_bytes(self) -> int | None:
         return None if self.fingerprint is None else sum(corpus_bytes(corpus.train) for corpus in self.corpora)
 

@@ -2,7 +2,7 @@
 
 Top to bottom it is one story: how wrong the model is (`cross_entropy`), how weights move against the gradient (`SGD`,
 `Momentum`, `Adam`, `AdamW`, `Muon`), how far at which step (`warmup_cosine`, `warmup_stable_decay`), and the loop that
-puts it together (`train`). `folio pretrain` uses the libraries' versions instead, which the tests compare with these.
+puts it together (`train`). `folio pretrain` uses faster versions instead; the tests compare these with the libraries'.
 How a block of the model turns the loss into gradients is in `from_scratch_block.py`.
 """
 

@@ -268,13 +268,15 @@ def test_the_context_is_not_exceeded(client):
 
 
 def test_what_asks_for_nothing_is_accepted(client):
-    client.completions.create(
+    completion = client.completions.create(
         model=NAME, prompt="one", logprobs=None, echo=False, best_of=1, frequency_penalty=0.0, user="me", max_tokens=1
     )
     messages = [*HELLO, {"role": "assistant", "content": "x", "refusal": None}, {"role": "developer", "content": "y"}]
-    client.chat.completions.create(
+    chat = client.chat.completions.create(
         model=NAME, messages=messages, tools=[], response_format={"type": "text"}, presence_penalty=0, max_tokens=1
     )
+    for answer in (completion, chat):
+        assert len(answer.choices) == answer.usage.completion_tokens == 1
 
 
 def test_a_message_cannot_forge_a_turn(client, reference):
