@@ -9,6 +9,8 @@ import time
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from .processes import any_of_all, is_first
+
 
 class ProgressBar(TrainerCallback):
     """One line: steps, time left, loss, tokens a second and their share of the peak flops."""
@@ -48,7 +50,8 @@ class ProgressBar(TrainerCallback):
 
     def write(self, text: str) -> None:
         """Show a line above the bar."""
-        tqdm.write(text, file=sys.stderr)
+        if self.bar is not None:
+            tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the line as it is; what is printed next begins below it."""
@@ -94,12 +97,14 @@ class StopOnInterrupt(TrainerCallback):
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        print(
-            "\nInterrupted: saving a checkpoint after this step. Ctrl-C again to stop at once.",
-            file=sys.stderr,
-        )
+        if is_first():
+            print(
+                "\nInterrupted: saving a checkpoint after this step. Ctrl-C again to stop at once.",
+                file=sys.stderr,
+            )
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.interrupted = any_of_all(self.interrupted, args.device)  # all stop after the same step
         if self.interrupted:
             control.should_save = control.should_training_stop = True
 

@@ -6,7 +6,8 @@ from transformers.trainer_callback import TrainerState
 
 from .arguments import FIXED, PretrainingArguments
 from .checkpoints import STATE_FILE, last_checkpoint
-from .run_folder import read_settings
+from .processes import is_restart, job
+from .run_folder import BATCH, JOB, read_settings
 
 
 def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArguments) -> Path:
@@ -23,6 +24,7 @@ def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArgu
                 f"The run in {output_dir} has {name} {saved[name]}, not {settings[name]}: "
                 "leave it out to go on, or start another run with another --output_dir."
             )
+    _check_batch(output_dir, saved, args)
     checkpoint = last_checkpoint(output_dir)
     if checkpoint is None:
         raise FileNotFoundError(f"{output_dir} has no whole checkpoint to resume from: start again with --overwrite.")
@@ -32,6 +34,35 @@ def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArgu
             f"The run in {output_dir} is complete at step {_step(checkpoint):,}: to train longer, give a larger {more}."
         )
     return checkpoint
+
+
+def _check_batch(output_dir: Path, saved: dict, args: PretrainingArguments) -> None:
+    """Refuse another global batch, which would be another run; how many processes share it may change."""
+    of_one = saved.get("per_device_train_batch_size", 1) * saved.get("gradient_accumulation_steps", 1)
+    blocks = saved.get(BATCH, of_one)
+    if blocks == args.global_batch_size:
+        return
+    sharing = args.world_size // args.tp_size
+    if blocks % sharing:
+        remedy = f"which {sharing} processes cannot share equally: start it with another number of them"
+    else:
+        remedy = f"so give --per_device_train_batch_size {blocks // sharing} --gradient_accumulation_steps 1"
+    raise ValueError(
+        f"The run in {output_dir} has {blocks} blocks in a step, not {args.global_batch_size} "
+        f"({args.train_batch_size} per_device_train_batch_size x {args.gradient_accumulation_steps} "
+        f"gradient_accumulation_steps x {sharing} processes), {remedy}."
+    )
+
+
+def after_restart(output_dir: Path) -> list[str]:
+    """The flag with which a run goes on that torchrun has started again; none if this is the first start.
+
+    Without a whole checkpoint the run begins again, but only in a folder that this very job has written to.
+    """
+    path = Path(output_dir).expanduser()
+    if not is_restart() or (read_settings(path) or {}).get(JOB, "") != job():
+        return []
+    return ["--overwrite"] if last_checkpoint(path) is None else ["--resume"]
 
 
 def reached_its_end(checkpoint: Path, args: PretrainingArguments) -> bool:

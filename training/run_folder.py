@@ -13,7 +13,8 @@ from .checkpoints import STAGING, STATE_FILE, checkpoints
 
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
 NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
-FINGERPRINT = "corpus_fingerprint"  # stands beside the settings, and is none
+FINGERPRINT, BATCH, JOB = "corpus_fingerprint", "global_batch_size", "torchrun_job"
+BESIDE = (FINGERPRINT, BATCH, JOB)  # what stands beside the settings, and is none
 LOCK_FILE = ".lock"
 
 

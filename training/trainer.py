@@ -1,23 +1,27 @@
 """Hugging Face's Trainer with four additions: Muon, a decay that needs no step count, checkpoints that are whole or not
 there, and an end to training when the loss is no number."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerState
+from transformers import PrinterCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType
 
 from .arguments import PretrainingArguments
 from .checkpoints import last_checkpoint, saving
 from .optimizers import build_optimizer
+from .parallel_trainer import ParallelTrainer
+from .processes import is_first, wait_for_all
+from .sharding import local
 
 
 class NotFinite(RuntimeError):
     """The loss or a weight is NaN or infinite. The message says where, and what to try."""
 
 
-class FolioTrainer(Trainer):
+class FolioTrainer(ParallelTrainer):
     """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
 
     args: PretrainingArguments
@@ -82,7 +86,7 @@ class FolioTrainer(Trainer):
     def check_weights(self) -> None:
         """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
         for name, p in self.model.named_parameters():
-            if not torch.isfinite(p).all():
+            if not torch.isfinite(local(p)).all():
                 raise self._not_finite(f"The weight {name} is not finite")
 
     def evaluate(self, *args, **kwargs):
@@ -93,5 +97,7 @@ class FolioTrainer(Trainer):
         self.check_weights()  # else it would be taken for a good checkpoint
         # The state is written last, and `last_checkpoint` takes no checkpoint without it.
         path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with saving(path):
+        with saving(path) if is_first() else contextlib.nullcontext():
+            wait_for_all()  # until what was there before is out of the way
             super()._save_checkpoint(model, trial)
+            wait_for_all()  # until each has written its part
