@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, has_length
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .arguments import PretrainingArguments
@@ -29,19 +29,41 @@ class ParallelTrainer(Trainer):
         super().__init__(model, args, **kwargs)
         args.save_only_model = only_model
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        return super().get_batch_samples(self._once(epoch_iterator), num_batches, device)
+    def _build_accelerator_args(self, **kwargs):
+        # accelerate knows tensor parallelism on accelerators only. transformers has spread the model, so that all that
+        # is left to do is to deal the batches.
+        return {**super()._build_accelerator_args(**kwargs), "parallelism_config": None}
 
-    def _once(self, batches: Iterable[dict]) -> Iterator[dict]:
+    def _get_dataloader(self, *args, **kwargs):
+        loader, size = super()._get_dataloader(*args, **kwargs), self.args.tp_size
+        for dealer in (loader.batch_sampler, loader.dataset) if size > 1 else ():
+            if hasattr(dealer, "num_processes"):  # the processes that share a copy of the model see the same batches
+                dealer.num_processes, dealer.process_index = (
+                    self.args.world_size // size,
+                    self.args.process_index // size,
+                )
+        return loader
+
+    def _track_num_input_tokens(self, inputs):
+        before = self.state.num_input_tokens_seen
+        super()._track_num_input_tokens(inputs)
+        self.state.num_input_tokens_seen = before + (self.state.num_input_tokens_seen - before) // self.args.tp_size
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches = self._once(epoch_iterator, self.train_dataset, self._train_batch_size)
+        return super().get_batch_samples(batches, num_batches, device)
+
+    def _once(self, batches: Iterable[dict], dataset, size: int) -> Iterator[dict]:
         """The batches without what accelerate repeats of a pass at its end, so that all processes have equally many.
 
         A process for which nothing is left goes along with two tokens that count for nothing.
         """
+        sharing, index = self.args.world_size // self.args.tp_size, self.args.process_index // self.args.tp_size
+        repeats = self.args.world_size > 1 and has_length(dataset) and not self.args.dataloader_drop_last
+        remainder = len(dataset) % (size * sharing) if repeats else 0
         for batch in batches:
-            state = self.accelerator.gradient_state
-            if self.args.world_size > 1 and state.end_of_dataloader and state.remainder > 0:
-                size = len(batch["input_ids"])
-                left = state.remainder - size * (self.args.process_index // self.get_tp_size())
+            if remainder and self.accelerator.gradient_state.end_of_dataloader:
+                left = remainder - size * index
                 if left <= 0:
                     batch = {name: tensor[:1, :2] for name, tensor in batch.items()}
                     batch["labels"] = torch.full_like(batch["labels"], IGNORED)
@@ -54,7 +76,7 @@ class ParallelTrainer(Trainer):
         """The mean loss of all tokens, however they are dealt to batches and processes."""
         model = self.model.eval()
         totals = torch.zeros(2, dtype=torch.float64)  # nats, tokens
-        for batch in self._once(dataloader):
+        for batch in self._once(dataloader, dataloader.dataset, self.args.eval_batch_size):
             batch = self._prepare_inputs(batch)
             nats = model(**batch, num_items_in_batch=torch.ones((), device=batch["labels"].device)).loss
             totals += torch.stack([nats.double().cpu(), (batch["labels"][:, 1:] != IGNORED).sum().double().cpu()])

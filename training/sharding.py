@@ -67,6 +67,8 @@ def tensor_parallel(model, tp_size: int):
         raise ValueError(f"{heads} key-value heads cannot be dealt to --tp_size {tp_size} processes: use a divisor.")
     config = DistributedConfig(tp_size=tp_size, fsdp_size=torch.distributed.get_world_size() // tp_size)
     config, _, mesh = type(model).prepare_distribute_model(config)
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone())  # the plan names it, and knows of no shared weights
     model = type(model).maybe_distribute_model(model, config, mesh)
     model.tie_weights()
     return model
