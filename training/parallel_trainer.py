@@ -45,6 +45,8 @@ class ParallelTrainer(Trainer):
         return loader
 
     def _track_num_input_tokens(self, inputs):
+        if self.args.world_size > 1 and (inputs["labels"] == IGNORED).all():  # see `_once`
+            inputs = {**inputs, "input_ids": inputs["input_ids"][:0]}
         before = self.state.num_input_tokens_seen
         super()._track_num_input_tokens(inputs)
         self.state.num_input_tokens_seen = before + (self.state.num_input_tokens_seen - before) // self.args.tp_size
@@ -58,7 +60,7 @@ class ParallelTrainer(Trainer):
 
         A process for which nothing is left goes along with two tokens that count for nothing.
         """
-        sharing, index = self.args.world_size // self.args.tp_size, self.args.process_index // self.args.tp_size
+        sharing, index = self._sharing()
         repeats = self.args.world_size > 1 and has_length(dataset) and not self.args.dataloader_drop_last
         remainder = len(dataset) % (size * sharing) if repeats else 0
         for batch in batches:
