@@ -14,14 +14,15 @@ import shlex
 def main(argv: list[str]) -> None:
     from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
     from ..training.pretraining import pretrain
-    from ..training.processes import from_first, is_first
+    from ..training.processes import from_first, is_first, is_restart, meet
     from ..training.resume import after_restart
     from ..training.run_folder import RUN_FILE
     from .arguments import command_line, parse
 
     groups = [CorpusArguments, ModelArguments, PretrainingArguments]
     corpus, model, args = parse(argv, groups, "folio pretrain", "Train a model from scratch.", run_file=RUN_FILE)
-    if flags := from_first(lambda: after_restart(args.output_dir)):
+    meet()
+    if is_restart(args.device) and (flags := from_first(lambda: after_restart(args.output_dir))):
         corpus, model, args = parse([*argv, *flags], groups, "folio pretrain", "", run_file=RUN_FILE)
         args.minutes = None if args.resume else args.minutes  # they have become steps
     report = pretrain(corpus, model, args, command=command_line("folio pretrain", argv))

@@ -30,19 +30,23 @@ class ParallelTrainer(Trainer):
         args.save_only_model = only_model
 
     def _build_accelerator_args(self, **kwargs):
-        # accelerate knows tensor parallelism on accelerators only. transformers has spread the model, so that all that
-        # is left to do is to deal the batches.
-        return {**super()._build_accelerator_args(**kwargs), "parallelism_config": None}
+        options = super()._build_accelerator_args(**kwargs)
+        if self.args.tp_size > 1:
+            # accelerate knows tensor parallelism on accelerators only. transformers has spread the model, so all that
+            # is left is to deal the batches.
+            options["parallelism_config"] = None
+        return options
 
     def _get_dataloader(self, *args, **kwargs):
-        loader, size = super()._get_dataloader(*args, **kwargs), self.args.tp_size
-        for dealer in (loader.batch_sampler, loader.dataset) if size > 1 else ():
+        loader = super()._get_dataloader(*args, **kwargs)
+        for dealer in (loader.batch_sampler, loader.dataset) if self.args.tp_size > 1 else ():
             if hasattr(dealer, "num_processes"):  # the processes that share a copy of the model see the same batches
-                dealer.num_processes, dealer.process_index = (
-                    self.args.world_size // size,
-                    self.args.process_index // size,
-                )
+                dealer.num_processes, dealer.process_index = self._sharing()
         return loader
+
+    def _sharing(self) -> tuple[int, int]:
+        """The number of parts that a batch is dealt in, and which of them this process gets."""
+        return self.args.world_size // self.args.tp_size, self.args.process_index // self.args.tp_size
 
     def _track_num_input_tokens(self, inputs):
         if self.args.world_size > 1 and (inputs["labels"] == IGNORED).all():  # see `_once`

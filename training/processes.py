@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import socket
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TypeVar
@@ -74,9 +76,17 @@ def job() -> str | None:
     return f"{socket.gethostname()}:{os.getppid()}" if name == "none" else name
 
 
-def is_restart() -> bool:
-    """Whether torchrun has started this process in place of one that died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def is_restart(device) -> bool:
+    """Whether torchrun has started the processes in place of others, of which one had died.
+
+    Only the agent whose process it was counts that as a restart.
+    """
+    return any_of_all(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0, device)
+
+
+def meet() -> None:
+    """Agree on a name for this attempt, so that nobody takes the error of an earlier one for its own."""
+    os.environ["FOLIO_ATTEMPT"] = from_first(lambda: uuid.uuid4().hex)
 
 
 def _remedy(error: Exception | None) -> str | None:
@@ -109,7 +119,7 @@ def to_say(message: str, error: Exception | None = None) -> str | None:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         # Process 0 has the store in itself if no agent of torchrun holds it.
         store = dist.TCPStore(address, port, is_master=False, timeout=PATIENCE)
-        attempt = f"foliogpt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        attempt = f"foliogpt/{os.environ.get('FOLIO_ATTEMPT', 'start')}"
         mine = json.dumps([os.environ.get("RANK"), message])
         rank, cause = json.loads(store.compare_set(f"{attempt}/error", "", mine))
         told = cause if rank == "0" else f"{cause} (process {rank})"
@@ -130,8 +140,6 @@ def _disconnect() -> None:
 
 def leave(code: int) -> None:
     """End one of several processes."""
-    import sys
-
     _disconnect()
     sys.stdout.flush()
     sys.stderr.flush()

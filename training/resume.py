@@ -6,7 +6,7 @@ from transformers.trainer_callback import TrainerState
 
 from .arguments import FIXED, PretrainingArguments
 from .checkpoints import STATE_FILE, last_checkpoint
-from .processes import is_restart, job
+from .processes import job
 from .run_folder import BATCH, JOB, read_settings
 
 
@@ -55,12 +55,12 @@ def _check_batch(output_dir: Path, saved: dict, args: PretrainingArguments) -> N
 
 
 def after_restart(output_dir: Path) -> list[str]:
-    """The flag with which a run goes on that torchrun has started again; none if this is the first start.
+    """The flag with which a run goes on after torchrun has started its processes again.
 
     Without a whole checkpoint the run begins again, but only in a folder that this very job has written to.
     """
     path = Path(output_dir).expanduser()
-    if not is_restart() or (read_settings(path) or {}).get(JOB, "") != job():
+    if (read_settings(path) or {}).get(JOB, "") != job():
         return []
     return ["--overwrite"] if last_checkpoint(path) is None else ["--resume"]
 
