@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..modeling.presets import PRESETS, SIZES
+from .processes import connect
 
 # The arguments that are no property of the run; what it is spread over may change on the way.
 OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token", "tp_size", "fsdp", "fsdp_config")
@@ -53,6 +54,7 @@ RANGES = {  # setting: (least, below)
     "per_device_eval_batch_size": (1, math.inf),
     "gradient_accumulation_steps": (1, math.inf),
     "tp_size": (1, math.inf),
+    "ddp_timeout": (1, math.inf),
 }
 ABOVE_ZERO = (
     "learning_rate",
@@ -177,6 +179,7 @@ class PretrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
     disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well
     ddp_find_unused_parameters: bool | None = False  # there are none, and looking for them takes time
+    ddp_broadcast_buffers: bool | None = False  # they never change
     dataloader_pin_memory: bool = torch.cuda.is_available()
 
     def __post_init__(self):
@@ -204,6 +207,8 @@ class PretrainingArguments(TrainingArguments):
             self.use_cpu = True  # otherwise bf16 is refused
         if use_muon:
             self.optim = "adamw_torch"  # while the base class checks the name
+        if self.use_cpu:
+            connect(self.ddp_backend or "gloo", self.ddp_timeout)
         super().__post_init__()
         if use_muon:
             self.optim = "muon"
