@@ -221,9 +221,9 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError(
                 f"fsdp spreads the weights over several processes, and this is one: {start}, or leave it out."
             )
-        if self.world_size % self.tp_size:
+        if self.tp_size not in (1, self.world_size):
             raise ValueError(
-                f"tp_size is {self.tp_size}, which {self.world_size} processes cannot be dealt to: {start}."
+                f"tp_size is {self.tp_size}, and the number of processes {self.world_size}: {start}, with N the same."
             )
         if self.tp_size > 1 and self.fsdp:
             raise ValueError("tp_size and fsdp are both given: choose one of them.")
