@@ -330,7 +330,7 @@ def test_only_the_job_that_began_a_run_goes_on_with_it_after_a_restart(corpus, t
 @pytest.mark.parametrize(
     ("fields", "world", "says"),
     [
-        ({"fsdp": True}, 1, "fsdp spreads the weights over processes, and this is one: start it with torchrun"),
+        ({"fsdp": True}, 1, "fsdp spreads the weights over several processes, and this is one: start it with torchrun"),
         ({"tp_size": 2}, 1, "tp_size is 2, and the number of processes 1: start it with torchrun"),
         ({"tp_size": 2, "gradient_accumulation_steps": 2}, 2, "choose one"),
         ({"tp_size": 2, "z_loss": 1e-4}, 2, "z_loss"),
