@@ -6,7 +6,10 @@ Nothing heavy is imported before the command is known, so `folio --help` answers
 import importlib
 import logging
 import os
+import signal
 import sys
+
+from ..training.signals import handled, interrupt, signal_of
 
 COMMANDS = {  # name: (module, what it does)
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
@@ -20,7 +23,8 @@ COMMANDS = {  # name: (module, what it does)
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
 
-OUR_ERROR, USER_ERROR, INTERRUPTED = 1, 2, 130
+OUR_ERROR, USER_ERROR = 1, 2
+BY_SIGNAL = 128  # and the number of the signal, as shells report it
 QUIET = {  # what libraries would say beside our one line
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_VERBOSITY": "critical",
@@ -56,14 +60,20 @@ def run(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 for an error that the user can mend, 130 after Ctrl-C."""
+    """Run a command and return its exit code.
+
+    0, 2 for an error that the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        run(argv)
-        sys.stdout.flush()
+        with handled(interrupt, signal.SIGTERM):
+            run(argv)
+            sys.stdout.flush()
     except KeyboardInterrupt as error:
-        print(f"\n{error}" if str(error) else "\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
+        signum = signal_of(error)
+        said = str(error) or ("Interrupted." if signum == signal.SIGINT else "Terminated.")
+        print(f"\n{said}", file=sys.stderr)
+        return BY_SIGNAL + signum
     except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:

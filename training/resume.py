@@ -1,5 +1,6 @@
 """Going on with a run: the checkpoint to go on from, and what may not change on the way."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,31 +8,36 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerState
 
 from .arguments import FIXED
-from .checkpoints import STATE_FILE, last_checkpoint
-from .run_folder import read_settings
+from .checkpoints import STATE_FILE, checkpoints, last_checkpoint
+from .run_folder import FINGERPRINT, read_settings
+
+logger = logging.getLogger(__name__)
 
 
 def checkpoint_to_resume(
     output_dir: Path, settings: dict, args: TrainingArguments, fixed: Iterable[str] = FIXED
-) -> Path:
-    """The newest whole checkpoint in `output_dir`.
+) -> Path | None:
+    """The newest whole checkpoint in `output_dir`; None if the run was stopped before its first, and begins again.
 
     Args:
         fixed: the settings that a resumed run may not change.
 
     Raises:
         ValueError: if the `settings` are those of another run, or the run is complete.
-        FileNotFoundError: if there is no whole checkpoint.
+        FileNotFoundError: if there are checkpoints, and none is whole.
     """
-    saved = read_settings(output_dir) or {}
+    checkpoint = last_checkpoint(output_dir)
+    saved = run_settings_of(output_dir, checkpoint)
     for name in fixed:
         if name in saved and saved[name] != settings[name]:
             raise ValueError(
                 f"The run in {output_dir} has {name} {saved[name]}, not {settings[name]}: "
                 "leave it out to go on, or start another run with another --output_dir."
             )
-    checkpoint = last_checkpoint(output_dir)
     if checkpoint is None:
+        if _step(output_dir) is None and not any((path / STATE_FILE).exists() for path in checkpoints(output_dir)):
+            logger.warning("The run in %s has no checkpoint yet: it begins again.", output_dir)
+            return None
         raise FileNotFoundError(f"{output_dir} has no whole checkpoint to resume from: start again with --overwrite.")
     if reached_its_end(checkpoint, args) and _step(output_dir) == _step(checkpoint):
         more = "--max_steps" if args.max_steps > 0 else "--num_train_epochs"
@@ -39,6 +45,17 @@ def checkpoint_to_resume(
             f"The run in {output_dir} is complete at step {_step(checkpoint):,}: to train longer, give a larger {more}."
         )
     return checkpoint
+
+
+def run_settings_of(output_dir: Path, checkpoint: Path | None) -> dict:
+    """The settings that a checkpoint was trained with, which it carries; without one, those of the run."""
+    return (checkpoint and read_settings(checkpoint)) or read_settings(output_dir) or {}
+
+
+def check_same_text(output_dir: Path, checkpoint: Path | None, fingerprint) -> None:
+    """Raises ValueError if the texts are not those that the checkpoint was trained on."""
+    if fingerprint != run_settings_of(output_dir, checkpoint).get(FINGERPRINT):
+        raise ValueError("The corpus is not the text that this run began with: start another run for it.")
 
 
 def reached_its_end(checkpoint: Path, args: TrainingArguments) -> bool:
