@@ -12,8 +12,8 @@ from transformers import TrainingArguments
 from ..modeling.presets import PRESETS, SIZES
 
 OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token")  # the arguments that are no property of the run
-# What a resumed run may not change: the weights would not fit, the data would be another, or the optimizer's restored
-# state would quietly win.
+# What a resumed run may not change: the weights would not fit, the data would be another, the loss would mean something
+# else, or the restored state of the optimizer or the schedule would quietly win.
 FIXED = (
     "corpus_weights",
     "text_column",
@@ -28,7 +28,10 @@ FIXED = (
     "data_seed",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
+    "dataloader_drop_last",
+    "train_sampling_strategy",
     "optim",
+    "optim_args",
     "learning_rate",
     "adam_learning_rate",
     "muon_momentum",
@@ -36,8 +39,12 @@ FIXED = (
     "adam_beta2",
     "adam_epsilon",
     "weight_decay",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "label_smoothing_factor",
     "z_loss",
 )
+FIXED_FOR_STREAMS = ("dataloader_num_workers",)  # each reads files of its own
 RANGES = {  # setting: (least, below)
     "learning_rate": (0, 100),
     "adam_learning_rate": (0, 100),
@@ -196,6 +203,8 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError(f"metric_for_best_model is {self.metric_for_best_model!r}: the one there is is 'loss'.")
         if self.resume_from_checkpoint is not None:
             raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
+        if self.enable_jit_checkpoint:
+            raise ValueError("Leave enable_jit_checkpoint out: a SIGTERM saves a checkpoint by itself.")
         if not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise bf16 is refused
         if use_muon:
@@ -221,7 +230,7 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
     That is every setting of ours, and of transformers' those that were changed.
     """
     default = PretrainingArguments(output_dir=args.output_dir)
-    always = {*PretrainingArguments.__annotations__, *FIXED}
+    always = {*PretrainingArguments.__annotations__, *FIXED, *FIXED_FOR_STREAMS}
     settings = {**vars(corpus), **vars(model)}
     settings["corpus"] = [_from_anywhere(name) for name in settings["corpus"]]
     settings["tokenizer"] = _from_anywhere(settings["tokenizer"])

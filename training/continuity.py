@@ -1,5 +1,6 @@
 """What Trainer forgets when a run is resumed, so that the curves go on as if nothing had happened."""
 
+import torch
 from transformers import Trainer, TrainerCallback
 
 KEPT = "training_loss"  # its place in trainer_state.json, among the states of callbacks
@@ -32,7 +33,7 @@ class Continuity(TrainerCallback):
         self.first_step = state.global_step
         if kept is not None:
             trainer = self.trainer
-            trainer._tr_loss.fill_(kept["since_logged"])
+            trainer._tr_loss = torch.tensor(kept["since_logged"], device=args.device)
             trainer._total_loss_scalar = kept["logged"]
             trainer._globalstep_last_logged = kept["last_logged_step"]
             self.first_step = kept["first_step"]
@@ -41,6 +42,12 @@ class Continuity(TrainerCallback):
         """Of all steps of the run, whatever number of times it was resumed."""
         steps = self.trainer.state.global_step - self.first_step
         return self.trainer._total_loss_scalar / max(steps, 1)
+
+    def log_end(self) -> None:
+        """Log what Trainer logs when training ends, for a run that was killed between its last step and that."""
+        trainer = self.trainer
+        trainer._total_loss_scalar += trainer._tr_loss.item()
+        trainer.log({"total_flos": trainer.state.total_flos, "train_loss": self.mean_loss()})
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.in_epoch, self.due = True, False

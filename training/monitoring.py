@@ -48,7 +48,7 @@ class MetricsFile(TrainerCallback):
 
 def came_before(entry: dict, step: int) -> bool:
     """Whether an entry is older than the checkpoint of a step; what came after it will come again."""
-    return entry["step"] < step or (entry["step"] == step > 0 and "train_runtime" not in entry)
+    return entry["step"] < step or (entry["step"] == step > 0 and "train_loss" not in entry)
 
 
 def read_metrics(path: Path) -> list[dict]:

@@ -155,6 +155,9 @@ def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[Progr
         trainer.state = read_state(checkpoint)
         best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
+        trainer.add_callback(MetricsFile(Path(trainer.args.output_dir) / METRICS_FILE))
+        trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
+        trainer.continuity.log_end()
         return None
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was
@@ -177,7 +180,7 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
     """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
     args, model = trainer.args, trainer.model
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir).expanduser() / METRICS_FILE)
+    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir) / METRICS_FILE)
     block_size = model.config.max_position_embeddings
     peak = peak_flops(args.device, dtype)
     trainer.speed = Speed(clock, flops_per_token(model, block_size), peak and peak * args.world_size)

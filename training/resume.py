@@ -7,8 +7,8 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerState
 
-from .arguments import FIXED
-from .checkpoints import STATE_FILE, checkpoints, last_checkpoint
+from .arguments import FIXED, FIXED_FOR_STREAMS
+from .checkpoints import STATE_FILE, SUMS_FILE, checkpoints, last_checkpoint
 from .run_folder import FINGERPRINT, read_settings
 
 logger = logging.getLogger(__name__)
@@ -28,15 +28,15 @@ def checkpoint_to_resume(
     """
     checkpoint = last_checkpoint(output_dir)
     saved = run_settings_of(output_dir, checkpoint)
-    for name in fixed:
+    for name in (*fixed, *FIXED_FOR_STREAMS) if settings.get("streaming") else fixed:
         if name in saved and saved[name] != settings[name]:
             raise ValueError(
                 f"The run in {output_dir} has {name} {saved[name]}, not {settings[name]}: "
                 "leave it out to go on, or start another run with another --output_dir."
             )
     if checkpoint is None:
-        if _step(output_dir) is None and not any((path / STATE_FILE).exists() for path in checkpoints(output_dir)):
-            logger.warning("The run in %s has no checkpoint yet: it begins again.", output_dir)
+        if _step(output_dir) is None and not any((path / SUMS_FILE).exists() for path in checkpoints(output_dir)):
+            logger.warning("The run in %s has no checkpoint yet: it begins from the start.", output_dir)
             return None
         raise FileNotFoundError(f"{output_dir} has no whole checkpoint to resume from: start again with --overwrite.")
     if reached_its_end(checkpoint, args) and _step(output_dir) == _step(checkpoint):
