@@ -18,6 +18,7 @@ from typing import Any, Literal, cast, overload
 import datasets
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
 
+from ..tokenization.python_manual import python_manual
 from .corpus_files import (
     ACCEPTED_FORMS,
     Document,
@@ -28,7 +29,6 @@ from .corpus_files import (
     stream_documents,
     table_documents,
 )
-from .python_manual import python_manual
 
 TRAIN, VALIDATION = "train", "validation"
 VALIDATION_FRACTION = 0.05
