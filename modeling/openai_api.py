@@ -18,6 +18,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .chat import UNBOUNDED_TOKENS, end_of_turn
 from .serving import Choice, ServerEnding, TextGenerator, generation_config
 
 try:
@@ -40,7 +41,6 @@ LARGEST_BODY = 4 * 2**20  # bytes: more than contexts hold, and encoded in secon
 SECONDS_TO_END = 5  # for clients that neither finish their request nor read their answer, when the server ends
 MOST_WAITING = 1024  # texts that wait to be generated, before others are sent away
 COMPLETION_TOKENS = 16  # what OpenAI's legacy endpoint generates if nobody says how much
-UNBOUNDED_TOKENS = 1024  # the same for chats with a model whose context has no end
 ENDING = "The server is ending."
 
 
@@ -70,7 +70,7 @@ class Api:
         self.tokenizer = tokenizer
         self.encode_chat = encode_chat
         self.generator = TextGenerator(model, tokenizer)
-        self.end_of_turn = self._end_of_turn() if tokenizer.chat_template else None
+        self.end_of_turn = end_of_turn(tokenizer, encode_chat)
         self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # a long prompt holds nobody up
         self.created = int(time.time())
 
@@ -183,15 +183,6 @@ class Api:
         if ids and (min(ids) < 0 or max(ids) >= self.generator.model.get_input_embeddings().num_embeddings):
             raise ApiError("A token id of the prompt is not in the vocabulary.", param=param)
         return ids
-
-    def _end_of_turn(self) -> int | None:
-        """The token that ends what the assistant says: a model that never learnt chat's end must stop there too."""
-        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        try:
-            ids = self.encode_chat(self.tokenizer, messages)["input_ids"]
-        except ValueError:  # this template has other ideas of a chat
-            return None
-        return next((id for id in reversed(ids) if id in self.tokenizer.all_special_ids), None)
 
     def _choices(
         self, wanted: GenerationRequest, prompts: list[list[int]], max_tokens: int | None, default: int, also_ends=None
