@@ -53,7 +53,7 @@ class Chat:
             raise ValueError(f"The model's context is {context} tokens: use max_new_tokens {context - 1} or less.")
         ids, forgotten = self._fitted(messages, context, wanted)
         if max(ids) >= self.generator.model.get_input_embeddings().num_embeddings:
-            raise ValueError("The chat template writes tokens that this model does not have: it was not made for chats.")
+            raise ValueError("The chat template writes tokens that the model does not have: it was not made for chats.")
         left = min(UNBOUNDED_TOKENS, context - len(ids)) if context else UNBOUNDED_TOKENS
         stop = options.pop("stop_strings", None) or self.generator.stop_strings
         if SAMPLING & options.keys():
