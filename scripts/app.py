@@ -24,11 +24,11 @@ def main(argv: list[str]) -> None:
     (args,) = parse(argv, [AppArguments], "folio app", __doc__)
     from ..modeling.http_server import bind, serve
     from ..modeling.serving import TextGenerator
+    from ..training.loading import load_model
     from .app_page import application, build_page
-    from .loading import load_causal_lm
 
     bound = bind("127.0.0.1", args.port)  # first: loading takes longer than finding out that the port is taken
-    model, tokenizer = load_causal_lm(args.model, args.trust_remote_code)
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     path = Path(args.model).expanduser()
     generator = TextGenerator(model, tokenizer)
     app = application(build_page(generator, tokenizer, path.resolve().name if path.is_dir() else args.model))

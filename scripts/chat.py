@@ -39,13 +39,13 @@ def main(argv: list[str]) -> None:
     from ..modeling.chat import Chat
     from ..modeling.serving import TextGenerator
     from ..tokenization import encode_chat
+    from ..training.loading import load_model
     from .arguments import parse_with_generation
-    from .loading import load_causal_lm
 
     args, options = parse_with_generation(argv, ChatArguments, "folio chat", __doc__)
     if "max_length" in options:
         raise ValueError("--max_length would count the whole chat: use --max_new_tokens.")
-    model, tokenizer = load_causal_lm(args.model, args.trust_remote_code)
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     generator = TextGenerator(model, tokenizer)
     session = Session(Chat(generator, tokenizer, encode_chat), args.system, options)
     try:
