@@ -18,6 +18,8 @@ COMMANDS = {  # name: (module, what it does)
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
+    "chat": ("chat", "talk to a model in the terminal"),
+    "app": ("app", "a page in the browser: chat, token probabilities, attention maps"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
