@@ -8,7 +8,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ...tokenization import encode_chat, encode_texts
 from .answers import answer_metrics
-from .bootstrap import mean, ratio
+from .bootstrap import Metric, mean, ratio
 from .inference import Said, context_length, continuations, nothing
 from .overlap import overlap_metrics
 from .results import Evaluation
@@ -16,7 +16,6 @@ from .samples import distinct, longest_copies, repetition
 
 NEW_TOKENS = 128
 PROMPT_CHARACTERS = 200  # of a document, which samples go on from
-SHOWN = 200  # characters of the longest copy
 
 
 def evaluate_answers(
@@ -107,8 +106,7 @@ def evaluate_samples(
         "samples": [{"prompt": t[:PROMPT_CHARACTERS], "sample": w} for t, w in zip(texts, written, strict=True)]
     }
     if train_texts:
-        begin, length, index = corpus.longest(written)
-        evaluation.details["longest_copy"] = written[index][begin : begin + length][:SHOWN]
+        evaluation.details["longest_copy"] = corpus.longest(written)
     return evaluation
 
 
@@ -119,26 +117,26 @@ class Copies:
         self.texts = texts
         self.ids = encode_texts(tokenizer, list(texts))
 
-    def metrics(self, samples: list[list[int]], written: list[str]) -> list:
+    def metrics(self, samples: list[list[int]], written: list[str]) -> list[Metric]:
         metrics = [distinct(samples, 1), distinct(samples, 2), distinct(samples, 3), repetition(samples)]
         metrics.append(mean("tokens", [len(sample) for sample in samples], None))
         if self.texts:
-            for unit, found in (
-                ("characters", self._characters(written)),
-                ("tokens", longest_copies(samples, self.ids)),
-            ):
-                lengths = [length for _, length in found]
+            for unit, copies in (("characters", self.characters(written)), ("tokens", self.tokens(samples))):
+                lengths = [length for _, length in copies]
                 metrics.append(mean(f"copied_{unit}", lengths, higher_is_better=False))
                 metrics.append(ratio(f"copied_{unit}_most", [max(lengths)], [1], higher_is_better=False))
         return metrics
 
-    def longest(self, written: list[str]) -> tuple[int, int, int]:
-        """The longest copy of all: where it begins, its length, and the number of its sample."""
-        found = [(*copy_, index) for index, copy_ in enumerate(self._characters(written))]
-        return max(found, key=lambda one: one[1])
+    def tokens(self, samples: list[list[int]]) -> list[tuple[int, int]]:
+        return longest_copies(samples, self.ids)
 
-    def _characters(self, written: list[str]) -> list[tuple[int, int]]:
+    def characters(self, written: list[str]) -> list[tuple[int, int]]:
         return longest_copies([_code_points(text) for text in written], (_code_points(text) for text in self.texts))
+
+    def longest(self, written: list[str]) -> str:
+        """The longest copy of all, as text."""
+        (begin, length), text = max(zip(self.characters(written), written, strict=True), key=lambda one: one[0][1])
+        return text[begin : begin + length]
 
 
 def _code_points(text: str) -> list[int]:
