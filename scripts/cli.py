@@ -13,6 +13,7 @@ COMMANDS = {  # name: (module, what it does)
     "clean": ("clean", "clean a corpus: Unicode, whitespace, control characters, duplicates"),
     "tokenizer": ("tokenizer", "train a tokenizer on a corpus, and look at how one cuts text"),
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
+    "scale": ("scale", "fit a scaling law to small runs, and test it on a larger one"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
