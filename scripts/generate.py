@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class GenerateArguments:
-    model: str = field(metadata={"help": "a checkpoint's directory or Hub name"})
+    model: str = field(metadata={"help": "a checkpoint's or adapter's directory or Hub name"})
     prompt: str = field(metadata={"help": "the text to continue"})
     seed: int | None = field(default=None, metadata={"help": "makes sampling repeatable"})
     trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
@@ -24,15 +24,15 @@ def main(argv: list[str]) -> None:
     from transformers import TextStreamer
 
     from ..tokenization import encode_texts
+    from ..training.loading import load_model
     from .arguments import parse_with_generation
-    from .loading import load_causal_lm
 
     args, options = parse_with_generation(argv, GenerateArguments, "folio generate", __doc__)
     if not args.prompt:
         raise ValueError("The prompt is empty: give some text with --prompt.")
     if args.seed is not None:
         transformers.set_seed(args.seed)
-    model, tokenizer = load_causal_lm(args.model, args.trust_remote_code)
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     # What the model expects before a text, its beginning-of-text token for instance, then the prompt as mere text.
     ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [args.prompt])[0]
     length = len(ids)

@@ -135,7 +135,7 @@ class Warnings(TrainerCallback):
             self.high = self.high + 1 if self.loss > self.lowest + DIVERGED else 0
             if self.high == PATIENCE:
                 rates = f"--learning_rate {args.learning_rate / 3:.2g}"
-                if args.use_muon:
+                if getattr(args, "use_muon", False):
                     rates += f" --adam_learning_rate {args.adam_learning_rate / 3:.2g}"
                 self._say(
                     "diverges",

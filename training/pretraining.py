@@ -4,6 +4,8 @@ import math
 import os
 import platform
 import shlex
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_
 from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
 from .run_folder import FINGERPRINT, claimed, start_run
 from .signals import Interrupted, signal_of
-from .trainer import FolioTrainer
+from .trainer import FolioTrainer, SafeTraining
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
 
@@ -81,7 +83,7 @@ def pretrain(
             callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: fingerprint})],
         )
         with stages("training") as say:
-            speed = train(trainer, checkpoint, data)
+            speed = train(trainer, checkpoint, partial(watch, trainer, data))
             say(f"{trainer.state.global_step:,} steps, {trainer.state.num_input_tokens_seen:,} tokens")
         known = {
             "name": output_dir.resolve().name,
@@ -140,8 +142,11 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
     return report
 
 
-def train(trainer: FolioTrainer, checkpoint: Path | None, data: Data) -> float | None:
+def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[ProgressBar], StepClock]) -> float | None:
     """Train, from `checkpoint` on if there is one, and return the tokens a second, None if there was no step to take.
+
+    Args:
+        watch: adds what shows and writes down how the training goes, and returns the clock that its steps are timed by.
 
     Raises:
         Interrupted: if a signal stopped it.
@@ -157,7 +162,7 @@ def train(trainer: FolioTrainer, checkpoint: Path | None, data: Data) -> float |
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was
     stop, progress = StopOnInterrupt(), ProgressBar()
-    clock = watch(trainer, data, progress)
+    clock = watch(progress)
     trainer.add_callback(stop)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -189,22 +194,26 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
     return clock
 
 
-def saved_step(trainer: FolioTrainer) -> int:
+def go_on(trainer: SafeTraining) -> str:
+    """The command that continues a run."""
+    return shlex.join([*trainer.command.split(), "--output_dir", trainer.args.output_dir, "--resume"])
+
+
+def saved_step(trainer: SafeTraining) -> int:
     """The step of the newest checkpoint, 0 if there is none."""
     return max((int(path.name.rpartition("-")[2]) for path in checkpoints(trainer.args.output_dir)), default=0)
 
 
-def stopped(trainer: FolioTrainer) -> str:
+def stopped(trainer: SafeTraining) -> str:
     """What a run says that a signal has ended, and the command that continues it."""
     state, saved = trainer.state, saved_step(trainer)
-    go_on = shlex.join(["folio", "pretrain", "--output_dir", trainer.args.output_dir, "--resume"])
+    command = go_on(trainer)
     if saved == 0:
-        return f"Stopped before a checkpoint was saved. To begin again: {go_on}"
+        return f"Stopped before a checkpoint was saved. To begin again: {command}"
     if saved == state.max_steps:
-        return f"The training is complete. To save its result: {go_on}"
-    return (
-        f"Stopped after step {state.global_step:,} of {state.max_steps:,}; step {saved:,} is saved. Go on with: {go_on}"
-    )
+        return f"The training is complete. To save its result: {command}"
+    done = f"step {state.global_step:,} of {state.max_steps:,}"
+    return f"Stopped after {done}; step {saved:,} is saved. Go on with: {command}"
 
 
 class KeepSettings(TrainerCallback):

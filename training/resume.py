@@ -1,19 +1,26 @@
 """Going on with a run: the checkpoint to go on from, and what may not change on the way."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
+from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerState
 
-from .arguments import FIXED, FIXED_FOR_STREAMS, PretrainingArguments
+from .arguments import FIXED, FIXED_FOR_STREAMS
 from .checkpoints import STATE_FILE, SUMS_FILE, checkpoints, last_checkpoint
 from .run_folder import FINGERPRINT, read_settings
 
 logger = logging.getLogger(__name__)
 
 
-def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArguments) -> Path | None:
+def checkpoint_to_resume(
+    output_dir: Path, settings: dict, args: TrainingArguments, fixed: Iterable[str] = FIXED
+) -> Path | None:
     """The newest whole checkpoint in `output_dir`; None if the run was stopped before its first, and begins again.
+
+    Args:
+        fixed: the settings that a resumed run may not change.
 
     Raises:
         ValueError: if the `settings` are those of another run, or the run is complete.
@@ -21,10 +28,10 @@ def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArgu
     """
     checkpoint = last_checkpoint(output_dir)
     saved = run_settings_of(output_dir, checkpoint)
-    for name in (*FIXED, *FIXED_FOR_STREAMS) if settings["streaming"] else FIXED:
+    for name in (*fixed, *FIXED_FOR_STREAMS) if settings.get("streaming") else fixed:
         if name in saved and saved[name] != settings[name]:
             raise ValueError(
-                f"The run in {output_dir} has {name} {saved[name]}, not {settings[name]}: "
+                f"The run of {checkpoint or output_dir} has {name} {saved[name]}, not {settings[name]}: "
                 "leave it out to go on, or start another run with another --output_dir."
             )
     if checkpoint is None:
@@ -51,9 +58,9 @@ def check_same_text(output_dir: Path, checkpoint: Path | None, fingerprint) -> N
         raise ValueError("The corpus is not the text that this run began with: start another run for it.")
 
 
-def reached_its_end(checkpoint: Path, args: PretrainingArguments) -> bool:
+def reached_its_end(checkpoint: Path, args: TrainingArguments) -> bool:
     """Whether there is nothing left to train after this checkpoint."""
-    if args.minutes is not None:
+    if getattr(args, "minutes", None) is not None:
         return False
     state = read_state(checkpoint)
     if args.max_steps > 0:

@@ -1,5 +1,8 @@
-"""Hugging Face's Trainer with five additions: Muon, a decay that needs no step count, checkpoints that are whole or not
-there, a loss curve that a resume leaves no trace in, and an end to training when the loss is no number."""
+"""Hugging Face's Trainer made safe: checkpoints are whole or not there, a resume leaves no trace in the loss curve, and
+training ends when the loss is no number.
+
+And the trainer of `folio pretrain`, which adds Muon and a decay that needs no step count.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -20,10 +23,10 @@ class NotFinite(RuntimeError):
     """The loss or a weight is NaN or infinite. The message says where, and what to try."""
 
 
-class FolioTrainer(Trainer):
-    """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
+class SafeTraining(Trainer):
+    """What every trainer here has; to be named before the Trainer that it is mixed into."""
 
-    args: PretrainingArguments
+    command = "folio pretrain"  # by which the user began the run
     speed: Callable[[TrainerState], dict[str, float]] | None = None  # logged beside the training loss
 
     def __init__(self, *args, **kwargs):
@@ -31,31 +34,6 @@ class FolioTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.continuity = Continuity(self)
         self.add_callback(self.continuity)
-
-    def create_optimizer(self, model=None):
-        if self.optimizer is None and self.args.use_muon:
-            self.optimizer = build_optimizer(self.model if model is None else model, self.args)
-        return super().create_optimizer(model)
-
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        given = self.args.lr_scheduler_kwargs
-        if self.args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY:
-            self.args.lr_scheduler_kwargs = {**self._decay(num_training_steps), **dict(given or {})}
-        try:
-            return super().create_scheduler(num_training_steps, optimizer)
-        except TypeError as error:
-            raise ValueError(f"lr_scheduler_kwargs do not fit {self.args.lr_scheduler_type}: {error}") from None
-        finally:
-            self.args.lr_scheduler_kwargs = given
-
-    def _decay(self, num_training_steps: int) -> dict:
-        decay, warmup = self.args.decay_steps, self.args.get_warmup_steps(num_training_steps)
-        steps = int(decay if decay >= 1 else decay * num_training_steps)
-        if warmup + steps > num_training_steps:
-            raise ValueError(
-                f"{warmup} warmup_steps and {steps} decay_steps do not fit into {num_training_steps} steps of training."
-            )
-        return {"num_decay_steps": steps, "decay_type": "linear"}
 
     def log(self, logs, start_time=None):
         if self.speed is not None and "loss" in logs:
@@ -81,7 +59,7 @@ class FolioTrainer(Trainer):
     def _not_finite(self, what: str, where: str = "") -> NotFinite:
         args = self.args
         rates = f"--learning_rate below {args.learning_rate:g}"
-        if args.use_muon:
+        if getattr(args, "use_muon", False):
             rates += f" and --adam_learning_rate below {args.adam_learning_rate:g}"
         precision = ", or --bf16 false" if args.bf16 else ""
         last = last_checkpoint(args.output_dir)
@@ -115,3 +93,34 @@ class FolioTrainer(Trainer):
             self.args.save_total_limit = limit
         # Trainer would have removed the older ones before this one was safe.
         rotate_checkpoints(str(path.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
+
+
+class FolioTrainer(SafeTraining):
+    """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
+
+    args: PretrainingArguments
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None and self.args.use_muon:
+            self.optimizer = build_optimizer(self.model if model is None else model, self.args)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        given = self.args.lr_scheduler_kwargs
+        if self.args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY:
+            self.args.lr_scheduler_kwargs = {**self._decay(num_training_steps), **dict(given or {})}
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)
+        except TypeError as error:
+            raise ValueError(f"lr_scheduler_kwargs do not fit {self.args.lr_scheduler_type}: {error}") from None
+        finally:
+            self.args.lr_scheduler_kwargs = given
+
+    def _decay(self, num_training_steps: int) -> dict:
+        decay, warmup = self.args.decay_steps, self.args.get_warmup_steps(num_training_steps)
+        steps = int(decay if decay >= 1 else decay * num_training_steps)
+        if warmup + steps > num_training_steps:
+            raise ValueError(
+                f"{warmup} warmup_steps and {steps} decay_steps do not fit into {num_training_steps} steps of training."
+            )
+        return {"num_decay_steps": steps, "decay_type": "linear"}
