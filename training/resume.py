@@ -31,7 +31,7 @@ def checkpoint_to_resume(
     for name in (*fixed, *FIXED_FOR_STREAMS) if settings.get("streaming") else fixed:
         if name in saved and saved[name] != settings[name]:
             raise ValueError(
-                f"The run in {output_dir} has {name} {saved[name]}, not {settings[name]}: "
+                f"The run of {checkpoint or output_dir} has {name} {saved[name]}, not {settings[name]}: "
                 "leave it out to go on, or start another run with another --output_dir."
             )
     if checkpoint is None:
