@@ -14,6 +14,7 @@ COMMANDS = {  # name: (module, what it does)
     "tokenizer": ("tokenizer", "train a tokenizer on a corpus, and look at how one cuts text"),
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
+    "evaluate": ("evaluate", "how good a model is: figures with intervals, before against after"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
