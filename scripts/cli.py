@@ -18,6 +18,7 @@ COMMANDS = {  # name: (module, what it does)
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
     "scale": ("scale", "fit a scaling law to small runs, and test it on a larger one"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
+    "evaluate": ("evaluate", "how good a model is: figures with intervals, before against after"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "chat": ("chat", "talk to a model in the terminal"),
     "app": ("app", "a page in the browser: chat, token probabilities, attention maps"),

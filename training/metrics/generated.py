@@ -1,6 +1,7 @@
 """What a causal language model writes: beside the text that it should have been, and as samples of its own."""
 
 import copy
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,9 @@ from .results import Evaluation
 from .samples import distinct, longest_copies, repetition
 
 NEW_TOKENS = 128
-PROMPT_CHARACTERS = 200  # of a document, which samples go on from
+PROMPT_CHARACTERS = 200  # of a passage, which samples go on from
+PASSAGE = 2000  # characters
+SAMPLES = 32
 
 
 def evaluate_answers(
@@ -31,7 +34,7 @@ def evaluate_answers(
     """ROUGE and BLEU of what the model says as the last message of each chat; of answers, exact match and F1.
 
     The likeliest tokens are taken unless `options` say something else. A prompt that leaves no room for the answer
-    loses its beginning.
+    loses its middle: what is asked is at its beginning or its end.
 
     Args:
         chats: the last message of each is what the assistant should say.
@@ -45,13 +48,14 @@ def evaluate_answers(
     room = context_length(model) - config.max_new_tokens
     if room < 1:
         raise ValueError(f"--max_new_tokens {config.max_new_tokens} leaves no room for a prompt: use a smaller one.")
-    prompts = [encode_chat(tokenizer, chat[:-1], add_generation_prompt=True)["input_ids"] for chat in chats]
-    cut = sum(len(prompt) > room for prompt in prompts)
-    new = continuations(model, [prompt[-room:] for prompt in prompts], config, batch_size, said, seed)
+    prompts, cut = [], 0
+    for chat in chats:
+        ids, shorter = _fitting_prompt(tokenizer, chat[:-1], room)
+        prompts.append(ids)
+        cut += shorter
+    new = continuations(model, prompts, config, batch_size, said, seed)
     predictions = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new]
-    notes = (
-        [f"{cut:,} of {len(chats):,} prompts lost their beginning, which the context has no room for"] if cut else []
-    )
+    notes = [f"{cut:,} of {len(chats):,} prompts lost their middle, for which the context has no room"] if cut else []
     if references is not None:
         metrics, right = answer_metrics(references, predictions), [list(answers) for answers in references]
     else:
@@ -60,6 +64,32 @@ def evaluate_answers(
     rows = [{"reference": true, "prediction": written} for true, written in zip(right, predictions, strict=True)]
     task = "summarize" if references is None else "qa"
     return Evaluation(task, metrics, len(chats), notes, {"predictions": rows})
+
+
+def _fitting_prompt(tokenizer, chat: list[dict], room: int) -> tuple[list[int], bool]:
+    """Ids of a chat that wait for the answer, and whether its last message had to lose something."""
+
+    def encode(kept: int) -> list[int]:
+        text = str(chat[-1]["content"])
+        shorter = text if kept >= len(text) else text[: kept // 2] + text[len(text) - kept + kept // 2 :]
+        message = {**chat[-1], "content": shorter}
+        return encode_chat(tokenizer, [*chat[:-1], message], add_generation_prompt=True)["input_ids"]
+
+    size = len(str(chat[-1]["content"]))
+    if len(ids := encode(size)) <= room:
+        return ids, False
+    if len(encode(0)) > room:
+        raise ValueError(f"A chat has more than {room} tokens before its last message: give shorter ones.")
+    kept = bisect_left(range(size), True, key=lambda kept: len(encode(kept)) > room)  # the first that is too many
+    return encode(kept - 1), True
+
+
+def passages(texts: Sequence[str], count: int) -> list[str]:
+    """At most `count` pieces of texts, from all over them, each longer than a prompt."""
+    pieces = [text[i : i + PASSAGE] for text in texts for i in range(0, len(text), PASSAGE)]
+    pieces = [piece for piece in pieces if len(piece) > PROMPT_CHARACTERS]
+    count = min(count, len(pieces))
+    return [pieces[i * len(pieces) // count] for i in range(count)]
 
 
 def evaluate_samples(
@@ -71,20 +101,22 @@ def evaluate_samples(
     options: dict[str, Any] | None = None,
     said: Said = nothing,
     seed: int = 0,
+    count: int = SAMPLES,
 ) -> Evaluation:
     """How varied, how repetitive and how copied is what the model writes after the beginnings of texts.
 
     As a yardstick, the same figures of how the texts themselves go on.
 
     Args:
-        texts: each should have more than the 200 characters that are the prompt.
+        texts: what is like the prompts; passages from all over them are taken.
         train_texts: what the model may have copied from.
         options: fields of transformers' GenerationConfig; by default the checkpoint's own.
+        count: how many samples.
 
     Raises:
-        ValueError: if no text goes on after the prompt.
+        ValueError: if no text goes on after a prompt.
     """
-    texts = [text for text in texts if len(text) > PROMPT_CHARACTERS]
+    texts = passages(texts, count)
     if not texts:
         raise ValueError(
             f"No text has more than {PROMPT_CHARACTERS} characters, which are the prompt: give longer ones."

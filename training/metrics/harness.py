@@ -47,7 +47,7 @@ def run_harness(
         )
     try:
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        results = lm_eval.simple_evaluate(
+        results: dict = lm_eval.simple_evaluate(
             model=wrapped,
             tasks=tasks,
             task_manager=manager,

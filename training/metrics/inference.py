@@ -9,10 +9,10 @@ from transformers import GenerationConfig, PreTrainedModel
 
 LONGEST = 2048  # tokens of context, however many a model could take
 LOGITS_AT_ONCE = 1 << 27  # numbers: half a gigabyte in float32
-Said = Callable[[int], None]  # told how many inputs are done
+Said = Callable[[int, int], None]  # told how many more inputs are done, and how many there are
 
 
-def nothing(count: int) -> None:
+def nothing(done: int, total: int) -> None:
     """The progress of what nobody watches."""
 
 
@@ -142,7 +142,7 @@ def _batches(
         input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
         yield indices, {"input_ids": input_ids.to(model.device), "attention_mask": mask.to(model.device)}
-        said(len(indices))
+        said(len(indices), len(order))
     model.train(was_training)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from huggingface_hub import EvalResult, ModelCard
 
 from ..report import CARD_FILE
 from .bootstrap import Metric, interval, paired_interval
@@ -70,7 +72,7 @@ def _paired(old: Metric, new: Metric, seed: int) -> tuple[float, float] | None:
 
 def table(figures: dict[str, dict]) -> str:
     """The figures in Markdown, with 95 % intervals in brackets."""
-    columns = [name for name in next(iter(figures.values())) if name not in ("value", "interval")]
+    columns = [name for name, value in next(iter(figures.values())).items() if isinstance(value, dict)]
     lines = [["", "this model", *columns]]
     for name, entry in figures.items():
         lines.append([name, _cell(entry), *(_cell(entry[column]) for column in columns)])
@@ -82,7 +84,9 @@ def table(figures: dict[str, dict]) -> str:
 
 
 def _cell(entry: dict) -> str:
-    bounds = entry["interval"]
+    if entry.get("stderr") is not None:  # the harness gives a standard error, and no interval
+        return f"{_number(entry['value'])} ± {_number(entry['stderr'])}"
+    bounds = entry.get("interval")
     return _number(entry["value"]) + (f" [{_number(bounds[0])}, {_number(bounds[1])}]" if bounds else "")
 
 
@@ -117,14 +121,18 @@ def write_json(file: str | Path, results: dict) -> None:
     Raises:
         OSError: if the file cannot be written; the message says where.
     """
-    path = Path(file).expanduser()
+    write_text(Path(file).expanduser(), json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
         os.replace(new, path)
     except OSError as error:
-        raise OSError(f"Cannot write {path} ({error.strerror or error}): give another file.") from None
+        raise OSError(f"Cannot write {path} ({error.strerror or error}): give another place.") from None
     finally:
         new.unlink(missing_ok=True)
 
@@ -139,19 +147,14 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_model_index(
-    folder: str | Path, task: str, data: str, figures: dict[str, dict], split: str | None = None
-) -> Path:
+def write_model_index(folder: str | Path, results: dict) -> Path:
     """Write the figures into the `model-index` of the model card in a checkpoint's folder.
 
-    The same figure of the same data set is replaced; all else in the card stays. A folder without a card gets one.
+    The same figure of the same data is replaced; all else in the card stays. A folder without a card gets one.
 
     Raises:
         OSError, ValueError: if there is no such folder, or its card cannot be read.
     """
-    import yaml
-    from huggingface_hub import EvalResult, ModelCard
-
     path = Path(folder).expanduser() / CARD_FILE
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{folder} is no directory here, so there is no model card to write to.")
@@ -161,26 +164,33 @@ def write_model_index(
         old = card.data.eval_results or []
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"The metadata of {path} cannot be read: {' '.join(str(error).split())}") from None
-    dataset = data.removeprefix("hub:") if data.startswith("hub:") else Path(data).name
-    new = [
-        EvalResult(
-            task_type=PIPELINES[task],
-            dataset_type=dataset if data.startswith("hub:") else "text",
-            dataset_name=dataset,
-            dataset_split=split,
-            metric_type=name,
-            metric_value=round(entry["value"], 6),
-        )
-        for name, entry in figures.items()
-        if math.isfinite(entry["value"])
-    ]
-    keep = [result for result in old if not any(result.is_equal_except_value(other) for other in new)]
-    card.data.eval_results = [*keep, *new]
+    new = _eval_results(results)
+    card.data.eval_results = [*(one for one in old if not any(map(one.is_equal_except_value, new))), *new]
     card.data.model_name = card.data.model_name or path.parent.resolve().name
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        staged.write_text(str(card), encoding="utf-8")
-        os.replace(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_text(path, str(card))
     return path
+
+
+def _eval_results(results: dict) -> list[EvalResult]:
+    found = []
+    for name, entry in results["figures"].items():
+        if not math.isfinite(entry["value"]):
+            continue
+        if results["task"] == "harness":
+            dataset, metric = name.split(" ", 1)
+            kind, split = "lm-evaluation-harness", None
+        else:
+            data, metric, split = results["data"], name, results["split"]
+            kind = data.removeprefix("hub:") if data.startswith("hub:") else "text"
+            dataset = data.removeprefix("hub:") if data.startswith("hub:") else Path(data).name
+        found.append(
+            EvalResult(
+                task_type=PIPELINES.get(results["task"], "text-generation"),
+                dataset_type=kind,
+                dataset_name=dataset,
+                dataset_split=None if split == "all" else split,
+                metric_type=metric,
+                metric_value=round(entry["value"], 6),
+            )
+        )
+    return found
