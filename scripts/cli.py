@@ -6,21 +6,29 @@ Nothing heavy is imported before the command is known, so `folio --help` answers
 import importlib
 import logging
 import os
+import signal
 import sys
+
+from ..training.signals import handled, interrupt, signal_of
 
 COMMANDS = {  # name: (module, what it does)
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
     "clean": ("clean", "clean a corpus: Unicode, whitespace, control characters, duplicates"),
     "tokenizer": ("tokenizer", "train a tokenizer on a corpus, and look at how one cuts text"),
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
+    "scale": ("scale", "fit a scaling law to small runs, and test it on a larger one"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
+    "evaluate": ("evaluate", "how good a model is: figures with intervals, before against after"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
+    "chat": ("chat", "talk to a model in the terminal"),
+    "app": ("app", "a page in the browser: chat, token probabilities, attention maps"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
 
-OUR_ERROR, USER_ERROR, INTERRUPTED = 1, 2, 130
+OUR_ERROR, USER_ERROR = 1, 2
+BY_SIGNAL = 128  # and the number of the signal, as shells report it
 QUIET = {  # what libraries would say beside our one line
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_VERBOSITY": "critical",
@@ -56,9 +64,10 @@ def run(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 for an error that the user can mend, 130 after Ctrl-C.
+    """Run a command and return its exit code.
 
-    Of several processes one speaks for all.
+    0, 2 for an error that the user can mend, 130 after Ctrl-C, 143 after SIGTERM. Of several processes one speaks for
+    all.
     """
     argv = sys.argv[1:] if argv is None else argv
     code = _run(argv)
@@ -71,11 +80,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     try:
-        run(argv)
-        sys.stdout.flush()
+        with handled(interrupt, signal.SIGTERM):
+            run(argv)
+            sys.stdout.flush()
     except KeyboardInterrupt as error:
-        _say(f"\n{error}" if str(error) else "\nInterrupted.")
-        return INTERRUPTED
+        signum = signal_of(error)
+        said = str(error) or ("Interrupted." if signum == signal.SIGINT else "Terminated.")
+        _say(f"\n{said}")
+        return BY_SIGNAL + signum
     except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass
 class ServeArguments:
-    model: str = field(metadata={"help": "a checkpoint's directory or Hub name"})
+    model: str = field(metadata={"help": "a checkpoint's or adapter's directory or Hub name"})
     host: str = field(default="127.0.0.1", metadata={"help": "the address to listen at; 0.0.0.0 lets others in"})
     port: int = field(default=8000, metadata={"help": "0 takes a free one"})
 
@@ -24,12 +24,13 @@ def main(argv: list[str]) -> None:
     from .arguments import parse
 
     (args,) = parse(argv, [ServeArguments], "folio serve", __doc__)
-    from ..modeling.openai_api import Api, bind, serve
+    from ..modeling.http_server import bind, serve
+    from ..modeling.openai_api import Api
     from ..tokenization import encode_chat
-    from .loading import load_causal_lm
+    from ..training.loading import load_model
 
     bound = bind(args.host, args.port)  # first: loading takes longer than finding out that the port is taken
-    model, tokenizer = load_causal_lm(args.model)
+    model, tokenizer = load_model(args.model)
     path = Path(args.model).expanduser()
     name = path.resolve().name if path.is_dir() else args.model
     address, port = bound.getsockname()[:2]
@@ -37,5 +38,6 @@ def main(argv: list[str]) -> None:
     if not ipaddress.ip_address(address).is_loopback:
         print("There is no authentication: whoever reaches this machine can use the model.", flush=True)
     print(f"Serving {name} at http://{host}:{port}/v1 (Ctrl-C ends it)", flush=True)
-    serve(Api(name, model, tokenizer, encode_chat), bound)
+    api = Api(name, model, tokenizer, encode_chat)
+    serve(api.application(), api.generator, bound)
     print("Stopped.")

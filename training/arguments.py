@@ -14,8 +14,8 @@ from .processes import connect
 
 # The arguments that are no property of the run; what it is spread over may change on the way.
 OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token", "tp_size", "fsdp", "fsdp_config")
-# What a resumed run may not change: the weights would not fit, the data would be another, or the optimizer's restored
-# state would quietly win.
+# What a resumed run may not change: the weights would not fit, the data would be another, the loss would mean something
+# else, or the restored state of the optimizer or the schedule would quietly win.
 FIXED = (
     "corpus_weights",
     "text_column",
@@ -28,7 +28,10 @@ FIXED = (
     "block_size",
     "seed",
     "data_seed",
+    "dataloader_drop_last",
+    "train_sampling_strategy",
     "optim",
+    "optim_args",
     "learning_rate",
     "adam_learning_rate",
     "muon_momentum",
@@ -36,8 +39,12 @@ FIXED = (
     "adam_beta2",
     "adam_epsilon",
     "weight_decay",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "label_smoothing_factor",
     "z_loss",
 )
+FIXED_FOR_STREAMS = ("dataloader_num_workers",)  # each reads files of its own
 RANGES = {  # setting: (least, below)
     "learning_rate": (0, 100),
     "adam_learning_rate": (0, 100),
@@ -203,6 +210,8 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError(f"metric_for_best_model is {self.metric_for_best_model!r}: the one there is is 'loss'.")
         if self.resume_from_checkpoint is not None:
             raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
+        if self.enable_jit_checkpoint:
+            raise ValueError("Leave enable_jit_checkpoint out: a SIGTERM saves a checkpoint by itself.")
         if not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise bf16 is refused
         if use_muon:
@@ -259,10 +268,10 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
     That is every setting of ours, and of transformers' those that were changed.
     """
     default = PretrainingArguments(output_dir=args.output_dir)
-    always = {*PretrainingArguments.__annotations__, *FIXED}
+    always = {*PretrainingArguments.__annotations__, *FIXED, *FIXED_FOR_STREAMS}
     settings = {**vars(corpus), **vars(model)}
-    settings["corpus"] = [_from_anywhere(name) for name in settings["corpus"]]
-    settings["tokenizer"] = _from_anywhere(settings["tokenizer"])
+    settings["corpus"] = [from_anywhere(name) for name in settings["corpus"]]
+    settings["tokenizer"] = from_anywhere(settings["tokenizer"])
     for f in fields(args):
         value = getattr(args, f.name)
         if f.init and f.name not in OF_ONE_CALL and (f.name in always or value != getattr(default, f.name)):
@@ -270,7 +279,7 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
     return {name: _plain(value) for name, value in settings.items()}
 
 
-def _from_anywhere(name: str | None) -> str | None:
+def from_anywhere(name: str | None) -> str | None:
     """A path or pattern of files as seen from every working directory; other names as they are."""
     if name is None or name == "char" or not (os.path.exists(os.path.expanduser(name)) or glob.has_magic(name)):
         return name

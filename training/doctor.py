@@ -9,12 +9,15 @@ import torch
 
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments
 from .calibration import calibrate, step_seconds
+from .corpora import corpus_bytes
 from .data import Data, prepare_data
+from .evaluation import COMPRESSIBLE, COMPRESSORS
 from .memory import StepMemory, available_bytes, parameters_by_part, step_memory
 from .optimizers import build_optimizer
 from .pretraining import check_batch, check_end, configured_model, total_steps
 from .report import Stages, peak_memory_bytes
 
+COMPRESSED_SAMPLE = 500_000  # bytes
 ROOM = 0.95  # of the memory that is free; the rest of the machine needs some
 
 
@@ -64,7 +67,11 @@ def diagnose(
         memory_available=available,
         steps=steps,
         step_seconds=step,
-        seconds={"training": steps * step, "evaluation": evaluation_seconds(network, data, args, steps)},
+        seconds={
+            "training": steps * step,
+            "evaluation": evaluation_seconds(network, data, args, steps),
+            "compressors": compression_seconds(data),
+        },
     )
 
 
@@ -95,6 +102,26 @@ def evaluation_seconds(network, data: Data, args: PretrainingArguments, steps: i
     every = args.eval_steps if args.eval_steps and args.eval_strategy == "steps" else None
     times = 0 if every is None else (1 / every if every < 1 else steps / every)
     return seconds * (int(times) + 1)
+
+
+def compression_seconds(data: Data) -> float:
+    """Of the compressors that the model is compared with, from what they take for a part of the text."""
+    if data.train_bytes is None or data.train_bytes > COMPRESSIBLE:
+        return 0.0
+    sample, size = [], 0
+    for text in data.train_texts():
+        sample.append(text.encode())
+        size += len(sample[-1])
+        if size >= COMPRESSED_SAMPLE:
+            break
+    part = b"\0".join(sample)[:COMPRESSED_SAMPLE]
+    start = time.perf_counter()
+    for compress in COMPRESSORS.values():
+        compress(part)
+    seconds = time.perf_counter() - start
+    # The training text alone, and once more with the held-out text behind it.
+    total = 2 * data.train_bytes + sum(corpus_bytes(corpus.validation) for corpus in data.corpora)
+    return seconds * total / max(1, len(part))
 
 
 def _proposal(network, model: ModelArguments, args: PretrainingArguments, room: float) -> str:

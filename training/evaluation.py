@@ -92,13 +92,8 @@ def compression_baselines(train_texts: Iterable[str], validation_texts: Iterable
     validation = list(validation_texts)
     both = train + b"\0" + "\0".join(validation).encode()
     num_bytes = sum(len(text.encode()) for text in validation)
-    compressors = {
-        "zlib": lambda data: zlib.compress(data, 9),
-        "bz2": lambda data: bz2.compress(data, 9),
-        "xz": _xz,
-    }
     return {
-        name: 8 * (len(compress(both)) - len(compress(train))) / num_bytes for name, compress in compressors.items()
+        name: 8 * (len(compress(both)) - len(compress(train))) / num_bytes for name, compress in COMPRESSORS.items()
     }
 
 
@@ -107,3 +102,6 @@ def _xz(data: bytes) -> bytes:
     size = 1 << max(12, (len(data) - 1).bit_length())
     options = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": min(size, 64 << 20)}
     return lzma.compress(data, format=lzma.FORMAT_XZ, filters=[options])
+
+
+COMPRESSORS = {"zlib": lambda data: zlib.compress(data, 9), "bz2": lambda data: bz2.compress(data, 9), "xz": _xz}

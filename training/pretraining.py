@@ -5,7 +5,8 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,23 +20,20 @@ from ..tokenization import encode_texts, vocabulary_size
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
 from .callbacks import ProgressBar, StepClock, StopOnInterrupt
-from .checkpoints import STATE_FILE, staged
+from .checkpoints import STATE_FILE, checkpoints, staged
 from .data import Data, prepare_data
 from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .processes import connected, from_first, is_first, job, wait_for_all
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
-from .resume import checkpoint_to_resume, reached_its_end, read_state
-from .run_folder import BATCH, FINGERPRINT, JOB, claimed, read_settings, start_run
+from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
+from .run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
 from .sharding import tensor_parallel, whole_model
-from .trainer import FolioTrainer
+from .signals import Interrupted, signal_of
+from .trainer import FolioTrainer, SafeTraining
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by the user. The message says where it was saved and how to go on."""
 
 
 def pretrain(
@@ -57,7 +55,7 @@ def pretrain(
 
     Raises:
         ValueError, OSError: for settings and input that do not work; the message says what to do.
-        Interrupted: if the user stopped the training.
+        Interrupted: if a signal stopped the training; the message says where it was saved and how to go on.
     """
     stages = stages or Stages()
     check_end(corpus, args)
@@ -70,8 +68,8 @@ def pretrain(
         transformers.set_seed(args.seed)
         data = prepare_data(corpus, model, checkpoint, stages, args.seed)
         fingerprint = data.fingerprint or run_settings(corpus, model, args)["corpus"]
-        if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
-            raise ValueError("The corpus is not the text that this run began with: start another run for it.")
+        if args.resume:
+            check_same_text(output_dir, checkpoint, fingerprint)
         check_batch(data, args)
         network = configured_model(model, data.tokenizer, args)
         with stages("calibration") as say:
@@ -89,7 +87,7 @@ def pretrain(
             callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), **beside})],
         )
         with stages("training") as say:
-            speed = train(trainer, checkpoint, data)
+            speed = train(trainer, checkpoint, partial(watch, trainer, data))
             say(f"{trainer.state.global_step:,} steps, {trainer.state.num_input_tokens_seen:,} tokens")
         known = {
             "name": output_dir.resolve().name,
@@ -103,8 +101,8 @@ def pretrain(
         }
         try:
             return finish(trainer, data, output_dir, known, stages)
-        except KeyboardInterrupt:
-            raise Interrupted(f"The training is complete. To save its result: {go_on(args.output_dir)}") from None
+        except KeyboardInterrupt as error:
+            raise Interrupted(stopped(trainer), signal_of(error)) from None
 
 
 @contextlib.contextmanager
@@ -162,41 +160,45 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
     return report
 
 
-def train(trainer: FolioTrainer, checkpoint: Path | None, data: Data) -> float | None:
+def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[ProgressBar], StepClock]) -> float | None:
     """Train, from `checkpoint` on if there is one, and return the tokens a second, None if there was no step to take.
 
+    Args:
+        watch: adds what shows and writes down how the training goes, and returns the clock that its steps are timed by.
+
     Raises:
-        Interrupted: if the user stopped it.
+        Interrupted: if a signal stopped it.
     """
     if checkpoint is not None and reached_its_end(checkpoint, trainer.args):  # and was stopped before it was saved
         trainer.state = read_state(checkpoint)
         best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
+        trainer.add_callback(MetricsFile(Path(trainer.args.output_dir) / METRICS_FILE))
+        trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
+        trainer.continuity.log_end()
         return None
+    if checkpoint is not None:
+        trainer.args.eval_on_start = False  # it was
     stop, progress = StopOnInterrupt(), ProgressBar()
-    clock = watch(trainer, data, progress)
+    clock = watch(progress)
     trainer.add_callback(stop)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:  # twice
-        raise Interrupted(f"Stopped. To go on from the last checkpoint: {go_on(trainer.args.output_dir)}") from None
+    except KeyboardInterrupt as error:  # twice
+        raise Interrupted(stopped(trainer), signal_of(error)) from None
     finally:
         progress.close()
         stop.close()
-    state = trainer.state
-    if stop.interrupted and state.global_step < state.max_steps:
-        raise Interrupted(
-            f"Stopped after step {state.global_step:,} of {state.max_steps:,}; the checkpoint is saved. "
-            f"Go on with: {go_on(trainer.args.output_dir)}"
-        )
-    return clock.tokens_per_second(state)
+    if stop.interrupted and saved_step(trainer) == trainer.state.global_step:
+        raise Interrupted(stopped(trainer), stop.interrupted)
+    return clock.tokens_per_second(trainer.state)
 
 
 def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock:
     """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
     args, model = trainer.args, trainer.model
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir).expanduser() / METRICS_FILE)
+    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir) / METRICS_FILE)
     block_size = model.config.max_position_embeddings
     peak = peak_flops(args.device, dtype)
     trainer.speed = Speed(clock, flops_per_token(model, block_size), peak and peak * args.world_size)
@@ -208,9 +210,26 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
     return clock
 
 
-def go_on(output_dir: str) -> str:
+def go_on(trainer: SafeTraining) -> str:
     """The command that continues a run."""
-    return shlex.join(["folio", "pretrain", "--output_dir", output_dir, "--resume"])
+    return shlex.join([*trainer.command.split(), "--output_dir", trainer.args.output_dir, "--resume"])
+
+
+def saved_step(trainer: SafeTraining) -> int:
+    """The step of the newest checkpoint, 0 if there is none."""
+    return max((int(path.name.rpartition("-")[2]) for path in checkpoints(trainer.args.output_dir)), default=0)
+
+
+def stopped(trainer: SafeTraining) -> str:
+    """What a run says that a signal has ended, and the command that continues it."""
+    state, saved = trainer.state, saved_step(trainer)
+    command = go_on(trainer)
+    if saved == 0:
+        return f"Stopped before a checkpoint was saved. To begin again: {command}"
+    if saved == state.max_steps:
+        return f"The training is complete. To save its result: {command}"
+    done = f"step {state.global_step:,} of {state.max_steps:,}"
+    return f"Stopped after {done}; step {saved:,} is saved. Go on with: {command}"
 
 
 class KeepSettings(TrainerCallback):

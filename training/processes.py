@@ -68,15 +68,15 @@ def first_before_others() -> Iterator[None]:
         wait_for_all()
 
 
-def any_of_all(flag: bool, device) -> bool:
-    """Whether the flag is set in any process."""
+def largest_of_all(number: int, device) -> int:
+    """The largest of the processes' numbers, in all of them."""
     if not connected():
-        return flag
+        return number
     import torch
 
-    flags = torch.tensor(int(flag), device=device)
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    return bool(flags.item())
+    largest = torch.tensor(number, device=device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest.item())
 
 
 def job() -> str | None:
@@ -91,7 +91,7 @@ def is_restart(device) -> bool:
 
     Only the agent whose process it was counts that as a restart.
     """
-    return any_of_all(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0, device)
+    return largest_of_all(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), device) > 0
 
 
 def meet() -> None:

@@ -1,0 +1,63 @@
+"""What an adapter's directory says about the model it was trained on: its weights' hash, and the task."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+BASE_FILE = "base_model.json"
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """The base of an adapter.
+
+    Args:
+        weights_hash: of the base's weights, as `hash_weights` gives it.
+        task: what `load_model` loads it for: lm, classify, tag or qa.
+        id2label, problem_type: of the head, for classify and tag.
+    """
+
+    weights_hash: str
+    task: str = "lm"
+    id2label: dict[int, str] | None = None
+    problem_type: str | None = None
+
+    def save(self, directory: str | Path) -> None:
+        (Path(directory) / BASE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "BaseRecord | None":
+        """None if there is none: the adapter was made elsewhere.
+
+        Raises:
+            ValueError: if the file is there and is not one of ours.
+        """
+        file = Path(directory) / BASE_FILE
+        if not file.is_file():
+            return None
+        try:
+            record = cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise ValueError(f"{file} is not the record of a base model: take it away to load without it.") from None
+        labels = {int(i): str(name) for i, name in record.id2label.items()} if record.id2label else None
+        return cls(**{**asdict(record), "id2label": labels})
+
+
+@torch.no_grad()
+def hash_weights(model: nn.Module, without: Iterable[str] = ()) -> str:
+    """A hash of a model's parameters, shared ones once, by which another model's weights are told.
+
+    Args:
+        without: names of parameters that were not in the checkpoint, such as those of a new head.
+    """
+    digest, skip = hashlib.blake2b(digest_size=16), set(without)
+    for name, p in sorted(model.named_parameters()):
+        if name not in skip:
+            digest.update(f"{name} {p.dtype} {tuple(p.shape)}".encode())
+            digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Fine-tuning: examples of any common form, full or through adapters, with PEFT and TRL."""

@@ -1,0 +1,86 @@
+"""Labels of texts: one of several classes, several that may hold at once, or a number."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Features, List, Value
+
+Label = str | float | list[str]
+YES = {"1": True, "true": True, "0": False, "false": False}
+
+
+def read_labels(row: Mapping, columns: Sequence[str]) -> Label:
+    """The label in one column: a name, a number, or a list of names. Of several columns, the names of those with 1.
+
+    Raises:
+        ValueError: if there is none; the message completes "row 3 ...".
+    """
+    if len(columns) == 1:
+        return _label(row.get(columns[0]), columns[0])
+    held = []
+    for column in columns:
+        value = YES.get(str(row.get(column)).lower().removesuffix(".0"))
+        if value is None:
+            raise ValueError(f"has {row.get(column)!r} as {column}, not 0 or 1")
+        if value:
+            held.append(column)
+    return held
+
+
+def _label(value: Any, column: str) -> Label:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and value == value:
+        return value
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
+        return [str(item) for item in value]
+    raise ValueError(f"has {'no value' if value in (None, '') else repr(value)[:40]} as {column}, not a label")
+
+
+def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Features]:
+    """Decide what the labels of a data set are, now that all are known, and make them of one type.
+
+    They are numbers to predict if all are numbers and some are no whole ones or are written as floats; otherwise the
+    names of classes.
+
+    Raises:
+        ValueError: if some are lists and some are not, or there is one class only.
+    """
+    labels = [example["label"] for example in examples]
+    lists = [isinstance(label, list) for label in labels]
+    if any(lists):
+        if not all(lists):
+            raise ValueError(f"{source} has lists of labels in some rows and single ones in others: use one of them.")
+        if not (found := set().union(*labels)) - {""}:
+            raise ValueError(f"{source} has no label in any row: give data with labels.")
+        del found
+        kind = List(Value("string"))
+    elif all(_is_number(label) for label in labels) and any(_is_fraction(label) for label in labels):
+        labels, kind = [float(label) for label in labels], Value("float64")
+    else:
+        labels, kind = [str(label) for label in labels], Value("string")
+        if len(set(labels)) < 2:
+            raise ValueError(f"{source} has one label only, {labels[0]!r}: there is nothing to tell apart.")
+    examples = [{**example, "label": label} for example, label in zip(examples, labels, strict=True)]
+    return examples, Features({"text": Value("string"), "label": kind})
+
+
+def label_names(labels: Sequence[Any]) -> list[str]:
+    """All names among labels or lists of them, in the order of their ids: numbers by size, then words."""
+    names = {name for label in labels for name in ([label] if isinstance(label, str) else label)}
+    return sorted(names, key=lambda name: (not _is_number(name), float(name) if _is_number(name) else 0.0, name))
+
+
+def _is_number(label: Any) -> bool:
+    try:
+        return float(label) == float(label)
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_fraction(label: Any) -> bool:
+    return isinstance(label, float) or not label.lstrip("+-").isdecimal()

@@ -1,0 +1,59 @@
+"""The Cornell Movie-Dialogs Corpus (Danescu-Niculescu-Mizil and Lee, 2011), in its own format, as chats."""
+
+import ast
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from .rows import Row
+
+LINES, CONVERSATIONS = "movie_lines.txt", "movie_conversations.txt"
+SEPARATOR, ENCODING = " +++$+++ ", "iso-8859-1"
+
+
+def is_movie_dialogs(source: str) -> bool:
+    """Whether a folder holds the corpus."""
+    folder = Path(source).expanduser()
+    return (folder / LINES).is_file() and (folder / CONVERSATIONS).is_file()
+
+
+def movie_chats(source: str) -> Iterator[Row]:
+    """Each conversation as a chat: who speaks first is the user, the other one the assistant.
+
+    What one says in several lines is one message. A conversation that cannot be read is yielded as an error; one in
+    which nobody answers, as some lines are empty, is passed over.
+    """
+    folder = Path(source).expanduser()
+    said = {}
+    for fields in _fields(folder / LINES):
+        if len(fields) == 5:
+            said[fields[0]] = (fields[1], fields[4].strip())
+    for number, fields in enumerate(_fields(folder / CONVERSATIONS), 1):
+        chat = _chat(fields, said)
+        if isinstance(chat, ValueError) or len(chat["messages"]) > 1:
+            yield Row(f"{CONVERSATIONS}, line {number}", chat)
+
+
+def _fields(file: Path) -> Iterator[list[str]]:
+    # Not splitlines: in this encoding some characters within lines would count as line ends.
+    for line in file.read_text(encoding=ENCODING).split("\n"):
+        if line:
+            yield line.rstrip("\r").split(SEPARATOR)
+
+
+def _chat(fields: list[str], said: dict[str, tuple[str, str]]) -> dict | ValueError:
+    if len(fields) != 4:
+        return ValueError(f"has {len(fields)} fields, not 4")
+    try:
+        names = ast.literal_eval(fields[3])
+        lines = [said[name] for name in names]
+    except (ValueError, SyntaxError, TypeError):
+        return ValueError(f"has no list of lines but {fields[3][:40]!r}")
+    except KeyError as error:
+        return ValueError(f"names the line {error}, which {LINES} lacks")
+    turns = [
+        (speaker, "\n".join(text for _, text in spoken))
+        for speaker, spoken in groupby((line for line in lines if line[1]), key=lambda line: line[0])
+    ]
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[i % 2], "content": text} for i, (_, text) in enumerate(turns)]}
