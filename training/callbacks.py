@@ -8,6 +8,7 @@ import time
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from .processes import is_first, largest_of_all
 from .signals import handled, interrupt
 
 
@@ -49,7 +50,8 @@ class ProgressBar(TrainerCallback):
 
     def write(self, text: str) -> None:
         """Show a line above the bar."""
-        tqdm.write(text, file=sys.stderr)
+        if self.bar is not None:
+            tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the line as it is; what is printed next begins below it."""
@@ -91,16 +93,23 @@ class StopOnInterrupt(TrainerCallback):
         if self.interrupted:
             interrupt(signum)
         self.interrupted = signum
+        if not is_first():
+            return
         what, again = ("Interrupted", "Ctrl-C") if signum == signal.SIGINT else ("Terminated", "The signal")
         with contextlib.suppress(RuntimeError):  # in the middle of another line
             print(f"\n{what}: saving a checkpoint after this step. {again} again to stop at once.", file=sys.stderr)
 
+    def _agreed(self, args) -> bool:
+        """Whether any process was told to stop: then all do, after the same step."""
+        self.interrupted = largest_of_all(self.interrupted or 0, args.device) or None
+        return self.interrupted is not None
+
     def on_step_end(self, args, state, control, **kwargs):
-        if self.interrupted:
+        if self._agreed(args):
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args, state, control, **kwargs):
-        if self.interrupted:  # while saving
+        if self._agreed(args):  # while saving
             control.should_training_stop = True
 
     def close(self) -> None:

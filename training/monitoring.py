@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from .callbacks import StepClock
 from .checkpoints import STAGING
+from .sharding import whole_model
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLE_TOKENS = 60
@@ -90,6 +91,7 @@ class Samples(TrainerCallback):
         self.metrics = metrics
 
     def on_evaluate(self, args, state, control, model=None, **kwargs):
+        model = whole_model(model)  # of which every process may have a part
         if not state.is_world_process_zero:
             return
         room = model.config.max_position_embeddings - len(self.prompt_ids)

@@ -1,10 +1,11 @@
 """From a corpus to a checkpoint: the steps behind `folio pretrain` and `folio quickstart`."""
 
+import contextlib
 import math
 import os
 import platform
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,9 +25,11 @@ from .data import Data, prepare_data
 from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
+from .processes import connected, from_first, is_first, job, wait_for_all
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
-from .run_folder import FINGERPRINT, claimed, start_run
+from .run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
+from .sharding import tensor_parallel, whole_model
 from .signals import Interrupted, signal_of
 from .trainer import FolioTrainer, SafeTraining
 
@@ -56,12 +59,12 @@ def pretrain(
     """
     stages = stages or Stages()
     check_end(corpus, args)
-    if args.world_size > 1:
-        raise ValueError("This is one run in one process: start it without torchrun, or give FolioTrainer to your own.")
-    with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:
+    stages.silent = stages.silent or not is_first()
+    with folder_of(args) as output_dir:
         checkpoint = None
         if args.resume:
-            checkpoint = checkpoint_to_resume(output_dir, run_settings(corpus, model, args), args)
+            settings = run_settings(corpus, model, args)
+            checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args))
         transformers.set_seed(args.seed)
         data = prepare_data(corpus, model, checkpoint, stages, args.seed)
         fingerprint = data.fingerprint or run_settings(corpus, model, args)["corpus"]
@@ -73,14 +76,15 @@ def pretrain(
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)
             say(", ".join(f"{name} {seconds:.3f} s a step" for name, seconds in timed.items()) or "not needed")
+        beside = {FINGERPRINT: fingerprint, BATCH: args.global_batch_size, JOB: job()}
         trainer = FolioTrainer(
-            model=network,
+            model=tensor_parallel(network, args.tp_size) if args.tp_size > 1 else network,
             args=args,
             train_dataset=data.train_blocks,
             eval_dataset=datasets.concatenate_datasets(data.validation_blocks),
             data_collator=data.collator,
             processing_class=data.tokenizer,
-            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: fingerprint})],
+            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), **beside})],
         )
         with stages("training") as say:
             speed = train(trainer, checkpoint, partial(watch, trainer, data))
@@ -101,6 +105,16 @@ def pretrain(
             raise Interrupted(stopped(trainer), signal_of(error)) from None
 
 
+@contextlib.contextmanager
+def folder_of(args: PretrainingArguments) -> Iterator[Path]:
+    """The folder of the run, claimed by the first process for all."""
+    path = Path(args.output_dir).expanduser()
+    with claimed(path, args.overwrite, args.resume) if is_first() else contextlib.nullcontext():
+        wait_for_all()
+        yield path
+        wait_for_all()
+
+
 def check_batch(data: Data, args: PretrainingArguments) -> None:
     """Refuse to drop the last batch where it is the only one."""
     blocks = None if data.train_documents is None else len(data.train_blocks)
@@ -112,7 +126,8 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
     """Judge the trained model, write its checkpoint, and return the report: what is `known`, and what was measured."""
     args, state = trainer.args, trainer.state
     trainer.check_weights()
-    network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    network = whole_model(trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False))
+    network.loss_chunk_size = LOSS_CHUNK
     with stages("evaluation") as say:
         quality = evaluate(network, data, args.per_device_eval_batch_size)
         compared = {"this model": quality["val_bits_per_byte"], **quality["baseline_bits_per_byte"]}
@@ -133,11 +148,14 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
         "peak_memory_bytes": peak_memory_bytes(),
         "seed": args.seed,
         "machine": machine(args.device),
+        "world_size": args.world_size,
+        "backend": torch.distributed.get_backend() if connected() else None,
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
         "prompt": first_words(next(data.validation_texts())),
     }
     with stages("checkpoint") as say:
-        save_checkpoint(output_dir, network, data.tokenizer, state, report)
+        if is_first():
+            save_checkpoint(output_dir, network, data.tokenizer, state, report)
         say(str(output_dir))
     return report
 
@@ -184,12 +202,10 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
     block_size = model.config.max_position_embeddings
     peak = peak_flops(args.device, dtype)
     trainer.speed = Speed(clock, flops_per_token(model, block_size), peak and peak * args.world_size)
-    callbacks = [clock, metrics, progress, Warnings(progress.write)]
-    if not trainer.is_fsdp_enabled:  # whose weights are in pieces
-        (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
-        prompt = prompt or [data.tokenizer.eos_token_id]  # a tokenizer may have nothing for these words
-        callbacks.append(Samples(data.tokenizer, prompt, progress.write, metrics))
-    for callback in callbacks:
+    (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
+    prompt = prompt or [data.tokenizer.eos_token_id]  # a tokenizer may have nothing for these words
+    samples = Samples(data.tokenizer, prompt, progress.write, metrics)
+    for callback in (clock, metrics, progress, Warnings(progress.write), samples):
         trainer.add_callback(callback)
     return clock
 
@@ -224,7 +240,8 @@ class KeepSettings(TrainerCallback):
         self.settings = settings
 
     def on_train_begin(self, args, state, control, **kwargs):
-        start_run(self.output_dir, self.settings, is_new=state.global_step == 0)
+        if state.is_world_process_zero:
+            start_run(self.output_dir, self.settings, is_new=state.global_step == 0)
 
 
 def machine(device: torch.device) -> str:
@@ -245,7 +262,8 @@ def configured_model(
 ) -> FolioForCausalLM:
     """A model with fresh weights that computes its loss as the run wants it."""
     network = new_model(model, tokenizer)
-    if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
+    # Trainer smooths logits, and then needs all of them; the chunked loss needs all of the head's weights.
+    if args.label_smoothing_factor == 0 and not args.fsdp and args.tp_size == 1:
         network.loss_chunk_size, network.z_loss = LOSS_CHUNK, args.z_loss
     if args.gradient_checkpointing:  # for the steps that are timed before Trainer is there
         network.activation_checkpointing_enable()
@@ -256,8 +274,7 @@ def total_steps(data: Data, args: PretrainingArguments) -> int:
     """The number of optimizer steps of the run, by which time `minutes` have become `max_steps`."""
     if args.max_steps > 0:
         return args.max_steps
-    batches = math.ceil(len(data.train_blocks) / args.train_batch_size / args.world_size)
-    return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
+    return math.ceil(args.num_train_epochs * math.ceil(len(data.train_blocks) / args.global_batch_size))
 
 
 def check_end(corpus: CorpusArguments, args: PretrainingArguments) -> None:

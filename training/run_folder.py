@@ -14,7 +14,8 @@ from .checkpoints import STAGING, STATE_FILE, checkpoints
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
 OF_A_RUN = ({"corpus", "preset", "size"}, {"task", "model", "data"})  # what its settings have: pretraining, fine-tuning
 NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
-FINGERPRINT = "corpus_fingerprint"  # stands beside the settings, and is none
+FINGERPRINT, BATCH, JOB = "corpus_fingerprint", "global_batch_size", "torchrun_job"
+BESIDE = (FINGERPRINT, BATCH, JOB)  # what stands beside the settings, and is none
 LOCK_FILE = ".lock"
 
 

@@ -4,6 +4,7 @@ training ends when the loss is no number.
 And the trainer of `folio pretrain`, which adds Muon and a decay that needs no step count.
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,10 @@ from .arguments import PretrainingArguments
 from .checkpoints import last_checkpoint, saving, seal
 from .continuity import Continuity
 from .optimizers import build_optimizer
+from .parallel_trainer import ParallelTrainer
+from .processes import is_first, wait_for_all
 from .run_folder import RUN_FILE
+from .sharding import local
 
 
 class NotFinite(RuntimeError):
@@ -71,7 +75,7 @@ class SafeTraining(Trainer):
     def check_weights(self) -> None:
         """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
         for name, p in self.model.named_parameters():
-            if not torch.isfinite(p).all():
+            if not torch.isfinite(local(p)).all():
                 raise self._not_finite(f"The weight {name} is not finite")
 
     def evaluate(self, *args, **kwargs):
@@ -84,18 +88,21 @@ class SafeTraining(Trainer):
         path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            with saving(path):
+            with saving(path) if is_first() else contextlib.nullcontext():
+                wait_for_all()  # until what was there before is out of the way
                 super()._save_checkpoint(model, trial)
-                if (settings := path.parent / RUN_FILE).exists():  # which run it is of
-                    shutil.copy(settings, path)
-                seal(path)
+                wait_for_all()  # until each has written its part
+                if is_first():
+                    if (settings := path.parent / RUN_FILE).exists():  # which run it is of
+                        shutil.copy(settings, path)
+                    seal(path)
         finally:
             self.args.save_total_limit = limit
-        # Trainer would have removed the older ones before this one was safe.
-        rotate_checkpoints(str(path.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
+        if is_first():  # Trainer would have removed the older ones before this one was safe
+            rotate_checkpoints(str(path.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
 
 
-class FolioTrainer(SafeTraining):
+class FolioTrainer(SafeTraining, ParallelTrainer):
     """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
 
     args: PretrainingArguments
