@@ -22,6 +22,7 @@ from .data import Data, prepare_data
 from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
+from .out_of_memory import within_memory
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import checkpoint_to_resume, reached_its_end, read_state
 from .run_folder import FINGERPRINT, claimed, read_settings, start_run
@@ -59,7 +60,7 @@ def pretrain(
     check_end(corpus, args)
     if args.world_size > 1:
         raise ValueError("This is one run in one process: start it without torchrun, or give FolioTrainer to your own.")
-    with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:
+    with claimed(args.output_dir, args.overwrite, args.resume) as output_dir, within_memory(model, args) as check_fits:
         checkpoint = None
         if args.resume:
             checkpoint = checkpoint_to_resume(output_dir, run_settings(corpus, model, args), args)
@@ -70,6 +71,7 @@ def pretrain(
             raise ValueError("The corpus is not the text that this run began with: start another run for it.")
         check_batch(data, args)
         network = configured_model(model, data.tokenizer, args)
+        check_fits(network)
         with stages("calibration") as say:
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)

@@ -120,7 +120,8 @@ def draw(result: dict, path: Path) -> None:
         right.plot(law(size, tokens), losses, "o", color=color)
     flops = [6 * run["parameters"] * run["tokens"] for run in (*result["grid"], larger)]
     flops = np.geomspace(min(flops), max(flops))
-    left.plot(flops, law(*law.best_split(flops)), "k--", linewidth=1, label="frontier of the law")
+    best = np.clip(law.best_split(flops)[0], sizes[0], larger["parameters"])
+    left.plot(flops, law(best, flops / 6 / best), "k--", linewidth=1, label="frontier, of these sizes")
     for axes, x in ((left, 6 * larger["parameters"] * larger["tokens"]), (right, expected["loss"])):
         axes.plot(x, larger["loss"], "*", color="crimson", markersize=13, label="larger run, not fitted")
         axes.grid(alpha=0.3)
