@@ -83,7 +83,7 @@ def tiny(monkeypatch, tmp_path):
     file = tmp_path / "text.txt"
     words = [f"{a}{b} sees {c}" for a in "abcdefgh" for b in "aeiou" for c in ("night", "day", "love", "none")]
     file.write_text("\n".join(f"Then {word}, and {word[::-1]} is not far." for word in words * 20))
-    return ["--corpus", str(file), "--tokenizer", "char", "--block_size", "16", "--minutes", "0.2"]
+    return ["--corpus", str(file), "--tokenizer", "char", "--block_size", "16", "--minutes", "0.6"]
 
 
 def test_a_branch_is_the_run_that_its_own_schedule_gives(tiny, tmp_path):
