@@ -17,6 +17,7 @@ from ..tokenization import load_tokenizer, train_char_tokenizer, train_tokenizer
 from .arguments import CorpusArguments, ModelArguments
 from .corpora import corpus_bytes, load_corpus
 from .packing import PackedCollator, documents_fingerprint, pack
+from .processes import first_before_others, from_first
 from .report import Stages, amount
 
 STREAMED_VALIDATION = 1000  # documents held out of an endless stream
@@ -89,19 +90,21 @@ def prepare_data(
         ValueError, OSError: for a corpus or tokenizer that does not work; the message says what to do.
     """
     with stages("corpus") as say:
-        corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
+        with first_before_others():
+            corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
         for each in corpora:
             documents = None if each.is_stream else len(each.train)
             say(f"{each.name}: {amount(documents)} documents, and {len(each.validation):,} held out")
     with stages("tokenizer") as say:
-        tokenizer = get_tokenizer(model, corpora, resumed)
+        tokenizer = from_first(lambda: get_tokenizer(model, corpora, resumed))
         say(f"{len(tokenizer):,} tokens")
     with stages("packing") as say:
         train, held_out = [], []
         for each in corpora:
             known_as = each.fingerprints or (None, None)
-            train.append(pack(each.train, tokenizer, model.block_size, known_as[0]))
-            held_out.append(pack(each.validation, tokenizer, model.block_size, known_as[1]))
+            with first_before_others():  # who find in the cache what it has stored
+                train.append(pack(each.train, tokenizer, model.block_size, known_as[0]))
+                held_out.append(pack(each.validation, tokenizer, model.block_size, known_as[1]))
             tokens = len(next(iter(train[-1]))["input_ids"])
             if tokens < model.block_size:
                 raise ValueError(f"{each.name} has only {tokens:,} tokens to train on: use --block_size {tokens}.")

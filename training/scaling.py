@@ -13,12 +13,13 @@ from .arguments import CorpusArguments, ModelArguments, from_anywhere
 from .checkpoints import staged
 from .data import prepare_data
 from .flops import multiplied_parameters
-from .pretraining import Interrupted, machine
+from .pretraining import machine
 from .report import Stages
 from .run_folder import FINGERPRINT, SCALE_FILE, claimed
 from .scaling_law import bootstrap, check_libraries, draw, fit_law
 from .scaling_plan import Plan, Run, ScaleArguments, make_plan
 from .scaling_runs import RUNS_FILE, TRUNK, Workshop, train_all
+from .signals import Interrupted, signal_of
 
 PLAN_FILE = "plan.json"
 RESULT_FILE, PICTURE_FILE = "scaling.json", "scaling.png"
@@ -63,9 +64,9 @@ def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None
             with stages("larger run") as say:
                 (larger,) = train_all(workshop, plan, [plan.larger])
                 say(f"a loss of {larger['loss']:.3f}")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             command = shlex.join(["folio", "scale", "--output_dir", chosen.output_dir, "--resume"])
-            raise Interrupted(f"Stopped; finished runs are kept. Go on with: {command}") from None
+            raise Interrupted(f"Stopped; finished runs are kept. Go on with: {command}", signal_of(error)) from None
         shutil.rmtree(folder / TRUNK, ignore_errors=True)
         result |= {"actual": larger, "error": result["predicted"]["loss"] / larger["loss"] - 1}
         write_json(folder / RESULT_FILE, result)

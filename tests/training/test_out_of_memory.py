@@ -1,6 +1,7 @@
 """A run that needs more memory than there is says what to change, and loses nothing."""
 
 import errno
+import json
 import re
 import shlex
 import subprocess
@@ -133,6 +134,11 @@ def test_memory_that_runs_out_on_the_way_leaves_the_checkpoint_and_says_how_to_g
     command = shlex.split(message.rpartition("go on from it: ")[2])
     assert command[:5] == ["folio", "pretrain", "--output_dir", str(tmp_path / "run"), "--resume"]
     assert int(command[6]) * int(command[8]) == 12
+    monkeypatch.undo()
+    assert main(command[1:]) == 0
+    plain = trained(tmp_path, corpus, "plain")["val_loss"]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["val_loss"] == pytest.approx(plain, abs=1e-4)
 
 
 LIMITED = """
