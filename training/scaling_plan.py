@@ -16,8 +16,8 @@ BETWEEN_COUNTS = 2**0.5  # so the fewest tokens are a quarter of the most
 LARGER = 2  # times as many tokens in the run that is predicted, of the next width
 DECAY = 0.3  # share of a run in which the rate falls; what comes before is common to all runs of a size
 WARMUP_STEPS = 20
-# Of the shortest run. In the first hundreds of steps loss falls faster than by a power of the tokens: with runs of 128
-# steps in it, a grid was off by up to 1.8 % on its own runs, without them by half of that.
+# Of the shortest run. In the first hundreds of steps loss falls faster than by a power of the tokens: a grid whose
+# shortest runs had 128 steps gave E = 0 and was 1.6 % off for the larger run, its runs above 300 steps alone 0.4 %.
 LEAST_STEPS = 200
 BATCH_SIZE = 8
 ENOUGH = 20  # tokens a parameter; with time for more, larger models teach more (Hoffmann et al., 2022)
