@@ -1,5 +1,6 @@
 """What an evaluation found: as a table, as JSON, and in a model card's `model-index`."""
 
+import contextlib
 import json
 import math
 import os
@@ -134,7 +135,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise OSError(f"Cannot write {path} ({error.strerror or error}): give another place.") from None
     finally:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink()
 
 
 def _plain(value: Any) -> Any:
