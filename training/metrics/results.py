@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard
 from ..report import CARD_FILE
 from .bootstrap import Metric, interval, paired_interval
 
+METHOD = "folio evaluate"
 PIPELINES = {  # task: what the Hub calls it
     "lm": "text-generation", "sft": "text-generation", "dpo": "text-generation", "samples": "text-generation",
     "summarize": "summarization", "classify": "text-classification", "tag": "token-classification",
@@ -192,6 +193,7 @@ def _eval_results(results: dict) -> list[EvalResult]:
                 dataset_name=dataset,
                 dataset_split=None if split == "all" else split,
                 metric_type=metric,
+                metric_name=f"{metric}, {METHOD}",  # the figure of the training run, which is another, stays
                 metric_value=round(entry["value"], 6),
             )
         )

@@ -23,6 +23,7 @@ from foliogpt.training.metrics.evaluate import evaluate
 from foliogpt.training.metrics.generated import passages
 from foliogpt.training.metrics.language import evaluate_texts
 from foliogpt.training.packing import PackedCollator, pack
+from foliogpt.training.publishing import Publication, _card
 
 pytest.importorskip("seqeval")
 pytest.importorskip("rouge_score")
@@ -230,6 +231,20 @@ def test_a_model_card_gets_the_figures_and_keeps_the_rest(folder, tmp_path):
     assert len(found.data.eval_results) == len(by_name) == 3
     assert by_name["bits_per_byte"].metric_value == pytest.approx(figures["bits_per_byte"]["value"], abs=1e-5)
     assert by_name["loss"].dataset_name == "text.txt"
+
+
+def test_figures_of_an_evaluation_do_not_make_the_card_contradict_the_report_of_the_run(folder, tmp_path):
+    for file in (folder / "lm").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "README.md").write_text(
+        "---\nlicense: mit\nmodel-index:\n- name: m\n  results:\n  - task: {type: text-generation}\n"
+        "    dataset: {name: text.txt, type: text}\n    metrics:\n    - {type: perplexity, value: 7.0}\n---\n# m\n"
+    )
+    (tmp_path / "report.json").write_text(json.dumps({"val_perplexity": 7.0}))
+    evaluate(EvaluationArguments(str(tmp_path), str(folder / "text.txt"), model_index=True))
+    assert ModelCard.load(tmp_path / "README.md").data.eval_results[0].metric_value == 7.0
+    publication = Publication(tmp_path, {name: tmp_path / name for name in ("README.md", "report.json")})
+    assert _card(publication, "me/m", None) == []
 
 
 def test_pictures_are_drawn(folder, tmp_path):
