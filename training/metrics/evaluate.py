@@ -14,7 +14,7 @@ from .arguments import EvaluationArguments
 from .harness import run_harness
 from .pictures import check_picture, draw
 from .results import confusion_table, summarise, table, verdict, write_json, write_model_index
-from .tasks import Rows, evaluate_checkpoint, head_of, load_rows, same_file, trained_on
+from .tasks import Rows, evaluate_checkpoint, fine_tuned_on, head_of, load_rows, same_file, trained_on
 
 SHOWN = 3  # samples
 
@@ -99,7 +99,7 @@ def _train_rows(args: EvaluationArguments, rows: Rows) -> Rows | None:
     if rows.task == "samples":
         held_out = same_file(str(args.data), args.train_data) or trained_on(args.model, args.train_data)
         split = "train" if held_out else "all"
-    elif not os.path.isfile(os.path.expanduser(args.train_data)):
+    elif fine_tuned_on(args.model, args.train_data) or not os.path.isfile(os.path.expanduser(args.train_data)):
         split = "train"
     other = dataclasses.replace(args, data=args.train_data, task=rows.task, split=split, limit=None)
     return load_rows(other, rows.task if rows.task == "classify" else "lm")

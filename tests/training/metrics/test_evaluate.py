@@ -1,5 +1,6 @@
 """`folio evaluate` as a user meets it."""
 
+import dataclasses
 import json
 import math
 
@@ -203,6 +204,25 @@ def test_samples_are_held_against_what_the_model_learnt_from(folder):
         figures["copied_tokens_most"]["the texts themselves"]["value"] >= 12
     )  # how the text itself goes on is in the training text
     assert found["details"]["longest_copy"] in TEXT
+
+
+def test_of_what_a_model_was_fine_tuned_on_the_held_out_rows_are_taken(folder, tmp_path):
+    rows = [{"text": f"the {word} {n}", "label": word} for word in ("cat", "dog") for n in range(40)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    for file in (folder / "classify").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "run.yaml").write_text(f"task: classify\ndata: {tmp_path}/rows.json\nvalidation_split: 0.2\n")
+    args = EvaluationArguments(str(tmp_path), str(tmp_path / "rows.json"))
+    held_out = evaluate(args)
+    assert held_out["split"] == "validation"
+    with_baseline = evaluate(dataclasses.replace(args, train_data=args.data))
+    assert with_baseline["examples"] == held_out["examples"]
+    assert with_baseline["figures"]["accuracy"]["TF-IDF + logistic regression"]["value"] == 1
+    assert 4 < held_out["examples"] < 30
+    args.split = "train"
+    assert evaluate(args)["examples"] == 80 - held_out["examples"]
+    args.split = "all"
+    assert evaluate(args)["examples"] == 80
 
 
 def test_passages_are_from_all_over_the_texts():
