@@ -276,7 +276,7 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
         value = getattr(args, f.name)
         if f.init and f.name not in OF_ONE_CALL and (f.name in always or value != getattr(default, f.name)):
             settings[f.name] = value
-    return {name: _plain(value) for name, value in settings.items()}
+    return {name: plain(value) for name, value in settings.items()}
 
 
 def from_anywhere(name: str | None) -> str | None:
@@ -286,10 +286,10 @@ def from_anywhere(name: str | None) -> str | None:
     return os.path.abspath(os.path.expanduser(name))
 
 
-def _plain(value):
+def plain(value):
     """Enums as their values, also in lists, and objects as dictionaries."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "to_dict"):
         return value.to_dict()
     return value.value if isinstance(value, Enum) else value
