@@ -16,6 +16,7 @@ COMMANDS = {  # name: (module, what it does)
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "chat": ("chat", "talk to a model in the terminal"),
+    "summarize": ("summarize", "sum up a dialogue or a text"),
     "app": ("app", "a page in the browser: chat, token probabilities, attention maps"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
