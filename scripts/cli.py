@@ -7,12 +7,15 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 
 COMMANDS = {  # name: (module, what it does)
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
     "clean": ("clean", "clean a corpus: Unicode, whitespace, control characters, duplicates"),
     "tokenizer": ("tokenizer", "train a tokenizer on a corpus, and look at how one cuts text"),
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
+    "finetune": ("finetune", "adapt a model to chats, instructions, preferences, labels, questions"),
+    "merge": ("merge", "make a checkpoint of an adapter and its base"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "chat": ("chat", "talk to a model in the terminal"),
@@ -55,6 +58,7 @@ def run(argv: list[str]) -> None:
         os.environ.setdefault(name, value)
     for name in ("torchao", "torch.utils._pytree"):  # where it is installed, torchao talks on being imported
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries have to tell each other
     importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}").main(argv[1:])
 
 

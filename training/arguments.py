@@ -223,26 +223,26 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
     default = PretrainingArguments(output_dir=args.output_dir)
     always = {*PretrainingArguments.__annotations__, *FIXED}
     settings = {**vars(corpus), **vars(model)}
-    settings["corpus"] = [_from_anywhere(name) for name in settings["corpus"]]
-    settings["tokenizer"] = _from_anywhere(settings["tokenizer"])
+    settings["corpus"] = [from_anywhere(name) for name in settings["corpus"]]
+    settings["tokenizer"] = from_anywhere(settings["tokenizer"])
     for f in fields(args):
         value = getattr(args, f.name)
         if f.init and f.name not in OF_ONE_CALL and (f.name in always or value != getattr(default, f.name)):
             settings[f.name] = value
-    return {name: _plain(value) for name, value in settings.items()}
+    return {name: plain(value) for name, value in settings.items()}
 
 
-def _from_anywhere(name: str | None) -> str | None:
+def from_anywhere(name: str | None) -> str | None:
     """A path or pattern of files as seen from every working directory; other names as they are."""
     if name is None or name == "char" or not (os.path.exists(os.path.expanduser(name)) or glob.has_magic(name)):
         return name
     return os.path.abspath(os.path.expanduser(name))
 
 
-def _plain(value):
+def plain(value):
     """Enums as their values, also in lists, and objects as dictionaries."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "to_dict"):
         return value.to_dict()
     return value.value if isinstance(value, Enum) else value

@@ -17,9 +17,11 @@ logger = logging.getLogger(__name__)
 STATE_FILE = "trainer_state.json"
 STAGING = ".saving-"
 # Without any of these, a run would not go on to the same weights.
-NEEDED = ("model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*", "tokenizer*", STATE_FILE)
+NEEDED = ("*model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*", "tokenizer*", STATE_FILE)
+OPENED_BY = {"config.json", "adapter_config.json"}  # each with weights of its own
 # What a checkpoint may have and another not. Beside one that lacks it, it would be loaded with it.
-OPTIONAL = ("*.safetensors", "*.index.json", "chat_template.jinja", "vocab.*", "merges.txt", "*tokens*.json", "*.model")
+OPTIONAL = ("*.safetensors", "*.index.json", "chat_template.jinja", "vocab.*", "merges.txt", "*tokens*.json", "*.model",
+            "base_model.json", "generation_config.json")  # fmt: skip
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -86,20 +88,22 @@ def saving(path: Path) -> Iterator[None]:
 def staged(output_dir: Path) -> Iterator[Path]:
     """A temporary directory inside `output_dir` whose files move there when the block ends, and only then.
 
-    `config.json`, without which transformers opens nothing, is taken away first and moves when the rest is there: a
-    mixture of an old and a new checkpoint, or half of one, is never taken for a whole one. If the block fails, what
-    was there before is untouched.
+    `config.json`, of an adapter `adapter_config.json`, without which nothing is opened, is taken away first and moves
+    when the rest is there: a mixture of an old and a new checkpoint, or half of one, is never taken for a whole one. If
+    the block fails, what was there before is untouched.
     """
     staging = output_dir / f"{STAGING}{os.getpid()}"
     with saving(staging):
         staging.mkdir()
         yield staging
         files = {file.name: file for file in sorted(staging.iterdir())}
-        for last in ("config.json", STATE_FILE):  # the state says that the run is complete
-            if last in files:
+        is_model = not OPENED_BY.isdisjoint(files)
+        for last in (*OPENED_BY, STATE_FILE):  # the state says that the run is complete
+            if last in files or (last in OPENED_BY and is_model):
                 (output_dir / last).unlink(missing_ok=True)
+            if last in files:
                 files[last] = files.pop(last)
-        for pattern in OPTIONAL if "config.json" in files else ():
+        for pattern in OPTIONAL if is_model else ():
             for stale in output_dir.glob(pattern):
                 if stale.name not in files:
                     stale.unlink()

@@ -4,6 +4,8 @@ import math
 import os
 import platform
 import shlex
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import checkpoint_to_resume, reached_its_end, read_state
 from .run_folder import FINGERPRINT, claimed, read_settings, start_run
-from .trainer import FolioTrainer
+from .trainer import FolioTrainer, SafeTraining
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
 
@@ -84,7 +86,7 @@ def pretrain(
             callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: fingerprint})],
         )
         with stages("training") as say:
-            speed = train(trainer, checkpoint, data)
+            speed = train(trainer, checkpoint, partial(watch, trainer, data))
             say(f"{trainer.state.global_step:,} steps, {trainer.state.num_input_tokens_seen:,} tokens")
         known = {
             "name": output_dir.resolve().name,
@@ -99,7 +101,7 @@ def pretrain(
         try:
             return finish(trainer, data, output_dir, known, stages)
         except KeyboardInterrupt:
-            raise Interrupted(f"The training is complete. To save its result: {go_on(args.output_dir)}") from None
+            raise Interrupted(f"The training is complete. To save its result: {go_on(trainer)}") from None
 
 
 def check_batch(data: Data, args: PretrainingArguments) -> None:
@@ -143,8 +145,11 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
     return report
 
 
-def train(trainer: FolioTrainer, checkpoint: Path | None, data: Data) -> float | None:
+def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[ProgressBar], StepClock]) -> float | None:
     """Train, from `checkpoint` on if there is one, and return the tokens a second, None if there was no step to take.
+
+    Args:
+        watch: adds what shows and writes down how the training goes, and returns the clock that its steps are timed by.
 
     Raises:
         Interrupted: if the user stopped it.
@@ -155,12 +160,12 @@ def train(trainer: FolioTrainer, checkpoint: Path | None, data: Data) -> float |
         trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
         return None
     stop, progress = StopOnInterrupt(), ProgressBar()
-    clock = watch(trainer, data, progress)
+    clock = watch(progress)
     trainer.add_callback(stop)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:  # twice
-        raise Interrupted(f"Stopped. To go on from the last checkpoint: {go_on(trainer.args.output_dir)}") from None
+        raise Interrupted(f"Stopped. To go on from the last checkpoint: {go_on(trainer)}") from None
     finally:
         progress.close()
         stop.close()
@@ -168,7 +173,7 @@ def train(trainer: FolioTrainer, checkpoint: Path | None, data: Data) -> float |
     if stop.interrupted and state.global_step < state.max_steps:
         raise Interrupted(
             f"Stopped after step {state.global_step:,} of {state.max_steps:,}; the checkpoint is saved. "
-            f"Go on with: {go_on(trainer.args.output_dir)}"
+            f"Go on with: {go_on(trainer)}"
         )
     return clock.tokens_per_second(state)
 
@@ -191,9 +196,9 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
     return clock
 
 
-def go_on(output_dir: str) -> str:
+def go_on(trainer: SafeTraining) -> str:
     """The command that continues a run."""
-    return shlex.join(["folio", "pretrain", "--output_dir", output_dir, "--resume"])
+    return shlex.join([*trainer.command.split(), "--output_dir", trainer.args.output_dir, "--resume"])
 
 
 class KeepSettings(TrainerCallback):

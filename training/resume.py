@@ -1,23 +1,30 @@
 """Going on with a run: the checkpoint to go on from, and what may not change on the way."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerState
 
-from .arguments import FIXED, PretrainingArguments
+from .arguments import FIXED
 from .checkpoints import STATE_FILE, last_checkpoint
 from .run_folder import read_settings
 
 
-def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArguments) -> Path:
+def checkpoint_to_resume(
+    output_dir: Path, settings: dict, args: TrainingArguments, fixed: Iterable[str] = FIXED
+) -> Path:
     """The newest whole checkpoint in `output_dir`.
+
+    Args:
+        fixed: the settings that a resumed run may not change.
 
     Raises:
         ValueError: if the `settings` are those of another run, or the run is complete.
         FileNotFoundError: if there is no whole checkpoint.
     """
     saved = read_settings(output_dir) or {}
-    for name in FIXED:
+    for name in fixed:
         if name in saved and saved[name] != settings[name]:
             raise ValueError(
                 f"The run in {output_dir} has {name} {saved[name]}, not {settings[name]}: "
@@ -34,9 +41,9 @@ def checkpoint_to_resume(output_dir: Path, settings: dict, args: PretrainingArgu
     return checkpoint
 
 
-def reached_its_end(checkpoint: Path, args: PretrainingArguments) -> bool:
+def reached_its_end(checkpoint: Path, args: TrainingArguments) -> bool:
     """Whether there is nothing left to train after this checkpoint."""
-    if args.minutes is not None:
+    if getattr(args, "minutes", None) is not None:
         return False
     state = read_state(checkpoint)
     if args.max_steps > 0:

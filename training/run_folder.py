@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from .checkpoints import STAGING, STATE_FILE, checkpoints
 
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
+OF_A_RUN = ({"corpus", "preset", "size"}, {"task", "model", "data"})  # what its settings have: pretraining, fine-tuning
 NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
 FINGERPRINT = "corpus_fingerprint"  # stands beside the settings, and is none
 LOCK_FILE = ".lock"
@@ -108,4 +109,5 @@ def read_settings(output_dir: Path) -> dict | None:
         settings = yaml.safe_load((output_dir / RUN_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, yaml.YAMLError):
         return None
-    return settings if isinstance(settings, dict) and {"corpus", "preset", "size"} <= settings.keys() else None
+    is_ours = isinstance(settings, dict) and any(needed <= settings.keys() for needed in OF_A_RUN)
+    return settings if is_ours else None

@@ -1,5 +1,7 @@
-"""Hugging Face's Trainer with four additions: Muon, a decay that needs no step count, checkpoints that are whole or not
-there, and an end to training when the loss is no number."""
+"""Hugging Face's Trainer made safe: checkpoints are whole or not there, and training ends when the loss is no number.
+
+And the trainer of `folio pretrain`, which adds Muon and a decay that needs no step count.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +19,65 @@ class NotFinite(RuntimeError):
     """The loss or a weight is NaN or infinite. The message says where, and what to try."""
 
 
-class FolioTrainer(Trainer):
-    """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
+class SafeTraining(Trainer):
+    """What every trainer here has; to be named before the Trainer that it is mixed into."""
 
-    args: PretrainingArguments
+    command = "folio pretrain"  # by which the user began the run
     speed: Callable[[TrainerState], dict[str, float]] | None = None  # logged beside the training loss
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
+
+    def log(self, logs, start_time=None):
+        if self.speed is not None and "loss" in logs:
+            logs |= self.speed(self.state)
+        super().log(logs, start_time)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # An accelerator would be waited for at every step.
+        looks = loss.device.type == "cpu" or self.state.global_step % max(1, int(self.state.logging_steps)) == 0
+        if looks and not torch.isfinite(loss):
+            ids = inputs["input_ids"][0][:16].tolist()
+            batch = "".join(self.processing_class.decode(ids).splitlines()) if self.processing_class else ids
+            raise self._not_finite(f"The loss is {loss.item()}", f", whose batch begins with {batch!r}")
+        return loss
+
+    def _not_finite(self, what: str, where: str = "") -> NotFinite:
+        args = self.args
+        rates = f"--learning_rate below {args.learning_rate:g}"
+        if getattr(args, "use_muon", False):
+            rates += f" and --adam_learning_rate below {args.adam_learning_rate:g}"
+        precision = ", or --bf16 false" if args.bf16 else ""
+        last = last_checkpoint(args.output_dir)
+        return NotFinite(
+            f"{what} at step {self.state.global_step + 1:,}{where}. The last good checkpoint is {last or 'none yet'}. "
+            f"Start again with {rates}{precision}."
+        )
+
+    def check_weights(self) -> None:
+        """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
+        for name, p in self.model.named_parameters():
+            if not torch.isfinite(p).all():
+                raise self._not_finite(f"The weight {name} is not finite")
+
+    def evaluate(self, *args, **kwargs):
+        self.check_weights()
+        return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        self.check_weights()  # else it would be taken for a good checkpoint
+        # The state is written last, and `last_checkpoint` takes no checkpoint without it.
+        path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with saving(path):
+            super()._save_checkpoint(model, trial)
+
+
+class FolioTrainer(SafeTraining):
+    """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
+
+    args: PretrainingArguments
 
     def create_optimizer(self, model=None):
         if self.optimizer is None and self.args.use_muon:
@@ -51,47 +103,3 @@ class FolioTrainer(Trainer):
                 f"{warmup} warmup_steps and {steps} decay_steps do not fit into {num_training_steps} steps of training."
             )
         return {"num_decay_steps": steps, "decay_type": "linear"}
-
-    def log(self, logs, start_time=None):
-        if self.speed is not None and "loss" in logs:
-            logs |= self.speed(self.state)
-        super().log(logs, start_time)
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        # An accelerator would be waited for at every step.
-        looks = loss.device.type == "cpu" or self.state.global_step % max(1, int(self.state.logging_steps)) == 0
-        if looks and not torch.isfinite(loss):
-            ids = inputs["input_ids"][0][:16].tolist()
-            batch = "".join(self.processing_class.decode(ids).splitlines()) if self.processing_class else ids
-            raise self._not_finite(f"The loss is {loss.item()}", f", whose batch begins with {batch!r}")
-        return loss
-
-    def _not_finite(self, what: str, where: str = "") -> NotFinite:
-        args = self.args
-        rates = f"--learning_rate below {args.learning_rate:g}"
-        if args.use_muon:
-            rates += f" and --adam_learning_rate below {args.adam_learning_rate:g}"
-        precision = ", or --bf16 false" if args.bf16 else ""
-        last = last_checkpoint(args.output_dir)
-        return NotFinite(
-            f"{what} at step {self.state.global_step + 1:,}{where}. The last good checkpoint is {last or 'none yet'}. "
-            f"Start again with {rates}{precision}."
-        )
-
-    def check_weights(self) -> None:
-        """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
-        for name, p in self.model.named_parameters():
-            if not torch.isfinite(p).all():
-                raise self._not_finite(f"The weight {name} is not finite")
-
-    def evaluate(self, *args, **kwargs):
-        self.check_weights()
-        return super().evaluate(*args, **kwargs)
-
-    def _save_checkpoint(self, model, trial):
-        self.check_weights()  # else it would be taken for a good checkpoint
-        # The state is written last, and `last_checkpoint` takes no checkpoint without it.
-        path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with saving(path):
-            super()._save_checkpoint(model, trial)

@@ -127,3 +127,11 @@ def test_a_checkpoint_that_cannot_be_saved_again_is_kept(run):
     with pytest.raises(OSError, match="No space left"):
         save()
     assert last_checkpoint(run) == checkpoint
+
+
+def test_a_checkpoint_and_an_adapter_replace_each_other(tmp_path):
+    for names in (["config.json", "model.safetensors"], ["adapter_config.json", "adapter_model.safetensors"]) * 2:
+        with staged(tmp_path) as folder:
+            for name in names:
+                (folder / name).write_text("{}")
+        assert {path.name for path in tmp_path.iterdir()} == set(names)
