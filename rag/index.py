@@ -38,6 +38,10 @@ class Opened:
 _folders: dict[Path, Opened] = {}
 
 
+class ForkedError(RuntimeError):
+    """Raised in a child process that uses what its parent opened; there it would wait for ever."""
+
+
 class DenseIndex:
     """The collection `name` in `folder`, or on the Chroma server at `url`.
 
@@ -119,12 +123,13 @@ class DenseIndex:
             opened.client.close()
 
     def _current(self) -> Opened | None:
-        return _folders.get(self.folder) if self.url is None else self._opened
+        opened = _folders.get(self.folder) if self.url is None else self._opened
+        if opened is not None and opened.pid != os.getpid():
+            raise ForkedError("The index was opened before this process was forked, which Chroma does not survive.")
+        return opened
 
     def _open(self, create: bool = False) -> Opened:
         opened = self._current()
-        if opened is not None and opened.pid != os.getpid():
-            raise RuntimeError("The index was opened before this process was forked, which Chroma does not survive.")
         if opened is None:
             client = self._connect()
             try:
@@ -171,7 +176,7 @@ class DenseIndex:
         """Whatever Chroma raises, Rust's panics included, as one error that says what to do."""
         try:
             yield
-        except (ImportError, KeyboardInterrupt, SystemExit, MemoryError):
+        except (ForkedError, ImportError, MemoryError):
             raise
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

@@ -31,7 +31,8 @@ class Store:
     Args:
         path: the folder of the index.
         url: the Chroma server that has the vectors; None if they are in the folder.
-        embedder: a loaded one, or a directory or name; None for the one that the index was made with.
+        embedder: a directory or name, or a loaded one, whose dtype is left alone; None for the one that the index was
+            made with.
     """
 
     def __init__(self, path: Path, url: str | None, embedder: str | Path | Embedder | None) -> None:
@@ -88,13 +89,17 @@ class Store:
             self._embedder = embedder
         return self._embedder
 
+    @property
+    def _is_loaded(self) -> bool:
+        return not (self.wanted is None or isinstance(self.wanted, (str, Path)))
+
     def _load(self) -> Embedder:
-        if isinstance(self.wanted, Embedder):
+        if self._is_loaded:
             return self.wanted
         return load_embedder(self.wanted or self.catalog.meta.get("embedder") or None)
 
     def _choose_dtype(self, embedder: Embedder) -> None:
-        if not isinstance(self.wanted, Embedder):  # who loaded it chose
+        if not self._is_loaded:
             embedder.use(embedder.faster_dtype())
 
     def _remember(self, embedder: Embedder) -> None:
@@ -103,7 +108,7 @@ class Store:
 
     def _check(self, embedder: Embedder) -> None:
         model, dtype = self.model
-        if embedder.hash == model and not isinstance(self.wanted, Embedder):
+        if embedder.hash == model and not self._is_loaded:
             embedder.use(dtype)
         if (embedder.hash, embedder.dtype) != (model, dtype):
             raise ValueError(
@@ -199,7 +204,7 @@ class Store:
                 changed = embedder.hash != self.model[0]
                 if changed:
                     self._choose_dtype(embedder)
-                elif not isinstance(self.wanted, Embedder):
+                elif not self._is_loaded:
                     embedder.use(self.model[1])
                 changed = changed or embedder.dtype != self.model[1]
                 # The old index goes on as it is until there is a vector for everything.

@@ -17,6 +17,7 @@ COMMANDS = {  # name: (module, what it does)
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
+    "rag": ("rag", "ask your documents: index them, and search by meaning and by words"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
 
