@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from .catalog import Catalog
+
 CHROMA_FOLDER = "chroma"
 BATCH = 1000
 # ef_search: how many neighbours HNSW looks at; twice as many as are asked for at most times.
@@ -191,6 +193,11 @@ class DenseIndex:
             raise RuntimeError(
                 f"The dense index cannot be used: {reason}. `folio rag rebuild` makes it anew."
             ) from error
+
+
+def collection_name(catalog: Catalog) -> str:
+    """Every index has a collection of its own, so that a server may have those of several."""
+    return f"folio-{catalog.meta.get('index_id')}"
 
 
 def server_address(url: str) -> dict[str, Any]:
