@@ -85,7 +85,7 @@ def quantize(model: PreTrainedModel) -> None:
         ImportError: if torchao is missing; names the extra that has it.
     """
     try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError("8-bit weights need torchao: pip install 'foliogpt[finetune]'.") from None
     inside = f"{model.base_model_prefix}."
