@@ -1,9 +1,12 @@
-"""Retrieval: how well it finds, how fast it indexes and searches.
+"""Retrieval: how well it finds, how fast it indexes and searches, and what survives.
 
     python -m benchmarks.rag --only scifact --data ../shared/data/scifact
     python -m benchmarks.rag --only manual
     python -m benchmarks.rag --only indexing
+    python -m benchmarks.rag --only search
     python -m benchmarks.rag --only scale --chunks 200000
+    python -m benchmarks.rag --only unchanged
+    python -m benchmarks.rag --only kills
 
 SciFact is a folder in BEIR's layout. The manual's questions are known-item: a docstring's first sentence, with the
 object's name masked, must find the docstring that it was taken from. Indexes stay in --index_dir, where a second run
@@ -15,12 +18,18 @@ import json
 import math
 import random
 import re
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
 from foliogpt.rag import Document, Rag
+from foliogpt.rag.embedding import load_embedder
 from foliogpt.rag.readers import manual_documents
+from foliogpt.rag.store import Store
 
 from .tables import parser, show, write
 
@@ -100,18 +109,168 @@ def manual(index_dir: Path, count: int) -> list[dict]:
     return found
 
 
+def indexing(count: int) -> list[dict]:
+    """Documents a second through `sync`, beside the embedder alone on the same texts, in turns."""
+    embedder = load_embedder()
+    embedder.use(embedder.faster_dtype())
+    documents = random.Random(0).sample(manual_documents(), count)
+    chunks = [chunk for d in documents for chunk in Store(Path(), None, embedder).chunks(d, embedder)]
+    texts = list(dict.fromkeys(chunk.embedded_text for chunk in chunks))
+    rates: dict[str, list[float]] = {"embedder alone": [], "sync": []}
+    for _ in range(2):
+        start = time.perf_counter()
+        embedder.encode(texts)
+        rates["embedder alone"].append(len(texts) / (time.perf_counter() - start))
+        with tempfile.TemporaryDirectory() as folder, Rag.open(folder, embedder=embedder) as rag:
+            start = time.perf_counter()
+            rag.sync(documents)
+            rates["sync"].append(len(texts) / (time.perf_counter() - start))
+    best = {name: max(found) for name, found in rates.items()}
+    share = best["sync"] / best["embedder alone"]
+    return [
+        {
+            "dtype": embedder.dtype,
+            "chunks": len(texts),
+            **{f"{k}, chunks/s": v for k, v in best.items()},
+            "share": share,
+        }
+    ]
+
+
+class Synthetic:
+    """Vectors in clusters, one for each topic word, at the cost of no model; questions cost what MiniLM's do."""
+
+    name = hash = "synthetic"
+    dtype, max_tokens = "float32", 254
+
+    def __init__(self, with_minilm: bool = True) -> None:
+        self.minilm = load_embedder() if with_minilm else None
+        self.centres = np.random.default_rng(0).normal(size=(500, 384))
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        topics = [int(text.rpartition(" ")[2]) for text in texts]
+        vectors = self.centres[topics] + 0.8 * np.random.default_rng(len(texts)).normal(size=(len(texts), 384))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("f4")
+
+    def encode_query(self, query: str) -> np.ndarray:
+        if self.minilm is not None:
+            self.minilm.encode_query(query)
+        return self.encode([query])[0]
+
+    def token_starts(self, text: str) -> list[int]:
+        return [found.start() for found in re.finditer(r"\S+", text)]
+
+
+def synthetic(count: int):
+    """Documents of one chunk each, in words as frequent as a language's, that end with their topic."""
+    generator = np.random.default_rng(1)
+    for number in range(count):
+        words = " ".join(f"w{rank}" for rank in np.minimum(generator.zipf(1.3, 80), 50_000))
+        yield Document(f"d{number}", f"{words} {number % 500}")
+
+
+def latency(rag: Rag, questions: list[str], size: int, mode: str = "hybrid") -> dict:
+    for question in questions[:5]:
+        rag.search(question, mode=mode)
+    times = []
+    for question in questions:
+        start = time.perf_counter()
+        rag.search(question, mode=mode)
+        times.append(1000 * (time.perf_counter() - start))
+    p50, p95 = np.percentile(times, [50, 95])
+    return {"chunks": f"{size:,}", "mode": mode, "p50 ms": float(p50), "p95 ms": float(p95)}
+
+
+def search(index_dir: Path) -> list[dict]:
+    """Warm searches of the manual, with its own questions."""
+    _, questions = known_items()
+    asked = random.Random(1).sample(sorted(questions.values()), 200)
+    with Rag.open(index_dir / "known-items") as rag:
+        return [latency(rag, asked, rag._store.catalog.counts()[1], mode) for mode in MODES]
+
+
+def scale(index_dir: Path, count: int) -> list[dict]:
+    generator = np.random.default_rng(2)
+    asked = [" ".join(f"w{rank}" for rank in generator.integers(2, 2000, 8)) + f" {topic}" for topic in range(100)]
+    with Rag.open(index_dir / f"synthetic-{count}", embedder=Synthetic()) as rag:
+        rag.sync(synthetic(count))
+        return [latency(rag, asked, count, mode) for mode in MODES]
+
+
+def unchanged(index_dir: Path, count: int = 6000) -> list[dict]:
+    """A folder that was indexed, and is looked at again."""
+    files = index_dir / "files"
+    files.mkdir(parents=True, exist_ok=True)
+    for document in synthetic(count):
+        if not (files / f"{document.name}.txt").exists():
+            (files / f"{document.name}.txt").write_text(document.text)
+    rows = []
+    with Rag.open(index_dir / "unchanged", embedder=Synthetic(with_minilm=False)) as rag:
+        for what in ("first", "second", "third"):
+            start = time.perf_counter()
+            report = rag.sync(files)
+            seconds = time.perf_counter() - start
+            rows.append({"sync": what, "seconds": seconds, "unchanged": report.unchanged, "embedded": report.embedded})
+    return rows
+
+
+KILLED = """
+import sys
+from benchmarks.rag import Rag, Synthetic
+rag = Rag.open(sys.argv[1], embedder=Synthetic(with_minilm=False))
+print("go", flush=True)
+rag.sync(sys.argv[2], delete_missing=True)
+"""
+
+
+def kills(count: int) -> list[dict]:
+    """A sync of 3,000 files, half of which changed, is killed at a random moment; whoever is next compares all."""
+    chance = random.Random(0)
+    recovered = nothing_double = 0
+    embedder = Synthetic(with_minilm=False)
+    with tempfile.TemporaryDirectory() as name:
+        files, index = Path(name, "files"), Path(name, "index")
+        files.mkdir()
+        documents = list(synthetic(3000))
+        with Rag.open(index, embedder=embedder) as rag:
+            for turn in range(count):
+                for document in chance.sample(documents, 1500):
+                    (files / f"{document.name}.txt").write_text(f"turn{turn} {document.text}")
+                for path in chance.sample(sorted(files.iterdir()), 100):
+                    path.unlink()
+                process = subprocess.Popen([sys.executable, "-c", KILLED, index, files], stdout=subprocess.PIPE)
+                process.stdout.readline()
+                time.sleep(chance.uniform(0, 4))
+                process.kill()
+                process.wait()
+                rag.sync([Document("another", f"one more {turn} 1")])
+                report = rag.verify()
+                recovered += report.ok
+                print(turn, report, flush=True)
+            rag.sync(files, delete_missing=True)
+            nothing_double = rag.verify().documents == len(list(files.iterdir())) + 1
+    return [{"kills": count, "whole on the next open": recovered, "all files there, once, in the end": nothing_double}]
+
+
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--only", choices=["scifact", "manual"], required=True)
+    jobs = {
+        "scifact": lambda: scifact(chosen.data, chosen.index_dir),
+        "manual": lambda: manual(chosen.index_dir, chosen.questions),
+        "indexing": lambda: indexing(chosen.documents),
+        "search": lambda: search(chosen.index_dir),
+        "scale": lambda: scale(chosen.index_dir, chosen.chunks),
+        "unchanged": lambda: unchanged(chosen.index_dir),
+        "kills": lambda: kills(20),
+    }
+    options.add_argument("--only", choices=jobs, required=True)
     options.add_argument("--data", type=Path, default=Path("../shared/data/scifact"))
     options.add_argument("--index_dir", type=Path, default=Path("runs/benchmark-rag"))
     options.add_argument("--questions", type=int, default=1000)
+    options.add_argument("--documents", type=int, default=1500)
+    options.add_argument("--chunks", type=int, default=200_000)
     chosen = options.parse_args()
-    rows = (
-        scifact(chosen.data, chosen.index_dir)
-        if chosen.only == "scifact"
-        else manual(chosen.index_dir, chosen.questions)
-    )
+    rows = jobs[chosen.only]()
     show(chosen.only, rows)
     write(chosen.json, {chosen.only: rows})
 

@@ -11,6 +11,10 @@ SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p"}  # who sets o
 UNBOUNDED_TOKENS = 1024  # of an answer, if nobody says how long it may be and the context has room
 
 
+class TooLong(ValueError):
+    """The system prompt and the last message alone have no room in the model's context: shorten them."""
+
+
 class Chat:
     """What a model says next in a chat.
 
@@ -45,8 +49,8 @@ class Chat:
             The answer to be, and the number of old messages that found no room in the context.
 
         Raises:
-            ValueError: if the system prompt and the last turn alone leave no room for the answer, the template refuses
-                the messages, or an option cannot be.
+            TooLong: if the system prompt and the last turn alone leave no room for the answer.
+            ValueError: if the template refuses the messages, or an option cannot be.
         """
         context, wanted = self.generator.context_length, options.pop("max_new_tokens", None)
         if context is not None and wanted is not None and wanted >= context:
@@ -82,7 +86,7 @@ class Chat:
         ids = encode(start)
         most = most if wanted else context - 1
         if len(ids) > most:
-            raise ValueError(
+            raise TooLong(
                 f"The message, with the system prompt, has {len(ids)} tokens, and there is room for {most}: shorten it."
             )
         return ids, start

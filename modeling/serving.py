@@ -82,6 +82,12 @@ class TextGenerator:
             choice.cancelled.set()
             work.cancel()  # if it has not begun, it never will
 
+    def try_out(self, choice: Choice) -> None:
+        """Generate one token, so that whatever `generate` has against the options is raised now."""
+        config = copy.deepcopy(choice.config)
+        config.max_new_tokens = 1
+        self._thread.submit(self._generate, Choice(choice.prompt_ids, config, seed=0), lambda piece: None).result()
+
     def stop(self) -> None:
         """End all texts, with their next token or before their first. There will be no others."""
         self.ending = True

@@ -39,6 +39,11 @@ class Catalog(Database):
     def next_generation(self) -> None:
         self.meta["generation"] = str(int(self.generation) + 1)
 
+    @property
+    def model(self) -> tuple[str, str]:
+        """The hash and dtype of the embedder that the index was made with; empty before anything was embedded."""
+        return self.meta.get("model"), self.meta.get("dtype")
+
     def source(self, name: str) -> Source | None:
         row = self.connection.execute("SELECT name, stamp, hash FROM sources WHERE name = ?", [name]).fetchone()
         return Source(*row) if row else None

@@ -16,6 +16,7 @@ VERSION = "1"  # of the rules below: an index made by other rules is made anew
 CHUNK_TOKENS = 200
 # What stands before the text for the embedder, the title and the heading, may take what is left of 254 tokens.
 CONTEXT_TOKENS = 50
+SHORT = 0.25  # of that, and a passage is put with its neighbour
 # A "word" of a megabyte is one unknown token to WordPiece.
 MAX_CHARACTERS_PER_TOKEN = 20
 
@@ -88,7 +89,14 @@ class Ruler:
     def fits(self, start: int, end: int) -> bool:
         if end - start > self.max_tokens * MAX_CHARACTERS_PER_TOKEN:
             return False
-        return bisect_left(self.token_starts, end) - bisect_left(self.token_starts, start) <= self.max_tokens
+        return self.tokens(start, end) <= self.max_tokens
+
+    def is_short(self, start: int, end: int) -> bool:
+        """Whether it is too little to stand alone."""
+        return self.tokens(start, end) <= self.max_tokens * SHORT
+
+    def tokens(self, start: int, end: int) -> int:
+        return bisect_left(self.token_starts, end) - bisect_left(self.token_starts, start)
 
 
 def _pieces(
@@ -105,15 +113,21 @@ def _pieces(
     else:
         yield from _cut_hard(start, end, ruler)
         return
+    is_section = level < len(headings)
     merged = start
     for left, right in zip([start, *cuts], [*cuts, end], strict=True):
         if ruler.fits(merged, right):
             continue
-        if merged < left:
+        if merged < left and (is_section or not ruler.is_short(merged, left)):  # a title stays with its first lines
             yield merged, left
-        merged = left
-        if not ruler.fits(left, right):
-            yield from _pieces(text, left, right, headings, level + 1, ruler)
+            merged = left
+        if ruler.fits(merged, right):
+            continue
+        *inner, last = _pieces(text, merged, right, headings, level + 1, ruler)
+        yield from inner
+        merged = last[0]  # what is left over goes with what follows, unless another section follows
+        if is_section:
+            yield last
             merged = right
     if merged < end:
         yield merged, end

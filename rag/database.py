@@ -57,8 +57,7 @@ class Database:
                 f"There is no index in {folder}: make one with `folio rag sync PATH --index {folder}`."
             )
         self._local, self._pid = threading.local(), os.getpid()
-        with self.errors():
-            self._prepare()
+        self._prepare()
 
     def _prepare(self) -> None:
         with self.transaction() as db:
@@ -100,32 +99,32 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is written in the block, or nothing."""
-        with self.errors():
-            db = self.connection
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                if db.in_transaction:  # SQLite itself rolls back when the disk is full
-                    db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """SQLite's errors as those that a caller expects."""
+        db = self.connection
+        db.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise OSError(
-                f"{self.path}: {error}. Nothing that was indexed is lost; see to it and sync again."
-            ) from error
-        except (sqlite3.DatabaseError, OverflowError) as error:
-            raise RuntimeError(f"{self.path} is damaged ({error}): sync into a new --index.") from error
+            yield db
+        except BaseException:
+            if db.in_transaction:  # SQLite itself rolls back when the disk is full
+                db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
 
     @property
     def meta(self) -> "Meta":
         return Meta(self.connection)
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """SQLite's errors as those that a caller expects."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(
+            f"The catalog in {folder}: {error}. Nothing that was indexed is lost: see to it, and do it again."
+        ) from error
+    except (sqlite3.DatabaseError, OverflowError) as error:
+        raise RuntimeError(f"The catalog in {folder} is damaged ({error}): sync into a new --index.") from error
 
 
 def make_folder(folder: Path) -> None:

@@ -131,6 +131,8 @@ def load_embedder(name: str | Path | None = None) -> Embedder:
     name = MINILM if name is None else str(name)
     source = packaged_minilm() if name == MINILM else None
     path = Path(source or name).expanduser()
+    if source is None and path.exists():
+        name = str(path.resolve())  # by which the index will find it again
     if path.exists() and not any(path.rglob("*.safetensors")):
         raise ValueError(f"{name} holds no safetensors: give the directory of a sentence-transformers model.")
     try:

@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from .catalog import Catalog
+
 CHROMA_FOLDER = "chroma"
 BATCH = 1000
 # ef_search: how many neighbours HNSW looks at; twice as many as are asked for at most times.
@@ -36,6 +38,10 @@ class Opened:
 
 # Chroma has one database for a folder in a process, whoever opens it: so have we.
 _folders: dict[Path, Opened] = {}
+
+
+class ForkedError(RuntimeError):
+    """Raised in a child process that uses what its parent opened; there it would wait for ever."""
 
 
 class DenseIndex:
@@ -119,12 +125,13 @@ class DenseIndex:
             opened.client.close()
 
     def _current(self) -> Opened | None:
-        return _folders.get(self.folder) if self.url is None else self._opened
+        opened = _folders.get(self.folder) if self.url is None else self._opened
+        if opened is not None and opened.pid != os.getpid():
+            raise ForkedError("The index was opened before this process was forked, which Chroma does not survive.")
+        return opened
 
     def _open(self, create: bool = False) -> Opened:
         opened = self._current()
-        if opened is not None and opened.pid != os.getpid():
-            raise RuntimeError("The index was opened before this process was forked, which Chroma does not survive.")
         if opened is None:
             client = self._connect()
             try:
@@ -171,7 +178,7 @@ class DenseIndex:
         """Whatever Chroma raises, Rust's panics included, as one error that says what to do."""
         try:
             yield
-        except (ImportError, KeyboardInterrupt, SystemExit, MemoryError):
+        except (ForkedError, ImportError, MemoryError):
             raise
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -186,6 +193,11 @@ class DenseIndex:
             raise RuntimeError(
                 f"The dense index cannot be used: {reason}. `folio rag rebuild` makes it anew."
             ) from error
+
+
+def collection_name(catalog: Catalog) -> str:
+    """Every index has a collection of its own, so that a server may have those of several."""
+    return f"folio-{catalog.meta.get('index_id')}"
 
 
 def server_address(url: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from .database import storage_errors
 from .documents import Document, Hit, SyncReport, VerifyReport
 from .embedding import Embedder
 from .index import server_address
@@ -77,7 +78,8 @@ class Rag:
             ValueError: there is nothing to read; the index was made with another embedder.
             OSError: the disk is full, for instance. What was done before is kept.
         """
-        return Sync(self._store, delete_missing, text_column, progress).run(source)
+        with storage_errors(self._store.path):
+            return Sync(self._store, delete_missing, text_column, progress).run(source)
 
     def search(self, query: str, k: int = 10, mode: str = "hybrid", where: dict | None = None) -> list[Hit]:
         """The passages nearest to a question, the best first, at most `k`.
@@ -92,7 +94,8 @@ class Rag:
             FileNotFoundError: there is no index.
             RuntimeError: the dense index is damaged.
         """
-        return self._retriever.search(query, k, mode, where)
+        with storage_errors(self._store.path):
+            return self._retriever.search(query, k, mode, where)
 
     def document(self, name: str) -> Document:
         """A document as it was indexed. A hit's `text` is `document(hit.document).text[hit.start:hit.end]`.
@@ -100,12 +103,14 @@ class Rag:
         Raises:
             KeyError: there is none of that name.
         """
-        return self._store.catalog.document(name)
+        with storage_errors(self._store.path):
+            return self._store.catalog.document(name)
 
     def verify(self) -> VerifyReport:
         """Compare all that the catalog and the dense index hold."""
-        problems = self._store.problems()
-        return VerifyReport(*self._store.catalog.counts(), tuple(problems))
+        with storage_errors(self._store.path):
+            problems = self._store.problems()
+            return VerifyReport(*self._store.catalog.counts(), tuple(problems))
 
     def rebuild(self) -> int:
         """Make the dense index anew from the catalog; with another embedder than before, embed everything with it.
@@ -113,7 +118,8 @@ class Rag:
         Returns:
             How many chunks had to be embedded: none, unless the embedder changed.
         """
-        return self._store.rebuild()
+        with storage_errors(self._store.path):
+            return self._store.rebuild()
 
     def close(self) -> None:
         """Let go of the files. What is asked next opens them again."""

@@ -14,8 +14,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
-from ..tokenization.preprocessing import decode
-from ..tokenization.python_manual import docstrings_in, python_manual
 from .documents import DOCUMENT, Document, Heading, Scalar
 
 VERSION = "1"  # of the readers: files that others read are read anew
@@ -62,6 +60,8 @@ def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Docume
 
 def manual_documents() -> list[Document]:
     """The manual of the Python that is running; its pages are called "python-manual/<name>"."""
+    from ..tokenization.python_manual import python_manual
+
     documents = []
     for name, text in python_manual():
         title = name.removeprefix("topics/")
@@ -70,6 +70,8 @@ def manual_documents() -> list[Document]:
 
 
 def _text(data: bytes) -> str:
+    from ..tokenization.preprocessing import decode  # here: it brings transformers along
+
     logger = logging.getLogger(decode.__module__)
     level = logger.level
     logger.setLevel(logging.ERROR)  # a guessed encoding is no news among thousands of files
@@ -210,6 +212,8 @@ def _docx(name: str, data: bytes) -> dict:
 
 def _python(name: str, data: bytes) -> dict:
     """The docstrings, each under the signature of what it describes."""
+    from ..tokenization.python_manual import docstrings_in
+
     try:
         found = docstrings_in(data, PurePath(name).stem)
     except (SyntaxError, ValueError) as error:

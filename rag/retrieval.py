@@ -44,8 +44,7 @@ class Retriever:
             if mode != "lexical":
                 dense.append(self.store.nearest(self.store.embedder.encode_query(text), depth, where))
             if mode != "dense":
-                with catalog.errors():
-                    lexical.append(catalog.lexical(text, depth, where))
+                lexical.append(catalog.lexical(text, depth, where))
         rankings = dense + lexical
         ranking = rankings[0] if len(rankings) == 1 else fuse(rankings)
         cosines: dict[int, float] = {}
@@ -54,8 +53,9 @@ class Retriever:
         wanted = k if self._reranker is None else max(k, RERANK_DEPTH)
         hits: list[Hit] = []
         for id, score in ranking:
-            # A chunk may have gone since it was found.
-            if len(hits) < wanted and (chunk := catalog.chunk(id)) is not None:
+            if len(hits) == wanted:
+                break
+            if (chunk := catalog.chunk(id)) is not None:  # it may have gone since it was found
                 hits.append(Hit(**chunk, score=score, cosine=cosines.get(id)))
         return (hits if self._reranker is None else self._reranked(query, hits))[:k]
 

@@ -4,7 +4,6 @@ Whoever writes, or asks the dense index, holds the lock for that moment. Whoever
 that was killed had begun, so that nobody ever sees half of a change.
 """
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +11,15 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from .catalog import PAGE, Catalog
+from .catalog import Catalog
 from .chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, chunk_document
 from .database import make_folder
 from .documents import Document
 from .embedding import Embedder, load_embedder
-from .index import BATCH, CHROMA_FOLDER, DenseIndex
+from .index import BATCH, CHROMA_FOLDER, DenseIndex, collection_name
+from .inspection import SAME_VECTOR, dense_problems, inspect_folder
 
 LOCK_SECONDS = 60
-SAME_VECTOR = 1e-3  # largest difference of a number in the catalog from the same one in the dense index
-SAMPLE = 20  # chunks that are looked for by their own vectors
 FIRST_GENERATION = "0"
 
 
@@ -31,7 +29,8 @@ class Store:
     Args:
         path: the folder of the index.
         url: the Chroma server that has the vectors; None if they are in the folder.
-        embedder: a loaded one, or a directory or name; None for the one that the index was made with.
+        embedder: a directory or name, or a loaded one, whose dtype is left alone; None for the one that the index was
+            made with.
     """
 
     def __init__(self, path: Path, url: str | None, embedder: str | Path | Embedder | None) -> None:
@@ -65,12 +64,6 @@ class Store:
     # The embedder
 
     @property
-    def model(self) -> tuple[str, str]:
-        """The hash and dtype of the embedder that the index was made with; empty before anything was embedded."""
-        meta = self.catalog.meta
-        return meta.get("model"), meta.get("dtype")
-
-    @property
     def embedder(self) -> Embedder:
         """The embedder of this index.
 
@@ -79,22 +72,28 @@ class Store:
         """
         if self._embedder is None:
             embedder = self._load()
-            if not self.model[0]:
+            if not self.catalog.model[0]:
                 self._choose_dtype(embedder)
                 with self._locked(), self.catalog.transaction():
-                    if not self.model[0]:  # nobody else was faster
+                    if not self.catalog.model[0]:
                         self._remember(embedder)
+                if not self._is_loaded and embedder.dtype != self.catalog.model[1]:  # somebody else was faster
+                    embedder = self._load()
             self._check(embedder)
             self._embedder = embedder
         return self._embedder
 
+    @property
+    def _is_loaded(self) -> bool:
+        return not (self.wanted is None or isinstance(self.wanted, (str, Path)))
+
     def _load(self) -> Embedder:
-        if isinstance(self.wanted, Embedder):
+        if self._is_loaded:
             return self.wanted
         return load_embedder(self.wanted or self.catalog.meta.get("embedder") or None)
 
     def _choose_dtype(self, embedder: Embedder) -> None:
-        if not isinstance(self.wanted, Embedder):  # who loaded it chose
+        if not self._is_loaded:
             embedder.use(embedder.faster_dtype())
 
     def _remember(self, embedder: Embedder) -> None:
@@ -102,8 +101,8 @@ class Store:
         meta["embedder"], meta["model"], meta["dtype"] = embedder.name, embedder.hash, embedder.dtype
 
     def _check(self, embedder: Embedder) -> None:
-        model, dtype = self.model
-        if embedder.hash == model and not isinstance(self.wanted, Embedder):
+        model, dtype = self.catalog.model
+        if embedder.hash == model and not self._is_loaded:
             embedder.use(dtype)
         if (embedder.hash, embedder.dtype) != (model, dtype):
             raise ValueError(
@@ -182,46 +181,45 @@ class Store:
             found = self.catalog.problems()
             if self.catalog.counts()[1]:
                 self.dense.close()  # what is in memory says nothing about the files
-                try:
-                    self.dense.expect(self.catalog.generation)
-                    found += self._dense_problems(tolerated=set())
-                except RuntimeError as error:
-                    found.append(str(error))
+                found += self._dense_problems()
         return found
 
     def rebuild(self) -> int:
         """Make the dense index anew; with another embedder than before, embed everything. Returns how much that was."""
         catalog = self.catalog
         with self._locked():
-            embedder, changed, embedded = None, False, 0
-            if self.wanted is not None or catalog.chunks_without_vector(*self.model):
-                embedder = self._load()
-                changed = embedder.hash != self.model[0]
-                if changed:
-                    self._choose_dtype(embedder)
-                elif not isinstance(self.wanted, Embedder):
-                    embedder.use(self.model[1])
-                changed = changed or embedder.dtype != self.model[1]
+            embedder, embedded = self._for_rebuilding(), 0
+            if embedder is not None:
                 # The old index goes on as it is until there is a vector for everything.
                 embedded = self._embed_all(embedder)
             with catalog.transaction():
-                if changed and embedder is not None:
+                if embedder is not None:
                     for id, document in catalog.documents():
                         catalog.replace_chunks(id, self.chunks(document, embedder))
                     self._remember(embedder)
-                catalog.prune_vectors(*self.model)
+                    self._embedder = embedder
+                catalog.prune_vectors(*self.catalog.model)
                 catalog.fill_outbox()
                 catalog.next_generation()
-            if embedder is not None:
-                self._embedder = embedder
             self._refill()
         return embedded
+
+    def _for_rebuilding(self) -> Embedder | None:
+        """The embedder, if it is another than before, or if vectors are missing."""
+        lacks = self.catalog.chunks_without_vector(*self.catalog.model)
+        if self.wanted is None and not lacks:
+            return None
+        embedder = self._load()
+        if embedder.hash != self.catalog.model[0]:
+            self._choose_dtype(embedder)
+        elif not self._is_loaded:
+            embedder.use(self.catalog.model[1])
+        return embedder if lacks or (embedder.hash, embedder.dtype) != self.catalog.model else None
 
     @property
     def dense(self) -> DenseIndex:
         if self._dense is None:
-            name = f"folio-{self.catalog.meta.get('index_id')}"
-            self._dense = DenseIndex(name, self.path / CHROMA_FOLDER, self.url)
+            self._dense = DenseIndex(collection_name(self.catalog), self.path / CHROMA_FOLDER, self.url)
         return self._dense
 
     @contextmanager
@@ -241,17 +239,21 @@ class Store:
     def _recover(self) -> None:
         """Finish what a writer had begun that was killed, or failed. It may have left Chroma's files half-written."""
         self.dense.close()  # others may have written with another client since
-        try:
+        if not self._dense_problems():
             self.dense.expect(self.catalog.generation)
-            is_sound = not self._dense_problems(tolerated=self.catalog.outbox_ids())
-        except RuntimeError:
-            is_sound = False
-        if is_sound:
             self._empty_outbox()
             return
         with self.catalog.transaction():
             self.catalog.fill_outbox()
         self._refill()
+
+    def _dense_problems(self) -> list[str]:
+        if self.url is None:
+            return inspect_folder(self.path)
+        try:
+            return dense_problems(self.catalog, self.dense)
+        except RuntimeError as error:
+            return [str(error)]
 
     def _refill(self) -> None:
         self.dense.clear()
@@ -263,7 +265,7 @@ class Store:
             taken, dropped = self.catalog.outbox(BATCH)
             if not taken and not dropped:
                 break
-            found, vectors = self.catalog.vectors(taken, *self.model)
+            found, vectors = self.catalog.vectors(taken, *self.catalog.model)
             if len(found) < len(taken):
                 raise RuntimeError(f"Vectors are missing in {self.path}: `folio rag rebuild` makes them anew.")
             self.dense.write(found, vectors, dropped)
@@ -274,7 +276,7 @@ class Store:
     def _probe(self) -> None:
         """Chroma does not say when its files are gone, or of another time: see that it has what was written last."""
         last = self.catalog.last_chunk()
-        _, vectors = self.catalog.vectors([last], *self.model)
+        _, vectors = self.catalog.vectors([last], *self.catalog.model)
         has, needs = self.dense.count(), self.catalog.counts()[1]
         if has == needs and len(vectors):
             found = self.dense.query(vectors[0], 1)
@@ -285,38 +287,6 @@ class Store:
             f"The dense index of {self.path} is not whole ({has} of {needs} chunks): "
             f"`folio rag rebuild --index {self.path}` makes it anew without embedding."
         )
-
-    def _dense_problems(self, tolerated: set[int]) -> list[str]:
-        """Compare all vectors, but those that are about to be written anyway."""
-        missing = wrong = last = total = 0
-        while ids := self.catalog.chunk_ids(last, PAGE):
-            last = ids[-1]
-            found, vectors = self.catalog.vectors([id for id in ids if id not in tolerated], *self.model)
-            dense = self.dense.get(found)
-            total += len(found)
-            missing += len(found) - len(dense)
-            wrong += sum(
-                np.abs(dense[i] - v).max() > SAME_VECTOR for i, v in zip(found, vectors, strict=True) if i in dense
-            )
-        waiting = sorted(tolerated)
-        there = sum(len(self.dense.get(waiting[i : i + PAGE])) for i in range(0, len(waiting), PAGE))
-        surplus = self.dense.count() - there - (total - missing)
-        lost = self._lost() if not (missing or wrong or tolerated) else 0
-        lacking = self.catalog.counts()[1] - total if not tolerated else 0
-        counts = {
-            "chunks have no vector in the catalog": lacking,
-            "chunks are not in the dense index": missing,
-            "vectors of the dense index are not those of the catalog": wrong,
-            "vectors of the dense index belong to nothing": surplus,
-            f"of {SAMPLE} chunks are not found by their own vectors": lost,
-        }
-        return [f"{count} {what}" for what, count in counts.items() if count]
-
-    def _lost(self) -> int:
-        ids = self.catalog.chunk_ids(0, self.catalog.counts()[1])
-        _, vectors = self.catalog.vectors(random.sample(ids, min(SAMPLE, len(ids))), *self.model)
-        nearest = [self.dense.query(vector, 1) for vector in vectors]
-        return sum(not found or found[0][1] < 1 - SAME_VECTOR for found in nearest)
 
 
 def lock_name(url: str | None) -> str:

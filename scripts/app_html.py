@@ -11,6 +11,19 @@ LEAST = 1e-4  # a probability from which on a token is as surprising as it gets
 LIKELY, UNLIKELY = (13, 148, 136), (234, 88, 12)  # teal and orange: told apart by people who see no red or green
 
 CSS = """
+.folio-title { display: flex; gap: 14px; align-items: baseline; padding: 4px 2px; }
+.folio-title b { font-size: 1.5rem; letter-spacing: -0.01em; }
+.folio-title span { color: var(--body-text-color-subdued); font-size: 0.9rem; }
+.folio-heading { font-size: 0.95rem; }
+.folio-slider { padding-top: 8px !important; padding-bottom: 4px !important; }
+.folio-chat { display: flex; flex-direction: column; gap: 10px; padding: 6px 2px; }
+.folio-chat > div { white-space: pre-wrap; overflow-wrap: anywhere; padding: 9px 14px; border-radius: 14px;
+    max-width: 82%; line-height: 1.5; }
+.folio-chat .user { align-self: flex-end; background: rgb(13, 148, 136); color: white;
+    border-bottom-right-radius: 4px; }
+.folio-chat .assistant { align-self: flex-start; background: var(--background-fill-secondary);
+    border: 1px solid var(--border-color-primary); border-bottom-left-radius: 4px; }
+.folio-chat .hint { align-self: center; color: var(--body-text-color-subdued); font-size: 0.85rem; }
 .folio-tokens { line-height: 2.3; font-family: var(--font-mono); font-size: 0.95rem; }
 .folio-tokens .token { position: relative; padding: 4px 1px; border-radius: 4px; cursor: help; outline: none;
     border-right: 1px solid var(--background-fill-primary); white-space: pre; }
@@ -38,6 +51,19 @@ CSS = """
 .folio-map td { width: 18px; min-width: 18px; height: 18px; padding: 0; border: none; border-radius: 3px; }
 .folio-map td:hover { box-shadow: 0 0 0 2px var(--color-accent); }
 """
+
+
+def chat_html(said: list[dict], forgotten: int = 0) -> str:
+    """A chat; the first `forgotten` messages are not in the model's context any more."""
+    if not said:
+        return '<div class="folio-chat"><div class="hint">Say something.</div></div>'
+    parts = []
+    for index, message in enumerate(said):
+        if index == forgotten > 0:
+            parts.append('<div class="hint">What is above has no room in the context any more.</div>')
+        text = escape(message["content"].strip("\n")) or "…"
+        parts.append(f'<div class="{escape(message["role"])}">{text}</div>')
+    return f'<div class="folio-chat">{"".join(parts)}</div>'
 
 
 def legend() -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from html import escape
 
@@ -13,7 +14,7 @@ from ..modeling.introspection import attention_weights, token_predictions, with_
 from ..modeling.serving import Choice, TextGenerator, generation_config
 from ..tokenization import encode_chat, encode_texts
 from ..tokenization.inspection import shown, vocabulary_bytes
-from .app_html import CSS, attention_html, legend, tokens_html
+from .app_html import CSS, attention_html, chat_html, legend, tokens_html
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # before the import, which would call home
 try:
@@ -25,6 +26,7 @@ except ImportError as error:
 LONGEST_TEXT = 20_000  # characters, which are encoded in an instant; contexts are shorter than most
 MOST_TOKENS = 512  # in the token view
 MOST_ATTENDING = 48  # in the attention map
+SECONDS_BETWEEN = 0.1  # updates of a text that grows: small models are faster than browsers
 WAITING = 64  # requests in line, before others are sent away
 # Whatever a text or a model says, the page asks nobody but this server for anything.
 POLICY = (
@@ -44,7 +46,8 @@ def build_page(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, tit
             f'<div class="folio-title"><b>{escape(title)}</b><span>{type(model).__name__}, '
             f"{model.num_parameters():,} parameters{context}</span></div>"
         )
-        with gr.Sidebar(position="right", open=True, width=300):
+        with gr.Sidebar(position="right", open=True, width=280):
+            gr.HTML('<b class="folio-heading">How it answers</b>')
             sampling = sampling_controls(generator)
         with gr.Tab("Chat"):
             chat_tab(generator, copy.deepcopy(tokenizer), sampling)
@@ -61,19 +64,20 @@ def sampling_controls(generator: TextGenerator) -> dict[str, gr.Component]:
     """How to generate, under transformers' names; what the checkpoint says is set."""
     config = generator.model.generation_config
     longest = min(generator.context_length or 2048, 2048) - 1
+
+    def slider(name: str, low: float, high: float, value: float | None, step: float) -> gr.Slider:
+        value = low if value is None else min(max(value, low), high)
+        return gr.Slider(low, high, value, step=step, label=name, buttons=[], elem_classes="folio-slider")
+
     return {
-        "max_new_tokens": gr.Slider(1, longest, min(200, longest // 2), step=1, label="max_new_tokens"),
-        "do_sample": gr.Checkbox(
-            bool(config.do_sample), label="do_sample", info="draw tokens; without, the likeliest is taken"
-        ),
-        "temperature": gr.Slider(0.05, 2, config.temperature or 1.0, step=0.05, label="temperature"),
-        "top_k": gr.Slider(0, 200, config.top_k or 0, step=1, label="top_k", info="0 keeps all"),
-        "top_p": gr.Slider(0.05, 1, config.top_p or 1.0, step=0.01, label="top_p"),
-        "min_p": gr.Slider(0, 0.5, config.min_p or 0.0, step=0.01, label="min_p"),
-        "repetition_penalty": gr.Slider(
-            1, 2, config.repetition_penalty or 1.0, step=0.01, label="repetition_penalty", info="1 is none"
-        ),
-        "num_beams": gr.Slider(1, 8, 1, step=1, label="num_beams", info="more are told at the end"),
+        "do_sample": gr.Checkbox(bool(config.do_sample), label="do_sample", container=False),
+        "temperature": slider("temperature", 0.05, 2, config.temperature or 1.0, 0.05),
+        "top_k": slider("top_k (0: all)", 0, 200, config.top_k, 1),
+        "top_p": slider("top_p", 0.05, 1, config.top_p or 1.0, 0.01),
+        "min_p": slider("min_p", 0, 0.5, config.min_p, 0.01),
+        "repetition_penalty": slider("repetition_penalty", 1, 2, config.repetition_penalty, 0.01),
+        "num_beams": slider("num_beams", 1, 8, config.num_beams, 1),
+        "max_new_tokens": slider("max_new_tokens", 1, longest, min(200, longest // 2), 1),
     }
 
 
@@ -83,40 +87,31 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
         return
     chat = Chat(generator, tokenizer, encode_chat)
 
-    async def reply(message: str, history: list[dict], system: str, *values) -> AsyncIterator[str]:
+    async def reply(message: str, said: list[dict], system: str, *values) -> AsyncIterator[tuple[str, list[dict], str]]:
         with one_line_errors():
-            said = [{"role": turn["role"], "content": _text(turn["content"])} for turn in history]
-            said = [turn for turn in said if turn["role"] in ("user", "assistant")]
-            told = [{"role": "system", "content": system}] if system.strip() else []
             _check(message, "message")
-            options = _options(sampling, values)
-            choice, _ = chat.answer([*told, *said, {"role": "user", "content": message}], **options)
+            said = [*said, {"role": "user", "content": message}]
+            told = [{"role": "system", "content": system}] if system.strip() else []
+            choice, forgotten = chat.answer([*told, *said], **_options(sampling, values))
             async for text in _growing(generator, choice):
-                yield text
+                answered = [*said, {"role": "assistant", "content": text}]
+                yield "", answered, chat_html(answered, forgotten)
 
     with gr.Accordion("System prompt", open=False):
-        system = gr.Textbox(
-            show_label=False, placeholder="What the model is told before the chat", max_length=LONGEST_TEXT
-        )
-    gr.ChatInterface(
-        reply,
-        chatbot=gr.Chatbot(
-            show_label=False,
-            render_markdown=False,  # what a model says is text: no image, link or form of it reaches the page
-            buttons=["copy"],
-            height="60vh",
-            placeholder="Say something.",
-            feedback_options=None,
-        ),
-        textbox=gr.Textbox(
-            show_label=False, placeholder="Message", max_length=LONGEST_TEXT, submit_btn=True, stop_btn=True
-        ),
-        additional_inputs=[system, *sampling.values()],
-        concurrency_limit=1,
-        analytics_enabled=False,
-        flagging_mode="never",
-        api_visibility="private",
-    )
+        system = _box("What the model is told before the chat", value="")
+    said = gr.State([])
+    out = gr.HTML(chat_html([]), autoscroll=True, min_height=380, max_height=560)
+    with gr.Row():
+        box = _box("Message", scale=8, container=False)
+        send = gr.Button("Send", variant="primary", size="md", scale=0, min_width=90)
+        stop = gr.Button("Stop", size="md", scale=0, min_width=90)
+        clear = gr.Button("New chat", size="md", scale=0, min_width=120)
+    running = gr.on(
+        [box.submit, send.click], reply, [box, said, system, *sampling.values()], [box, said, out],
+        concurrency_limit=1, show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+    stop.click(None, cancels=running, api_visibility="private")
+    clear.click(lambda: ([], chat_html([])), outputs=[said, out], cancels=running, api_visibility="private")
 
 
 def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> None:
@@ -137,7 +132,7 @@ def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, samp
 
     box = _box("A text for the model to continue", lines=12, max_lines=24)
     with gr.Row():
-        go, stop = gr.Button("Continue", variant="primary"), gr.Button("Stop")
+        go, stop = gr.Button("Continue", variant="primary", size="md"), gr.Button("Stop", size="md")
     running = go.click(write, [box, *sampling.values()], box, concurrency_limit=1, api_visibility="private")
     stop.click(None, cancels=running, api_visibility="private")
 
@@ -153,7 +148,7 @@ def tokens_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> 
 
     gr.Markdown("How likely the model found each token, after those before it. Point at one to see what it expected.")
     box = _box(f"A text of up to {most} tokens", lines=3)
-    button = gr.Button("Show", variant="primary")
+    button = gr.Button("Show", variant="primary", size="md")
     out = gr.HTML(legend(), min_height=260)
     gr.on([button.click, box.submit], view, box, out, concurrency_limit=1, api_visibility="private")
 
@@ -174,9 +169,9 @@ def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) 
     gr.Markdown("Where each token (a row) looks, among those before it and itself (the columns).")
     box = _box(f"A text of up to {most} tokens", lines=2)
     with gr.Row():
-        layer = gr.Slider(1, layers, 1, step=1, label="layer")
-        head = gr.Slider(1, heads, 1, step=1, label="head")
-    button = gr.Button("Show", variant="primary")
+        layer = gr.Slider(1, layers, 1, step=1, label="layer", buttons=[])
+        head = gr.Slider(1, heads, 1, step=1, label="head", buttons=[])
+    button = gr.Button("Show", variant="primary", size="md")
     out = gr.HTML(min_height=260)
     inputs = [box, layer, head]
     gr.on([button.click, box.submit], view, inputs, out, concurrency_limit=1, api_visibility="private")
@@ -230,17 +225,15 @@ def _options(sampling: dict, values: tuple) -> dict:
 
 
 async def _growing(generator: TextGenerator, choice: Choice) -> AsyncIterator[str]:
-    """The text so far, each time that there is more of it."""
+    """The text so far, again and again, and at last the whole text."""
+    shown_at = 0.0
+    yield ""
     async with contextlib.aclosing(generator.stream(choice)) as pieces:
         async for _ in pieces:
-            yield choice.text
+            if time.monotonic() > shown_at + SECONDS_BETWEEN:
+                yield choice.text
+                shown_at = time.monotonic()
     yield choice.text
-
-
-def _text(content) -> str:
-    """What was said, which the page sends as a string or in parts."""
-    parts = [content] if isinstance(content, str) else content
-    return "".join(part if isinstance(part, str) else part.get("text", "") for part in parts)
 
 
 def application(page: gr.Blocks) -> Callable:

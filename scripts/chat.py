@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 COMMANDS = ("/reset", "/save FILE", "/help", "/quit")
-# What would steer the terminal: a model may say anything.
-CONTROL = dict.fromkeys([code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"])
 
 
 @dataclass
@@ -77,8 +75,7 @@ class Session:
 
         with options_named(self.options):
             choice, _ = self.chat.answer([*self.system, {"role": "user", "content": "a"}], **self.options)
-            choice.config.max_new_tokens = 1
-            self._generate(choice, lambda piece: None)
+            self.chat.generator.try_out(choice)
 
     def run(self) -> None:
         while True:
@@ -126,27 +123,19 @@ class Session:
     def answer(self, text: str) -> None:
         if not text:
             return
+        from .generation import print_answer
+
         asked = [*self.messages, {"role": "user", "content": text}]
         choice, forgotten = self.chat.answer(asked, **self.options)
         if forgotten and not self.has_forgotten:
             print("(the beginning of this chat has no room in the model's context any more)", file=sys.stderr)
             self.has_forgotten = True
         try:
-            self._generate(choice, lambda piece: print(piece.translate(CONTROL), end="", flush=True))
+            print_answer(self.chat.generator, choice)
         except KeyboardInterrupt:
             if not self.interactive:
                 raise
-        print()
         if choice.text:
             self.messages = [*asked, {"role": "assistant", "content": choice.text}]
-
-    def _generate(self, choice, show) -> None:
-        import asyncio
-        from contextlib import aclosing
-
-        async def stream() -> None:
-            async with aclosing(self.chat.generator.stream(choice)) as pieces:
-                async for piece in pieces:
-                    show(piece)
-
-        asyncio.run(stream())
+        else:
+            print("(the model said nothing)", file=sys.stderr)

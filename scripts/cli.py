@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 
 from ..training.signals import handled, interrupt, signal_of
 
@@ -16,14 +17,18 @@ COMMANDS = {  # name: (module, what it does)
     "clean": ("clean", "clean a corpus: Unicode, whitespace, control characters, duplicates"),
     "tokenizer": ("tokenizer", "train a tokenizer on a corpus, and look at how one cuts text"),
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
+    "finetune": ("finetune", "adapt a model to chats, instructions, preferences, labels, questions"),
+    "merge": ("merge", "make a checkpoint of an adapter and its base"),
     "scale": ("scale", "fit a scaling law to small runs, and test it on a larger one"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
     "evaluate": ("evaluate", "how good a model is: figures with intervals, before against after"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "chat": ("chat", "talk to a model in the terminal"),
+    "summarize": ("summarize", "sum up a dialogue or a text"),
     "app": ("app", "a page in the browser: chat, token probabilities, attention maps"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
+    "rag": ("rag", "ask your documents: index them, and search by meaning and by words"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
 
@@ -60,6 +65,7 @@ def run(argv: list[str]) -> None:
         os.environ.setdefault(name, value)
     for name in ("torchao", "torch.utils._pytree"):  # where it is installed, torchao talks on being imported
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries have to tell each other
     importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}").main(argv[1:])
 
 

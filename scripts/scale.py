@@ -9,11 +9,12 @@ Writes the runs, the law and the prediction to scaling.json, and a picture to sc
 
 def main(argv: list[str]) -> None:
     from ..training.arguments import CorpusArguments
-    from ..training.scaling import SETTINGS_FILE, scale, summary
+    from ..training.run_folder import SCALE_FILE
+    from ..training.scaling import scale, summary
     from ..training.scaling_plan import ScaleArguments
     from .arguments import parse
 
     groups = [CorpusArguments, ScaleArguments]
     description = "Fit a scaling law, and test it on a larger run."
-    corpus, chosen = parse(argv, groups, "folio scale", description, run_file=SETTINGS_FILE)
+    corpus, chosen = parse(argv, groups, "folio scale", description, run_file=SCALE_FILE)
     print(summary(scale(corpus, chosen)))

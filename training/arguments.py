@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..modeling.presets import PRESETS, SIZES
+from .processes import connect
 
 # The arguments that are no property of the run; what it is spread over may change on the way.
 OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token", "tp_size", "fsdp", "fsdp_config")
@@ -60,6 +61,7 @@ RANGES = {  # setting: (least, below)
     "per_device_eval_batch_size": (1, math.inf),
     "gradient_accumulation_steps": (1, math.inf),
     "tp_size": (1, math.inf),
+    "ddp_timeout": (1, math.inf),
 }
 ABOVE_ZERO = (
     "learning_rate",
@@ -184,6 +186,7 @@ class PretrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
     disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well
     ddp_find_unused_parameters: bool | None = False  # there are none, and looking for them takes time
+    ddp_broadcast_buffers: bool | None = False  # they never change
     dataloader_pin_memory: bool = torch.cuda.is_available()
 
     def __post_init__(self):
@@ -213,6 +216,8 @@ class PretrainingArguments(TrainingArguments):
             self.use_cpu = True  # otherwise bf16 is refused
         if use_muon:
             self.optim = "adamw_torch"  # while the base class checks the name
+        if self.use_cpu:
+            connect(self.ddp_backend or "gloo", self.ddp_timeout)
         super().__post_init__()
         if use_muon:
             self.optim = "muon"
@@ -225,9 +230,9 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError(
                 f"fsdp spreads the weights over several processes, and this is one: {start}, or leave it out."
             )
-        if self.world_size % self.tp_size:
+        if self.tp_size not in (1, self.world_size):
             raise ValueError(
-                f"tp_size is {self.tp_size}, which {self.world_size} processes cannot be dealt to: {start}."
+                f"tp_size is {self.tp_size}, and the number of processes {self.world_size}: {start}, with N the same."
             )
         if self.tp_size > 1 and self.fsdp:
             raise ValueError("tp_size and fsdp are both given: choose one of them.")
@@ -271,7 +276,7 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
         value = getattr(args, f.name)
         if f.init and f.name not in OF_ONE_CALL and (f.name in always or value != getattr(default, f.name)):
             settings[f.name] = value
-    return {name: _plain(value) for name, value in settings.items()}
+    return {name: plain(value) for name, value in settings.items()}
 
 
 def from_anywhere(name: str | None) -> str | None:
@@ -281,10 +286,10 @@ def from_anywhere(name: str | None) -> str | None:
     return os.path.abspath(os.path.expanduser(name))
 
 
-def _plain(value):
+def plain(value):
     """Enums as their values, also in lists, and objects as dictionaries."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "to_dict"):
         return value.to_dict()
     return value.value if isinstance(value, Enum) else value

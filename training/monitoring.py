@@ -105,7 +105,7 @@ class Samples(TrainerCallback):
         # With a generator of its own: the run must not depend on whether anybody looks.
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
             torch.manual_seed(args.seed)
-            ids = model.generate(ids, max_new_tokens=min(SAMPLE_TOKENS, room), use_cache=True)[0]
+            ids = model.generate(input_ids=ids, max_new_tokens=min(SAMPLE_TOKENS, room), use_cache=True)[0]
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         self.metrics.add(state, {"sample": text})
         self.show(f"  step {state.global_step:,}: {' '.join(text.split())}")
@@ -114,8 +114,9 @@ class Samples(TrainerCallback):
 class Warnings(TrainerCallback):
     """Says once that the model memorises or diverges, and what to try."""
 
-    def __init__(self, show):
+    def __init__(self, show, smaller: str = "a smaller --size"):
         self.show = show
+        self.smaller = smaller  # what to try against memorising
         self.reset()
 
     def reset(self):
@@ -159,7 +160,7 @@ class Warnings(TrainerCallback):
                 self._say(
                     "memorises",
                     f"The validation loss was lowest at step {self.best_step:,} ({self.best:.3f}) and is {loss:.3f} "
-                    f"now, while the training loss still falls: the model memorises. Try more text, a smaller --size, "
+                    f"now, while the training loss still falls: the model memorises. Try more text, {self.smaller}, "
                     f"--weight_decay {max(args.weight_decay, 0.1) * 3:.2g}, or --max_steps {self.best_step}; "
                     "--load_best_model_at_end keeps the best checkpoint.",
                 )

@@ -25,6 +25,7 @@ from .data import Data, prepare_data
 from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
+from .out_of_memory import within_memory
 from .processes import connected, from_first, is_first, job, wait_for_all
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
@@ -60,7 +61,7 @@ def pretrain(
     stages = stages or Stages()
     check_end(corpus, args)
     stages.silent = stages.silent or not is_first()
-    with folder_of(args) as output_dir:
+    with folder_of(args) as output_dir, within_memory(model, args) as check_fits:
         checkpoint = None
         if args.resume:
             settings = run_settings(corpus, model, args)
@@ -72,6 +73,7 @@ def pretrain(
             check_same_text(output_dir, checkpoint, fingerprint)
         check_batch(data, args)
         network = configured_model(model, data.tokenizer, args)
+        check_fits(network)
         with stages("calibration") as say:
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)

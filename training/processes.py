@@ -33,6 +33,16 @@ def connected() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def connect(backend: str, seconds: int) -> None:
+    """Bring the processes on CPUs together, as accelerate would, but with the time-out that the user has set.
+
+    Raises:
+        RuntimeError: if not all have come in time.
+    """
+    if world_size() > 1 and not connected():
+        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+
+
 def wait_for_all() -> None:
     """Return when all processes have come here."""
     if connected():
@@ -114,6 +124,8 @@ def to_say(message: str, error: Exception | None = None) -> str | None:
     """
     if remedy := _remedy(error):
         message = f"{message.partition(':')[0]}: {remedy}"
+        if not connected():  # there is nobody to ask
+            return message
     first = is_first()
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

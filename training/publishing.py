@@ -16,13 +16,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
+from .base_record import BASE_FILE
+from .loading import ADAPTER_CONFIG
 from .report import CARD_FILE, CURVE_FILE, REPORT_FILE, model_card
 from .run_folder import LOCK_FILE
 
-ADAPTER_CONFIG = "adapter_config.json"
 # Nothing else goes: no trainer states, no pickles, no settings with this machine's paths.
 TRAVELS = (
-    "config.json", "generation_config.json", ADAPTER_CONFIG, "*.safetensors", "*.safetensors.index.json",
+    "config.json", "generation_config.json", ADAPTER_CONFIG, BASE_FILE, "*.safetensors", "*.safetensors.index.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja", "*.py",
     CARD_FILE, "LICENSE*", REPORT_FILE, CURVE_FILE,
@@ -232,6 +233,8 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
         )
     if report is not None:
         for result in card.data.eval_results or []:
+            if result.metric_name is not None:  # not the run's own: `folio evaluate` has put it there
+                continue
             measured = report.get(f"val_{result.metric_type}")
             numbers = all(isinstance(value, int | float) for value in (measured, result.metric_value))
             if measured is not None and not (numbers and abs(result.metric_value - measured) <= 1e-3 * abs(measured)):

@@ -13,14 +13,15 @@ from .arguments import CorpusArguments, ModelArguments, from_anywhere
 from .checkpoints import staged
 from .data import prepare_data
 from .flops import multiplied_parameters
-from .pretraining import Interrupted, machine
+from .pretraining import machine
 from .report import Stages
-from .run_folder import FINGERPRINT, claimed
+from .run_folder import FINGERPRINT, SCALE_FILE, claimed
 from .scaling_law import bootstrap, check_libraries, draw, fit_law
 from .scaling_plan import Plan, Run, ScaleArguments, make_plan
 from .scaling_runs import RUNS_FILE, TRUNK, Workshop, train_all
+from .signals import Interrupted, signal_of
 
-SETTINGS_FILE, PLAN_FILE = "scale.yaml", "plan.json"
+PLAN_FILE = "plan.json"
 RESULT_FILE, PICTURE_FILE = "scaling.json", "scaling.png"
 OF_ONE_CALL = ("output_dir", "resume", "overwrite")
 INTERVAL = [0.05, 0.95]  # of the bootstrap's laws
@@ -41,47 +42,49 @@ def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None
     if corpus.streaming:
         raise ValueError("A grid reads the same text in each run, and a stream has no end: leave out --streaming.")
     stages = stages or Stages()
-    with claimed(chosen.output_dir, chosen.overwrite, chosen.resume, marker=SETTINGS_FILE) as folder:
+    with claimed(chosen.output_dir, chosen.overwrite, chosen.resume, marker=SCALE_FILE) as folder:
         settings = scale_settings(corpus, chosen)
         if chosen.resume:
             check_settings(folder, settings)
         data = prepare_data(corpus, as_model(chosen), folder if chosen.resume else None, stages, chosen.seed)
         settings[FINGERPRINT] = data.fingerprint
-        if chosen.resume and data.fingerprint != read_yaml(folder / SETTINGS_FILE).get(FINGERPRINT):
+        if chosen.resume and data.fingerprint != read_yaml(folder / SCALE_FILE).get(FINGERPRINT):
             raise ValueError("The corpus is not the text that this grid began with: start another one for it.")
         workshop = Workshop(data, chosen, folder)
         with stages("plan") as say:
             plan = read_plan(folder) if chosen.resume else begin(workshop, settings)
-            runs = [*plan.grid, plan.larger]
-            minutes = sum(map(plan.seconds, runs)) / 60
-            say(f"{len(runs)} runs, {plan.larger.steps * workshop.batch_tokens:,} tokens in the largest")
-            passes = plan.larger.steps * workshop.batch_tokens / workshop.text_tokens
-            say(f"which reads the text {passes:.1f} times" if passes > 1 else "no text is read twice")
-            say(f"about {minutes:.0f} minutes")
+            say(f"{len(plan.grid) + 1} runs, about {plan.minutes:.0f} minutes")
+            tokens = plan.larger.steps * workshop.batch_tokens
+            passes = tokens / workshop.text_tokens
+            say(
+                f"the largest takes {tokens:,} tokens: " + (f"the text {passes:.1f} times" if passes > 1 else "all new")
+            )
         try:
-            with stages("grid") as say:
-                finished = train_all(workshop, plan, plan.grid)
-                say(f"{len(finished)} runs")
-            with stages("law") as say:
-                tokens = plan.larger.steps * workshop.batch_tokens
-                result = {
-                    "settings": settings,
-                    "plan": asdict(plan),
-                    "machine": machine(workshop.device),
-                    **predict(finished, multiplied_parameters(workshop.model(plan.larger.width)), tokens),
-                }
-                write_json(folder / RESULT_FILE, result)  # before the run that it is about
-                say(f"the larger run is predicted to reach a loss of {result['predicted']['loss']:.3f}")
+            result = grid_and_law(workshop, plan, settings, stages)
             with stages("larger run") as say:
                 (larger,) = train_all(workshop, plan, [plan.larger])
-                say(f"{larger['loss']:.3f}")
-        except KeyboardInterrupt:
+                say(f"a loss of {larger['loss']:.3f}")
+        except KeyboardInterrupt as error:
             command = shlex.join(["folio", "scale", "--output_dir", chosen.output_dir, "--resume"])
-            raise Interrupted(f"Stopped; finished runs are kept. Go on with: {command}") from None
+            raise Interrupted(f"Stopped; finished runs are kept. Go on with: {command}", signal_of(error)) from None
         shutil.rmtree(folder / TRUNK, ignore_errors=True)
         result |= {"actual": larger, "error": result["predicted"]["loss"] / larger["loss"] - 1}
         write_json(folder / RESULT_FILE, result)
         draw(result, folder / PICTURE_FILE)
+    return result
+
+
+def grid_and_law(workshop: Workshop, plan: Plan, settings: dict, stages: Stages) -> dict:
+    """Train the grid, fit the law, and write what it says of the larger run, before that is trained."""
+    with stages("grid") as say:
+        finished = train_all(workshop, plan, plan.grid)
+        say(f"{len(finished)} runs")
+    with stages("law") as say:
+        parameters = multiplied_parameters(workshop.model(plan.larger.width))
+        law = predict(finished, parameters, plan.larger.steps * workshop.batch_tokens)
+        say(f"the larger run is predicted to reach a loss of {law['predicted']['loss']:.3f}")
+    result = {"settings": settings, "plan": asdict(plan), "machine": machine(workshop.device), **law}
+    write_json(workshop.folder / RESULT_FILE, result)
     return result
 
 
@@ -96,7 +99,7 @@ def begin(workshop: Workshop, settings: dict) -> Plan:
     with staged(folder) as new:
         workshop.data.tokenizer.save_pretrained(new)
         write_json(new / PLAN_FILE, asdict(plan))
-        (new / SETTINGS_FILE).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        (new / SCALE_FILE).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     return plan
 
 
@@ -158,7 +161,7 @@ def scale_settings(corpus: CorpusArguments, chosen: ScaleArguments) -> dict:
 
 def check_settings(folder: Path, settings: dict) -> None:
     """Raises ValueError if the grid in the folder has other settings."""
-    saved = read_yaml(folder / SETTINGS_FILE)
+    saved = read_yaml(folder / SCALE_FILE)
     for name, value in settings.items():
         if saved.get(name) != value:
             raise ValueError(

@@ -105,6 +105,7 @@ def draw(result: dict, path: Path) -> None:
     """Draw what `foliogpt.training.scaling.scale` found: loss by flops with the frontier, and predicted by actual."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure  # without pyplot, which would look for a screen
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     law, larger, expected = Law(**result["law"]), result["actual"], result["predicted"]
     sizes = sorted({run["parameters"] for run in result["grid"]})
@@ -120,11 +121,15 @@ def draw(result: dict, path: Path) -> None:
         right.plot(law(size, tokens), losses, "o", color=color)
     flops = [6 * run["parameters"] * run["tokens"] for run in (*result["grid"], larger)]
     flops = np.geomspace(min(flops), max(flops))
-    left.plot(flops, law(*law.best_split(flops)), "k--", linewidth=1, label="frontier of the law")
+    best = np.clip(law.best_split(flops)[0], sizes[0], larger["parameters"])
+    left.plot(flops, law(best, flops / 6 / best), "k--", linewidth=1, label="frontier, of these sizes")
     for axes, x in ((left, 6 * larger["parameters"] * larger["tokens"]), (right, expected["loss"])):
         axes.plot(x, larger["loss"], "*", color="crimson", markersize=13, label="larger run, not fitted")
         axes.grid(alpha=0.3)
     left.set(xscale="log", xlabel="training flops (6 N D)", ylabel="held-out loss (nats a token)")
+    left.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    left.xaxis.set_major_formatter(lambda flops, position: f"{flops:.0e}")
+    left.xaxis.set_minor_formatter(NullFormatter())
     left.legend(fontsize=8)
     ends = [larger["loss"], max(run["loss"] for run in result["grid"])]
     right.plot(ends, ends, "k--", linewidth=1)

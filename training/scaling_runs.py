@@ -16,6 +16,7 @@ import datasets
 import torch
 import transformers
 
+from ..tokenization import vocabulary_size
 from .arguments import PretrainingArguments
 from .calibration import step_seconds
 from .checkpoints import STAGING, last_checkpoint
@@ -48,7 +49,7 @@ class Workshop:
         transformers.set_seed(self.chosen.seed)
         tokenizer = self.data.tokenizer
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        model = family_member(width, len(tokenizer), self.chosen.block_size, self.chosen.preset, **ids)
+        model = family_member(width, vocabulary_size(tokenizer), self.chosen.block_size, self.chosen.preset, **ids)
         model.loss_chunk_size = LOSS_CHUNK
         return model
 
@@ -86,7 +87,11 @@ class Workshop:
             return self._figures(run, self._part(run, run.steps, decay, None))
         trunk = self.folder / TRUNK / str(run.width)
         checkpoint = last_checkpoint(trunk) if trunk.is_dir() else None
-        if checkpoint is None or int(checkpoint.name.rpartition("-")[2]) < run.branch:
+        step = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+        if step > run.branch:  # a run before one that is finished: somebody has changed the list of them
+            shutil.rmtree(trunk)
+            checkpoint = None
+        if step != run.branch:
             self._part(run, run.branch, 0, checkpoint, trunk)
             checkpoint = last_checkpoint(trunk)
         return self._figures(run, self._part(run, run.steps, decay, checkpoint))

@@ -25,6 +25,7 @@ from foliogpt.training.checkpoints import checkpoints, last_checkpoint
 from foliogpt.training.monitoring import METRICS_FILE, read_metrics
 from foliogpt.training.pretraining import Interrupted, pretrain
 from foliogpt.training.reload import logits_of_stranger
+from foliogpt.training.resume import after_restart, checkpoint_to_resume
 from foliogpt.training.trainer import FolioTrainer, NotFinite
 
 MODEL = ModelArguments(tokenizer="char", block_size=32)
@@ -219,7 +220,11 @@ def test_a_resume_that_fails_does_not_spoil_the_next(corpus, short_run):
         ({"size": "micro"}, {}, "size nano, not micro"),
         ({"block_size": 16}, {}, "block_size 32, not 16"),
         ({"tokenizer": None}, {}, "tokenizer char, not None"),
-        ({}, {"per_device_train_batch_size": 2}, "4 blocks in a step, not 2"),
+        (
+            {},
+            {"per_device_train_batch_size": 2},
+            "4 blocks in a step, not 2 .* so give --per_device_train_batch_size 4",
+        ),
         ({}, {"learning_rate": 0.1}, r"learning_rate 0.02, not 0.1"),  # the restored optimizer would win
         ({}, {"seed": 3}, "seed 42, not 3"),
         ({}, {"gradient_accumulation_steps": 2}, "4 blocks in a step, not 8"),
@@ -351,11 +356,37 @@ def test_a_block_longer_than_the_corpus_is_refused_with_the_size_that_works(corp
     assert pretrain(corpus, replace(MODEL, block_size=largest), settings(tmp_path, max_steps=1))["steps"] == 1
 
 
-def test_several_processes_are_told_that_a_run_is_one(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(PretrainingArguments, "world_size", 2)
-    with pytest.raises(ValueError, match="without torchrun"):
-        pretrain(corpus, MODEL, settings(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
+def test_the_batch_may_be_shared_in_another_way_when_a_run_goes_on(corpus, short_run, monkeypatch):
+    shared = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 15}
+    assert pretrain(corpus, MODEL, settings(short_run, resume=True, **shared))["steps"] == 15
+    monkeypatch.setattr(PretrainingArguments, "world_size", 3)
+    with pytest.raises(ValueError, match="which 3 processes cannot share equally"):
+        checkpoint_to_resume(short_run, run_settings(corpus, MODEL, settings(short_run)), settings(short_run))
+
+
+def test_only_the_job_that_began_a_run_goes_on_with_it_after_a_restart(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    assert after_restart(tmp_path / "run") == []
+    pretrain(corpus, MODEL, settings(tmp_path / "run", max_steps=2))
+    assert after_restart(tmp_path / "run") == ["--resume"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    assert after_restart(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "world", "says"),
+    [
+        ({"fsdp": True}, 1, "fsdp spreads the weights over several processes, and this is one: start it with torchrun"),
+        ({"tp_size": 2}, 1, "tp_size is 2, and the number of processes 1: start it with torchrun"),
+        ({"tp_size": 2, "gradient_accumulation_steps": 2}, 2, "choose one"),
+        ({"tp_size": 2, "z_loss": 1e-4}, 2, "z_loss"),
+        ({"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}, 2, "state_dict_type"),
+    ],
+)
+def test_what_does_not_fit_the_processes_is_refused(fields, world, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(PretrainingArguments, "world_size", world)
+    with pytest.raises(ValueError, match=says):
+        settings(tmp_path, **fields)
 
 
 def test_a_schedule_that_does_not_fit_the_run_is_refused(corpus, tmp_path):

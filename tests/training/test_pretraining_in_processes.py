@@ -28,7 +28,8 @@ from foliogpt.training.report import Stages
 text, jobs = sys.argv[1], json.loads(sys.argv[2])
 for folder, changes in jobs:
     corpus = CorpusArguments(text, streaming=changes.pop("streaming", False))
-    fields = dict(max_steps=12, bf16=False, save_steps=5, eval_steps=4, logging_steps=1, decay_steps=4)
+    fields = dict(max_steps=12, bf16=False, save_steps=5, save_total_limit=None, eval_steps=4, decay_steps=4)
+    fields["logging_steps"] = 1
     args = PretrainingArguments(output_dir=folder, **{**fields, **changes})
     model = ModelArguments(tokenizer="char", block_size=32, preset=changes.get("preset", "folio"))
     pretrain(corpus, model, args, stages=Stages(silent=True))
@@ -80,7 +81,8 @@ def runs(tmp_path_factory):
         for name, (source, count, settings) in RESUMED.items():
             if count == processes:
                 shutil.copytree(folder / source, folder / name)
-                shutil.rmtree(folder / name / "checkpoint-10")
+                for later in ("checkpoint-10", "checkpoint-12"):
+                    shutil.rmtree(folder / name / later)
                 for left in ("model.safetensors", "trainer_state.json"):
                     (folder / name / left).unlink()
                 jobs.append((name, {**settings, "resume": True}))

@@ -14,7 +14,7 @@ from .arguments import EvaluationArguments
 from .harness import run_harness
 from .pictures import check_picture, draw
 from .results import confusion_table, summarise, table, verdict, write_json, write_model_index
-from .tasks import Rows, evaluate_checkpoint, head_of, load_rows, same_file, trained_on
+from .tasks import Rows, evaluate_checkpoint, fine_tuned_on, head_of, load_rows, same_file, trained_on
 
 SHOWN = 3  # samples
 
@@ -56,17 +56,23 @@ def _check_outputs(args: EvaluationArguments) -> None:
     """Find out before the work, and not after it, what cannot be written."""
     if args.model_index and not Path(args.model).expanduser().is_dir():
         raise ValueError(f"--model_index writes into the folder of the model, and {args.model} is none.")
-    for name in (args.output, args.picture):
-        if name and os.path.isdir(os.path.expanduser(name)):
+    for name in filter(None, (args.output, args.picture)):
+        path = Path(name).expanduser()
+        if path.is_dir():
             raise ValueError(f"{name} is a folder: give the name of a file.")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            raise PermissionError(f"Cannot write {name}: give another place.")
 
 
 def _task(args: EvaluationArguments, options: dict[str, Any]) -> dict:
     rows = load_rows(args, head_of(args.model, args.trust_remote_code))
     if args.picture:
         check_picture(rows.task, args.before)
-    after = evaluate_checkpoint(args.model, rows, args, options, _train_rows(args, rows))
-    before = evaluate_checkpoint(args.before, rows, args, options) if args.before else None
+    train = _train_rows(args, rows)
+    after = evaluate_checkpoint(args.model, rows, args, options, train)
+    copied_from = train if rows.task == "samples" else None
+    before = evaluate_checkpoint(args.before, rows, args, options, copied_from) if args.before else None
     figures = summarise(after, before, args.seed)
     main, name = after.metrics[0], after.metrics[0].name
     compared = {"before": "difference"} if before else {}
@@ -93,7 +99,7 @@ def _train_rows(args: EvaluationArguments, rows: Rows) -> Rows | None:
     if rows.task == "samples":
         held_out = same_file(str(args.data), args.train_data) or trained_on(args.model, args.train_data)
         split = "train" if held_out else "all"
-    elif not os.path.isfile(os.path.expanduser(args.train_data)):
+    elif fine_tuned_on(args.model, args.train_data) or not os.path.isfile(os.path.expanduser(args.train_data)):
         split = "train"
     other = dataclasses.replace(args, data=args.train_data, task=rows.task, split=split, limit=None)
     return load_rows(other, rows.task if rows.task == "classify" else "lm")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..finetuning.encoding import encode_question, encode_text, encode_words
 from .answers import answer_metrics
 from .baselines import tfidf_predictions
 from .bootstrap import Metric, mean
 from .classification import confusion_matrix, entity_metrics, label_metrics
-from .head_inputs import QuestionWindow, encode_words, question_windows
 from .inference import Said, context_length, head_logits, nothing, windows
 from .results import Evaluation
 
@@ -99,16 +99,12 @@ def _errors(labels: Sequence[float], predictions: Sequence[float]) -> list[Metri
 
 
 def _encode(tokenizer, texts: Sequence[str], size: int) -> tuple[list[list[int]], int]:
-    """Ids as the tokenizer prepares a text for its model, at most `size`, and how many texts were longer."""
-    how = {"split_special_tokens": True, "verbose": False}
-    encoded = tokenizer(list(texts), **how)["input_ids"]
-    nothing_else = tokenizer.eos_token_id or 0  # for a text without a token
-    cut = 0
-    for index, ids in enumerate(encoded):
-        if len(ids) > size:
-            cut += 1
-            encoded[index] = tokenizer(texts[index], truncation=True, max_length=size, **how)["input_ids"]
-    return [ids or [nothing_else] for ids in encoded], cut
+    """Ids of texts, at most `size` each, and how many texts were longer."""
+    encoded = [encode_text(tokenizer, text) for text in texts]
+    cut = [index for index, ids in enumerate(encoded) if len(ids) > size]
+    for index in cut:
+        encoded[index] = encode_text(tokenizer, texts[index], size)
+    return [ids or [tokenizer.eos_token_id or 0] for ids in encoded], len(cut)
 
 
 def evaluate_tags(
@@ -138,12 +134,20 @@ def evaluate_tags(
     for (index, begin, end, counted), one in zip(pieces, logits, strict=True):
         first = counted if begin else 0  # before that, the window before has seen more
         found[index][begin + first : end] = one[first:].argmax(1)
-    outside = "O" if "O" in names else names[0]
     predictions = [
-        [outside if place is None else names[tags[place]] for place in places]
-        for tags, (_, places) in zip(found, sentences, strict=True)
+        _word_tags(tags, places, len(row["tokens"]), names)
+        for tags, (_, places), row in zip(found, sentences, rows, strict=True)
     ]
     return Evaluation("tag", entity_metrics([row["tags"] for row in rows], predictions), len(rows), notes)
+
+
+def _word_tags(tags: np.ndarray, places: list[int | None], count: int, names: list[str]) -> list[str]:
+    """The tag of each word: that of its first token, and "O" if it has none."""
+    found = ["O" if "O" in names else names[0]] * count
+    for tag, place in zip(reversed(tags), reversed(places), strict=True):
+        if place is not None:
+            found[place] = names[tag]
+    return found
 
 
 def evaluate_spans(
@@ -169,15 +173,15 @@ def evaluate_spans(
     references = [row["answers"]["text"] for row in rows]
     may_be_none = not all(references)
     pieces = [
-        (index, window)
+        (index, ids, spans)
         for index, row in enumerate(rows)
-        for window in question_windows(tokenizer, row["question"], row["context"], size)
+        for ids, spans in encode_question(tokenizer, row["question"], row["context"], size)
     ]
-    logits = head_logits(model, [window.ids for _, window in pieces], batch_size, said)
+    logits = head_logits(model, [ids for _, ids, _ in pieces], batch_size, said)
     best: list[tuple[float, str]] = [(-np.inf, "")] * len(rows)
     none = [np.inf] * len(rows)
-    for (index, window), (starts, ends) in zip(pieces, logits, strict=True):
-        best[index] = max(best[index], best_span(window, starts, ends, rows[index]["context"]))
+    for (index, _, spans), (starts, ends) in zip(pieces, logits, strict=True):
+        best[index] = max(best[index], best_span(spans, starts, ends, rows[index]["context"]))
         none[index] = min(none[index], starts[0] + ends[0])
     predictions = [
         "" if may_be_none and nowhere > score else text for (score, text), nowhere in zip(best, none, strict=True)
@@ -186,14 +190,15 @@ def evaluate_spans(
     return Evaluation("qa", answer_metrics(references, predictions), len(rows), details={"predictions": answers})
 
 
-def best_span(window: QuestionWindow, starts: np.ndarray, ends: np.ndarray, context: str) -> tuple[float, str]:
+def best_span(
+    spans: Sequence[tuple[int, int]], starts: np.ndarray, ends: np.ndarray, context: str
+) -> tuple[float, str]:
     """The score and the text of the answer whose first and last token score the most together."""
-    places = np.array([i for i, span in enumerate(window.spans) if span and span[1] > span[0]], int)
+    places = np.array([i for i, (begin, end) in enumerate(spans) if end > begin], int)
     if not len(places):
         return -np.inf, ""
     scores = starts[places][:, None] + ends[places][None]
     length = places[None] - places[:, None]
     scores[(length < 0) | (length >= LONGEST_ANSWER)] = -np.inf
     first, last = np.unravel_index(scores.argmax(), scores.shape)
-    begin, end = window.spans[places[first]][0], window.spans[places[last]][1]
-    return float(scores[first, last]), context[begin:end].strip()
+    return float(scores[first, last]), context[spans[places[first]][0] : spans[places[last]][1]].strip()

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...tokenization import encode_chat, encode_texts
+from ...tokenization import encode_texts
+from ..finetuning.encoding import encode_preference, encode_turns
+from ..packing import IGNORED
 from .bootstrap import Metric, divide, mean
 from .inference import Said, context_length, nothing, token_nats, windows
 from .results import Evaluation
@@ -108,20 +110,20 @@ def evaluate_chats(
     messages.
 
     Raises:
-        ValueError: if there is no chat, or nothing that the assistant says.
+        ValueError: if the assistant says nothing in any chat.
     """
     size = context_length(model, max_length)
-    encoded = [encode_chat(tokenizer, chat) for chat in chats]
+    encoded = [encode_turns(tokenizer, chat) for chat in chats]
     pieces = [(i, *window) for i, chat in enumerate(encoded) for window in windows(len(chat["input_ids"]), size)]
     losses = token_nats(model, [encoded[i]["input_ids"][begin:end] for i, begin, end, _ in pieces], batch_size, said)
-    rows = np.zeros((len(chats), 3))
+    rows = np.zeros((len(chats), 3))  # nats, tokens, bytes
     for (index, begin, end, counted), loss in zip(pieces, losses, strict=True):
-        mask = np.array(encoded[index]["assistant_masks"][begin + counted : end], bool)
-        rows[index, :2] += loss[counted - 1 :][mask].sum(), mask.sum()
+        says = np.array(encoded[index]["labels"][begin + counted : end]) != IGNORED
+        rows[index, :2] += loss[counted - 1 :][says].sum(), says.sum()
     for row, chat in zip(rows, chats, strict=True):
         row[2] = sum(len(str(turn.get("content") or "").encode()) for turn in chat if turn["role"] == "assistant")
     if not rows[:, 1].any():
-        raise ValueError("The assistant says nothing in the data, or the chat template does not mark what it says.")
+        raise ValueError("The assistant says nothing in the data: give chats in which it does.")
     return Evaluation(
         "sft", _language_metrics(rows), len(chats), notes=["of the assistant's words, ends of turn included"]
     )
@@ -141,26 +143,20 @@ def evaluate_preferences(
         pairs: each has a `prompt` of messages, and the answers `chosen` and `rejected`.
 
     Raises:
-        ValueError: if there is no pair, or all are longer than the context.
+        ValueError: if the chat template writes a prompt in another way when an answer follows.
     """
     size = context_length(model, max_length)
-    answers, cut = [], 0
+    answers, lengths, cut = [], [], 0
     for pair in pairs:
-        for name in ("chosen", "rejected"):
-            chat = [*pair["prompt"], {"role": "assistant", "content": pair[name]}]
-            encoded = encode_chat(tokenizer, chat)
-            cut += len(encoded["input_ids"]) > size
-            # What is too long loses its beginning, as the answers are at the end.
-            answers.append({name: ids[-size:] for name, ids in encoded.items()})
-    losses = token_nats(model, [answer["input_ids"] for answer in answers], batch_size, said)
-    nats, tokens = np.zeros(len(answers)), np.zeros(len(answers))
-    for i, (answer, loss) in enumerate(zip(answers, losses, strict=True)):
-        counted = _last_turn(answer["assistant_masks"])[1:]
-        nats[i], tokens[i] = loss[counted].sum(), counted.sum()
-    if not tokens.all():
-        raise ValueError(
-            "The chat template does not mark what the assistant says: answers cannot be told from prompts."
-        )
+        encoded = encode_preference(tokenizer, pair["prompt"], pair["chosen"], pair["rejected"])
+        for name in ("chosen_ids", "rejected_ids"):
+            ids = encoded["prompt_ids"] + encoded[name]
+            cut += len(ids) > size
+            answers.append(ids[-size:])  # the answer is at the end
+            lengths.append(min(len(encoded[name]), len(answers[-1]) - 1))
+    losses = token_nats(model, answers, batch_size, said)
+    nats = np.array([loss[-length:].sum() for loss, length in zip(losses, lengths, strict=True)])
+    tokens = np.array(lengths, float)
     (chosen, rejected), (length, other_length) = nats.reshape(-1, 2).T, tokens.reshape(-1, 2).T
     by_token = chosen / length, rejected / other_length
     metrics = [
@@ -177,13 +173,3 @@ def evaluate_preferences(
 def _wins(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
     """1 where `chosen` has fewer nats, a half where both have the same."""
     return (chosen < rejected) + 0.5 * (chosen == rejected)
-
-
-def _last_turn(mask: Sequence[int]) -> np.ndarray:
-    """Only the last stretch of ones in a mask."""
-    mask_array = np.array(mask, bool)
-    ones = np.flatnonzero(mask_array)
-    if len(ones):
-        gaps = np.flatnonzero(np.diff(ones) > 1)
-        mask_array[: ones[gaps[-1] + 1] if len(gaps) else ones[0]] = False
-    return mask_array

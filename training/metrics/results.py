@@ -1,5 +1,6 @@
 """What an evaluation found: as a table, as JSON, and in a model card's `model-index`."""
 
+import contextlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard
 from ..report import CARD_FILE
 from .bootstrap import Metric, interval, paired_interval
 
+METHOD = "folio evaluate"
 PIPELINES = {  # task: what the Hub calls it
     "lm": "text-generation", "sft": "text-generation", "dpo": "text-generation", "samples": "text-generation",
     "summarize": "summarization", "classify": "text-classification", "tag": "token-classification",
@@ -134,7 +136,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise OSError(f"Cannot write {path} ({error.strerror or error}): give another place.") from None
     finally:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink()
 
 
 def _plain(value: Any) -> Any:
@@ -190,6 +193,7 @@ def _eval_results(results: dict) -> list[EvalResult]:
                 dataset_name=dataset,
                 dataset_split=None if split == "all" else split,
                 metric_type=metric,
+                metric_name=f"{metric}, {METHOD}",  # the figure of the training run, which is another, stays
                 metric_value=round(entry["value"], 6),
             )
         )

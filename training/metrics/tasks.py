@@ -1,5 +1,6 @@
 """From the names of a model and a data set to figures: which task it is, which rows, and what is done with them."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,6 +17,8 @@ from ...tokenization import chat_tokenizer
 from ...tokenization.trained import CHAT_TEMPLATE
 from ..corpora import load_corpus, load_documents
 from ..corpus_files import ROW_FORMATS
+from ..finetuning.arguments import DataArguments
+from ..finetuning.data import read_examples
 from ..finetuning.formats import as_messages, load_examples
 from ..finetuning.rows import splits_in
 from ..loading import ADAPTER_CONFIG, fit_embeddings, load_model
@@ -74,15 +78,7 @@ def load_rows(args: EvaluationArguments, head: str) -> Rows:
     if task in ("lm", "samples"):
         split, texts = _texts(source, args)
         return Rows(task, "text", split, texts[: args.limit] if task == "lm" else texts)
-    split = _split(source, args.split)
-    examples, kind = load_examples(
-        source,
-        None if task == "summarize" else task,
-        split=split,
-        text_column=args.text_column,
-        label_column=args.label_column,
-        skip_malformed=args.skip_malformed,
-    )
+    split, (examples, kind) = _examples(source, None if task == "summarize" else task, args)
     task = task or TASK_OF_KIND.get(kind)
     if task is None:
         raise ValueError(f"{source} is {kind} data, and {args.model} no model for it: name one that is, or --task.")
@@ -123,13 +119,36 @@ def _texts(source: str, args: EvaluationArguments) -> tuple[str, list[str]]:
     return split, [row["text"] for row in corpus[split]]
 
 
-def trained_on(model: str, source: str) -> bool:
-    """Whether the folder of the model says that its run read this corpus."""
+def _examples(source: str, task: str | None, args: EvaluationArguments) -> tuple[str, tuple[Dataset, str]]:
+    """The split, and its examples with their kind. Of what the model was fine-tuned on, those that were held out."""
+    settings = _run_of(args.model)
+    if args.split in (None, "train", "validation") and fine_tuned_on(args.model, source):
+        names = {field.name for field in dataclasses.fields(DataArguments)}
+        train, validation, kind = read_examples(DataArguments(**{n: settings[n] for n in names & settings.keys()}))
+        return ("train", (train, kind)) if args.split == "train" else ("validation", (validation, kind))
+    split = _split(source, args.split)
+    columns = {"text_column": args.text_column, "label_column": args.label_column}
+    return split, load_examples(source, task, split=split, skip_malformed=args.skip_malformed, **columns)
+
+
+def fine_tuned_on(model: str, source: str) -> bool:
+    """Whether the folder of the model says that its run learnt from this data."""
+    data = _run_of(model).get("data")
+    return data is not None and same_file(str(data), source)
+
+
+def _run_of(model: str) -> dict:
+    """The settings of the run that trained a model, if they are beside it."""
     try:
         settings = yaml.safe_load((Path(model).expanduser() / RUN_FILE).read_text(encoding="utf-8"))
-        corpora = settings["corpus"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return False
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def trained_on(model: str, source: str) -> bool:
+    """Whether the folder of the model says that its run read this corpus."""
+    corpora = _run_of(model).get("corpus") or []
     names = [corpora] if isinstance(corpora, str) else corpora
     return any(name == source or same_file(str(name), source) for name in names)
 

@@ -1,0 +1,36 @@
+"""Adapt a checkpoint, ours or any causal language model, to examples.
+
+    folio finetune sft --model runs/quickstart --data chats.jsonl --output_dir runs/chat
+    folio finetune sft --model runs/quickstart --data alpaca.json --method full --output_dir runs/instruct
+    folio finetune dpo --model runs/chat-merged --data preferences.json --output_dir runs/dpo
+    folio finetune classify --model runs/quickstart --data labels.csv --output_dir runs/classes
+    folio finetune sft --output_dir runs/chat --resume
+
+The task is sft (chats, instructions), dpo (preferences), lm (more text), classify (texts' labels), tag (words' labels)
+or qa (answers in texts). Takes every field of transformers' TrainingArguments as well.
+"""
+
+import shlex
+
+TASKS = ("sft", "dpo", "lm", "classify", "tag", "qa")  # named here, too, so that --help imports nothing heavy
+
+
+def main(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if argv[0] not in TASKS:
+        raise ValueError(f"There is no `folio finetune {argv[0]}`: choose {', '.join(TASKS)}.")
+    from ..training.finetuning.arguments import DataArguments, MethodArguments
+    from ..training.finetuning.finetuning import finetune
+    from ..training.finetuning.trainers import arguments_of
+    from ..training.run_folder import RUN_FILE
+    from .arguments import command_line, parse
+
+    task, prog = argv[0], f"folio finetune {argv[0]}"
+    groups = [DataArguments, MethodArguments, arguments_of(task)]
+    flags = ["--task", task, *argv[1:]]
+    data, method, args = parse(flags, groups, prog, "Adapt a model to examples.", run_file=RUN_FILE)
+    report = finetune(data, method, args, command=command_line(prog, argv[1:]))
+    if report["loads_as"] == "lm":
+        print(f"\nTry it: {shlex.join(['folio', 'generate', '--model', report['output_dir'], '--prompt', 'Hello'])}")

@@ -1,0 +1,21 @@
+"""Merge an adapter with its base: a checkpoint of its own, which loads without PEFT and is as fast as the base.
+
+folio merge runs/chat runs/chat-merged
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class MergeArguments:
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the base; not for ours"})
+
+
+def main(argv: list[str]) -> None:
+    from ..training.finetuning.merging import merge
+    from .arguments import parse
+
+    what = "Merge an adapter with its base model."
+    adapter, destination, args = parse(argv, [MergeArguments], "folio merge", what, positional=("ADAPTER", "DST"))
+    parameters = merge(adapter, destination, args.trust_remote_code)
+    print(f"{adapter} and its base are now {destination} ({parameters:,} parameters)")

@@ -1,0 +1,105 @@
+"""Adapters: PEFT's methods with defaults that suit them, and a base in 8 bits."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...tokenization.control_tokens import control_tokens
+from .arguments import TASKS, MethodArguments
+
+HEADS = ["score", "classifier", "qa_outputs"]  # as models name them
+
+
+def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, tokens: list[int] | None = None):
+    """Put a new adapter on a model; of the base, nothing is trained any more.
+
+    Args:
+        task: sft, dpo, lm, classify, tag or qa. A head that is new is trained and saved whole.
+        tokens: ids whose embeddings are trained, too, where the method allows. Shared with the head, they stay shared.
+
+    Returns:
+        A `peft.PeftModel`.
+
+    Raises:
+        ImportError: if PEFT is missing; names the extra that has it.
+        ValueError: if the model has no modules that the method could adapt.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise ImportError("Adapters need PEFT: pip install 'foliogpt[finetune]'.") from None
+    kind = {"lm": "CAUSAL_LM", "classify": "SEQ_CLS", "tag": "TOKEN_CLS", "qa": "QUESTION_ANS"}[TASKS[task]]
+    targets = method.lora_target_modules
+    common = {"task_type": kind, "target_modules": targets[0] if targets == ["all-linear"] else targets}
+    if kind != "CAUSAL_LM":
+        common["exclude_modules"] = HEADS  # trained whole
+    name = method.method
+    if name in ("lora", "dora"):
+        config = peft.LoraConfig(
+            r=method.lora_r,
+            lora_alpha=method.lora_alpha,
+            lora_dropout=method.lora_dropout,
+            use_dora=name == "dora",
+            trainable_token_indices=_by_module(model, tokens) if tokens else None,
+            **common,
+        )
+    elif name == "ia3":
+        config = peft.IA3Config(task_type=kind)  # which modules it scales, PEFT's tables say
+    elif name == "vera":
+        config = peft.VeraConfig(**common)
+    elif name == "oft":
+        config = peft.OFTConfig(**common)
+    elif name == "prompt":
+        config = peft.PromptTuningConfig(task_type=kind, num_virtual_tokens=method.num_virtual_tokens)
+    else:
+        config = peft.PrefixTuningConfig(task_type=kind, num_virtual_tokens=method.num_virtual_tokens)
+    adapted = peft.get_peft_model(model, config)
+    head = adapted.get_output_embeddings()
+    if head is not None and not hasattr(head, "bias"):
+        head.bias = (
+            None  # TRL asks for it, and PEFT's wrapper around a head with trained tokens passes on the weight alone
+        )
+    return adapted
+
+
+def _by_module(model: PreTrainedModel, tokens: list[int]) -> dict[str, list[int]]:
+    """The tokens for the embeddings, and for the head if it has weights of its own."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    own = [embeddings] if head is None or head.weight is embeddings.weight else [embeddings, head]
+    names = {id(module): name.split(".")[-1] for name, module in model.named_modules()}
+    return {names[id(module)]: tokens for module in own}
+
+
+def turn_tokens(base: PreTrainedTokenizerBase, chat: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of the template's control tokens, if the base model has ended no turns yet: it has still to learn them."""
+    if base.eos_token == chat.eos_token:
+        return []
+    template = str(chat.chat_template)
+    return chat.convert_tokens_to_ids([token for token in control_tokens(chat) if token in template])
+
+
+def quantize(model: PreTrainedModel) -> None:
+    """Hold the weight matrices of the stack in 8 bits, one scale a row. Embeddings and heads stay as they are.
+
+    Raises:
+        ImportError: if torchao is missing; names the extra that has it.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError:
+        raise ImportError("8-bit weights need torchao: pip install 'foliogpt[finetune]'.") from None
+    inside = f"{model.base_model_prefix}."
+    quantize_(model, Int8WeightOnlyConfig(), lambda m, name: isinstance(m, nn.Linear) and name.startswith(inside))
+
+
+@torch.no_grad()
+def keeps_documents_apart(model: PreTrainedModel) -> bool:
+    """Whether the tokens of a document are blind to another one before it in the row, told by the positions alone."""
+    was_training = model.training
+    model.eval()
+    ids = torch.arange(3, 11, device=model.device)[None] % model.config.vocab_size
+    other = torch.cat([ids[:, :4].flip(1), ids[:, 4:]], dim=1)
+    positions = torch.arange(4, device=model.device).repeat(2)[None]
+    first, second = (model(x, position_ids=positions, use_cache=False).logits[:, 4:] for x in (ids, other))
+    model.train(was_training)
+    return torch.allclose(first, second, atol=1e-4)

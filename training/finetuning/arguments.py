@@ -1,0 +1,189 @@
+"""The settings of fine-tuning: data, method, and all of transformers' `TrainingArguments` with fitting defaults."""
+
+import math
+from dataclasses import dataclass, field, fields
+
+import torch
+from transformers import TrainingArguments
+
+from ..arguments import OF_ONE_CALL, from_anywhere, plain
+
+TASKS = {  # task: what `load_model` loads the result for
+    "sft": "lm",
+    "dpo": "lm",
+    "lm": "lm",
+    "classify": "classify",
+    "tag": "tag",
+    "qa": "qa",
+}
+RATES = {  # method: learning rate that works in most cases
+    "full": 1e-4,
+    "lora": 1e-3,  # ten times that of full fine-tuning (Schulman et al., LoRA Without Regret, 2025)
+    "dora": 1e-3,
+    "ia3": 3e-3,  # Liu et al., 2022
+    "vera": 1e-2,  # Kopiczko et al., 2024
+    "oft": 1e-3,
+    "prompt": 3e-2,
+    "prefix": 1e-2,
+}
+PROMPTS = ("prompt", "prefix")  # methods that put trained vectors before the text
+DPO_SHARE = 0.01  # of a method's rate: preferences move a model that can already speak
+# What a resumed run may not change.
+FIXED = (
+    "task", "model", "validation_split", "text_column", "label_column", "method", "lora_r", "lora_alpha",
+    "lora_dropout", "lora_target_modules", "num_virtual_tokens", "load_in_8bit", "max_length", "packing", "seed",
+    "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "learning_rate", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "weight_decay", "beta", "loss_type",
+)  # fmt: skip
+
+
+@dataclass
+class DataArguments:
+    """What is learnt, and from which examples."""
+
+    task: str = field(metadata={"help": "what is learnt; can be named first, without the flag", "choices": list(TASKS)})
+    data: str = field(metadata={"help": "a file or folder of examples, or hub:NAME[:CONFIG]"})
+    validation_data: str | None = field(
+        default=None, metadata={"help": "examples to judge by; if not given, the data's own, or a share of it"}
+    )
+    validation_split: float = field(default=0.05, metadata={"help": "the share that is held out of the data"})
+    text_column: str | None = field(default=None, metadata={"help": "the column with the text, if it is not found"})
+    label_column: list[str] | None = field(
+        default=None, metadata={"help": "the column with the label, if it is not found; or several, each 0 or 1"}
+    )
+    skip_malformed: bool = field(default=False, metadata={"help": "leave out rows that are not as they should be"})
+
+    def __post_init__(self):
+        if not 0 < self.validation_split < 1:
+            raise ValueError(f"validation_split is {self.validation_split}: give a share between 0 and 1.")
+
+
+@dataclass
+class MethodArguments:
+    """Which model is adapted, and which weights are trained."""
+
+    model: str = field(metadata={"help": "a checkpoint's directory or Hub name: ours, or any causal language model"})
+    method: str = field(default="lora", metadata={"help": "full, or the adapter to train", "choices": list(RATES)})
+    lora_r: int = field(default=16, metadata={"help": "rank of lora and dora"})
+    lora_alpha: int | None = field(default=None, metadata={"help": "scale of lora and dora; twice the rank by default"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "of lora and dora"})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "which modules lora, dora, vera and oft adapt"}
+    )
+    num_virtual_tokens: int = field(default=20, metadata={"help": "of prompt and prefix"})
+    load_in_8bit: bool = field(default=False, metadata={"help": "hold the base's weights in 8 bits; for adapters"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+
+    def __post_init__(self):
+        if self.lora_alpha is None:
+            self.lora_alpha = 2 * self.lora_r
+        for name in ("lora_r", "lora_alpha", "num_virtual_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1.")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout is {self.lora_dropout}: give at least 0, and less than 1.")
+        if self.load_in_8bit and self.method not in ("lora", "dora", *PROMPTS):
+            raise ValueError(f"8-bit weights cannot be trained by {self.method}: use --method lora, or full precision.")
+
+
+@dataclass
+class FinetuningArguments(TrainingArguments):
+    """transformers' `TrainingArguments`, all of them, with defaults for fine-tuning."""
+
+    output_dir: str | None = field(default="runs/finetune", metadata={"help": "where the result is written"})
+    resume: bool = field(default=False, metadata={"help": "go on from the last checkpoint in output_dir"})
+    overwrite: bool = field(default=False, metadata={"help": "replace the run that is in output_dir"})
+    max_length: int | None = field(
+        default=None,
+        metadata={"help": "tokens of an example, of which longer ones lose the end; the context by default"},
+    )
+    packing: bool | None = field(
+        default=None,
+        metadata={
+            "help": "sft, lm: several examples in a row, which do not see each other; true where it is possible",
+            "nargs": "?",
+            "const": True,
+        },
+    )
+    learning_rate: float | None = field(default=None, metadata={"help": "peak; by default it depends on the method"})
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 8
+    num_train_epochs: float = 3.0
+    lr_scheduler_type: str = "linear"
+    warmup_steps: float = 0.05
+    weight_decay: float = 0.0
+    eval_strategy: str = "steps"
+    eval_steps: float | None = 0.2
+    save_steps: float = 0.2
+    logging_steps: float = 10
+    logging_first_step: bool = True
+    save_total_limit: int | None = 2
+    bf16: bool | None = field(
+        default=None,
+        metadata={"help": "train in bfloat16; by default on GPUs that can", "nargs": "?", "const": True},
+    )
+    gradient_checkpointing: bool = False
+    report_to: list[str] = field(default_factory=lambda: ["none"], metadata={"help": "trackers, as in transformers"})
+    include_num_input_tokens_seen: str = "all"
+    remove_unused_columns: bool = False
+    disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well
+    dataloader_pin_memory: bool = torch.cuda.is_available()
+
+    def __post_init__(self):
+        if self.max_length is not None and self.max_length < 2:
+            raise ValueError(f"max_length is {self.max_length}: give at least 2.")
+        for name in ("learning_rate", "num_train_epochs", "logging_steps", "eval_steps", "save_steps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}: give a number above 0.")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1.")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
+        if self.resume_from_checkpoint is not None:
+            raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # otherwise bf16 is refused
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        super().__post_init__()
+
+
+def settle(data: DataArguments, method: MethodArguments, args: FinetuningArguments) -> None:
+    """Fill in what depends on several settings, and refuse what contradicts.
+
+    Raises:
+        ValueError: for settings that do not go together.
+    """
+    if args.learning_rate is None:
+        args.learning_rate = RATES[method.method] * (DPO_SHARE if data.task == "dpo" else 1)
+    if method.method in PROMPTS:
+        if TASKS[data.task] != "lm":
+            raise ValueError(f"{method.method} is for sft, dpo and lm: use --method lora for {data.task}.")
+        if args.packing:
+            raise ValueError(
+                f"With {method.method}, only the first example of a packed row would see the trained vectors: "
+                "use --packing false."
+            )
+        args.packing = False
+    if args.packing is None:
+        args.packing = data.task in ("sft", "lm")
+    if args.packing and data.task not in ("sft", "lm"):
+        raise ValueError(f"packing is for sft and lm: leave it out for {data.task}.")
+    if args.world_size > 1:
+        raise ValueError("This is one run in one process: start it without torchrun.")
+
+
+def run_settings(data: DataArguments, method: MethodArguments, args: FinetuningArguments) -> dict:
+    """What `--config` needs to repeat the run, as plain values, also with a version that has other defaults."""
+    default = type(args)(output_dir=args.output_dir)
+    settings = {**vars(data), **vars(method)}
+    for name in ("data", "validation_data", "model"):
+        settings[name] = from_anywhere(settings[name])
+    for f in fields(args):
+        value = getattr(args, f.name)
+        always = f.name in FinetuningArguments.__annotations__ or f.name in FIXED
+        if f.init and f.name not in OF_ONE_CALL and (always or value != getattr(default, f.name)):
+            settings[f.name] = value
+    return {name: plain(value) for name, value in settings.items()}

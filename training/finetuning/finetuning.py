@@ -1,0 +1,251 @@
+"""From a checkpoint and examples to a fine-tuned checkpoint or an adapter: the steps behind `folio finetune`."""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...tokenization import chat_tokenizer, encode_chat, encode_texts
+from ..base_record import BaseRecord, hash_weights
+from ..callbacks import ProgressBar, StepClock
+from ..checkpoints import STATE_FILE, staged
+from ..loading import ADAPTER_CONFIG, fit_embeddings, load_checkpoint, load_tokenizer_of
+from ..monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
+from ..pretraining import Interrupted, KeepSettings, go_on, machine, train
+from ..report import CARD_FILE, CURVE_FILE, Stages, loss_curve, peak_memory_bytes, write_report
+from ..resume import checkpoint_to_resume
+from ..run_folder import FINGERPRINT, claimed, read_settings
+from ..trainer import SafeTraining
+from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
+from .arguments import FIXED, PROMPTS, TASKS, DataArguments, FinetuningArguments, MethodArguments, run_settings, settle
+from .card import finetuned_card
+from .data import Data, prepare_data
+from .trainers import make_trainer
+
+LONGEST = 2048  # tokens of an example, if the model's context is longer and nothing else was asked for
+
+
+def finetune(
+    data_args: DataArguments,
+    method: MethodArguments,
+    args: FinetuningArguments,
+    command: str = "",
+    stages: Stages | None = None,
+) -> dict:
+    """Adapt a model and write the result, a checkpoint or an adapter, to `args.output_dir`.
+
+    Args:
+        data_args, method, args: the settings; `args`, of the class that `arguments_of(task)` gives, is changed where it
+            left things open.
+        command: what the model card says the run was made by.
+        stages: collects times and says a line for each stage.
+
+    Returns:
+        The report, as written to report.json.
+
+    Raises:
+        ValueError, OSError: for settings and input that do not work; the message says what to do.
+        ImportError: if PEFT or TRL is missing; names the extra that has them.
+        Interrupted: if the user stopped the training.
+    """
+    stages = stages or Stages()
+    settle(data_args, method, args)
+    with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:
+        settings, checkpoint = run_settings(data_args, method, args), None
+        if args.resume:
+            checkpoint = checkpoint_to_resume(output_dir, settings, args, FIXED)
+        transformers.set_seed(args.seed)
+        base_tokenizer = _tokenizer(method)
+        tokenizer, generation = base_tokenizer, {}
+        if data_args.task in ("sft", "dpo"):
+            tokenizer, generation = chat_tokenizer(base_tokenizer)
+        elif tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        with stages("model") as say:
+            model, missing = _model_for_text(method) if TASKS[data_args.task] == "lm" else (None, [])
+            context = _context(model or _config(method), tokenizer) - method.num_virtual_tokens * (
+                method.method in PROMPTS
+            )
+            args.max_length = _max_length(args, context)
+            if args.packing and not keeps_documents_apart(model):
+                args.packing = False
+                say("its examples would see each other in a packed row, so they are not packed")
+            say(f"{method.model}, {args.max_length:,} tokens at most")
+        data = prepare_data(data_args, tokenizer, args.max_length, bool(args.packing), stages)
+        with stages("adapter") as say:
+            if model is None:
+                model, missing = load_checkpoint(
+                    method.model, data_args.task, method.trust_remote_code, **data.head_fields()
+                )
+            record = _record(model, missing, data_args.task, data)
+            resized = fit_embeddings(model, tokenizer)
+            model.config.pad_token_id = tokenizer.pad_token_id
+            if generation:
+                model.generation_config.update(**generation)
+            tokens = turn_tokens(base_tokenizer, tokenizer) if generation else []
+            network = _adapted(model, method, data_args.task, tokens)
+            trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+            say(f"{method.method}: {trainable:,} parameters to train")
+        fingerprint = f"{data.fingerprint()}-{record.weights_hash}"
+        if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
+            raise ValueError("The data, or the model, is not what this run began with: start another run for it.")
+        keep = KeepSettings(output_dir, {**run_settings(data_args, method, args), FINGERPRINT: fingerprint})
+        trainer = make_trainer(data_args.task, network, tokenizer, data, args, method, [keep])
+        trainer.command = f"folio finetune {data_args.task}"
+        with stages("training") as say:
+            speed = train(trainer, checkpoint, partial(_watch, trainer, data, method))
+            say(f"{trainer.state.global_step:,} steps")
+        known = {
+            "name": output_dir.resolve().name,
+            "command": command,
+            "output_dir": str(output_dir),
+            "task": data_args.task,
+            "loads_as": TASKS[data_args.task],
+            "data": data_args.data,
+            "kind": data.kind,
+            "base_model": method.model,
+            "method": method.method,
+            "resized": resized,
+            "num_labels": data.head_fields().get("num_labels", len(data.labels)),
+            "trainable_parameters": trainable,
+            "tokens_per_second": speed,
+        }
+        try:
+            return _finish(trainer, data, output_dir, known, record, stages)
+        except KeyboardInterrupt:
+            raise Interrupted(f"The training is complete. To save its result: {go_on(trainer)}") from None
+
+
+def _tokenizer(method: MethodArguments) -> PreTrainedTokenizerBase:
+    source = Path(method.model).expanduser()
+    if (source / ADAPTER_CONFIG).is_file():
+        raise ValueError(f"{method.model} is an adapter: merge it first with folio merge {method.model} DIRECTORY.")
+    return load_tokenizer_of(method.model, str(source), method.trust_remote_code)
+
+
+def _model_for_text(method: MethodArguments) -> tuple[PreTrainedModel, list[str]]:
+    model, missing = load_checkpoint(method.model, "lm", method.trust_remote_code)
+    if missing or getattr(model.config, "is_causal", True) is False:
+        raise ValueError(f"{method.model} is no causal language model, which could continue text: name one that is.")
+    return model, missing
+
+
+def _config(method: MethodArguments):
+    source = str(Path(method.model).expanduser())
+    try:
+        return transformers.AutoConfig.from_pretrained(source, trust_remote_code=method.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise OSError(
+            f"{method.model} is not a whole checkpoint's directory, nor a model on the Hub ({reason})"
+        ) from None
+
+
+def _context(model_or_config, tokenizer) -> int:
+    """The tokens that the model can read at once."""
+    config = getattr(model_or_config, "config", model_or_config)
+    return min(getattr(config, "max_position_embeddings", None) or LONGEST, tokenizer.model_max_length)
+
+
+def _max_length(args: FinetuningArguments, context: int) -> int:
+    if args.max_length is not None and args.max_length > context:
+        raise ValueError(f"max_length is {args.max_length}, and the model reads {context} tokens: use that or less.")
+    return args.max_length or min(context, LONGEST)
+
+
+def _record(model: PreTrainedModel, missing: list[str], task: str, data: Data) -> BaseRecord:
+    fields = data.head_fields()
+    labels = fields.get("id2label") or ({0: "LABEL_0"} if fields else None)
+    return BaseRecord(hash_weights(model, missing), TASKS[task], labels, data.problem_type)
+
+
+def _adapted(model: PreTrainedModel, method: MethodArguments, task: str, tokens: list[int]):
+    """The model with what is trained on it."""
+    if method.method == "full":
+        return model
+    if method.load_in_8bit:
+        quantize(model)
+    return add_adapter(model, task, method, tokens)
+
+
+def _watch(trainer: SafeTraining, data: Data, method: MethodArguments, progress: ProgressBar) -> StepClock:
+    """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
+    args, tokenizer = trainer.args, trainer.processing_class
+    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir).expanduser() / METRICS_FILE)
+    trainer.speed = Speed(clock, 0, None)
+    smaller = "a smaller --lora_r" if method.method in ("lora", "dora") else "a --method with fewer weights"
+    callbacks = [clock, metrics, progress, Warnings(progress.write, smaller)]
+    if data.prompt:
+        ids = (
+            encode_texts(tokenizer, [data.prompt])[0]
+            if isinstance(data.prompt, str)
+            else encode_chat(tokenizer, data.prompt, add_generation_prompt=True)["input_ids"]
+        )
+        callbacks.append(Samples(tokenizer, ids, progress.write, metrics))
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    return clock
+
+
+def _finish(trainer, data: Data, output_dir: Path, known: dict, record: BaseRecord, stages: Stages) -> dict:
+    """Judge what was trained, write it, and return the report: what is `known`, and what was measured."""
+    args, state = trainer.args, trainer.state
+    trainer.check_weights()
+    network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    with stages("evaluation") as say:
+        trainer.remove_callback(Samples)  # it has shown the last one
+        measured = trainer.evaluate()
+        loss = measured["eval_loss"]
+        metrics = {"loss": loss}
+        if known["task"] in ("sft", "lm"):
+            metrics["perplexity"] = math.exp(min(loss, 700))
+        for name in ("accuracy", "mean_token_accuracy", "rewards/accuracies"):
+            if f"eval_{name}" in measured:
+                metrics[name.replace("/", "_")] = measured[f"eval_{name}"]
+        say(", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items()))
+    report = {
+        **known,
+        "train_examples": len(data.train),
+        "val_examples": len(data.validation),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "steps": state.global_step,
+        "tokens": state.num_input_tokens_seen,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "metrics": metrics,
+        **{f"val_{name}": value for name, value in metrics.items()},
+        "custom_code": bool(getattr(network.config, "auto_map", None)),
+        "seconds": dict(stages.seconds),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "seed": args.seed,
+        "machine": machine(args.device),
+        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+        "prompt": data.prompt,
+    }
+    with stages("checkpoint") as say:
+        _save(output_dir, network, trainer.processing_class, state, report, record)
+        size = sum(file.stat().st_size for file in output_dir.glob("*.safetensors"))
+        say(f"{output_dir}, {size / 1e6:,.1f} MB of weights")
+    return report
+
+
+def _save(output_dir: Path, network, tokenizer, state, report: dict, record: BaseRecord) -> None:
+    """Write everything that travels: weights, config, tokenizer, trainer state, curve and model card."""
+    network.config.use_cache = True  # Trainer turned it off
+    with staged(output_dir) as folder:
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if report["method"] != "full":
+            record.save(folder)
+            if report["loads_as"] == "lm":
+                network.generation_config.save_pretrained(folder)
+        state.save_to_json(str(folder / STATE_FILE))
+        write_report(report, folder)
+        (folder / CARD_FILE).write_text(finetuned_card(report), encoding="utf-8")
+        try:
+            title = f"{report['name']}: loss {report['val_loss']:.3f} on held-out examples"
+            loss_curve(state.log_history, folder / CURVE_FILE, title)
+        except ImportError as error:
+            print(error)

@@ -1,0 +1,39 @@
+"""An adapter and its base as one checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+
+from ..base_record import BaseRecord
+from ..checkpoints import staged
+from ..loading import ADAPTER_CONFIG, load_model
+from ..report import CARD_FILE
+from ..run_folder import claimed
+
+
+def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False) -> int:
+    """Write the checkpoint that an adapter's directory and its base amount to, with the adapter's tokenizer and card.
+
+    Returns:
+        The number of its parameters.
+
+    Raises:
+        FileNotFoundError: if `adapter` is no adapter's directory.
+        FileExistsError: if something is at `destination`.
+        ValueError: if its method has nothing to merge, or its base has other weights than when it was trained.
+    """
+    folder = Path(adapter).expanduser()
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise FileNotFoundError(f"{adapter} is no adapter's directory: it has no {ADAPTER_CONFIG}.")
+    record = BaseRecord.load(folder)
+    with claimed(destination, marker="config.json") as output_dir:
+        model, tokenizer = load_model(adapter, record.task if record else "lm", trust_remote_code)
+        if hasattr(model, "peft_config"):
+            kind = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("peft_type")
+            raise ValueError(f"{adapter} has trained vectors before the text ({kind}), which no weights can hold.")
+        with staged(output_dir) as place:
+            model.save_pretrained(place)
+            tokenizer.save_pretrained(place)
+            if (folder / CARD_FILE).is_file():
+                shutil.copyfile(folder / CARD_FILE, place / CARD_FILE)
+    return model.num_parameters()

@@ -1,0 +1,137 @@
+"""The trainers of fine-tuning: TRL's for text, Trainer for heads; each with what makes training safe."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, Trainer
+
+from ...modeling.loss import classification_loss, span_loss
+from ..packing import IGNORED
+from ..trainer import SafeTraining
+from .arguments import FinetuningArguments, MethodArguments
+from .data import Data
+
+try:
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+except ImportError:
+    raise ImportError("Fine-tuning needs PEFT and TRL: pip install 'foliogpt[finetune]'.") from None
+
+
+# Fields without init are no flags: what they would change is done before, in data.py.
+@dataclass
+class SupervisedArguments(FinetuningArguments, SFTConfig):
+    """The settings of sft and lm: ours, and TRL's."""
+
+    trust_remote_code: bool = field(default=False, init=False)
+    model_init_kwargs: dict | None = field(default=None, init=False)
+    chat_template_path: str | None = field(default=None, init=False)
+    dataset_text_field: str = field(default="text", init=False)
+    dataset_kwargs: dict | None = field(default_factory=lambda: {"skip_prepare_dataset": True}, init=False)
+    dataset_num_proc: int | None = field(default=None, init=False)
+    eos_token: str | None = field(default=None, init=False)
+    pad_token: str | None = field(default=None, init=False)
+    truncation_mode: str = field(default="keep_start", init=False)
+    shuffle_dataset: bool = field(default=False, init=False)
+    packing_strategy: str = field(default="bfd", init=False)
+    padding_free: bool = field(default=False, init=False)
+    pad_to_multiple_of: int | None = field(default=None, init=False)
+    eval_packing: bool | None = field(default=None, init=False)
+    completion_only_loss: bool | None = field(default=None, init=False)
+    assistant_only_loss: bool = field(default=False, init=False)
+
+
+@dataclass
+class PreferenceArguments(FinetuningArguments, DPOConfig):
+    """The settings of dpo: ours, and TRL's."""
+
+    trust_remote_code: bool = field(default=False, init=False)
+    model_init_kwargs: dict | None = field(default=None, init=False)
+    dataset_num_proc: int | None = field(default=None, init=False)
+    pad_token: str | None = field(default=None, init=False)
+    truncation_mode: str = field(default="keep_start", init=False)
+    padding_free: bool = field(default=False, init=False)
+    pad_to_multiple_of: int | None = field(default=None, init=False)
+    # The reference is the model before training. Its figures are taken then: no second model is held, and a run that
+    # goes on has the same reference.
+    precompute_ref_log_probs: bool = field(default=True, init=False)
+    sync_ref_model: bool = field(default=False, init=False)
+
+
+class _Quiet(SafeTraining):
+    """What TRL would do on the side is left out: the card is ours, and nobody is told of the run."""
+
+    def create_model_card(self, *args, **kwargs):
+        pass
+
+    def _send_telemetry(self):
+        pass
+
+
+class SupervisedTrainer(_Quiet, SFTTrainer):
+    """TRL's SFTTrainer on examples that are encoded and packed already."""
+
+
+class PreferenceTrainer(_Quiet, DPOTrainer):
+    """TRL's DPOTrainer on examples that are encoded already."""
+
+    def _prepare_dataset(self, dataset, *args, **kwargs):
+        return dataset
+
+
+class HeadTrainer(SafeTraining, Trainer):
+    """Trainer for heads: texts' labels, words' labels, answers. The loss is ours, for stock models too.
+
+    It is divided by the number of labels in the whole accumulated batch, which stock classifiers do not.
+    """
+
+    def __init__(self, model: PreTrainedModel, task: str, args: FinetuningArguments, **kwargs):
+        args.label_names = ["labels"]
+        self.task = task
+        self.head_config = model.config
+        super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
+        self._loss_shifts_labels = False
+
+    def loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
+        """Mean loss of `labels`: (B) or (B, num_labels) for classify, (B, T) for tag, (B, 2) for qa."""
+        if self.task == "classify":
+            return classification_loss(outputs.logits, labels, self.head_config, num_items_in_batch)
+        if self.task == "qa":
+            texts = None if num_items_in_batch is None else num_items_in_batch / 2  # each has two labels
+            return span_loss(outputs.start_logits, outputs.end_logits, labels[:, 0], labels[:, 1], texts)
+        total = nn.functional.cross_entropy(
+            outputs.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+ARGUMENTS = {"sft": SupervisedArguments, "lm": SupervisedArguments, "dpo": PreferenceArguments}
+
+
+def arguments_of(task: str) -> type[FinetuningArguments]:
+    """The class of a task's settings."""
+    return ARGUMENTS.get(task, FinetuningArguments)
+
+
+def make_trainer(
+    task: str, model, tokenizer, data: Data, args: FinetuningArguments, method: MethodArguments, callbacks: list
+) -> SafeTraining:
+    """The trainer of a task, for a model that has its adapter already."""
+    common: dict[str, Any] = {
+        "model": model,
+        "args": args,
+        "train_dataset": data.train,
+        "eval_dataset": data.validation,
+        "data_collator": data.collator,
+        "processing_class": tokenizer,
+        "callbacks": callbacks,
+    }
+    if task in ("sft", "lm"):
+        packing, args.packing = args.packing, False  # it is done; else TRL would want a collator of its own
+        trainer = SupervisedTrainer(**common)
+        args.packing = packing
+        return trainer
+    if task == "dpo":
+        return PreferenceTrainer(**common)
+    return HeadTrainer(task=task, **common)
