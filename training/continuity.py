@@ -3,22 +3,25 @@
 import torch
 from transformers import Trainer, TrainerCallback
 
-KEPT = "training_loss"  # its place in trainer_state.json, among the states of callbacks
+from .streams import Endless
+
+KEPT, POSITION = "training_loss", "stream_position"  # in trainer_state.json, among the states of callbacks
 
 
 class Continuity(TrainerCallback):
-    """Carries the training loss since it was last logged from a checkpoint to the run that goes on from it.
+    """Carries what Trainer does not from a checkpoint to the run that goes on from it.
 
-    The intervals of logging, evaluating and saving are those of the arguments again, which Trainer takes from the
-    checkpoint. A checkpoint that is due at the end of an epoch is saved when the epoch's own log and evaluation
-    are done, which would not be repeated.
+    The training loss since it was last logged, and the position in a stream, which else would be tokenised from its
+    beginning, to be skipped. The intervals of logging, evaluating and saving are those of the arguments again, which
+    Trainer takes from the checkpoint. A checkpoint that is due at the end of an epoch is saved when the epoch's own
+    log and evaluation are done, which would not be repeated.
     """
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
 
     def keep(self) -> None:
-        """Put what is known of the loss into the state that the next checkpoint is saved with."""
+        """Put it into the state that the next checkpoint is saved with."""
         trainer = self.trainer
         trainer.state.stateful_callbacks[KEPT] = {
             "since_logged": trainer.accelerator.gather(trainer._tr_loss).mean().item(),
@@ -26,6 +29,9 @@ class Continuity(TrainerCallback):
             "last_logged_step": trainer._globalstep_last_logged,
             "first_step": self.first_step,
         }
+        if stream := self._stream(trainer.args):
+            blocks = trainer.state.global_step * trainer.args.gradient_accumulation_steps * trainer._train_batch_size
+            trainer.state.stateful_callbacks[POSITION] = stream.position(blocks)
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.compute_steps(args, state.max_steps)
@@ -37,6 +43,14 @@ class Continuity(TrainerCallback):
             trainer._total_loss_scalar = kept["logged"]
             trainer._globalstep_last_logged = kept["last_logged_step"]
             self.first_step = kept["first_step"]
+        position = state.stateful_callbacks.get(POSITION)
+        if position and (stream := self._stream(args)):
+            stream.start = position
+
+    def _stream(self, args) -> Endless | None:
+        """The stream that the run reads, if it does so alone and from its beginning."""
+        dataset = self.trainer.train_dataset
+        return dataset if isinstance(dataset, Endless) and args.world_size == 1 and not args.ignore_data_skip else None
 
     def mean_loss(self) -> float:
         """Of all steps of the run, whatever number of times it was resumed."""

@@ -43,8 +43,12 @@ class MetricsFile(TrainerCallback):
         known = {"step": state.global_step, "seconds": seconds, "tokens": state.num_input_tokens_seen}
         # JSON has no NaN and no infinity.
         entry = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(known | entry) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(known | entry) + "\n")
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"Cannot write to {self.path} ({reason}). Make room, then go on with --resume.") from None
 
 
 def came_before(entry: dict, step: int) -> bool:

@@ -164,7 +164,7 @@ class Experiment:
         """Kill a run at up to so many random moments, until it outlives one."""
         for _ in range(kills):
             process = self.fork(name)
-            code = ends_within(process, self.chance.uniform(0.05, 1) * self.seconds)
+            code = ends_within(process, self.chance.uniform(0.1, 0.8) * self.seconds)
             if code == 0:
                 return
             if code is None:

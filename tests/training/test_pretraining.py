@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -20,7 +21,7 @@ from foliogpt.scripts.cli import main
 from foliogpt.training import pretraining
 from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
-from foliogpt.training.checkpoints import last_checkpoint
+from foliogpt.training.checkpoints import checkpoints, last_checkpoint
 from foliogpt.training.monitoring import METRICS_FILE, read_metrics
 from foliogpt.training.pretraining import Interrupted, pretrain
 from foliogpt.training.reload import logits_of_stranger
@@ -227,11 +228,58 @@ def test_a_resume_that_fails_does_not_spoil_the_next(corpus, short_run):
         ({}, {"learning_rate": 0.1}, r"learning_rate 0.02, not 0.1"),  # the restored optimizer would win
         ({}, {"seed": 3}, "seed 42, not 3"),
         ({}, {"gradient_accumulation_steps": 2}, "4 blocks in a step, not 8"),
+        ({}, {"lr_scheduler_type": "cosine"}, "lr_scheduler_type warmup_stable_decay, not cosine"),
+        ({}, {"warmup_steps": 3}, r"warmup_steps 0.02, not 3"),
+        ({}, {"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.0, not 0.1"),  # another loss
+        ({}, {"dataloader_drop_last": True}, "dataloader_drop_last False, not True"),
+        ({}, {"train_sampling_strategy": "sequential"}, "train_sampling_strategy random, not sequential"),
+        ({}, {"optim_args": "momentum=0.5"}, "optim_args None, not momentum=0.5"),
     ],
 )
 def test_another_run_is_not_taken_for_a_continuation(corpus, short_run, model, args, says):
     with pytest.raises(ValueError, match=says):
         pretrain(corpus, replace(MODEL, **model), settings(short_run, resume=True, **args))
+
+
+def test_a_checkpoint_of_another_run_is_told(corpus, short_run, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    pretrain(corpus, replace(MODEL, preset="llama"), settings(other, max_steps=10, save_steps=5))
+    shutil.copytree(other / "checkpoint-10", short_run / "checkpoint-11")
+    with pytest.raises(ValueError, match=r"checkpoint-11 has preset llama, not folio"):
+        pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=15))
+
+
+def test_intervals_may_change_and_do(corpus, short_run):
+    pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=16, save_steps=2, eval_steps=3, logging_steps=4))
+    assert [path.name for path in checkpoints(short_run)] == ["checkpoint-14", "checkpoint-16"]
+    seen = read_metrics(short_run / METRICS_FILE)
+    assert [entry["step"] for entry in seen if "eval_loss" in entry] == [10, 12, 15, 16]
+    assert [entry["step"] for entry in seen if "loss" in entry] == [1, 10, 12, 16]
+
+
+def test_data_may_be_read_from_the_beginning_of_the_pass(corpus, short_run):
+    report = pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=15, ignore_data_skip=True))
+    assert report["steps"] == 15
+
+
+def test_what_an_epoch_logs_at_its_end_survives_a_stop_there(corpus, tmp_path, monkeypatch):
+    def options(name):
+        fields = {"max_steps": -1, "num_train_epochs": 3, "per_device_train_batch_size": 64, "save_steps": 1}
+        return settings(tmp_path / name, **fields, eval_strategy="epoch", logging_strategy="epoch", eval_on_start=True)
+
+    steps = pretrain(corpus, MODEL, options("whole"))["steps"]
+    monkeypatch.setattr(pretraining, "ProgressBar", lambda: InterruptAt(steps // 3 - 1))  # the last step of a pass
+    with pytest.raises(Interrupted):
+        pretrain(corpus, MODEL, options("stopped"))
+    monkeypatch.undo()
+    pretrain(corpus, MODEL, replace(options("stopped"), resume=True))
+    whole, stopped = (
+        [(entry["step"], entry.get("loss"), entry.get("eval_loss"), entry.get("train_loss")) for entry in history]
+        for name in ("whole", "stopped")
+        if (history := json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"])
+    )
+    assert whole == stopped
+    assert len(whole) == 2 + 2 * 3 + 1  # before the training and after its first step, after each epoch, at the end
 
 
 def test_a_run_does_not_go_on_with_another_text(corpus, short_run, tmp_path_factory):
