@@ -92,7 +92,7 @@ def finetune(
         fingerprint = f"{data.fingerprint()}-{record.weights_hash}"
         if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
             raise ValueError("The data, or the model, is not what this run began with: start another run for it.")
-        keep = KeepSettings(output_dir, {**run_settings(data_args, method, args), FINGERPRINT: fingerprint})
+        keep = KeepSettings(output_dir, {**settings, FINGERPRINT: fingerprint})
         trainer = make_trainer(data_args.task, network, tokenizer, data, args, method, [keep])
         trainer.command = f"folio finetune {data_args.task}"
         with stages("training") as say:
