@@ -45,6 +45,8 @@ FIXED = (
     "z_loss",
 )
 FIXED_FOR_STREAMS = ("dataloader_num_workers",)  # each reads files of its own
+# The embeddings of wide models want smaller steps (Yang et al., 2022); at a width of 256 they do not yet.
+ADAM_LEARNING_RATE, NARROW = 0.02, 256
 RANGES = {  # setting: (least, below)
     "learning_rate": (0, 100),
     "adam_learning_rate": (0, 100),
@@ -142,8 +144,12 @@ class PretrainingArguments(TrainingArguments):
     learning_rate: float | None = field(
         default=None, metadata={"help": "peak; 0.02 for muon and 0.001 for others if not given"}
     )
-    adam_learning_rate: float = field(
-        default=0.02, metadata={"help": "with muon: of embeddings, norms and biases, which AdamW trains"}
+    adam_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "with muon: of embeddings, norms and biases, which AdamW trains; 0.02 if not given, and in models "
+            "wider than 256 less, in inverse proportion to the width"
+        },
     )
     muon_momentum: float = field(
         default=0.95,
@@ -255,6 +261,11 @@ class PretrainingArguments(TrainingArguments):
     def use_muon(self) -> bool:
         """Whether matrices are trained by Muon."""
         return self.optim == "muon"
+
+    def settle_adam_learning_rate(self, hidden_size: int) -> None:
+        """Decide about AdamW's rate, if it was left open, when the width of the model is known."""
+        if self.adam_learning_rate is None:
+            self.adam_learning_rate = ADAM_LEARNING_RATE * min(1, NARROW / hidden_size)
 
     def set_bf16(self, bf16: bool) -> None:
         """Decide about bfloat16 after construction, when both have been timed."""

@@ -17,6 +17,7 @@ NEWTON_SCHULZ_STEPS = 5
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
     """The optimizer that the settings name, for the parameters of this model."""
     if args.use_muon:
+        args.settle_adam_learning_rate(model.config.hidden_size)
         return MuonAdamW(
             model,
             lr=args.learning_rate,

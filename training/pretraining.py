@@ -60,6 +60,7 @@ def pretrain(
     """
     stages = stages or Stages()
     check_end(corpus, args)
+    args.settle_adam_learning_rate(preset_config(model.preset, model.size).hidden_size)
     stages.silent = stages.silent or not is_first()
     with folder_of(args) as output_dir, within_memory(model, args) as check_fits:
         checkpoint = None
