@@ -1,0 +1,175 @@
+"""LoRA against full fine-tuning at 124M parameters, and our LoRA run against TRL's plain use on a stock Llama.
+
+    python -m benchmarks.finetuning
+    python -m benchmarks.finetuning --only trl --json finetuning.json
+
+Each side is a process of its own, so that its memory at the peak is its own. All train on the same chats, all of the
+same length, in float32. Run it with nothing else going on.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .tables import parser, show, write
+
+WORDS = [
+    "the",
+    "play",
+    "is",
+    "about",
+    "a",
+    "king",
+    "who",
+    "gave",
+    "his",
+    "land",
+    "away",
+    "to",
+    "those",
+    "who",
+    "said",
+    "they",
+    "loved",
+    "him",
+    "most",
+]
+VOCAB, STEPS, BATCH = 4096, 6, 2
+SIDES = {  # side: (base, size, tokens an example)
+    "full": ("folio", "small", 256),
+    "lora": ("folio", "small", 256),
+    "ours": ("llama", "mini", 256),
+    "trl": ("stock", "mini", 256),
+}
+
+
+def prepare(folder: Path, base: str, size: str, length: int) -> None:
+    """A base with random weights and its tokenizer, and chats of `length` tokens or a few more."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from foliogpt.modeling import FolioForCausalLM, preset_config
+    from foliogpt.tokenization import chat_tokenizer, train_tokenizer
+
+    tokenizer, _ = chat_tokenizer(train_tokenizer([" ".join(WORDS)] * 9, 300, show_progress=False))
+    torch.manual_seed(0)
+    config = preset_config("llama" if base != "folio" else "folio", size, vocab_size=VOCAB, max_position_embeddings=512,
+                           pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    model = FolioForCausalLM(config)
+    if base == "stock":
+        fields = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                  "head_dim", "intermediate_size", "tie_word_embeddings", "max_position_embeddings",
+                  "pad_token_id")  # fmt: skip
+        model = LlamaForCausalLM(LlamaConfig(**{name: getattr(config, name) for name in fields}))
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    rows = []
+    for i in range(STEPS * BATCH + 8):
+        text = " ".join(WORDS[(i + j) % len(WORDS)] for j in range(length))
+        rows.append({"messages": [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": text}]})
+    (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def measure(side: str, folder: Path) -> dict:
+    """Train in this process, and say how long a step took and how much memory was held at the peak."""
+    from transformers import TrainerCallback
+    from transformers.trainer import DEFAULT_CALLBACKS
+
+    from foliogpt.training.report import peak_memory_bytes
+
+    times = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            self.start = time.perf_counter()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            times.append(time.perf_counter() - self.start)
+
+    DEFAULT_CALLBACKS.append(Clock)
+    length = SIDES[side][2]
+    train_ours(side, folder, length) if side != "trl" else train_trl(folder, length)
+    return {"step": statistics.median(times[1:]), "memory": peak_memory_bytes()}
+
+
+def train_ours(side: str, folder: Path, length: int) -> None:
+    from foliogpt.scripts.cli import main
+
+    options = ["--max_length", str(length), "--packing", "false", "--max_steps", str(STEPS), "--eval_strategy", "no"]
+    options += ["--per_device_train_batch_size", str(BATCH), "--bf16", "false", "--save_strategy", "no"]
+    options += ["--method", "full" if side == "full" else "lora", "--overwrite", "--output_dir", str(folder / "out")]
+    files = ["--model", str(folder / "base"), "--data", str(folder / "chats.jsonl")]
+    if main(["finetune", "sft", *files, *options]):
+        sys.exit(1)
+
+
+def train_trl(folder: Path, length: int) -> None:
+    from datasets import load_dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    args = SFTConfig(
+        str(folder / "out"), max_length=length, max_steps=STEPS, per_device_train_batch_size=BATCH, bf16=False,
+        assistant_only_loss=True, gradient_checkpointing=False, save_strategy="no", report_to=[], use_cpu=True,
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        AutoModelForCausalLM.from_pretrained(folder / "base"),
+        args=args,
+        train_dataset=load_dataset("json", data_files=str(folder / "chats.jsonl"), split="train"),
+        processing_class=AutoTokenizer.from_pretrained(folder / "base"),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    trainer.train()
+
+
+def run(side: str) -> dict:
+    """Measure a side in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder), *SIDES[side])
+        command = [sys.executable, "-m", "benchmarks.finetuning", "--side", side, "--folder", folder]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(done.stderr[-2000:])
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(title: str, ours: str, against: str) -> list[dict]:
+    measured = {side: run(side) for side in (against, ours)}
+    rows = [
+        {
+            "": name,
+            "seconds a step": found["step"],
+            "against": found["step"] / measured[against]["step"],
+            "GB at the peak": found["memory"] / 1e9,
+            "of the memory": found["memory"] / measured[against]["memory"],
+        }
+        for name, found in measured.items()
+    ]
+    show(title, rows, f"Batches of {BATCH} x {SIDES[ours][2]} tokens, medians of {STEPS - 1} steps.")
+    return rows
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--only", choices=["memory", "trl"])
+    options.add_argument("--side", choices=list(SIDES))
+    options.add_argument("--folder", type=Path)
+    args = options.parse_args()
+    if args.side:
+        print(json.dumps(measure(args.side, args.folder)))
+        return
+    figures = {}
+    if args.only != "trl":
+        figures["memory"] = compare("LoRA against full fine-tuning, size small", "lora", "full")
+    if args.only != "memory":
+        figures["trl"] = compare("LoRA, ours against TRL's on a stock Llama, size mini", "ours", "trl")
+    write(args.json, figures)
+
+
+if __name__ == "__main__":
+    main()
