@@ -1,7 +1,7 @@
 """What saves memory in training, and what it costs: peak memory and tokens a second with each setting on and off.
 
     python -m benchmarks.memory
-    python -m benchmarks.memory --sizes small --only "all off" bf16
+    python -m benchmarks.memory --sizes small --only "all off" "chunked loss" bf16
 
 Each setting is a process of its own, which trains a few steps with `FolioTrainer` and Muon on random tokens. Every step
 has the same number of tokens. The peak is of the whole process; "above start" is without what Python and the libraries
@@ -29,7 +29,7 @@ from foliogpt.training.trainer import FolioTrainer
 from .tables import parser, show, write
 
 BLOCK = 512
-SHAPES = {"mini": {"batch": 8, "steps": 3}, "small": {"batch": 4, "steps": 2}}
+SHAPES = {"mini": {"batch": 8, "steps": 3, "vocab": 4096}, "small": {"batch": 4, "steps": 2, "vocab": 50_257}}
 CHUNKED = {"chunk": LOSS_CHUNK}
 SETTINGS = {
     "all off": {},
@@ -58,11 +58,11 @@ def resident(kind: str) -> int:
     return 1024 * int(re.search(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def train(size: str, vocab=4096, chunk=None, accumulation=1, checkpointing=False, bf16=False) -> dict:
+def train(size: str, vocab=None, chunk=None, accumulation=1, checkpointing=False, bf16=False) -> dict:
     """A few steps, in this process."""
     set_seed(0)
     at_start = resident("VmRSS")
-    batch, steps = SHAPES[size]["batch"], SHAPES[size]["steps"]
+    batch, steps, vocab = SHAPES[size]["batch"], SHAPES[size]["steps"], vocab or SHAPES[size]["vocab"]
     blocks = Dataset.from_dict({"input_ids": torch.randint(1, vocab, (batch * steps, BLOCK)).tolist()})
     model = FolioForCausalLM(preset_config("folio", size, vocab_size=vocab, max_position_embeddings=BLOCK))
     model.loss_chunk_size = chunk
@@ -125,8 +125,8 @@ def main() -> None:
     figures = {}
     for size in chosen.sizes:
         figures[size] = rows_of(size, chosen.only)
-        batch = SHAPES[size]["batch"]
-        note = f"{batch} x {BLOCK} tokens a step; vocabulary 4,096 where none is said."
+        shape = SHAPES[size]
+        note = f"{shape['batch']} x {BLOCK} tokens a step; vocabulary {shape['vocab']:,} where no other is said."
         show(f"Memory of training, size {size}", figures[size], note)
     write(chosen.json, figures)
 
