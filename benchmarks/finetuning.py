@@ -32,11 +32,8 @@ WORDS = [
     "to",
     "those",
     "who",
-    "said",
-    "they",
     "loved",
     "him",
-    "most",
 ]
 VOCAB, STEPS, BATCH = 4096, 6, 2
 SIDES = {  # side: (base, size, tokens an example)
@@ -132,7 +129,7 @@ def run(side: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), *SIDES[side])
         command = [sys.executable, "-m", "benchmarks.finetuning", "--side", side, "--folder", folder]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr[-2000:])
         return json.loads(done.stdout.splitlines()[-1])
