@@ -32,11 +32,8 @@ WORDS = [
     "to",
     "those",
     "who",
-    "said",
-    "they",
     "loved",
     "him",
-    "most",
 ]
 VOCAB, STEPS, BATCH = 4096, 6, 2
 SIDES = {  # side: (base, size, tokens an example)

@@ -175,7 +175,10 @@ def _load_base(name: str, base_name: str, task: str, trust_remote_code: bool, la
     try:
         return load_checkpoint(base_name, task, trust_remote_code, **labels)
     except OSError as error:
-        raise OSError(f"The base model of the adapter {name} is missing: {error}") from None
+        raise OSError(
+            f"The base model of the adapter {name} is missing: {error}. Put it there, or write where it is as "
+            f"base_model_name_or_path in the adapter's {ADAPTER_CONFIG}."
+        ) from None
 
 
 @torch.no_grad()

@@ -1,14 +1,17 @@
 """From a checkpoint and examples to a fine-tuned checkpoint or an adapter: the steps behind `folio finetune`."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...tokenization import chat_tokenizer, encode_chat, encode_texts
+from ..arguments import from_anywhere
 from ..base_record import BaseRecord, hash_weights
 from ..callbacks import ProgressBar, StepClock
 from ..checkpoints import STATE_FILE, staged
@@ -58,45 +61,15 @@ def finetune(
         if args.resume:
             checkpoint = checkpoint_to_resume(output_dir, settings, args, FIXED)
         transformers.set_seed(args.seed)
-        base_tokenizer = _tokenizer(method)
-        tokenizer, generation = base_tokenizer, {}
-        if data_args.task in ("sft", "dpo"):
-            tokenizer, generation = chat_tokenizer(base_tokenizer)
-        elif tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        with stages("model") as say:
-            model, missing = _model_for_text(method) if TASKS[data_args.task] == "lm" else (None, [])
-            context = _context(model or _config(method), tokenizer) - method.num_virtual_tokens * (
-                method.method in PROMPTS
-            )
-            args.max_length = _max_length(args, context)
-            if args.packing and not keeps_documents_apart(model):
-                args.packing = False
-                say("its examples would see each other in a packed row, so they are not packed")
-            say(f"{method.model}, {args.max_length:,} tokens at most")
-        data = prepare_data(data_args, tokenizer, args.max_length, bool(args.packing), stages)
-        with stages("adapter") as say:
-            if model is None:
-                model, missing = load_checkpoint(
-                    method.model, data_args.task, method.trust_remote_code, **data.head_fields()
-                )
-            record = _record(model, missing, data_args.task, data)
-            resized = fit_embeddings(model, tokenizer)
-            model.config.pad_token_id = tokenizer.pad_token_id
-            if generation:
-                model.generation_config.update(**generation)
-            tokens = turn_tokens(base_tokenizer, tokenizer) if generation else []
-            network = _adapted(model, method, data_args.task, tokens)
-            trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
-            say(f"{method.method}: {trainable:,} parameters to train")
-        fingerprint = f"{data.fingerprint()}-{record.weights_hash}"
+        ready = _prepare(data_args, method, args, stages)
+        fingerprint = f"{ready.data.fingerprint()}-{ready.record.weights_hash}"
         if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
             raise ValueError("The data, or the model, is not what this run began with: start another run for it.")
         keep = KeepSettings(output_dir, {**settings, FINGERPRINT: fingerprint})
-        trainer = make_trainer(data_args.task, network, tokenizer, data, args, method, [keep])
+        trainer = make_trainer(data_args.task, ready.network, ready.tokenizer, ready.data, args, [keep])
         trainer.command = f"folio finetune {data_args.task}"
         with stages("training") as say:
-            speed = train(trainer, checkpoint, partial(_watch, trainer, data, method))
+            speed = train(trainer, checkpoint, partial(_watch, trainer, ready.data, method))
             say(f"{trainer.state.global_step:,} steps")
         known = {
             "name": output_dir.resolve().name,
@@ -105,18 +78,60 @@ def finetune(
             "task": data_args.task,
             "loads_as": TASKS[data_args.task],
             "data": data_args.data,
-            "kind": data.kind,
             "base_model": method.model,
             "method": method.method,
-            "resized": resized,
-            "num_labels": data.head_fields().get("num_labels", len(data.labels)),
-            "trainable_parameters": trainable,
             "tokens_per_second": speed,
         }
         try:
-            return _finish(trainer, data, output_dir, known, record, stages)
+            return _finish(trainer, ready, output_dir, known, stages)
         except KeyboardInterrupt:
             raise Interrupted(f"The training is complete. To save its result: {go_on(trainer)}") from None
+
+
+@dataclass
+class _Ready:
+    """What a trainer is given."""
+
+    network: Any  # the model, or its adapter with the model in it
+    tokenizer: PreTrainedTokenizerBase
+    data: Data
+    record: BaseRecord
+    trainable: int
+    resized: bool  # the tokenizer has more tokens than the base
+
+
+def _prepare(data_args: DataArguments, method: MethodArguments, args: FinetuningArguments, stages: Stages) -> _Ready:
+    """Load the model, encode the data for it, and say which of its weights are trained."""
+    task = data_args.task
+    tokenizer = base_tokenizer = _tokenizer(method)
+    generation: dict[str, Any] = {}
+    if task in ("sft", "dpo"):
+        tokenizer, generation = chat_tokenizer(base_tokenizer)
+    elif tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    with stages("model") as say:
+        # A head can be made only when the labels are known.
+        model, missing = _model_for_text(method) if TASKS[task] == "lm" else (None, [])
+        args.max_length = _max_length(model.config if model else _config(method), tokenizer, method, args)
+        if args.packing and not keeps_documents_apart(model):
+            args.packing = False
+            say("its examples would see each other in a packed row, so they are not packed")
+        say(f"{method.model}, {args.max_length:,} tokens at most")
+    data = prepare_data(data_args, tokenizer, args.max_length, bool(args.packing), stages)
+    with stages("adapter") as say:
+        if model is None:
+            model, missing = load_checkpoint(method.model, task, method.trust_remote_code, **data.head_fields())
+        record = _record(model, missing, task, data)
+        resized = fit_embeddings(model, tokenizer)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        model.name_or_path = from_anywhere(method.model)  # by which the adapter will find its base
+        if generation:
+            model.generation_config.update(**generation)
+        tokens = turn_tokens(base_tokenizer, tokenizer) if generation else []
+        network = _adapted(model, method, task, tokens)
+        trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        say(f"{method.method}: {trainable:,} parameters to train")
+    return _Ready(network, tokenizer, data, record, trainable, resized)
 
 
 def _tokenizer(method: MethodArguments) -> PreTrainedTokenizerBase:
@@ -144,15 +159,15 @@ def _config(method: MethodArguments):
         ) from None
 
 
-def _context(model_or_config, tokenizer) -> int:
-    """The tokens that the model can read at once."""
-    config = getattr(model_or_config, "config", model_or_config)
-    return min(getattr(config, "max_position_embeddings", None) or LONGEST, tokenizer.model_max_length)
-
-
-def _max_length(args: FinetuningArguments, context: int) -> int:
+def _max_length(config, tokenizer, method: MethodArguments, args: FinetuningArguments) -> int:
+    """Tokens of an example: what was asked for, or as many as the model can read."""
+    context = min(getattr(config, "max_position_embeddings", None) or LONGEST, tokenizer.model_max_length)
+    if method.method in PROMPTS:
+        context -= method.num_virtual_tokens
     if args.max_length is not None and args.max_length > context:
         raise ValueError(f"max_length is {args.max_length}, and the model reads {context} tokens: use that or less.")
+    if context < 2:
+        raise ValueError(f"{method.num_virtual_tokens} num_virtual_tokens leave no room for a text: use fewer.")
     return args.max_length or min(context, LONGEST)
 
 
@@ -190,9 +205,9 @@ def _watch(trainer: SafeTraining, data: Data, method: MethodArguments, progress:
     return clock
 
 
-def _finish(trainer, data: Data, output_dir: Path, known: dict, record: BaseRecord, stages: Stages) -> dict:
+def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stages) -> dict:
     """Judge what was trained, write it, and return the report: what is `known`, and what was measured."""
-    args, state = trainer.args, trainer.state
+    args, state, data = trainer.args, trainer.state, ready.data
     trainer.check_weights()
     network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with stages("evaluation") as say:
@@ -208,8 +223,12 @@ def _finish(trainer, data: Data, output_dir: Path, known: dict, record: BaseReco
         say(", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items()))
     report = {
         **known,
+        "kind": data.kind,
         "train_examples": len(data.train),
         "val_examples": len(data.validation),
+        "trainable_parameters": ready.trainable,
+        "resized": ready.resized,
+        "num_labels": data.head_fields().get("num_labels", len(data.labels)),
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": state.global_step,
         "tokens": state.num_input_tokens_seen,
@@ -225,7 +244,7 @@ def _finish(trainer, data: Data, output_dir: Path, known: dict, record: BaseReco
         "prompt": data.prompt,
     }
     with stages("checkpoint") as say:
-        _save(output_dir, network, trainer.processing_class, state, report, record)
+        _save(output_dir, network, trainer.processing_class, state, report, ready.record)
         size = sum(file.stat().st_size for file in output_dir.glob("*.safetensors"))
         say(f"{output_dir}, {size / 1e6:,.1f} MB of weights")
     return report

@@ -3,14 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import EvalPrediction, PreTrainedModel, Trainer
 
 from ...modeling.loss import classification_loss, span_loss
 from ..packing import IGNORED
 from ..trainer import SafeTraining
-from .arguments import FinetuningArguments, MethodArguments
+from .arguments import FinetuningArguments
 from .data import Data
 
 try:
@@ -106,6 +107,17 @@ class HeadTrainer(SafeTraining, Trainer):
         return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """The share of labels that are right, of texts or of words."""
+    guessed, labels = prediction.predictions, prediction.label_ids
+    return {"accuracy": float(np.mean(np.equal(guessed, labels)[np.not_equal(labels, IGNORED)]))}
+
+
+def _best(logits, labels) -> torch.Tensor:
+    """The likeliest class, so that not all logits are held until the end."""
+    return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+
+
 ARGUMENTS = {"sft": SupervisedArguments, "lm": SupervisedArguments, "dpo": PreferenceArguments}
 
 
@@ -114,9 +126,7 @@ def arguments_of(task: str) -> type[FinetuningArguments]:
     return ARGUMENTS.get(task, FinetuningArguments)
 
 
-def make_trainer(
-    task: str, model, tokenizer, data: Data, args: FinetuningArguments, method: MethodArguments, callbacks: list
-) -> SafeTraining:
+def make_trainer(task: str, model, tokenizer, data: Data, args: FinetuningArguments, callbacks: list) -> SafeTraining:
     """The trainer of a task, for a model that has its adapter already."""
     common: dict[str, Any] = {
         "model": model,
@@ -134,4 +144,6 @@ def make_trainer(
         return trainer
     if task == "dpo":
         return PreferenceTrainer(**common)
+    if task == "tag" or data.problem_type == "single_label_classification":
+        common |= {"compute_metrics": accuracy, "preprocess_logits_for_metrics": _best}
     return HeadTrainer(task=task, **common)
