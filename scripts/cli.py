@@ -25,6 +25,8 @@ COMMANDS = {  # name: (module, what it does)
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "chat": ("chat", "talk to a model in the terminal"),
     "summarize": ("summarize", "sum up a dialogue or a text"),
+    "answer": ("answer", "answer a question from a text"),
+    "classify": ("classify", "labels of texts, with probabilities"),
     "app": ("app", "a page in the browser: chat, token probabilities, attention maps"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
