@@ -9,8 +9,8 @@
     python -m benchmarks.rag --only kills
 
 SciFact is a folder in BEIR's layout. The manual's questions are known-item: a docstring's first sentence, with the
-object's name masked, must find the docstring that it was taken from. Indexes stay in --index_dir, where a second run
-finds the vectors of the first.
+object's name masked, must find the docstring that it was taken from, if that says something beside it. Indexes stay in
+--index_dir, where a second run finds the vectors of the first.
 """
 
 import gzip
@@ -34,6 +34,7 @@ from foliogpt.rag.store import Store
 from .tables import parser, show, write
 
 MODES = ("dense", "lexical", "hybrid")
+SAYS_SOMETHING = 200  # characters that a docstring must have beside its first sentence, to be asked for
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -86,7 +87,7 @@ def known_items() -> tuple[list[Document], dict[str, str]]:
         title, _, body = document.text.partition("\n\n")
         sentence, *rest = SENTENCE_END.split(body.strip(), maxsplit=1)
         own = document.title.rpartition(".")[2]
-        if "topics/" in document.name or not rest or len(rest[0]) < 20 or len(sentence.split()) < 4:
+        if "topics/" in document.name or not rest or len(rest[0]) < SAYS_SOMETHING or len(sentence.split()) < 4:
             documents.append(document)
             continue
         question = re.sub(rf"\b{re.escape(own)}\b", "it", sentence)

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from .lexical import TOKENIZER
@@ -52,27 +52,33 @@ class Database:
 
     def __init__(self, folder: Path, create: bool = False) -> None:
         self.path = folder / CATALOG_FILE
-        if not create and not self.path.is_file():
+        self._local, self._pid = threading.local(), os.getpid()
+        if self._is_there():
+            return
+        if not create:
             raise FileNotFoundError(
                 f"There is no index in {folder}: make one with `folio rag sync PATH --index {folder}`."
             )
-        self._local, self._pid = threading.local(), os.getpid()
-        self._prepare()
-
-    def _prepare(self) -> None:
         with self.transaction() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                for statement in SCHEMA.split(";\n"):
-                    db.execute(statement)
-                self.meta["index_id"] = uuid.uuid4().hex
-                return
-        if self.connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            for statement in SCHEMA.split(";\n"):
+                db.execute(statement)
+            self.meta["index_id"] = uuid.uuid4().hex
+
+    def _is_there(self) -> bool:
+        """Whether the file is there and ours; somebody else's is not changed by looking."""
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return False
+        with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return False  # it is being made
+            application, version = (db.execute(f"PRAGMA {n}").fetchone()[0] for n in ("application_id", "user_version"))
+        if application != APPLICATION_ID:
             raise FileExistsError(f"{self.path} is not a catalog of ours: give another --index.")
         if version != SCHEMA_VERSION:
             raise ValueError(
                 f"{self.path} has version {version}, and this FolioGPT reads {SCHEMA_VERSION}: sync into a new --index."
             )
+        return True
 
     @property
     def connection(self) -> sqlite3.Connection:

@@ -51,7 +51,7 @@ def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Docume
                 if _has_text(row, text_column, number)
             ]
         document = READERS.get(kind, _plain)(name, data)
-    except ImportError:
+    except ModuleNotFoundError:
         raise ImportError(f"Files of type {kind} need a package: pip install 'foliogpt[rag]'.") from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
@@ -59,11 +59,13 @@ def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Docume
 
 
 def manual_documents() -> list[Document]:
-    """The manual of the Python that is running; its pages are called "python-manual/<name>"."""
-    from ..tokenization.python_manual import python_manual
+    """The manual of the Python that is running, without private names; it has documents "python-manual/<name>"."""
+    from ..tokenization.python_manual import is_private, python_manual
 
     documents = []
     for name, text in python_manual():
+        if is_private(name):
+            continue
         title = name.removeprefix("topics/")
         documents.append(Document(f"{PYTHON_MANUAL}/{name}", text, title, {"type": PYTHON_MANUAL}))
     return documents
@@ -116,7 +118,8 @@ def _restructured_text(name: str, data: bytes) -> dict:
 
 
 def _html(name: str, data: bytes) -> dict:
-    from bs4 import BeautifulSoup, NavigableString, PreformattedString, Tag
+    from bs4 import BeautifulSoup
+    from bs4.element import NavigableString, PreformattedString, Tag
 
     soup = BeautifulSoup(data, "html.parser")
     title = " ".join(soup.title.get_text().split()) if soup.title else ""

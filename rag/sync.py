@@ -135,6 +135,7 @@ class Sync:
                 writing = writer.submit(self._write, batch)
             if writing is not None:
                 self._count(writing.result())
+            writer.submit(self.store.catalog.close)  # that thread's connection
 
     def _count(self, done: SyncReport) -> None:
         for what in ("added", "updated", "deleted", "unchanged"):

@@ -38,7 +38,7 @@ def python_manual() -> list[tuple[str, str]]:
         Some eight thousand documents, two and a half megabytes; they differ between versions of Python.
     """
     # Private names sort last, so that of `datetime.date` and `_pydatetime.date` the first stays.
-    docstrings = sorted(library_docstrings(), key=lambda found: (_is_private(found[0]), found[0]))
+    docstrings = sorted(library_docstrings(), key=lambda found: (is_private(found[0]), found[0]))
     # The title lines are left out: they make nearly every document unique.
     keep = drop_duplicates([body for _, _, body in docstrings], NEAR_DUPLICATE_THRESHOLD).keep
     documents = [(name, f"{title}\n\n{body}\n") for name, title, body in compress(docstrings, keep)]
@@ -88,7 +88,8 @@ def _is_module(parts: tuple[str, ...]) -> bool:
     )
 
 
-def _is_private(name: str) -> bool:
+def is_private(name: str) -> bool:
+    """Whether a name, or one that it is part of, begins with an underscore."""
     return name.startswith("_") or "._" in name
 
 

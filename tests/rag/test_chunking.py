@@ -53,7 +53,7 @@ def test_a_chunk_knows_its_title_headings_and_page():
     headings = (Heading(0, 1, "Guide"), Heading(text.index("## Part"), 2, "Part"))
     chunks = chunk_document(Document("n", text, "The Guide", {}, headings, (0, 60)), token_starts, 20)
     assert chunks[-1].heading == "Guide > Part"
-    assert chunks[-1].embedded_text.startswith("The Guide\nGuide > Part\ngamma")
+    assert chunks[-1].embedded_text.startswith("The Guide\nGuide > Part\n")
     assert [chunk.page for chunk in (chunks[0], chunks[-1])] == [1, 2]
     assert "Guide" not in chunks[0].context.splitlines()[1:]
 

@@ -64,11 +64,11 @@ def test_bfloat16_is_taken_where_it_is_faster_and_says_the_same(embedder_folder,
 def test_the_dtype_is_chosen_once_and_stays_with_the_index(tmp_path, embedder_folder, monkeypatch):
     monkeypatch.setattr(embedding.Embedder, "faster_dtype", lambda self: "bfloat16")
     with Rag.open(tmp_path / "index", embedder=embedder_folder) as rag:
-        rag.sync([Document("a", "the cat"), Document("b", "the dog")])
+        rag.sync([Document("a", "the cat"), Document("b", "red wine and white bread")])
         assert rag.search("the cat", mode="dense")[0].document == "a"
     monkeypatch.setattr(embedding.Embedder, "faster_dtype", None)
     with Rag.open(tmp_path / "index") as rag:  # the embedder too
-        assert rag.search("the dog", mode="dense")[0].document == "b"
+        assert rag.search("red wine and white bread", mode="dense")[0].document == "b"
         assert rag._store.embedder.dtype == "bfloat16"
 
 

@@ -13,7 +13,7 @@ METADATA = [
 ]  # fmt: skip
 CONDITIONS = [
     {"type": "pdf"}, {"type": {"$eq": "md"}}, {"type": {"$ne": "md"}}, {"year": {"$ne": 2001}}, {"year": {"$gt": 1999}},
-    {"year": {"$gte": 1999}}, {"year": {"$lt": 2001.5}}, {"year": {"$lte": 2001}}, {"draft": True},
+    {"year": {"$gte": 1999}}, {"year": {"$lt": 2001}}, {"year": {"$lte": 2001}}, {"draft": True},
     {"draft": {"$ne": True}},
     {"type": {"$in": ["pdf", "x y"]}}, {"type": {"$nin": ["pdf", "md"]}}, {"year": {"$nin": [1999, 2001]}},
     {"$and": [{"type": "pdf"}, {"year": {"$gt": 2000}}]}, {"$or": [{"type": "md"}, {"year": -3}]},

@@ -181,7 +181,7 @@ def test_a_row_is_a_document_with_its_other_columns_as_metadata():
     ("name", "data", "says"),
     [
         ("a.jsonl", '{"text": "a"}\n{"text": ', "line 2 is not JSON"), ("a.jsonl", "[1]", "line 1 is not an object"),
-        ("a.jsonl", '{"body": "a"}', "--text-column"), ("a.jsonl", '{"text": 5}', "not text"),
+        ("a.jsonl", '{"body": "a"}', "--text_column"), ("a.jsonl", '{"text": 5}', "not text"),
         ("a.csv", "text\na,b\n", "more fields"), ("a.csv", "body\na\n", "no column 'text', only body"),
         ("a.csv", 'text\n"a', "malformed"), ("a.jsonl", "[" * 100_000, "nested|not JSON"),
     ],
