@@ -69,6 +69,7 @@ def test_a_checkpoint_that_is_being_saved_is_finished_and_is_the_last(command, t
 
 
 @TERM
+@pytest.mark.slow
 def test_a_second_signal_while_saving_leaves_the_checkpoint_before(command, tmp_path, monkeypatch, capsys):
     terminated_in(monkeypatch, Trainer, "_save_rng_state", times=2, call=2)
     assert main(command) == 143
@@ -79,7 +80,12 @@ def test_a_second_signal_while_saving_leaves_the_checkpoint_before(command, tmp_
 
 @TERM
 @pytest.mark.parametrize(
-    ("owner", "name"), [(data, "get_tokenizer"), (pretraining, "calibrate"), (pretraining, "FolioTrainer")]
+    ("owner", "name"),
+    [
+        (data, "get_tokenizer"),
+        pytest.param(pretraining, "calibrate", marks=pytest.mark.slow),
+        pytest.param(pretraining, "FolioTrainer", marks=pytest.mark.slow),
+    ],
 )
 def test_before_the_training_there_is_nothing_to_keep(command, tmp_path, monkeypatch, capsys, owner, name):
     terminated_in(monkeypatch, owner, name)
@@ -101,7 +107,10 @@ def test_set_up_of_a_resume_costs_nothing(command, tmp_path, monkeypatch):
 
 
 @TERM
-@pytest.mark.parametrize("name", ["evaluate", "save_checkpoint", "loss_curve"])
+@pytest.mark.parametrize(
+    "name",
+    ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("save_checkpoint", "loss_curve"))],
+)
 def test_after_the_training_its_result_is_saved_by_a_resume(command, tmp_path, monkeypatch, capsys, name):
     terminated_in(monkeypatch, pretraining, name)
     assert main(command) == 143
@@ -113,6 +122,7 @@ def test_after_the_training_its_result_is_saved_by_a_resume(command, tmp_path, m
 
 
 @TERM
+@pytest.mark.slow
 def test_without_checkpoints_a_signal_in_the_last_moment_still_saves_the_result(command, tmp_path, monkeypatch):
     terminated_in(monkeypatch, Trainer, "_finalize_training")
     assert main([*command, "--save_strategy=no"]) == 0
