@@ -59,7 +59,7 @@ class SafeTraining(Trainer):
     def check_weights(self) -> None:
         """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
         for name, p in self.model.named_parameters():
-            if not torch.isfinite(p).all():
+            if p.requires_grad and not torch.isfinite(p).all():  # what is frozen stays as it was
                 raise self._not_finite(f"The weight {name} is not finite")
 
     def evaluate(self, *args, **kwargs):
