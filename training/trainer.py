@@ -75,7 +75,8 @@ class SafeTraining(Trainer):
     def check_weights(self) -> None:
         """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
         for name, p in self.model.named_parameters():
-            if not torch.isfinite(local(p)).all():
+            # What is frozen stays as it was.
+            if p.requires_grad and not torch.isfinite(local(p)).all():
                 raise self._not_finite(f"The weight {name} is not finite")
 
     def evaluate(self, *args, **kwargs):

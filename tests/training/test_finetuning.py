@@ -127,8 +127,7 @@ def test_a_method_is_saved_reloaded_and_resumed(place, tmp_path, method):
     assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize("packing", [True, False])
-@pytest.mark.parametrize("base", ["folio", "llama"])
+@pytest.mark.parametrize(("packing", "base"), [(True, "folio"), (False, "folio"), (True, "llama")])
 def test_the_loss_is_on_what_the_assistant_says_and_its_end_alone(
     place, tokenizer, tmp_path, monkeypatch, packing, base
 ):
@@ -171,6 +170,7 @@ def test_packed_examples_do_not_see_each_other(place, tokenizer, base):
             torch.testing.assert_close(model(torch.tensor([ids])).logits[0], logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["folio", "llama"])
 @pytest.mark.parametrize("task", ROWS)
 def test_accumulating_gradients_changes_no_loss(place, tmp_path, task, base):
@@ -204,7 +204,7 @@ class At(TrainerCallback):
             self.do(model)
 
 
-@pytest.mark.parametrize("task", ["sft", "dpo", "tag"])
+@pytest.mark.parametrize("task", ["sft", *(pytest.param(task, marks=pytest.mark.slow) for task in ("dpo", "tag"))])
 def test_an_interrupted_run_goes_on_to_the_same_weights(place, tmp_path, monkeypatch, task):
     run(place, task, tmp_path / "whole")
     real = pretraining.ProgressBar
@@ -257,7 +257,8 @@ def test_another_run_is_not_taken_for_a_continuation(place, tmp_path, changes, s
         run(place, "sft", tmp_path / "run", resume=True, **changes)
 
 
-def test_a_base_without_control_tokens_gets_them_and_ties_stay_tied(place, tokenizer, tmp_path):
+@pytest.mark.parametrize("base", ["folio", pytest.param("llama", marks=pytest.mark.slow)])
+def test_a_base_without_control_tokens_gets_them_and_ties_stay_tied(place, tokenizer, tmp_path, base):
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -266,19 +267,19 @@ def test_a_base_without_control_tokens_gets_them_and_ties_stay_tied(place, token
     vocab = {token: id for token, id in state["model"]["vocab"].items() if not token.startswith("<|") or id == 0}
     state["model"]["vocab"] = {token: number for number, token in enumerate(sorted(vocab, key=vocab.get))}
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), eos_token="<|endoftext|>")
-    for name in ("folio", "llama"):
-        base = BASES[name](len(plain))
-        base.save_pretrained(tmp_path / name)
-        plain.save_pretrained(tmp_path / name)
-        report = run(tmp_path, "sft", tmp_path / f"{name}-adapter", name, data=place / "sft.jsonl")
-        assert report["resized"]
-        model, chat = load_model(str(tmp_path / f"{name}-adapter"))
-        embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-        assert len(embeddings) == len(head) == len(plain) + 3
-        assert (embeddings is head) == base.config.tie_word_embeddings
-        end = chat.convert_tokens_to_ids("<|im_end|>")
-        assert model.generation_config.eos_token_id[0] == end
-        assert not torch.equal(head[end], head[chat.pad_token_id])  # learnt; the other is as it was made
+    model = BASES[base](len(plain))
+    is_tied = model.config.tie_word_embeddings
+    model.save_pretrained(tmp_path / base)
+    plain.save_pretrained(tmp_path / base)
+    report = run(tmp_path, "sft", tmp_path / "adapter", base, data=place / "sft.jsonl")
+    assert report["resized"]
+    model, chat = load_model(str(tmp_path / "adapter"))
+    embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert len(embeddings) == len(head) == len(plain) + 3
+    assert (embeddings is head) == is_tied == (base == "folio")
+    end = chat.convert_tokens_to_ids("<|im_end|>")
+    assert model.generation_config.eos_token_id[0] == end
+    assert not torch.equal(head[end], head[chat.pad_token_id])  # learnt; the other is as it was made
 
 
 def test_text_that_spells_a_control_token_forges_no_turn(place, tokenizer, tmp_path, monkeypatch):

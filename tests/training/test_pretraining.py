@@ -360,8 +360,9 @@ def test_the_batch_may_be_shared_in_another_way_when_a_run_goes_on(corpus, short
     shared = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 15}
     assert pretrain(corpus, MODEL, settings(short_run, resume=True, **shared))["steps"] == 15
     monkeypatch.setattr(PretrainingArguments, "world_size", 3)
+    args = settings(short_run, adam_learning_rate=0.02)
     with pytest.raises(ValueError, match="which 3 processes cannot share equally"):
-        checkpoint_to_resume(short_run, run_settings(corpus, MODEL, settings(short_run)), settings(short_run))
+        checkpoint_to_resume(short_run, run_settings(corpus, MODEL, args), args)
 
 
 def test_only_the_job_that_began_a_run_goes_on_with_it_after_a_restart(corpus, tmp_path, monkeypatch):

@@ -94,13 +94,22 @@ class HeadTrainer(SafeTraining, Trainer):
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
         self._loss_shifts_labels = False
 
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        self.is_text = inputs["attention_mask"] != 0  # (B, T)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
     def loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
         """Mean loss of `labels`: (B) or (B, num_labels) for classify, (B, T) for tag, (B, 2) for qa."""
         if self.task == "classify":
             return classification_loss(outputs.logits, labels, self.head_config, num_items_in_batch)
         if self.task == "qa":
             texts = None if num_items_in_batch is None else num_items_in_batch / 2  # each has two labels
-            return span_loss(outputs.start_logits, outputs.end_logits, labels[:, 0], labels[:, 1], texts)
+            # An answer is nowhere in the padding; else the loss would depend on what a text is batched with.
+            starts, ends = (
+                logits.masked_fill(~self.is_text, torch.finfo(logits.dtype).min)
+                for logits in (outputs.start_logits, outputs.end_logits)
+            )
+            return span_loss(starts, ends, labels[:, 0], labels[:, 1], texts)
         total = nn.functional.cross_entropy(
             outputs.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
