@@ -44,14 +44,11 @@ def dense_problems(catalog: Catalog, dense: DenseIndex) -> list[str]:
         wanted = [id for id in ids if id not in is_waiting]
         found, vectors = catalog.vectors(wanted, *catalog.model)
         there = dense.get(found)
-        total, lacking, missing = (
-            total + len(found),
-            lacking + len(wanted) - len(found),
-            missing + len(found) - len(there),
-        )
-        wrong += sum(
-            np.abs(there[id] - v).max() > SAME_VECTOR for id, v in zip(found, vectors, strict=True) if id in there
-        )
+        total += len(found)
+        lacking += len(wanted) - len(found)
+        missing += len(found) - len(there)
+        pairs = ((there[id], vector) for id, vector in zip(found, vectors, strict=True) if id in there)
+        wrong += sum(not np.abs(ours - theirs).max() <= SAME_VECTOR for ours, theirs in pairs)  # NaN is wrong too
     begun = sum(len(dense.get(waiting[start : start + PAGE])) for start in range(0, len(waiting), PAGE))
     surplus = dense.count() - begun - (total - missing)
     counts = {
