@@ -68,6 +68,9 @@ def test_merged_is_unmerged(place, tmp_path):
     torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert tokenizer.eos_token == "<|im_end|>"
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert json.dumps(str(tmp_path / "merged")) in card
+    assert "PeftModel" not in card
     torch.testing.assert_close(logits_of_stranger(tmp_path / "merged", IDS), expected, atol=1e-5, rtol=0)
 
 

@@ -10,11 +10,15 @@ PEFT_CLASSES = {"lm": "AutoModelForCausalLM", "classify": "AutoModelForSequenceC
                 "tag": "AutoModelForTokenClassification", "qa": "AutoModelForQuestionAnswering"}  # fmt: skip
 
 
-def finetuned_card(report: dict) -> str:
-    """The README.md: what was adapted to what, how good it is, how to use it, and the command that made it."""
+def finetuned_card(report: dict, merged: bool = False) -> str:
+    """The README.md: what was adapted to what, how good it is, how to use it, and the command that made it.
+
+    Args:
+        merged: of the checkpoint that an adapter and its base were merged to.
+    """
     metrics = "".join(f"    - type: {name}\n      value: {value:.4f}\n" for name, value in report["metrics"].items())
     table = "".join(f"| {name.replace('_', ' ')} | {value:.4f} |\n" for name, value in report["metrics"].items())
-    is_adapter = report["method"] != "full"
+    is_adapter = report["method"] != "full" and not merged
     share = report["trainable_parameters"] / report["parameters"]
     trained = f"{report['trainable_parameters']:,} of {report['parameters']:,} parameters ({share:.2%})"
     code = "\n- custom_code" if report["custom_code"] and not is_adapter else ""

@@ -1,14 +1,14 @@
 """An adapter and its base as one checkpoint."""
 
 import json
-import shutil
 from pathlib import Path
 
 from ..base_record import BaseRecord
 from ..checkpoints import staged
 from ..loading import ADAPTER_CONFIG, load_model
-from ..report import CARD_FILE
+from ..report import CARD_FILE, REPORT_FILE, write_report
 from ..run_folder import claimed
+from .card import finetuned_card
 
 
 def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False) -> int:
@@ -34,6 +34,9 @@ def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False
         with staged(output_dir) as place:
             model.save_pretrained(place)
             tokenizer.save_pretrained(place)
-            if (folder / CARD_FILE).is_file():
-                shutil.copyfile(folder / CARD_FILE, place / CARD_FILE)
+            if record is not None and (folder / REPORT_FILE).is_file():
+                report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+                report["name"], report["output_dir"] = output_dir.resolve().name, str(destination)
+                write_report(report, place)
+                (place / CARD_FILE).write_text(finetuned_card(report, merged=True), encoding="utf-8")
     return model.num_parameters()
