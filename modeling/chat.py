@@ -53,6 +53,8 @@ class Chat:
             ValueError: if the template refuses the messages, or an option cannot be.
         """
         context, wanted = self.generator.context_length, options.pop("max_new_tokens", None)
+        if wanted is not None and (type(wanted) is not int or wanted < 1):
+            raise ValueError(f"max_new_tokens is {wanted!r}: give a whole number from 1 on.")
         if context is not None and wanted is not None and wanted >= context:
             raise ValueError(f"The model's context is {context} tokens: use max_new_tokens {context - 1} or less.")
         ids, forgotten = self._fitted(messages, context, wanted)
