@@ -40,18 +40,25 @@ class Page:
         next(element for element in self.visible("button") if element.text == name).click()
         time.sleep(0.7)
 
+    def type(self, text: str, *keys: str) -> None:
+        box = self.wait_for("textarea")
+        box.send_keys(text)
+        WebDriverWait(self.driver, 60).until(lambda _: box.get_attribute("value") == text)
+        time.sleep(0.5)  # until the server has it
+        box.send_keys(*keys)
+
     def picture(self, name: str) -> None:
         self.driver.save_screenshot(str(self.folder / name))
 
 
 def take(page: Page, messages: list[str], text: str) -> None:
     for count, message in enumerate(messages, start=1):
-        page.wait_for("textarea").send_keys(message, Keys.ENTER)
+        page.type(message, Keys.ENTER)
         page.wait_for(f".folio-chat .assistant:nth-of-type({2 * count})")
         time.sleep(6)  # for the answer
     page.picture("app-chat.png")
     page.click("Tokens")
-    page.wait_for("textarea").send_keys(text)
+    page.type(text)
     page.click("Show")
     page.wait_for(".folio-tokens .token")
     ActionChains(page.driver).move_to_element(page.visible(".folio-tokens .token")[5]).perform()
@@ -59,7 +66,7 @@ def take(page: Page, messages: list[str], text: str) -> None:
     page.picture("app-tokens.png")
     page.driver.set_window_size(1180, 1120)
     page.click("Attention")
-    page.wait_for("textarea").send_keys(text.split(" (")[0])
+    page.type(text.split(" (")[0])
     page.click("Show")
     page.wait_for(".folio-map td")
     page.picture("app-attention.png")

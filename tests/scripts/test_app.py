@@ -187,10 +187,14 @@ def test_a_text_is_continued_where_it_stands(page, user):
 @needs_browser
 def test_tokens_are_coloured_and_tell_what_was_expected(user):
     user.open_tab("Tokens")
-    user.type(HOSTILE + " the cat")
+    text = HOSTILE + " the cat" * 6
+    user.type(text)
     user.click("Show")
     tokens = user.wait_for(lambda: user.visible(".folio-tokens .token"))
-    assert "".join(token.text for token in tokens) == (HOSTILE + " the cat").replace(" ", "·")
+    assert "".join(token.text for token in tokens) == text.replace(" ", "·")
+    assert user.driver.execute_script(
+        "const e = arguments[0].parentElement; return e.scrollWidth <= e.clientWidth", tokens[0]
+    )
     colours = {token.get_attribute("style") for token in tokens[1:]}
     assert len(colours) > 3
     tokens[3].click()
