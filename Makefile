@@ -6,13 +6,16 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN = .venv/bin
 ARGS =
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test test-all check clean
 
 quickstart: .venv/installed
 	$(BIN)/folio quickstart $(ARGS)
 
 # One thread a process: with more threads than cores, torch slows down 10 to 30 times.
 test: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+test-all: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 check: .venv/installed

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.tokenization.plotting import pyplot
 from foliogpt.training.corpora import load_corpus
 from foliogpt.training.from_scratch import SGD, Adam, AdamW, Momentum, Muon, Optimizer, train, warmup_stable_decay
 
@@ -89,11 +90,7 @@ def compare() -> tuple[list[dict], dict[str, list[dict]]]:
 
 def picture(best: dict[str, list[dict]], path: Path) -> None:
     """Loss against steps: the mean of the seeds as a line, their range as a band, each labelled at its end."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot("The picture")
     figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     ends = {}
     for name, runs in best.items():

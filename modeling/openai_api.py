@@ -8,8 +8,6 @@ stands on `generate` alone. `/load_model` is there for `transformers chat`, whic
 import asyncio
 import json
 import logging
-import signal
-import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -18,14 +16,13 @@ from contextlib import aclosing, asynccontextmanager
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .chat import UNBOUNDED_TOKENS, end_of_turn
 from .serving import Choice, ServerEnding, TextGenerator, generation_config
 
 try:
-    import uvicorn
     from pydantic import ValidationError
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
@@ -37,10 +34,8 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 4 * 2**20  # bytes: more than contexts hold, and encoded in seconds
-SECONDS_TO_END = 5  # for clients that neither finish their request nor read their answer, when the server ends
 MOST_WAITING = 1024  # texts that wait to be generated, before others are sent away
 COMPLETION_TOKENS = 16  # what OpenAI's legacy endpoint generates if nobody says how much
-UNBOUNDED_TOKENS = 1024  # the same for chats with a model whose context has no end
 ENDING = "The server is ending."
 
 
@@ -70,7 +65,7 @@ class Api:
         self.tokenizer = tokenizer
         self.encode_chat = encode_chat
         self.generator = TextGenerator(model, tokenizer)
-        self.end_of_turn = self._end_of_turn() if tokenizer.chat_template else None
+        self.end_of_turn = end_of_turn(tokenizer, encode_chat)
         self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # a long prompt holds nobody up
         self.created = int(time.time())
 
@@ -183,15 +178,6 @@ class Api:
         if ids and (min(ids) < 0 or max(ids) >= self.generator.model.get_input_embeddings().num_embeddings):
             raise ApiError("A token id of the prompt is not in the vocabulary.", param=param)
         return ids
-
-    def _end_of_turn(self) -> int | None:
-        """The token that ends what the assistant says: a model that never learnt chat's end must stop there too."""
-        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        try:
-            ids = self.encode_chat(self.tokenizer, messages)["input_ids"]
-        except ValueError:  # this template has other ideas of a chat
-            return None
-        return next((id for id in reversed(ids) if id in self.tokenizer.all_special_ids), None)
 
     def _choices(
         self, wanted: GenerationRequest, prompts: list[list[int]], max_tokens: int | None, default: int, also_ends=None
@@ -338,43 +324,3 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     return await _error(request, ApiError("An error in the server; its log says more.", 500))
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket on which nobody else listens.
-
-    Raises:
-        OSError: if the port is in use, or the host is not one of this machine's.
-    """
-    try:
-        if not 0 <= port < 65536:  # the library takes what is left of 65536
-            raise OverflowError("no such port")
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"Cannot serve at {host}:{port} ({reason}): give another --port or --host.") from None
-
-
-def serve(api: Api, bound: socket.socket) -> None:
-    """Serve until SIGINT (Ctrl-C) or SIGTERM, which end what is being generated with its next token."""
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig, frame) -> None:
-            api.generator.stop()
-            super().handle_exit(sig, frame)
-
-    for name in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again what ended it: to end is not an error here
-        signal.signal(name, lambda *_: None)
-    app = api.application()
-    address = bound.getsockname()[0]
-    if address.startswith("127."):  # else a page in a browser could reach it under a name of its own
-        app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", address])
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
-    Server(config).run(sockets=[bound])
-
-
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """False for the traceback of a client's task that was cut off at the end; uvicorn says in a line that it was."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -82,6 +82,12 @@ class TextGenerator:
             choice.cancelled.set()
             work.cancel()  # if it has not begun, it never will
 
+    def try_out(self, choice: Choice) -> None:
+        """Generate one token, so that whatever `generate` has against the options is raised now."""
+        config = copy.deepcopy(choice.config)
+        config.max_new_tokens = 1
+        self._thread.submit(self._generate, Choice(choice.prompt_ids, config, seed=0), lambda piece: None).result()
+
     def stop(self) -> None:
         """End all texts, with their next token or before their first. There will be no others."""
         self.ending = True
@@ -102,12 +108,14 @@ class TextGenerator:
         with torch.random.fork_rng(enabled=choice.seed is not None):  # the next request is as random as ever
             if choice.seed is not None:
                 torch.manual_seed(choice.seed)
-            self.model.generate(
+            outputs = self.model.generate(
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
                 generation_config=choice.config,
                 stopping_criteria=[listener],
             )
+        if listener.beams:
+            listener.hear_all(outputs[0, input_ids.shape[1] :].tolist())
         listener.flush()
 
 
@@ -121,16 +129,26 @@ class _Listener(StoppingCriteria):
         self.filter = StopFilter(choice.stop)
         eos = choice.config.eos_token_id
         self.ends = set(eos) if isinstance(eos, list) else {eos}
+        self.beams = choice.config.num_beams > 1  # which of them is the text is known at the end
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
-        token = input_ids[0, -1].item()
+        if not self.beams:
+            self._hear(input_ids[0, -1].item())
+        enough = self.filter.found or self.choice.cancelled.is_set()
+        return torch.full((len(input_ids),), enough, dtype=torch.bool, device=input_ids.device)
+
+    def hear_all(self, tokens: list[int]) -> None:
+        for token in tokens:
+            if self.choice.finish_reason == "stop" or self.filter.found or self.choice.cancelled.is_set():
+                break
+            self._hear(token)
+
+    def _hear(self, token: int) -> None:
         self.choice.tokens += 1
         if token in self.ends:
             self.choice.finish_reason = "stop"
         else:
             self._pass_on(self.filter.push(self.decoder.push(token)))
-        enough = self.filter.found or self.choice.cancelled.is_set()
-        return torch.full((1,), enough, dtype=torch.bool, device=input_ids.device)
 
     def flush(self) -> None:
         if not self.choice.cancelled.is_set():

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from transformers import GenerationConfig, HfArgumentParser
 
-from ..training.run_folder import FINGERPRINT
+from ..training.run_folder import BESIDE
 
 YES = ("true", "t", "yes", "y", "1")
 
@@ -123,8 +123,7 @@ def _settings(file: Path) -> dict:
         raise ValueError(f"{file} is not YAML: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must be a mapping, one `name: value` a line.")
-    settings.pop(FINGERPRINT, None)
-    return {str(name).replace("-", "_"): value for name, value in settings.items()}
+    return {str(name).replace("-", "_"): value for name, value in settings.items() if name not in BESIDE}
 
 
 def _flags(file: Path, settings: dict, parser: Parser, also: set[str]) -> list[str]:

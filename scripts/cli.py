@@ -6,8 +6,11 @@ Nothing heavy is imported before the command is known, so `folio --help` answers
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
+
+from ..training.signals import handled, interrupt, signal_of
 
 COMMANDS = {  # name: (module, what it does)
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
@@ -16,14 +19,23 @@ COMMANDS = {  # name: (module, what it does)
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
     "finetune": ("finetune", "adapt a model to chats, instructions, preferences, labels, questions"),
     "merge": ("merge", "make a checkpoint of an adapter and its base"),
+    "scale": ("scale", "fit a scaling law to small runs, and test it on a larger one"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
+    "evaluate": ("evaluate", "how good a model is: figures with intervals, before against after"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
+    "chat": ("chat", "talk to a model in the terminal"),
+    "summarize": ("summarize", "sum up a dialogue or a text"),
+    "answer": ("answer", "answer a question from a text"),
+    "classify": ("classify", "labels of texts, with probabilities"),
+    "app": ("app", "a page in the browser: chat, token probabilities, attention maps"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
+    "rag": ("rag", "ask your documents: index them, and search by meaning and by words"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
 
-OUR_ERROR, USER_ERROR, INTERRUPTED = 1, 2, 130
+OUR_ERROR, USER_ERROR = 1, 2
+BY_SIGNAL = 128  # and the number of the signal, as shells report it
 QUIET = {  # what libraries would say beside our one line
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_VERBOSITY": "critical",
@@ -60,14 +72,30 @@ def run(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 for an error that the user can mend, 130 after Ctrl-C."""
+    """Run a command and return its exit code.
+
+    0, 2 for an error that the user can mend, 130 after Ctrl-C, 143 after SIGTERM. Of several processes one speaks for
+    all.
+    """
     argv = sys.argv[1:] if argv is None else argv
+    code = _run(argv)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from ..training.processes import leave
+
+        leave(code)
+    return code
+
+
+def _run(argv: list[str]) -> int:
     try:
-        run(argv)
-        sys.stdout.flush()
+        with handled(interrupt, signal.SIGTERM):
+            run(argv)
+            sys.stdout.flush()
     except KeyboardInterrupt as error:
-        print(f"\n{error}" if str(error) else "\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
+        signum = signal_of(error)
+        said = str(error) or ("Interrupted." if signum == signal.SIGINT else "Terminated.")
+        _say(f"\n{said}")
+        return BY_SIGNAL + signum
     except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
@@ -75,9 +103,6 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if type(error).__module__.startswith(("httpx", "httpcore")):  # the Hub cannot be reached
             return _fail(argv[0], error, USER_ERROR)
-        print(
-            f"folio {argv[0]}: an error in FolioGPT; FOLIO_TRACEBACK=1 shows where. Please report it:", file=sys.stderr
-        )
         return _fail(argv[0], error, OUR_ERROR)
     return 0
 
@@ -88,8 +113,20 @@ def _fail(command: str, error: Exception, code: int) -> int:
     message = " ".join(str(error).split())
     if not message or code == OUR_ERROR:
         message = f"{type(error).__name__} {message}".strip()
-    print(f"folio {command}: {message}", file=sys.stderr)
+    message = f"folio {command}: {message}"
+    if code == OUR_ERROR:
+        message = f"folio {command}: an error in FolioGPT; FOLIO_TRACEBACK=1 shows where. Please report it:\n{message}"
+    _say(message, error)
     return code
+
+
+def _say(message: str, error: Exception | None = None) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from ..training.processes import to_say
+
+        message = to_say(message, error)
+    if message is not None:
+        print(message, file=sys.stderr)
 
 
 if __name__ == "__main__":

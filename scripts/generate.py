@@ -19,13 +19,12 @@ class GenerateArguments:
 
 
 def main(argv: list[str]) -> None:
-    import torch
     import transformers
-    from transformers import TextStreamer
 
     from ..tokenization import encode_texts
     from ..training.loading import load_model
     from .arguments import parse_with_generation
+    from .generation import print_generated
 
     args, options = parse_with_generation(argv, GenerateArguments, "folio generate", __doc__)
     if not args.prompt:
@@ -35,35 +34,4 @@ def main(argv: list[str]) -> None:
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     # What the model expects before a text, its beginning-of-text token for instance, then the prompt as mere text.
     ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [args.prompt])[0]
-    length = len(ids)
-    input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)
-    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-    room = getattr(model.config, "max_position_embeddings", length + 100) - length
-    if room < 1:
-        raise ValueError(f"The prompt has {length} tokens, the model's context {length + room}: shorten the prompt.")
-    for name in {"num_beams", "num_return_sequences"} & options.keys():
-        if type(options[name]) is not int or options[name] < 1:
-            raise ValueError(f"--{name} is {options[name]!r}: give a whole number from 1 on.")
-    limits = {"max_new_tokens": room, "max_length": length + room}
-    for name in limits.keys() & options.keys():
-        if type(options[name]) is not int:
-            raise ValueError(f"--{name} is {options[name]!r}: give a whole number.")
-        if options[name] > limits[name]:
-            raise ValueError(
-                f"The prompt has {length} tokens, the model's context {length + room}: "
-                f"use --{name} {limits[name]} or less."
-            )
-    if not limits.keys() & options.keys():
-        options["max_new_tokens"] = min(100, room)
-    one = options.get("num_beams", 1) == 1 and options.get("num_return_sequences", 1) == 1
-    streamer = TextStreamer(tokenizer, skip_special_tokens=True) if one else None
-    try:
-        outputs = model.generate(**inputs, **options, tokenizer=tokenizer, streamer=streamer)
-    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-        if not options.keys() - limits.keys():
-            raise
-        given = ", ".join(f"--{name}" for name in options)
-        raise ValueError(f"{' '.join(str(error).split())} (check {given})") from None
-    if not one:
-        sequences = getattr(outputs, "sequences", outputs)
-        print("\n---\n".join(tokenizer.batch_decode(sequences, skip_special_tokens=True)))
+    print_generated(model, tokenizer, ids, options, with_prompt=True)

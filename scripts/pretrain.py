@@ -3,6 +3,7 @@
     folio pretrain --output_dir runs/manual --minutes 3
     folio pretrain --corpus shakespeare.txt --tokenizer char --block_size 128 --output_dir runs/shakespeare
     folio pretrain --output_dir runs/manual --resume
+    torchrun --nproc_per_node 2 -m foliogpt.scripts.cli pretrain --output_dir runs/manual
 
 Takes every field of transformers' TrainingArguments as well.
 """
@@ -13,11 +14,18 @@ import shlex
 def main(argv: list[str]) -> None:
     from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
     from ..training.pretraining import pretrain
+    from ..training.processes import from_first, is_first, is_restart, meet
+    from ..training.resume import after_restart
     from ..training.run_folder import RUN_FILE
     from .arguments import command_line, parse
 
     groups = [CorpusArguments, ModelArguments, PretrainingArguments]
     corpus, model, args = parse(argv, groups, "folio pretrain", "Train a model from scratch.", run_file=RUN_FILE)
+    meet()
+    if is_restart(args.device) and (flags := from_first(lambda: after_restart(args.output_dir))):
+        corpus, model, args = parse([*argv, *flags], groups, "folio pretrain", "", run_file=RUN_FILE)
+        args.minutes = None if args.resume else args.minutes  # they have become steps
     report = pretrain(corpus, model, args, command=command_line("folio pretrain", argv))
     command = ["folio", "generate", "--model", report["output_dir"], f"--prompt={report['prompt']}"]
-    print(f"\nTry it: {shlex.join(command)}")
+    if is_first():
+        print(f"\nTry it: {shlex.join(command)}")

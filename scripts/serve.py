@@ -24,7 +24,8 @@ def main(argv: list[str]) -> None:
     from .arguments import parse
 
     (args,) = parse(argv, [ServeArguments], "folio serve", __doc__)
-    from ..modeling.openai_api import Api, bind, serve
+    from ..modeling.http_server import bind, serve
+    from ..modeling.openai_api import Api
     from ..tokenization import encode_chat
     from ..training.loading import load_model
 
@@ -37,5 +38,6 @@ def main(argv: list[str]) -> None:
     if not ipaddress.ip_address(address).is_loopback:
         print("There is no authentication: whoever reaches this machine can use the model.", flush=True)
     print(f"Serving {name} at http://{host}:{port}/v1 (Ctrl-C ends it)", flush=True)
-    serve(Api(name, model, tokenizer, encode_chat), bound)
+    api = Api(name, model, tokenizer, encode_chat)
+    serve(api.application(), api.generator, bound)
     print("Stopped.")

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .inspection import inspect
+from .plotting import pyplot
 from .trained import train_sizes
 
 VOCAB_SIZES = (300, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)
@@ -41,13 +42,7 @@ def plot(rows: list[dict], path: str | Path, title: str) -> None:
     Raises:
         ImportError: if matplotlib is missing; names the extra that has it.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("The plot needs matplotlib: pip install 'foliogpt[plots]'.") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot("The plot")
     sizes = [row["vocab_size"] for row in rows]
     figure, (length, used) = plt.subplots(
         2, 1, sharex=True, figsize=(7, 4.5), height_ratios=[3, 1.5], layout="constrained"

@@ -10,10 +10,12 @@ import torch
 from transformers import TrainingArguments
 
 from ..modeling.presets import PRESETS, SIZES
+from .processes import connect
 
-OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token")  # the arguments that are no property of the run
-# What a resumed run may not change: the weights would not fit, the data would be another, or the optimizer's restored
-# state would quietly win.
+# The arguments that are no property of the run; what it is spread over may change on the way.
+OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token", "tp_size", "fsdp", "fsdp_config")
+# What a resumed run may not change: the weights would not fit, the data would be another, the loss would mean something
+# else, or the restored state of the optimizer or the schedule would quietly win.
 FIXED = (
     "corpus_weights",
     "text_column",
@@ -26,9 +28,10 @@ FIXED = (
     "block_size",
     "seed",
     "data_seed",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
+    "dataloader_drop_last",
+    "train_sampling_strategy",
     "optim",
+    "optim_args",
     "learning_rate",
     "adam_learning_rate",
     "muon_momentum",
@@ -36,8 +39,14 @@ FIXED = (
     "adam_beta2",
     "adam_epsilon",
     "weight_decay",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "label_smoothing_factor",
     "z_loss",
 )
+FIXED_FOR_STREAMS = ("dataloader_num_workers",)  # each reads files of its own
+# The embeddings of wide models want smaller steps (Yang et al., 2022); at a width of 256 they do not yet.
+ADAM_LEARNING_RATE, NARROW = 0.02, 256
 RANGES = {  # setting: (least, below)
     "learning_rate": (0, 100),
     "adam_learning_rate": (0, 100),
@@ -53,6 +62,8 @@ RANGES = {  # setting: (least, below)
     "per_device_train_batch_size": (1, math.inf),
     "per_device_eval_batch_size": (1, math.inf),
     "gradient_accumulation_steps": (1, math.inf),
+    "tp_size": (1, math.inf),
+    "ddp_timeout": (1, math.inf),
 }
 ABOVE_ZERO = (
     "learning_rate",
@@ -133,8 +144,12 @@ class PretrainingArguments(TrainingArguments):
     learning_rate: float | None = field(
         default=None, metadata={"help": "peak; 0.02 for muon and 0.001 for others if not given"}
     )
-    adam_learning_rate: float = field(
-        default=0.02, metadata={"help": "with muon: of embeddings, norms and biases, which AdamW trains"}
+    adam_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "with muon: of embeddings, norms and biases, which AdamW trains; 0.02 if not given, and in models "
+            "wider than 256 less, in inverse proportion to the width"
+        },
     )
     muon_momentum: float = field(
         default=0.95,
@@ -147,6 +162,9 @@ class PretrainingArguments(TrainingArguments):
     )
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 16
+    tp_size: int = field(
+        default=1, metadata={"help": "tensor parallelism: the number of processes that share one copy of the model"}
+    )
     num_train_epochs: float = 4.0  # repeated text is worth nearly as much as new up to here (Muennighoff et al., 2023)
     lr_scheduler_type: str = "warmup_stable_decay"
     warmup_steps: float = 0.02
@@ -173,6 +191,8 @@ class PretrainingArguments(TrainingArguments):
     include_num_input_tokens_seen: str = "all"  # what speeds are counted in
     remove_unused_columns: bool = False
     disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well
+    ddp_find_unused_parameters: bool | None = False  # there are none, and looking for them takes time
+    ddp_broadcast_buffers: bool | None = False  # they never change
     dataloader_pin_memory: bool = torch.cuda.is_available()
 
     def __post_init__(self):
@@ -196,18 +216,56 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError(f"metric_for_best_model is {self.metric_for_best_model!r}: the one there is is 'loss'.")
         if self.resume_from_checkpoint is not None:
             raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
+        if self.enable_jit_checkpoint:
+            raise ValueError("Leave enable_jit_checkpoint out: a SIGTERM saves a checkpoint by itself.")
         if not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise bf16 is refused
         if use_muon:
             self.optim = "adamw_torch"  # while the base class checks the name
+        if self.use_cpu:
+            connect(self.ddp_backend or "gloo", self.ddp_timeout)
         super().__post_init__()
         if use_muon:
             self.optim = "muon"
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        """Refuse what needs more processes than there are."""
+        start = "start it with torchrun --nproc_per_node N -m foliogpt.scripts.cli"
+        if self.fsdp and self.world_size == 1:
+            raise ValueError(
+                f"fsdp spreads the weights over several processes, and this is one: {start}, or leave it out."
+            )
+        if self.tp_size not in (1, self.world_size):
+            raise ValueError(
+                f"tp_size is {self.tp_size}, and the number of processes {self.world_size}: {start}, with N the same."
+            )
+        if self.tp_size > 1 and self.fsdp:
+            raise ValueError("tp_size and fsdp are both given: choose one of them.")
+        if self.tp_size > 1 and self.gradient_accumulation_steps > 1:  # transformers would sum some gradients twice
+            raise ValueError("tp_size and gradient_accumulation_steps are both given: choose one of them.")
+        if self.z_loss and (self.fsdp or self.tp_size > 1):  # only the chunked loss has it
+            raise ValueError("z_loss does not work with weights that are spread over processes: leave it out.")
+        if self.fsdp and self.fsdp_config.get("state_dict_type", "FULL_STATE_DICT") != "FULL_STATE_DICT":
+            raise ValueError("fsdp_config has a state_dict_type: leave it out, as checkpoints are always whole.")
+        if self.world_size > 1 and self.accelerator_config.dispatch_batches is None:
+            # Each process reads a stream by itself: blocks of several lengths could not be sent as one batch.
+            self.accelerator_config.dispatch_batches = False
+
+    @property
+    def global_batch_size(self) -> int:
+        """Blocks in a step of the optimizer, of all processes together."""
+        return self.train_batch_size * self.gradient_accumulation_steps * (self.world_size // self.tp_size)
 
     @property
     def use_muon(self) -> bool:
         """Whether matrices are trained by Muon."""
         return self.optim == "muon"
+
+    def settle_adam_learning_rate(self, hidden_size: int) -> None:
+        """Decide about AdamW's rate, if it was left open, when the width of the model is known."""
+        if self.adam_learning_rate is None:
+            self.adam_learning_rate = ADAM_LEARNING_RATE * min(1, NARROW / hidden_size)
 
     def set_bf16(self, bf16: bool) -> None:
         """Decide about bfloat16 after construction, when both have been timed."""
@@ -221,7 +279,7 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
     That is every setting of ours, and of transformers' those that were changed.
     """
     default = PretrainingArguments(output_dir=args.output_dir)
-    always = {*PretrainingArguments.__annotations__, *FIXED}
+    always = {*PretrainingArguments.__annotations__, *FIXED, *FIXED_FOR_STREAMS}
     settings = {**vars(corpus), **vars(model)}
     settings["corpus"] = [from_anywhere(name) for name in settings["corpus"]]
     settings["tokenizer"] = from_anywhere(settings["tokenizer"])

@@ -8,6 +8,7 @@ import torch
 
 from .arguments import PretrainingArguments
 from .optimizers import build_optimizer
+from .processes import from_first
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 5
 
@@ -54,4 +55,8 @@ def calibrate(
             timed[precision] = step_seconds(model, batch, args, bool(args.bf16))
         args.max_steps = steps_done + max(1, round(60 * args.minutes / timed[precision]))
         args.minutes = None  # settled: a resumed run must not time itself again
+    # In several processes it is timed in all at once, as the run will be, and what the first has measured counts.
+    timed, bf16, args.max_steps, args.minutes = from_first(lambda: (timed, args.bf16, args.max_steps, args.minutes))
+    if bf16 != args.bf16:
+        args.set_bf16(bf16)
     return timed

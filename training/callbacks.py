@@ -1,13 +1,15 @@
 """What a training run shows while it goes on, and how it stops when asked to."""
 
-import os
+import contextlib
 import signal
 import sys
-import threading
 import time
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
+
+from .processes import is_first, largest_of_all
+from .signals import handled, interrupt
 
 
 class ProgressBar(TrainerCallback):
@@ -48,7 +50,8 @@ class ProgressBar(TrainerCallback):
 
     def write(self, text: str) -> None:
         """Show a line above the bar."""
-        tqdm.write(text, file=sys.stderr)
+        if self.bar is not None:
+            tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the line as it is; what is printed next begins below it."""
@@ -77,33 +80,38 @@ class StepClock(TrainerCallback):
 
 
 class StopOnInterrupt(TrainerCallback):
-    """Ctrl-C ends training after the current step, with a checkpoint; a second Ctrl-C ends it at once."""
+    """Ctrl-C or SIGTERM ends training after the current step, with a checkpoint; a second one ends it at once."""
 
     def __init__(self):
-        self.interrupted = False
-        self.previous = None
+        self.interrupted: int | None = None  # by which signal
+        self.handlers = contextlib.ExitStack()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if threading.current_thread() is threading.main_thread():
-            self.process = os.getpid()
-            self.previous = signal.signal(signal.SIGINT, self._interrupt)
+        self.handlers.enter_context(handled(self._interrupt, signal.SIGINT, signal.SIGTERM))
 
     def _interrupt(self, signum, frame):
-        if os.getpid() != self.process:  # a worker of the data loader, which ends with us
-            return
         if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        print(
-            "\nInterrupted: saving a checkpoint after this step. Ctrl-C again to stop at once.",
-            file=sys.stderr,
-        )
+            interrupt(signum)
+        self.interrupted = signum
+        if not is_first():
+            return
+        what, again = ("Interrupted", "Ctrl-C") if signum == signal.SIGINT else ("Terminated", "The signal")
+        with contextlib.suppress(RuntimeError):  # in the middle of another line
+            print(f"\n{what}: saving a checkpoint after this step. {again} again to stop at once.", file=sys.stderr)
+
+    def _agreed(self, args) -> bool:
+        """Whether any process was told to stop: then all do, after the same step."""
+        self.interrupted = largest_of_all(self.interrupted or 0, args.device) or None
+        return self.interrupted is not None
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.interrupted:
+        if self._agreed(args):
             control.should_save = control.should_training_stop = True
 
+    def on_save(self, args, state, control, **kwargs):
+        if self._agreed(args):  # while saving
+            control.should_training_stop = True
+
     def close(self) -> None:
-        """Give Ctrl-C its old meaning back."""
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
+        """Give the signals their old meaning back."""
+        self.handlers.close()

@@ -1,23 +1,22 @@
 """Checkpoints: never half-written, and found again after an interruption."""
 
 import contextlib
-import json
+import fnmatch
+import hashlib
 import logging
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "trainer_state.json"
+SUMS_FILE = "SHA256SUMS"  # of all files in a checkpoint, for us and for `sha256sum -c`
 STAGING = ".saving-"
 # Without any of these, a run would not go on to the same weights.
-NEEDED = ("*model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*", "tokenizer*", STATE_FILE)
+NEEDED = (STATE_FILE, "optimizer*", "scheduler.pt", "rng_state*")
 OPENED_BY = {"config.json", "adapter_config.json"}  # each with weights of its own
 # What a checkpoint may have and another not. Beside one that lacks it, it would be loaded with it.
 OPTIONAL = ("*.safetensors", "*.index.json", "chat_template.jinja", "vocab.*", "merges.txt", "*tokens*.json", "*.model",
@@ -42,22 +41,52 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def torn_file(checkpoint: Path) -> str | None:
-    """The name of a file that is missing or was cut off, or None if the checkpoint is whole."""
-    for pattern in NEEDED:
-        if not any(checkpoint.glob(pattern)):
-            return pattern
-    for file in sorted(checkpoint.iterdir()):
-        try:
-            if file.suffix == ".json":
-                json.loads(file.read_text(encoding="utf-8"))
-            elif file.suffix == ".safetensors":
-                with safe_open(file, framework="pt"):
-                    pass
-            elif file.suffix in (".pt", ".pth") and not zipfile.is_zipfile(file):
-                return file.name
-        except (OSError, ValueError, SafetensorError):
-            return file.name
-    return None
+    """The name of a file that is missing or is not as it was written, or None if the checkpoint is whole."""
+    try:
+        lines = (checkpoint / SUMS_FILE).read_text(encoding="utf-8").splitlines()
+        digests = dict(reversed(line.split("  ", 1)) for line in lines)
+        for pattern in NEEDED:
+            if not fnmatch.filter(digests, pattern):
+                return pattern
+        return next((name for name, digest in digests.items() if _sha256(checkpoint / name) != digest), None)
+    except FileNotFoundError as error:
+        return Path(error.filename).name
+    except (OSError, ValueError):  # ValueError: a line that is none
+        return SUMS_FILE
+
+
+def seal(checkpoint: Path) -> None:
+    """Put the files of a checkpoint on the disk, and then their hashes beside them, by which it is known to be whole.
+
+    A process that is killed leaves no hashes; a machine that loses power may leave files of the right size that are
+    full of zeros, which the hashes tell.
+    """
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SUMS_FILE)
+    for file in files:
+        _to_disk(file)
+    sums = checkpoint / f"{STAGING}{SUMS_FILE}"
+    lines = [f"{_sha256(file)}  {file.relative_to(checkpoint).as_posix()}\n" for file in files]
+    sums.write_text("".join(lines), encoding="utf-8", newline="\n")
+    _to_disk(sums)
+    os.replace(sums, checkpoint / SUMS_FILE)
+    for folder in {file.parent for file in files} | {checkpoint.parent}:
+        _to_disk(folder)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a loss of power."""
+    if path.is_dir() and os.name == "nt":  # which opens no folders, and writes down names by itself
+        return
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -72,10 +101,12 @@ def saving(path: Path) -> Iterator[None]:
         os.replace(path, before)
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)
         if before.exists():
             os.replace(before, path)
+        if not isinstance(error, Exception):  # Ctrl-C
+            raise
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
             f"Could not save to {path.parent} ({error}); {free:,.0f} MB are free there. "

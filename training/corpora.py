@@ -18,6 +18,7 @@ from typing import Any, Literal, cast, overload
 import datasets
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
 
+from ..tokenization.python_manual import python_manual
 from .corpus_files import (
     ACCEPTED_FORMS,
     Document,
@@ -28,7 +29,6 @@ from .corpus_files import (
     stream_documents,
     table_documents,
 )
-from .python_manual import python_manual
 
 TRAIN, VALIDATION = "train", "validation"
 VALIDATION_FRACTION = 0.05
@@ -70,18 +70,29 @@ def load_corpus(
     """
     if spec.startswith("hub:"):
         return _load_hub(spec, text_column, streaming)
-    if spec == "python-manual":
-        corpus = _split(_to_dataset(python_manual()), spec)
-        return _to_streams(corpus) if streaming else corpus
+    if spec == "python-manual" and streaming:
+        return _to_streams(_split(load_documents(spec), spec))
+    if not streaming:
+        return _split(load_documents(spec, text_column), spec)
     text_files, row_files, skipped = find_files(spec)
     texts = partial(read_texts, text_files, spec, skipped)
-    if streaming:
-        rows = [(load_rows(file, text_column, streaming=True), file.name) for file in row_files]
-        return _split_stream(partial(_stream_files, texts, rows, text_column), spec)
-    parts = [_to_dataset(texts())]
+    rows = [(load_rows(file, text_column, streaming=True), file.name) for file in row_files]
+    return _split_stream(partial(_stream_files, texts, rows, text_column), spec)
+
+
+def load_documents(spec: str, text_column: str = "text") -> Dataset:
+    """All documents of a corpus on this machine, whole and in one: `load_corpus` without the split.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_corpus`.
+    """
+    if spec == "python-manual":
+        return _to_dataset(python_manual())
+    text_files, row_files, skipped = find_files(spec)
+    parts = [_to_dataset(read_texts(text_files, spec, skipped))]
     for file in row_files:
         parts.append(table_documents(load_rows(file, text_column, streaming=False), file.name, text_column))
-    return _split(datasets.concatenate_datasets(parts), spec)
+    return datasets.concatenate_datasets(parts)
 
 
 def corpus_bytes(documents: Dataset | IterableDataset) -> int:

@@ -1,23 +1,23 @@
 """What a run trains and is judged on: corpora, read, split, tokenised, packed and mixed."""
 
 import hashlib
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 
 import datasets
-import torch
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..tokenization import load_tokenizer, train_char_tokenizer, train_tokenizer
 from .arguments import CorpusArguments, ModelArguments
 from .corpora import corpus_bytes, load_corpus
-from .packing import PackedCollator, documents_fingerprint, pack
+from .packing import PackedCollator, PackedStream, documents_fingerprint, pack
+from .processes import first_before_others, from_first
 from .report import Stages, amount
+from .streams import Endless
 
 STREAMED_VALIDATION = 1000  # documents held out of an endless stream
 
@@ -48,7 +48,7 @@ class Data:
 
     corpora: list[Corpus]
     tokenizer: PreTrainedTokenizerBase
-    train_blocks: "Dataset | Endless"
+    train_blocks: Dataset | Endless
     validation_blocks: list[Dataset]  # of each corpus
     collator: PackedCollator
 
@@ -89,19 +89,21 @@ def prepare_data(
         ValueError, OSError: for a corpus or tokenizer that does not work; the message says what to do.
     """
     with stages("corpus") as say:
-        corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
+        with first_before_others():
+            corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
         for each in corpora:
             documents = None if each.is_stream else len(each.train)
             say(f"{each.name}: {amount(documents)} documents, and {len(each.validation):,} held out")
     with stages("tokenizer") as say:
-        tokenizer = get_tokenizer(model, corpora, resumed)
+        tokenizer = from_first(lambda: get_tokenizer(model, corpora, resumed))
         say(f"{len(tokenizer):,} tokens")
     with stages("packing") as say:
         train, held_out = [], []
         for each in corpora:
             known_as = each.fingerprints or (None, None)
-            train.append(pack(each.train, tokenizer, model.block_size, known_as[0]))
-            held_out.append(pack(each.validation, tokenizer, model.block_size, known_as[1]))
+            with first_before_others():  # who find in the cache what it has stored
+                train.append(pack(each.train, tokenizer, model.block_size, known_as[0]))
+                held_out.append(pack(each.validation, tokenizer, model.block_size, known_as[1]))
             tokens = len(next(iter(train[-1]))["input_ids"])
             if tokens < model.block_size:
                 raise ValueError(f"{each.name} has only {tokens:,} tokens to train on: use --block_size {tokens}.")
@@ -121,42 +123,13 @@ def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
     return Corpus(spec, train, validation)
 
 
-class Endless(torch.utils.data.IterableDataset):
-    """Streams of blocks, of which each next one is drawn by weight; one that ends begins again, in another order.
-
-    To Trainer it is a single pass. A run that goes on skips the batches that the pass has had; how many passes came
-    before it, Trainer does not know for a stream.
-    """
-
-    def __init__(self, streams: list[IterableDataset], weights: list[float], seed: int):
-        self.streams, self.weights, self.seed = streams, weights, seed
-
-    def __iter__(self) -> Iterator[dict]:
-        passes, draw = [self._repeated(stream) for stream in self.streams], random.Random(self.seed)
-        while True:
-            block = next(draw.choices(passes, self.weights)[0], None)
-            if block is None:
-                return
-            yield block
-
-    @staticmethod
-    def _repeated(stream: IterableDataset) -> Iterator[dict]:
-        for epoch in count():
-            stream.set_epoch(epoch)
-            block = None
-            for block in stream:
-                yield block
-            if block is None:  # in a worker of the data loader that has no part in the stream
-                return
-
-
 def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | Endless:
     """Blocks of several corpora as one data set, each with its share `weights` of the tokens.
 
     Without weights all blocks once. With them a pass ends when every block of every corpus has come at least once; by
     then those of a corpus with a large weight have come several times. Streams have no end.
     """
-    if isinstance(blocks[0], IterableDataset):
+    if isinstance(blocks[0], PackedStream):
         return Endless(blocks, weights or [1.0], seed)
     if len(blocks) == 1:
         return blocks[0]

@@ -9,13 +9,15 @@ import torch
 
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments
 from .calibration import calibrate, step_seconds
+from .corpora import corpus_bytes
 from .data import Data, prepare_data
-from .memory import StepMemory, available_bytes, parameters_by_part, step_memory
-from .optimizers import build_optimizer
+from .evaluation import COMPRESSIBLE, COMPRESSORS
+from .memory import available_bytes, gigabytes, parameters_by_part
+from .out_of_memory import check_fits, memory_of
 from .pretraining import check_batch, check_end, configured_model, total_steps
 from .report import Stages, peak_memory_bytes
 
-ROOM = 0.95  # of the memory that is free; the rest of the machine needs some
+COMPRESSED_SAMPLE = 500_000  # bytes
 
 
 @dataclass
@@ -43,12 +45,8 @@ def diagnose(
     data = prepare_data(corpus, model, None, stages or Stages(), args.seed)
     check_batch(data, args)
     network = configured_model(model, data.tokenizer, args)
-    memory, available = memory_of(network, model, args), available_bytes(args.device)
-    if memory.peak > ROOM * available:
-        raise ValueError(
-            f"A step needs {_gigabytes(memory.peak)}, and {_gigabytes(available)} are free on {args.device}. "
-            + _proposal(network, model, args, ROOM * available)
-        )
+    available = available_bytes(args.device)
+    memory = check_fits(network, model, args, available)
     batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
     timed = calibrate(network, batch, args)
     step = timed.get("bf16" if args.bf16 else "fp32") or step_seconds(network, batch, args, bool(args.bf16))
@@ -64,19 +62,11 @@ def diagnose(
         memory_available=available,
         steps=steps,
         step_seconds=step,
-        seconds={"training": steps * step, "evaluation": evaluation_seconds(network, data, args, steps)},
-    )
-
-
-def memory_of(network, model: ModelArguments, args: PretrainingArguments, size=None, accumulation=None) -> StepMemory:
-    """The memory of one of the run's steps, or of one with another batch size and accumulation."""
-    return step_memory(
-        network,
-        size or args.per_device_train_batch_size,
-        model.block_size,
-        bool(args.bf16),
-        lambda copy: build_optimizer(copy, args),
-        accumulation or args.gradient_accumulation_steps,
+        seconds={
+            "training": steps * step,
+            "evaluation": evaluation_seconds(network, data, args, steps),
+            "compressors": compression_seconds(data),
+        },
     )
 
 
@@ -97,22 +87,24 @@ def evaluation_seconds(network, data: Data, args: PretrainingArguments, steps: i
     return seconds * (int(times) + 1)
 
 
-def _proposal(network, model: ModelArguments, args: PretrainingArguments, room: float) -> str:
-    """The smallest change with which the run would fit."""
-    batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    for checkpointing in [False, True] if not args.gradient_checkpointing else [True]:
-        if checkpointing:
-            network.activation_checkpointing_enable()
-        size = batch
-        while size >= 1:
-            steps = accumulation * math.ceil(batch / size)
-            needed = memory_of(network, model, args, size, steps)
-            if needed.peak <= room:
-                flags = f"--per_device_train_batch_size {size} --gradient_accumulation_steps {steps}"
-                flags += " --gradient_checkpointing true" if checkpointing else ""
-                return f"With {flags} it needs {_gigabytes(needed.peak)} and learns the same."
-            size //= 2
-    return f"Not even one block at a time fits: use a smaller --size than {model.size} or a shorter --block_size."
+def compression_seconds(data: Data) -> float:
+    """Of the compressors that the model is compared with, from what they take for a part of the text."""
+    if data.train_bytes is None or data.train_bytes > COMPRESSIBLE:
+        return 0.0
+    sample, size = [], 0
+    for text in data.train_texts():
+        sample.append(text.encode())
+        size += len(sample[-1])
+        if size >= COMPRESSED_SAMPLE:
+            break
+    part = b"\0".join(sample)[:COMPRESSED_SAMPLE]
+    start = time.perf_counter()
+    for compress in COMPRESSORS.values():
+        compress(part)
+    seconds = time.perf_counter() - start
+    # The training text alone, and once more with the held-out text behind it.
+    total = 2 * data.train_bytes + sum(corpus_bytes(corpus.validation) for corpus in data.corpora)
+    return seconds * total / max(1, len(part))
 
 
 def show(diagnosis: Diagnosis) -> str:
@@ -120,17 +112,13 @@ def show(diagnosis: Diagnosis) -> str:
     rows = [("parameters", f"{sum(diagnosis.parameters.values()):,}", "")]
     rows += [("", f"{count:,}", part) for part, count in diagnosis.parameters.items()]
     rows.append(
-        ("memory", _gigabytes(diagnosis.memory_peak), f"at the peak; {_gigabytes(diagnosis.memory_available)} are free")
+        ("memory", gigabytes(diagnosis.memory_peak), f"at the peak; {gigabytes(diagnosis.memory_available)} are free")
     )
-    rows += [("", _gigabytes(size), part) for part, size in diagnosis.memory.items()]
+    rows += [("", gigabytes(size), part) for part, size in diagnosis.memory.items()]
     total = sum(diagnosis.seconds.values())
     rows.append(("time", _duration(total), f"{diagnosis.steps:,} steps of {diagnosis.step_seconds:.3f} s"))
     rows += [("", _duration(seconds), part) for part, seconds in diagnosis.seconds.items()]
     return "\n".join(f"{name:<12}{amount:>14}  {what}".rstrip() for name, amount, what in rows)
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:

@@ -7,11 +7,13 @@ import zlib
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from ..tokenization import encode_texts
 from .corpora import corpus_bytes
 from .data import Data
+from .processes import connected
 
 COMPRESSIBLE = 64_000_000  # bytes of training text above which xz would take minutes
 
@@ -52,10 +54,15 @@ def documents_changed(texts: Iterable[str], tokenizer) -> int:
 
 
 def total_loss(model, blocks, collator, batch_size: int = 16, bf16: bool = False) -> tuple[float, int]:
-    """Summed next-token loss of packed `blocks` in nats, and the number of tokens predicted."""
+    """Summed next-token loss of packed `blocks` in nats, and the number of tokens predicted.
+
+    Of several processes, each with all of the model, each takes a share of the blocks; the sums are those of all.
+    """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     nats, count = 0.0, 0
+    if connected():
+        blocks = blocks.select(range(dist.get_rank(), len(blocks), dist.get_world_size()))
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         for batch in DataLoader(blocks, batch_size=batch_size, collate_fn=collator):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -63,6 +70,10 @@ def total_loss(model, blocks, collator, batch_size: int = 16, bf16: bool = False
             nats += model(**batch, use_cache=False).loss.item() * targets
             count += targets
     model.train(was_training)
+    if connected():
+        sums = torch.tensor([nats, count], dtype=torch.float64, device=device)
+        dist.all_reduce(sums)
+        nats, count = sums[0].item(), int(sums[1])
     return nats, count
 
 
@@ -81,13 +92,8 @@ def compression_baselines(train_texts: Iterable[str], validation_texts: Iterable
     validation = list(validation_texts)
     both = train + b"\0" + "\0".join(validation).encode()
     num_bytes = sum(len(text.encode()) for text in validation)
-    compressors = {
-        "zlib": lambda data: zlib.compress(data, 9),
-        "bz2": lambda data: bz2.compress(data, 9),
-        "xz": _xz,
-    }
     return {
-        name: 8 * (len(compress(both)) - len(compress(train))) / num_bytes for name, compress in compressors.items()
+        name: 8 * (len(compress(both)) - len(compress(train))) / num_bytes for name, compress in COMPRESSORS.items()
     }
 
 
@@ -96,3 +102,6 @@ def _xz(data: bytes) -> bytes:
     size = 1 << max(12, (len(data) - 1).bit_length())
     options = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": min(size, 64 << 20)}
     return lzma.compress(data, format=lzma.FORMAT_XZ, filters=[options])
+
+
+COMPRESSORS = {"zlib": lambda data: zlib.compress(data, 9), "bz2": lambda data: bz2.compress(data, 9), "xz": _xz}

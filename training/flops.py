@@ -14,20 +14,24 @@ ACCELERATORS = {
 SIZE, TRIES = 1024, 10  # of the matrix products by which a CPU is measured
 
 
-def flops_per_token(model: nn.Module, block_size: int) -> float:
-    """Floating-point operations that one token takes, forward and backward: 6 N + 12 L H D T.
-
-    N counts the parameters that are multiplied with, so no embeddings, unless they are the output head too; attention
-    is counted as if each token saw the whole block (the convention of PaLM, Chowdhery et al., 2022, appendix B).
-    """
+def multiplied_parameters(model: nn.Module) -> int:
+    """The parameters that each token is multiplied with: no embeddings, unless they are the output head too."""
     tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
     head = model.get_output_embeddings()
     if head is not None:
         tables.pop(id(head.weight), None)
-    multiplied = sum(p.numel() for p in model.parameters()) - sum(tables.values())
+    return sum(p.numel() for p in model.parameters()) - sum(tables.values())
+
+
+def flops_per_token(model: nn.Module, block_size: int) -> float:
+    """Floating-point operations that one token takes, forward and backward: 6 N + 12 L H D T.
+
+    N is `multiplied_parameters`; attention is counted as if each token saw the whole block (the convention of PaLM,
+    Chowdhery et al., 2022, appendix B).
+    """
     config = model.config
     attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * block_size
-    return 6 * multiplied + attention
+    return 6 * multiplied_parameters(model) + attention
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:

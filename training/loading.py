@@ -1,5 +1,6 @@
 """Loading what the user named with --model: a checkpoint, or an adapter and the model that it belongs to."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from .. import modeling  # noqa: F401  makes our checkpoints load without remote code
@@ -26,6 +27,7 @@ TASKS = {  # task: (the class, what a model without such a head is not)
     "tag": ("AutoModelForTokenClassification", "classifier of words"),
     "qa": ("AutoModelForQuestionAnswering", "model that finds answers in texts"),
 }
+PEFT_TASKS = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag", "QUESTION_ANS": "qa"}
 
 
 def load_model(
@@ -59,6 +61,26 @@ def load_model(
     if torch.accelerator.is_available():
         model = model.to(torch.accelerator.current_accelerator())
     return model.eval(), tokenizer
+
+
+def task_of(name: str, trust_remote_code: bool = False) -> str:
+    """The task that `load_model` should load a checkpoint or an adapter for, by what its files say.
+
+    Raises:
+        OSError: if there is none.
+    """
+    source = os.path.expanduser(name)
+    folder = _adapter_folder(source)
+    with _one_line(name):
+        if folder is None:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+            heads = {auto_class.removeprefix("AutoModel"): task for task, (auto_class, _) in TASKS.items()}
+            written = config.architectures or [""]
+            return next((task for head, task in heads.items() if written[0].endswith(head)), "lm")
+        if record := BaseRecord.load(folder):
+            return record.task
+        kind = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("task_type")
+        return PEFT_TASKS.get(kind, "lm")
 
 
 def load_checkpoint(

@@ -104,6 +104,26 @@ def available_bytes(device: torch.device) -> int:
     """Memory that can still be had on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = psutil.virtual_memory().available
+    ours = psutil.Process().memory_info()
+    free = [psutil.virtual_memory().available]
     limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
-    return free if limit == "max" else min(free, int(limit) - psutil.Process().memory_info().rss)
+    if limit != "max":
+        free.append(int(limit) - ours.rss)
+    if (limit := _address_space()) is not None:
+        free.append(limit - ours.vms)
+    return max(0, min(free))
+
+
+def _address_space() -> int | None:
+    """The limit of `ulimit -v`, None if there is none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def gigabytes(size: float) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from transformers import TrainerCallback
 
 from .callbacks import StepClock
+from .checkpoints import STAGING
+from .sharding import whole_model
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLE_TOKENS = 60
@@ -25,11 +28,11 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = time.perf_counter()
         if state.is_world_process_zero:
-            # What came after the checkpoint that a run goes on from will come again.
-            kept = [entry for entry in read_metrics(self.path) if entry["step"] <= state.global_step]
-            self.before = kept[-1].get("seconds", 0.0) if state.global_step and kept else 0.0
-            lines = [json.dumps(entry) + "\n" for entry in kept] if state.global_step else []
-            self.path.write_text("".join(lines), encoding="utf-8")
+            kept = [entry for entry in read_metrics(self.path) if came_before(entry, state.global_step)]
+            self.before = kept[-1].get("seconds", 0.0) if kept else 0.0
+            new = self.path.with_name(f"{STAGING}{self.path.name}")
+            new.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+            os.replace(new, self.path)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
@@ -40,8 +43,17 @@ class MetricsFile(TrainerCallback):
         known = {"step": state.global_step, "seconds": seconds, "tokens": state.num_input_tokens_seen}
         # JSON has no NaN and no infinity.
         entry = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(known | entry) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(known | entry) + "\n")
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"Cannot write to {self.path} ({reason}). Make room, then go on with --resume.") from None
+
+
+def came_before(entry: dict, step: int) -> bool:
+    """Whether an entry is older than the checkpoint of a step; what came after it will come again."""
+    return entry["step"] < step or (entry["step"] == step > 0 and "train_loss" not in entry)
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -83,6 +95,7 @@ class Samples(TrainerCallback):
         self.metrics = metrics
 
     def on_evaluate(self, args, state, control, model=None, **kwargs):
+        model = whole_model(model)  # of which every process may have a part
         if not state.is_world_process_zero:
             return
         room = model.config.max_position_embeddings - len(self.prompt_ids)

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import Trainer
 
 from .arguments import PretrainingArguments
+from .sharding import local, spread, whole
 
 # Coefficients of the quintic iteration: chosen to be steepest at 0, not to converge (Jordan et al., 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -16,6 +17,7 @@ NEWTON_SCHULZ_STEPS = 5
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
     """The optimizer that the settings name, for the parameters of this model."""
     if args.use_muon:
+        args.settle_adam_learning_rate(model.config.hidden_size)
         return MuonAdamW(
             model,
             lr=args.learning_rate,
@@ -120,17 +122,19 @@ class MuonAdamW(torch.optim.Optimizer):
             if p.grad is not None:
                 stacks[(p.shape, p.dtype, p.device)].append(p)
         for (shape, *_), params in stacks.items():
-            grads = [p.grad for p in params]
-            momenta = [self._state(p, "momentum_buffer", p) for p in params]
+            # Of a matrix that is spread over processes each has a part; orthogonal is only the whole.
+            parts, grads = [local(p) for p in params], [local(p.grad) for p in params]
+            momenta = [local(self._state(p, "momentum_buffer", p)) for p in params]
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
             ahead = torch._foreach_lerp(grads, momenta, group["momentum"])
-            updates = orthogonalize(torch.stack(ahead))
+            updates = orthogonalize(torch.stack([whole(a, p) for a, p in zip(ahead, params, strict=True)]))
             if group["neuron_beta"] is not None:
                 updates = self._even_out(params, updates, group["neuron_beta"])
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            updates = [local(spread(u, p)) for u, p in zip(updates.unbind(), params, strict=True)]
+            torch._foreach_mul_(parts, 1 - group["lr"] * group["weight_decay"])
             # A tall matrix has a larger output for the same orthogonal update.
             scale = max(1, shape[0] / shape[1]) ** 0.5
-            torch._foreach_add_(params, updates.unbind(), alpha=-group["lr"] * scale)
+            torch._foreach_add_(parts, updates, alpha=-group["lr"] * scale)
 
     def _even_out(self, params: list, updates: torch.Tensor, beta: float) -> torch.Tensor:
         """Divide each neuron's updates by their usual size, and keep the size of the whole (N, rows, columns)."""

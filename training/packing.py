@@ -2,7 +2,8 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import datasets
@@ -13,13 +14,31 @@ from filelock import FileLock
 from ..tokenization import encode_texts, vocabulary_size
 
 IGNORED = -100  # the label of a position that has nothing to predict
+TOGETHER = 1000  # documents that are tokenised at once, and joined
 FORMAT = "2"  # of the stored blocks; another one when what `pack` does has changed
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of an Arrow file that is whole
 
 
+class PackedStream:
+    """The blocks of a stream of documents, packed while it is read."""
+
+    def __init__(self, documents: IterableDataset, pack_batch: Callable[[dict], dict]):
+        self.documents, self.pack_batch = documents, pack_batch
+
+    def batches(self, skip: int = 0) -> Iterator[tuple[int, list[dict]]]:
+        """The blocks of the documents after `skip`, and of how many documents they are, a batch at a time."""
+        rows = islice(iter(self.documents), skip, None)
+        while batch := list(islice(rows, TOGETHER)):
+            blocks = self.pack_batch({"text": [row["text"] for row in batch]})["input_ids"]
+            yield len(batch), [{"input_ids": block} for block in blocks]
+
+    def __iter__(self) -> Iterator[dict]:
+        return (block for _, blocks in self.batches() for block in blocks)
+
+
 def pack(
     documents: Dataset | IterableDataset, tokenizer, block_size: int, fingerprint: str | None = None
-) -> Dataset | IterableDataset:
+) -> Dataset | PackedStream:
     """Tokenise the `text` column and pack the documents into blocks of `block_size` tokens.
 
     The documents are joined with the end-of-text token before each and after the last. Each block begins with
@@ -36,7 +55,7 @@ def pack(
             tokenizer and block size.
 
     Returns:
-        A data set with the column `input_ids`, each (block_size,) or shorter.
+        Rows with the column `input_ids`, each (block_size,) or shorter.
 
     Raises:
         ValueError: if the tokenizer has no end-of-text token, or `block_size` is too small.
@@ -54,11 +73,11 @@ def pack(
             stream.append(tokenizer.eos_token_id)
         return {"input_ids": list(_blocks(stream, block_size))}
 
-    how = {"batched": True, "batch_size": 1000, "remove_columns": ["name", "text"]}
     if isinstance(documents, IterableDataset):
-        return documents.map(pack_batch, **how)
+        return PackedStream(documents, pack_batch)
     width = "uint16" if vocabulary_size(tokenizer) <= 2**16 else "uint32"
-    how |= {"desc": "tokenising", "features": Features({"input_ids": List(Value(width))})}
+    how = {"batched": True, "batch_size": TOGETHER, "remove_columns": ["name", "text"], "desc": "tokenising"}
+    how["features"] = Features({"input_ids": List(Value(width))})
     if fingerprint is None or not tokenizer.is_fast:  # only a fast one can say all that it is
         return documents.map(pack_batch, new_fingerprint=datasets.fingerprint.generate_random_fingerprint(), **how)
     key = blocks_fingerprint(fingerprint, tokenizer, block_size)
@@ -121,7 +140,12 @@ class PackedCollator:
         self.eos_token_id = eos_token_id
 
     def __call__(self, blocks: list[dict]) -> dict[str, torch.Tensor]:
-        """Batch of `input_ids`, `labels` (-100 where a short block was filled up), `position_ids`, each (B, T)."""
+        """Batch of `input_ids`, `labels` (-100 where a short block was filled up), `position_ids`, each (B, T).
+
+        Of blocks that are left empty, since a resumed run has had them, an empty one: (B, 0).
+        """
+        if not blocks[0]:
+            return {"input_ids": torch.empty(len(blocks), 0, dtype=torch.long)}
         blocks = [torch.as_tensor(block["input_ids"], dtype=torch.long) for block in blocks]
         input_ids = torch.nn.utils.rnn.pad_sequence(blocks, batch_first=True, padding_value=self.eos_token_id)
         labels = input_ids.clone()

@@ -1,10 +1,11 @@
 """From a corpus to a checkpoint: the steps behind `folio pretrain` and `folio quickstart`."""
 
+import contextlib
 import math
 import os
 import platform
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,21 +20,21 @@ from ..tokenization import encode_texts, vocabulary_size
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
 from .callbacks import ProgressBar, StepClock, StopOnInterrupt
-from .checkpoints import STATE_FILE, staged
+from .checkpoints import STATE_FILE, checkpoints, staged
 from .data import Data, prepare_data
 from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
+from .out_of_memory import within_memory
+from .processes import connected, from_first, is_first, job, wait_for_all
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
-from .resume import checkpoint_to_resume, reached_its_end, read_state
-from .run_folder import FINGERPRINT, claimed, read_settings, start_run
+from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
+from .run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
+from .sharding import tensor_parallel, whole_model
+from .signals import Interrupted, signal_of
 from .trainer import FolioTrainer, SafeTraining
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by the user. The message says where it was saved and how to go on."""
 
 
 def pretrain(
@@ -55,35 +56,38 @@ def pretrain(
 
     Raises:
         ValueError, OSError: for settings and input that do not work; the message says what to do.
-        Interrupted: if the user stopped the training.
+        Interrupted: if a signal stopped the training; the message says where it was saved and how to go on.
     """
     stages = stages or Stages()
     check_end(corpus, args)
-    if args.world_size > 1:
-        raise ValueError("This is one run in one process: start it without torchrun, or give FolioTrainer to your own.")
-    with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:
+    args.settle_adam_learning_rate(preset_config(model.preset, model.size).hidden_size)
+    stages.silent = stages.silent or not is_first()
+    with folder_of(args) as output_dir, within_memory(model, args) as check_fits:
         checkpoint = None
         if args.resume:
-            checkpoint = checkpoint_to_resume(output_dir, run_settings(corpus, model, args), args)
+            settings = run_settings(corpus, model, args)
+            checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args))
         transformers.set_seed(args.seed)
         data = prepare_data(corpus, model, checkpoint, stages, args.seed)
         fingerprint = data.fingerprint or run_settings(corpus, model, args)["corpus"]
-        if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
-            raise ValueError("The corpus is not the text that this run began with: start another run for it.")
+        if args.resume:
+            check_same_text(output_dir, checkpoint, fingerprint)
         check_batch(data, args)
         network = configured_model(model, data.tokenizer, args)
+        check_fits(network)
         with stages("calibration") as say:
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)
             say(", ".join(f"{name} {seconds:.3f} s a step" for name, seconds in timed.items()) or "not needed")
+        beside = {FINGERPRINT: fingerprint, BATCH: args.global_batch_size, JOB: job()}
         trainer = FolioTrainer(
-            model=network,
+            model=tensor_parallel(network, args.tp_size) if args.tp_size > 1 else network,
             args=args,
             train_dataset=data.train_blocks,
             eval_dataset=datasets.concatenate_datasets(data.validation_blocks),
             data_collator=data.collator,
             processing_class=data.tokenizer,
-            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), FINGERPRINT: fingerprint})],
+            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), **beside})],
         )
         with stages("training") as say:
             speed = train(trainer, checkpoint, partial(watch, trainer, data))
@@ -100,8 +104,18 @@ def pretrain(
         }
         try:
             return finish(trainer, data, output_dir, known, stages)
-        except KeyboardInterrupt:
-            raise Interrupted(f"The training is complete. To save its result: {go_on(trainer)}") from None
+        except KeyboardInterrupt as error:
+            raise Interrupted(stopped(trainer), signal_of(error)) from None
+
+
+@contextlib.contextmanager
+def folder_of(args: PretrainingArguments) -> Iterator[Path]:
+    """The folder of the run, claimed by the first process for all."""
+    path = Path(args.output_dir).expanduser()
+    with claimed(path, args.overwrite, args.resume) if is_first() else contextlib.nullcontext():
+        wait_for_all()
+        yield path
+        wait_for_all()
 
 
 def check_batch(data: Data, args: PretrainingArguments) -> None:
@@ -115,7 +129,8 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
     """Judge the trained model, write its checkpoint, and return the report: what is `known`, and what was measured."""
     args, state = trainer.args, trainer.state
     trainer.check_weights()
-    network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    network = whole_model(trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False))
+    network.loss_chunk_size = LOSS_CHUNK
     with stages("evaluation") as say:
         quality = evaluate(network, data, args.per_device_eval_batch_size)
         compared = {"this model": quality["val_bits_per_byte"], **quality["baseline_bits_per_byte"]}
@@ -136,11 +151,14 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
         "peak_memory_bytes": peak_memory_bytes(),
         "seed": args.seed,
         "machine": machine(args.device),
+        "world_size": args.world_size,
+        "backend": torch.distributed.get_backend() if connected() else None,
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
         "prompt": first_words(next(data.validation_texts())),
     }
     with stages("checkpoint") as say:
-        save_checkpoint(output_dir, network, data.tokenizer, state, report)
+        if is_first():
+            save_checkpoint(output_dir, network, data.tokenizer, state, report)
         say(str(output_dir))
     return report
 
@@ -152,46 +170,45 @@ def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[Progr
         watch: adds what shows and writes down how the training goes, and returns the clock that its steps are timed by.
 
     Raises:
-        Interrupted: if the user stopped it.
+        Interrupted: if a signal stopped it.
     """
     if checkpoint is not None and reached_its_end(checkpoint, trainer.args):  # and was stopped before it was saved
         trainer.state = read_state(checkpoint)
         best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
+        trainer.add_callback(MetricsFile(Path(trainer.args.output_dir) / METRICS_FILE))
+        trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
+        trainer.continuity.log_end()
         return None
+    if checkpoint is not None:
+        trainer.args.eval_on_start = False  # it was
     stop, progress = StopOnInterrupt(), ProgressBar()
     clock = watch(progress)
     trainer.add_callback(stop)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:  # twice
-        raise Interrupted(f"Stopped. To go on from the last checkpoint: {go_on(trainer)}") from None
+    except KeyboardInterrupt as error:  # twice
+        raise Interrupted(stopped(trainer), signal_of(error)) from None
     finally:
         progress.close()
         stop.close()
-    state = trainer.state
-    if stop.interrupted and state.global_step < state.max_steps:
-        raise Interrupted(
-            f"Stopped after step {state.global_step:,} of {state.max_steps:,}; the checkpoint is saved. "
-            f"Go on with: {go_on(trainer)}"
-        )
-    return clock.tokens_per_second(state)
+    if stop.interrupted and saved_step(trainer) == trainer.state.global_step:
+        raise Interrupted(stopped(trainer), stop.interrupted)
+    return clock.tokens_per_second(trainer.state)
 
 
 def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock:
     """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
     args, model = trainer.args, trainer.model
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir).expanduser() / METRICS_FILE)
+    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir) / METRICS_FILE)
     block_size = model.config.max_position_embeddings
     peak = peak_flops(args.device, dtype)
     trainer.speed = Speed(clock, flops_per_token(model, block_size), peak and peak * args.world_size)
-    callbacks = [clock, metrics, progress, Warnings(progress.write)]
-    if not trainer.is_fsdp_enabled:  # whose weights are in pieces
-        (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
-        prompt = prompt or [data.tokenizer.eos_token_id]  # a tokenizer may have nothing for these words
-        callbacks.append(Samples(data.tokenizer, prompt, progress.write, metrics))
-    for callback in callbacks:
+    (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
+    prompt = prompt or [data.tokenizer.eos_token_id]  # a tokenizer may have nothing for these words
+    samples = Samples(data.tokenizer, prompt, progress.write, metrics)
+    for callback in (clock, metrics, progress, Warnings(progress.write), samples):
         trainer.add_callback(callback)
     return clock
 
@@ -199,6 +216,23 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
 def go_on(trainer: SafeTraining) -> str:
     """The command that continues a run."""
     return shlex.join([*trainer.command.split(), "--output_dir", trainer.args.output_dir, "--resume"])
+
+
+def saved_step(trainer: SafeTraining) -> int:
+    """The step of the newest checkpoint, 0 if there is none."""
+    return max((int(path.name.rpartition("-")[2]) for path in checkpoints(trainer.args.output_dir)), default=0)
+
+
+def stopped(trainer: SafeTraining) -> str:
+    """What a run says that a signal has ended, and the command that continues it."""
+    state, saved = trainer.state, saved_step(trainer)
+    command = go_on(trainer)
+    if saved == 0:
+        return f"Stopped before a checkpoint was saved. To begin again: {command}"
+    if saved == state.max_steps:
+        return f"The training is complete. To save its result: {command}"
+    done = f"step {state.global_step:,} of {state.max_steps:,}"
+    return f"Stopped after {done}; step {saved:,} is saved. Go on with: {command}"
 
 
 class KeepSettings(TrainerCallback):
@@ -209,7 +243,8 @@ class KeepSettings(TrainerCallback):
         self.settings = settings
 
     def on_train_begin(self, args, state, control, **kwargs):
-        start_run(self.output_dir, self.settings, is_new=state.global_step == 0)
+        if state.is_world_process_zero:
+            start_run(self.output_dir, self.settings, is_new=state.global_step == 0)
 
 
 def machine(device: torch.device) -> str:
@@ -230,7 +265,8 @@ def configured_model(
 ) -> FolioForCausalLM:
     """A model with fresh weights that computes its loss as the run wants it."""
     network = new_model(model, tokenizer)
-    if args.label_smoothing_factor == 0:  # Trainer smooths logits, and then needs all of them
+    # Trainer smooths logits, and then needs all of them; the chunked loss needs all of the head's weights.
+    if args.label_smoothing_factor == 0 and not args.fsdp and args.tp_size == 1:
         network.loss_chunk_size, network.z_loss = LOSS_CHUNK, args.z_loss
     if args.gradient_checkpointing:  # for the steps that are timed before Trainer is there
         network.activation_checkpointing_enable()
@@ -241,8 +277,7 @@ def total_steps(data: Data, args: PretrainingArguments) -> int:
     """The number of optimizer steps of the run, by which time `minutes` have become `max_steps`."""
     if args.max_steps > 0:
         return args.max_steps
-    batches = math.ceil(len(data.train_blocks) / args.train_batch_size / args.world_size)
-    return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
+    return math.ceil(args.num_train_epochs * math.ceil(len(data.train_blocks) / args.global_batch_size))
 
 
 def check_end(corpus: CorpusArguments, args: PretrainingArguments) -> None:

@@ -233,6 +233,8 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
         )
     if report is not None:
         for result in card.data.eval_results or []:
+            if result.metric_name is not None:  # not the run's own: `folio evaluate` has put it there
+                continue
             measured = report.get(f"val_{result.metric_type}")
             numbers = all(isinstance(value, int | float) for value in (measured, result.metric_value))
             if measured is not None and not (numbers and abs(result.metric_value - measured) <= 1e-3 * abs(measured)):

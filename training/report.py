@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..tokenization.plotting import pyplot
+
 REPORT_FILE, CARD_FILE, CURVE_FILE = "report.json", "README.md", "loss.png"
 
 
@@ -61,13 +63,7 @@ def loss_curve(log_history: list[dict], path: Path, title: str) -> None:
     Raises:
         ImportError: if matplotlib is missing; names the extra that has it.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("The loss curve needs matplotlib: pip install 'foliogpt[plots]'.") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot("The loss curve")
     figure, (losses, norms, rates) = plt.subplots(
         3, 1, sharex=True, figsize=(7, 5.5), height_ratios=[3, 1, 1], layout="constrained"
     )

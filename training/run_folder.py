@@ -14,7 +14,9 @@ from .checkpoints import STAGING, STATE_FILE, checkpoints
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
 OF_A_RUN = ({"corpus", "preset", "size"}, {"task", "model", "data"})  # what its settings have: pretraining, fine-tuning
 NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
-FINGERPRINT = "corpus_fingerprint"  # stands beside the settings, and is none
+SCALE_FILE = "scale.yaml"  # the same of a scaling grid
+FINGERPRINT, BATCH, JOB = "corpus_fingerprint", "global_batch_size", "torchrun_job"
+BESIDE = (FINGERPRINT, BATCH, JOB)  # what stands beside the settings, and is none
 LOCK_FILE = ".lock"
 
 
@@ -82,7 +84,7 @@ def _check(path: Path, overwrite: bool, resume: bool, marker: str) -> None:
     if marker != RUN_FILE and (path / "config.json").exists():
         raise FileExistsError(f"{path} holds a model: give another --output_dir.")
     if not overwrite:
-        go_on = " continue it with --resume," if marker == RUN_FILE else ""
+        go_on = " continue it with --resume," if marker in (RUN_FILE, SCALE_FILE) else ""
         raise FileExistsError(
             f"{path} already has a {marker}: give another --output_dir,{go_on} or replace it with --overwrite."
         )

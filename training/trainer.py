@@ -1,18 +1,26 @@
-"""Hugging Face's Trainer made safe: checkpoints are whole or not there, and training ends when the loss is no number.
+"""Hugging Face's Trainer made safe: checkpoints are whole or not there, a resume leaves no trace in the loss curve, and
+training ends when the loss is no number.
 
 And the trainer of `folio pretrain`, which adds Muon and a decay that needs no step count.
 """
 
+import contextlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType, rotate_checkpoints
 
 from .arguments import PretrainingArguments
-from .checkpoints import last_checkpoint, saving
+from .checkpoints import last_checkpoint, saving, seal
+from .continuity import Continuity
 from .optimizers import build_optimizer
+from .parallel_trainer import ParallelTrainer
+from .processes import is_first, wait_for_all
+from .run_folder import RUN_FILE
+from .sharding import local
 
 
 class NotFinite(RuntimeError):
@@ -28,11 +36,19 @@ class SafeTraining(Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
+        self.continuity = Continuity(self)
+        self.add_callback(self.continuity)
 
     def log(self, logs, start_time=None):
         if self.speed is not None and "loss" in logs:
             logs |= self.speed(self.state)
+        if "train_loss" in logs:
+            logs["train_loss"] = self.continuity.mean_loss()
         super().log(logs, start_time)
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        self.continuity.postpone_save()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -59,7 +75,8 @@ class SafeTraining(Trainer):
     def check_weights(self) -> None:
         """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
         for name, p in self.model.named_parameters():
-            if p.requires_grad and not torch.isfinite(p).all():  # what is frozen stays as it was
+            # What is frozen stays as it was.
+            if p.requires_grad and not torch.isfinite(local(p)).all():
                 raise self._not_finite(f"The weight {name} is not finite")
 
     def evaluate(self, *args, **kwargs):
@@ -68,13 +85,25 @@ class SafeTraining(Trainer):
 
     def _save_checkpoint(self, model, trial):
         self.check_weights()  # else it would be taken for a good checkpoint
-        # The state is written last, and `last_checkpoint` takes no checkpoint without it.
+        self.continuity.keep()
         path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with saving(path):
-            super()._save_checkpoint(model, trial)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with saving(path) if is_first() else contextlib.nullcontext():
+                wait_for_all()  # until what was there before is out of the way
+                super()._save_checkpoint(model, trial)
+                wait_for_all()  # until each has written its part
+                if is_first():
+                    if (settings := path.parent / RUN_FILE).exists():  # which run it is of
+                        shutil.copy(settings, path)
+                    seal(path)
+        finally:
+            self.args.save_total_limit = limit
+        if is_first():  # Trainer would have removed the older ones before this one was safe
+            rotate_checkpoints(str(path.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
 
 
-class FolioTrainer(SafeTraining):
+class FolioTrainer(SafeTraining, ParallelTrainer):
     """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
 
     args: PretrainingArguments

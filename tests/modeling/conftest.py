@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from foliogpt.modeling import preset_config
+from foliogpt.modeling import FolioForCausalLM, conversion, preset_config
+from foliogpt.tokenization import train_tokenizer
 
 TINY = {
     "vocab_size": 99,
@@ -28,3 +29,26 @@ def tiny():
 
     torch.manual_seed(0)
     return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return train_tokenizer([conversion.TEXT * 3], 300, show_progress=False)
+
+
+@pytest.fixture
+def save(tiny, tokenizer, tmp_path):
+    """Writes a tiny Folio checkpoint whose every weight, norms and biases too, is random."""
+
+    def write(preset: str, dtype=torch.float32, max_shard_size="1GB", name="source", tokenizer=tokenizer, **fields):
+        config = tiny(preset, **{"vocab_size": 304, "initializer_range": 0.2, **fields})
+        model = FolioForCausalLM(config).to(dtype)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.normal_(1.0, 0.2)
+        model.save_pretrained(tmp_path / name, max_shard_size=max_shard_size)
+        tokenizer.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return write

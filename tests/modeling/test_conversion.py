@@ -21,29 +21,6 @@ PRESETS = {"gpt2": "gpt2", "llama": "llama", "qwen3": "folio"}  # native archite
 CLASSES = {"gpt2": GPT2LMHeadModel, "llama": LlamaForCausalLM, "qwen3": transformers.Qwen3ForCausalLM}
 
 
-@pytest.fixture(scope="session")
-def tokenizer():
-    return train_tokenizer([conversion.TEXT * 3], 300, show_progress=False)
-
-
-@pytest.fixture
-def save(tiny, tokenizer, tmp_path):
-    """Writes a tiny Folio checkpoint whose every weight, norms and biases too, is random."""
-
-    def write(preset: str, dtype=torch.float32, max_shard_size="1GB", name="source", **fields):
-        config = tiny(preset, **{"vocab_size": 304, "initializer_range": 0.2, **fields})
-        model = FolioForCausalLM(config).to(dtype)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() == 1:
-                    parameter.normal_(1.0, 0.2)
-        model.save_pretrained(tmp_path / name, max_shard_size=max_shard_size)
-        tokenizer.save_pretrained(tmp_path / name)
-        return tmp_path / name
-
-    return write
-
-
 def weights(folder) -> dict[str, torch.Tensor]:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from foliogpt.modeling import FolioForCausalLM
 
@@ -86,7 +86,14 @@ def test_continuous_batching_gives_the_tokens_of_generate(tiny, preset):
     # The expected tokens could not end early; forbid the end here in the same way.
     model.generation_config.eos_token_id = None
     expected = [model.generate(ids, **GREEDY)[0, ids.shape[1] :].tolist() for ids in prompts]
-    outputs = model.generate_batch([ids[0].tolist() for ids in prompts], generation_config=config, progress_bar=False)
+    # By default it takes nine tenths of the machine's memory, and a minute to do so.
+    cache = ContinuousBatchingConfig(num_blocks=4, max_batch_tokens=64)
+    outputs = model.generate_batch(
+        [ids[0].tolist() for ids in prompts],
+        generation_config=config,
+        continuous_batching_config=cache,
+        progress_bar=False,
+    )
     assert sorted(list(output.generated_tokens) for output in outputs.values()) == sorted(expected)
 
 

@@ -18,27 +18,6 @@ CHAT = [{"role": "system", "content": "Fold."}, {"role": "user", "content": "How
         {"role": "assistant", "content": "Once."}]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer([conversion.TEXT * 3], 300, show_progress=False)
-
-
-@pytest.fixture
-def save(tiny, tokenizer, tmp_path):
-    def write(preset, dtype=torch.float32, tokenizer=tokenizer, **fields):
-        config = tiny(preset, **{"vocab_size": 304, "initializer_range": 0.2, **fields})
-        model = FolioForCausalLM(config).to(dtype)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() == 1:
-                    parameter.normal_(1.0, 0.2)
-        model.save_pretrained(tmp_path / "source")
-        tokenizer.save_pretrained(tmp_path / "source")
-        return tmp_path / "source"
-
-    return write
-
-
 @pytest.mark.parametrize("preset", ARCHITECTURES)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -71,7 +71,9 @@ def test_a_second_run_does_not_overwrite_the_first(quickstart):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, signum, code):
     (tmp_path / "text.txt").write_text("One two three, the cat is free; four five six, the dog has tricks.\n" * 60)
     argv = [
         "--corpus",
@@ -92,9 +94,9 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
         time.sleep(3)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     command = re.search(r"Go on with: (folio .*--resume)$", errors, re.MULTILINE)
     assert command, errors
     assert "Traceback" not in errors

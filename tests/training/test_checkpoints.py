@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
+import subprocess
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from foliogpt.training.checkpoints import STATE_FILE, last_checkpoint, saving, staged
+from foliogpt.training.checkpoints import STATE_FILE, SUMS_FILE, last_checkpoint, saving, seal, staged
 
 
 @pytest.fixture
@@ -16,11 +18,14 @@ def run(tmp_path):
     for step in (5, 10, 20):
         checkpoint = folder / f"checkpoint-{step}"
         checkpoint.mkdir(parents=True)
-        save_file({"weight": torch.zeros(100)}, checkpoint / "model.safetensors")
+        save_file({"weight": torch.ones(100)}, checkpoint / "model.safetensors")
         for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-            torch.save({"step": torch.zeros(100)}, checkpoint / name)
+            torch.save({"step": torch.ones(100)}, checkpoint / name)
         (checkpoint / "tokenizer.json").write_text(json.dumps({"model": list(range(100))}))
         (checkpoint / STATE_FILE).write_text(json.dumps({"global_step": step}))
+        (checkpoint / "shards").mkdir()
+        (checkpoint / "shards" / "0.distcp").write_bytes(bytes(range(256)) * 40)
+        seal(checkpoint)
     return folder
 
 
@@ -35,14 +40,58 @@ def test_the_last_checkpoint_is_by_number_and_torn_ones_are_skipped_with_a_warni
     assert last_checkpoint(run) is None
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "tokenizer.json"])
-def test_a_file_that_was_cut_off_makes_a_checkpoint_torn(run, name):
+FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "tokenizer.json", STATE_FILE, SUMS_FILE,
+         "shards/0.distcp"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", ["cut", "empty", "zeros", "one bit", "gone"])
+def test_a_file_that_is_not_as_it_was_written_makes_a_checkpoint_torn(run, name, harm, caplog):
     file = run / "checkpoint-20" / name
     assert last_checkpoint(run).name == "checkpoint-20"
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    if harm == "cut":
+        del data[-2:]
+    elif harm == "empty":
+        data.clear()
+    elif harm == "zeros":  # as a file system may leave it that had no time to write
+        data[middle:] = bytes(len(data) - middle)
+    elif harm == "one bit":
+        data[middle] ^= 1
+    file.write_bytes(data)
+    if harm == "gone":
+        file.unlink()
     assert last_checkpoint(run).name == "checkpoint-10"
-    file.unlink()
+    assert "checkpoint-20 is not whole (" in caplog.text
+
+
+def test_the_hashes_are_those_of_sha256sum(run):
+    check = ["sha256sum", "--check", "--quiet", SUMS_FILE]
+    if not shutil.which(check[0]):
+        pytest.skip("needs sha256sum")
+    assert subprocess.run(check, cwd=run / "checkpoint-20", capture_output=True).returncode == 0
+    (run / "checkpoint-20" / STATE_FILE).write_text("{}")
+    assert subprocess.run(check, cwd=run / "checkpoint-20", capture_output=True).returncode == 1
+
+
+def test_a_checkpoint_without_its_optimizer_is_none_to_go_on_from(run):
+    (run / "checkpoint-20" / "optimizer.pt").unlink()  # as --save_only_model leaves it
+    seal(run / "checkpoint-20")
     assert last_checkpoint(run).name == "checkpoint-10"
+
+
+def test_an_interruption_while_saving_leaves_no_half_checkpoint(run):
+    checkpoint = run / "checkpoint-20"
+
+    def save():
+        with saving(checkpoint):
+            checkpoint.mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    assert last_checkpoint(run) == checkpoint
 
 
 def test_what_only_looks_like_a_checkpoint_is_none(run):

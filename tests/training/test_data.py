@@ -130,3 +130,30 @@ def test_a_tokenizer_that_fails_in_rust_is_one_line(two, tmp_path):
 def test_mixtures_that_cannot_be_are_refused(arguments, says):
     with pytest.raises(ValueError, match=says):
         CorpusArguments(**arguments)
+
+
+def test_a_stream_is_entered_where_it_was_left(tmp_path, monkeypatch):
+    for letter, rows in (("a", 150), ("b", 400)):
+        lines = [json.dumps({"text": f"{letter}{i:03}"}) for i in range(rows)]
+        (tmp_path / f"{letter}.jsonl").write_text("\n".join(lines))
+    names = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    monkeypatch.setattr("foliogpt.training.packing.TOGETHER", 30)
+    options = {"corpus": names, "corpus_weights": [3, 1], "streaming": True, "shuffle_buffer_size": 50}
+    stream = prepare(**options).train_blocks
+    whole = list(islice(stream, 700))  # some passes of both
+    for blocks in (5, 64, 130, 639, 640, 700):
+        position = json.loads(json.dumps(stream.position(blocks)))
+        assert blocks - 64 < position["blocks"] <= blocks
+        later = prepare(**options).train_blocks
+        packed = []
+
+        def seen(batch, real=later.streams[0].pack_batch, packed=packed):
+            packed.extend(batch["text"])
+            return real(batch)
+
+        later.streams[0].pack_batch = later.streams[1].pack_batch = seen
+        later.start = position
+        again = list(islice(later, 700))
+        assert again[position["blocks"] :] == whole[position["blocks"] :]
+        assert not any(again[: position["blocks"]])
+    assert len(packed) < 200  # of about a thousand documents

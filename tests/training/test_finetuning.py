@@ -311,7 +311,7 @@ def test_the_template_of_training_is_that_of_the_result(place, tokenizer, tmp_pa
 
 
 def test_a_base_in_8_bits_is_adapted(place, tmp_path):
-    pytest.importorskip("torchao", reason="needs foliogpt[finetune]")
+    pytest.importorskip("torchao", reason="needs foliogpt[quantization]")
     report = run(place, "sft", tmp_path, adapter={"load_in_8bit": True})
     trained = losses(tmp_path)
     assert trained[-1] < trained[0]

@@ -89,6 +89,41 @@ def test_metrics_are_lines_of_json_and_a_resumed_run_writes_none_twice(tmp_path)
     assert read_metrics(file.path) == []
 
 
+def test_what_was_logged_at_a_step_after_its_checkpoint_comes_again(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.on_train_begin(ARGS, state(0), CONTROL)
+    log(file, 0, eval_loss=3.0)
+    log(file, 2, loss=1.0)
+    log(file, 2, train_loss=1.5)  # when training stopped there
+    MetricsFile(file.path).on_train_begin(ARGS, state(2), CONTROL)
+    assert [entry.keys() & {"eval_loss", "loss", "train_loss"} for entry in read_metrics(file.path)] == [
+        {"eval_loss"},
+        {"loss"},
+    ]
+    MetricsFile(file.path).on_train_begin(ARGS, state(0), CONTROL)
+    assert read_metrics(file.path) == []
+
+
+def test_a_kill_while_the_metrics_are_cut_back_loses_none(tmp_path, monkeypatch):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.on_train_begin(ARGS, state(0), CONTROL)
+    log(file, 1, loss=1.0)
+    before = file.path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        MetricsFile(file.path).on_train_begin(ARGS, state(1), CONTROL)
+    assert file.path.read_bytes() == before
+
+
+def test_metrics_that_cannot_be_written_say_what_to_do(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.on_train_begin(ARGS, state(0), CONTROL)
+    file.path.unlink()
+    file.path.mkdir()
+    with pytest.raises(OSError, match=r"Cannot write to .*metrics.jsonl .*Make room, then go on with --resume"):
+        log(file, 1, loss=1.0)
+
+
 def test_speed_is_compared_with_the_peak():
     clock = SimpleNamespace(tokens_per_second=lambda _: 500.0)
     speed = Speed(clock, flops_per_token=1e6, peak_flops=1e9)

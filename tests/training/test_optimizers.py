@@ -145,3 +145,13 @@ def test_settings_reach_the_optimizer(tmp_path):
     sgd = build_optimizer(small(), PretrainingArguments(str(tmp_path), optim="sgd", learning_rate=0.5))
     assert isinstance(sgd, torch.optim.SGD)
     assert sgd.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(("given", "width", "rate"), [(None, 64, 0.02), (None, 512, 0.01), (0.003, 512, 0.003)])
+def test_embeddings_of_wide_models_are_trained_in_smaller_steps_unless_told(given, width, rate):
+    config = preset_config("folio", "nano", vocab_size=64, hidden_size=width, num_hidden_layers=1)
+    args = PretrainingArguments(adam_learning_rate=given)
+    optimizer = build_optimizer(FolioForCausalLM(config), args)
+    assert args.adam_learning_rate == rate
+    embeddings = next(g for g in optimizer.param_groups if any(p.shape == (64, width) for p in g["params"]))
+    assert embeddings["lr"] == rate

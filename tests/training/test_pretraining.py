@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -20,10 +21,11 @@ from foliogpt.scripts.cli import main
 from foliogpt.training import pretraining
 from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
-from foliogpt.training.checkpoints import last_checkpoint
+from foliogpt.training.checkpoints import checkpoints, last_checkpoint
 from foliogpt.training.monitoring import METRICS_FILE, read_metrics
 from foliogpt.training.pretraining import Interrupted, pretrain
 from foliogpt.training.reload import logits_of_stranger
+from foliogpt.training.resume import after_restart, checkpoint_to_resume
 from foliogpt.training.trainer import FolioTrainer, NotFinite
 
 MODEL = ModelArguments(tokenizer="char", block_size=32)
@@ -218,15 +220,66 @@ def test_a_resume_that_fails_does_not_spoil_the_next(corpus, short_run):
         ({"size": "micro"}, {}, "size nano, not micro"),
         ({"block_size": 16}, {}, "block_size 32, not 16"),
         ({"tokenizer": None}, {}, "tokenizer char, not None"),
-        ({}, {"per_device_train_batch_size": 2}, "per_device_train_batch_size 4, not 2"),
+        (
+            {},
+            {"per_device_train_batch_size": 2},
+            "4 blocks in a step, not 2 .* so give --per_device_train_batch_size 4",
+        ),
         ({}, {"learning_rate": 0.1}, r"learning_rate 0.02, not 0.1"),  # the restored optimizer would win
         ({}, {"seed": 3}, "seed 42, not 3"),
-        ({}, {"gradient_accumulation_steps": 2}, "gradient_accumulation_steps 1, not 2"),
+        ({}, {"gradient_accumulation_steps": 2}, "4 blocks in a step, not 8"),
+        ({}, {"lr_scheduler_type": "cosine"}, "lr_scheduler_type warmup_stable_decay, not cosine"),
+        ({}, {"warmup_steps": 3}, r"warmup_steps 0.02, not 3"),
+        ({}, {"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.0, not 0.1"),  # another loss
+        ({}, {"dataloader_drop_last": True}, "dataloader_drop_last False, not True"),
+        ({}, {"train_sampling_strategy": "sequential"}, "train_sampling_strategy random, not sequential"),
+        ({}, {"optim_args": "momentum=0.5"}, "optim_args None, not momentum=0.5"),
     ],
 )
 def test_another_run_is_not_taken_for_a_continuation(corpus, short_run, model, args, says):
     with pytest.raises(ValueError, match=says):
         pretrain(corpus, replace(MODEL, **model), settings(short_run, resume=True, **args))
+
+
+def test_a_checkpoint_of_another_run_is_told(corpus, short_run, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    pretrain(corpus, replace(MODEL, preset="llama"), settings(other, max_steps=10, save_steps=5))
+    shutil.copytree(other / "checkpoint-10", short_run / "checkpoint-11")
+    with pytest.raises(ValueError, match=r"checkpoint-11 has preset llama, not folio"):
+        pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=15))
+
+
+def test_intervals_may_change_and_do(corpus, short_run):
+    pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=16, save_steps=2, eval_steps=3, logging_steps=4))
+    assert [path.name for path in checkpoints(short_run)] == ["checkpoint-14", "checkpoint-16"]
+    seen = read_metrics(short_run / METRICS_FILE)
+    assert [entry["step"] for entry in seen if "eval_loss" in entry] == [10, 12, 15, 16]
+    assert [entry["step"] for entry in seen if "loss" in entry] == [1, 10, 12, 16]
+
+
+def test_data_may_be_read_from_the_beginning_of_the_pass(corpus, short_run):
+    report = pretrain(corpus, MODEL, settings(short_run, resume=True, max_steps=15, ignore_data_skip=True))
+    assert report["steps"] == 15
+
+
+def test_what_an_epoch_logs_at_its_end_survives_a_stop_there(corpus, tmp_path, monkeypatch):
+    def options(name):
+        fields = {"max_steps": -1, "num_train_epochs": 3, "per_device_train_batch_size": 64, "save_steps": 1}
+        return settings(tmp_path / name, **fields, eval_strategy="epoch", logging_strategy="epoch", eval_on_start=True)
+
+    steps = pretrain(corpus, MODEL, options("whole"))["steps"]
+    monkeypatch.setattr(pretraining, "ProgressBar", lambda: InterruptAt(steps // 3 - 1))  # the last step of a pass
+    with pytest.raises(Interrupted):
+        pretrain(corpus, MODEL, options("stopped"))
+    monkeypatch.undo()
+    pretrain(corpus, MODEL, replace(options("stopped"), resume=True))
+    whole, stopped = (
+        [(entry["step"], entry.get("loss"), entry.get("eval_loss"), entry.get("train_loss")) for entry in history]
+        for name in ("whole", "stopped")
+        if (history := json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"])
+    )
+    assert whole == stopped
+    assert len(whole) == 2 + 2 * 3 + 1  # before the training and after its first step, after each epoch, at the end
 
 
 def test_a_run_does_not_go_on_with_another_text(corpus, short_run, tmp_path_factory):
@@ -303,11 +356,38 @@ def test_a_block_longer_than_the_corpus_is_refused_with_the_size_that_works(corp
     assert pretrain(corpus, replace(MODEL, block_size=largest), settings(tmp_path, max_steps=1))["steps"] == 1
 
 
-def test_several_processes_are_told_that_a_run_is_one(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(PretrainingArguments, "world_size", 2)
-    with pytest.raises(ValueError, match="without torchrun"):
-        pretrain(corpus, MODEL, settings(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
+def test_the_batch_may_be_shared_in_another_way_when_a_run_goes_on(corpus, short_run, monkeypatch):
+    shared = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 15}
+    assert pretrain(corpus, MODEL, settings(short_run, resume=True, **shared))["steps"] == 15
+    monkeypatch.setattr(PretrainingArguments, "world_size", 3)
+    args = settings(short_run, adam_learning_rate=0.02)
+    with pytest.raises(ValueError, match="which 3 processes cannot share equally"):
+        checkpoint_to_resume(short_run, run_settings(corpus, MODEL, args), args)
+
+
+def test_only_the_job_that_began_a_run_goes_on_with_it_after_a_restart(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    assert after_restart(tmp_path / "run") == []
+    pretrain(corpus, MODEL, settings(tmp_path / "run", max_steps=2))
+    assert after_restart(tmp_path / "run") == ["--resume"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    assert after_restart(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "world", "says"),
+    [
+        ({"fsdp": True}, 1, "fsdp spreads the weights over several processes, and this is one: start it with torchrun"),
+        ({"tp_size": 2}, 1, "tp_size is 2, and the number of processes 1: start it with torchrun"),
+        ({"tp_size": 2, "gradient_accumulation_steps": 2}, 2, "choose one"),
+        ({"tp_size": 2, "z_loss": 1e-4}, 2, "z_loss"),
+        ({"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}, 2, "state_dict_type"),
+    ],
+)
+def test_what_does_not_fit_the_processes_is_refused(fields, world, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(PretrainingArguments, "world_size", world)
+    with pytest.raises(ValueError, match=says):
+        settings(tmp_path, **fields)
 
 
 def test_a_schedule_that_does_not_fit_the_run_is_refused(corpus, tmp_path):

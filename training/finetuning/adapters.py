@@ -85,9 +85,9 @@ def quantize(model: PreTrainedModel) -> None:
         ImportError: if torchao is missing; names the extra that has it.
     """
     try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ImportError("8-bit weights need torchao: pip install 'foliogpt[finetune]'.") from None
+        raise ImportError("8-bit weights need torchao: pip install 'foliogpt[quantization]'.") from None
     inside = f"{model.base_model_prefix}."
     quantize_(model, Int8WeightOnlyConfig(), lambda m, name: isinstance(m, nn.Linear) and name.startswith(inside))
 

@@ -13,7 +13,7 @@ from itertools import compress
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from ..tokenization.preprocessing import drop_duplicates
+from .preprocessing import drop_duplicates
 
 # Higher than for prose: at 0.8 json.dumps goes as a copy of json.dump, and a manual needs both.
 NEAR_DUPLICATE_THRESHOLD = 0.95
@@ -38,7 +38,7 @@ def python_manual() -> list[tuple[str, str]]:
         Some eight thousand documents, two and a half megabytes; they differ between versions of Python.
     """
     # Private names sort last, so that of `datetime.date` and `_pydatetime.date` the first stays.
-    docstrings = sorted(library_docstrings(), key=lambda found: (_is_private(found[0]), found[0]))
+    docstrings = sorted(library_docstrings(), key=lambda found: (is_private(found[0]), found[0]))
     # The title lines are left out: they make nearly every document unique.
     keep = drop_duplicates([body for _, _, body in docstrings], NEAR_DUPLICATE_THRESHOLD).keep
     documents = [(name, f"{title}\n\n{body}\n") for name, title, body in compress(docstrings, keep)]
@@ -59,14 +59,22 @@ def library_docstrings(folder: Path | None = None) -> Iterator[Docstring]:
             continue
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         try:
-            tree = ast.parse(path.read_bytes())
+            yield from docstrings_in(path.read_bytes(), module)
         except (SyntaxError, ValueError, OSError):
             continue  # templates, other encodings and the like: not modules of this Python
-        # The first of several definitions stands for its name: a getter before its setter.
-        found: dict[str, Docstring] = {}
-        for name, title, body in _docstrings_in(tree, module):
-            found.setdefault(name, (name, title, body))
-        yield from found.values()
+
+
+def docstrings_in(source: bytes, module: str) -> list[Docstring]:
+    """The (name, title, docstring) of a module's own docstring, and of its classes, functions and methods.
+
+    Raises:
+        SyntaxError, ValueError: it is not Python.
+    """
+    # The first of several definitions stands for its name: a getter before its setter.
+    found: dict[str, Docstring] = {}
+    for name, title, body in _docstrings_in(ast.parse(source), module):
+        found.setdefault(name, (name, title, body))
+    return list(found.values())
 
 
 def _is_module(parts: tuple[str, ...]) -> bool:
@@ -80,7 +88,8 @@ def _is_module(parts: tuple[str, ...]) -> bool:
     )
 
 
-def _is_private(name: str) -> bool:
+def is_private(name: str) -> bool:
+    """Whether a name, or one that it is part of, begins with an underscore."""
     return name.startswith("_") or "._" in name
 
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from foliogpt.training.python_manual import library_docstrings, python_manual
+from foliogpt.tokenization.python_manual import library_docstrings, python_manual
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def test_the_manual_repeats_no_text_and_prefers_public_names(manual):
 
 def test_reading_the_manual_imports_nothing_of_it():
     code = (
-        "import sys; from foliogpt.training.python_manual import python_manual; python_manual();"
+        "import sys; from foliogpt.tokenization.python_manual import python_manual; python_manual();"
         "print({'antigravity', 'this', 'turtle', 'idlelib', 'tkinter'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,56 @@
+"""What a model thinks of a text: how likely it found each token, and where each one looked."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+
+@dataclass
+class Prediction:
+    """One token of a text, and what the model expected in its place."""
+
+    id: int
+    probability: float | None  # None for the first, which nothing comes before
+    likeliest: list[tuple[int, float]]  # ids with their probabilities, the likeliest first
+
+
+@torch.no_grad()
+def token_predictions(model: PreTrainedModel, ids: list[int], top_k: int = 5) -> list[Prediction]:
+    """How likely each token is after those before it.
+
+    Args:
+        ids: of the text; at most as many as the model's context has.
+        top_k: how many of the likeliest tokens are told.
+    """
+    logits = model(torch.tensor([ids], device=model.device)).logits[0, :-1]  # (T - 1, V)
+    probabilities = logits.float().softmax(-1)
+    of_text = probabilities.gather(1, torch.tensor(ids[1:], device=model.device)[:, None])[:, 0].tolist()
+    values, best = probabilities.topk(min(top_k, probabilities.shape[-1]))
+    told = [list(zip(*row, strict=True)) for row in zip(best.tolist(), values.tolist(), strict=True)]
+    rows = zip(ids[1:], of_text, told, strict=True)
+    return [Prediction(ids[0], None, []), *(Prediction(*row) for row in rows)]
+
+
+def with_attentions(model: PreTrainedModel) -> PreTrainedModel:
+    """A model with the same parameters, not copies, that writes its attention weights out; slower for it."""
+    twin = copy.deepcopy(model, memo={id(parameter): parameter for parameter in model.parameters()})
+    twin.set_attn_implementation("eager")
+    return twin
+
+
+@torch.no_grad()
+def attention_weights(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
+    """How much each token attends to each: (layers, heads, T, T), rows sum to 1.
+
+    Args:
+        model: of `with_attentions`.
+
+    Raises:
+        ValueError: if the model does not tell.
+    """
+    attentions = model(torch.tensor([ids], device=model.device), output_attentions=True).attentions
+    if not attentions or attentions[0] is None:
+        raise ValueError(f"{type(model).__name__} does not tell its attention weights.")
+    return torch.cat([layer.float() for layer in attentions])

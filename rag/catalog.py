@@ -1,0 +1,317 @@
+"""The catalog: every document, chunk and vector, in one SQLite file, is the source of truth.
+
+The dense index can be made again from it without embedding anything. `outbox` holds the chunks that the dense index
+has yet to take in or drop: it is written in the same transaction as the chunks, and emptied when the index has them.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .chunking import Chunk
+from .database import Database
+from .documents import Document, Heading
+from .filters import where_sql
+from .lexical import indexed_words, match_expression
+
+PAGE = 5000
+
+
+class Source(NamedTuple):
+    """What documents are read from, a file for instance: a stamp that changes with it, and a hash of what it holds."""
+
+    name: str
+    stamp: str
+    hash: str
+
+
+class Catalog(Database):
+    """What is in an index, read by whoever wants and written within `transaction()`."""
+
+    @property
+    def generation(self) -> str:
+        """Counts the times at which the dense index was written to."""
+        return self.meta.get("generation", "0")
+
+    def next_generation(self) -> None:
+        self.meta["generation"] = str(int(self.generation) + 1)
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """The hash and dtype of the embedder that the index was made with; empty before anything was embedded."""
+        return self.meta.get("model"), self.meta.get("dtype")
+
+    def source(self, name: str) -> Source | None:
+        row = self.connection.execute("SELECT name, stamp, hash FROM sources WHERE name = ?", [name]).fetchone()
+        return Source(*row) if row else None
+
+    def sources_below(self, root: str) -> dict[str, tuple[Source, int]]:
+        """The sources that are `root` or in that folder, each with how many documents it has."""
+        rows = self.connection.execute(
+            "SELECT s.name, stamp, s.hash, count(d.id) FROM sources s LEFT JOIN documents d ON d.source = s.name "
+            "WHERE s.name = ? OR s.name BETWEEN ? AND ? GROUP BY s.name",
+            [root, *_below(root)],
+        )
+        return {name: (Source(name, stamp, hash), count) for name, stamp, hash, count in rows}
+
+    def names_from(self, source: str) -> set[str]:
+        """The names of the documents that came from a source."""
+        return {name for (name,) in self.connection.execute("SELECT name FROM documents WHERE source = ?", [source])}
+
+    def document_hash(self, name: str) -> str | None:
+        row = self.connection.execute("SELECT hash FROM documents WHERE name = ?", [name]).fetchone()
+        return row[0] if row else None
+
+    def document(self, name: str) -> Document:
+        """A document as it was indexed.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        row = self.connection.execute(
+            "SELECT name, text, title, metadata, structure FROM documents WHERE name = ?", [name]
+        ).fetchone()
+        if row is None:
+            raise KeyError(f"there is no document {name!r} in the index")
+        return _document(row)
+
+    def documents(self) -> Iterator[tuple[int, Document]]:
+        """All documents, each with its id."""
+        ids = [id for (id,) in self.connection.execute("SELECT id FROM documents ORDER BY id")]
+        for id in ids:
+            row = self.connection.execute(
+                "SELECT name, text, title, metadata, structure FROM documents WHERE id = ?", [id]
+            ).fetchone()
+            yield id, _document(row)
+
+    def counts(self) -> tuple[int, int]:
+        """How many documents and chunks there are."""
+        return self.connection.execute(
+            "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks)"
+        ).fetchone()
+
+    def put(self, document: Document, source: str, chunks: list[Chunk] | None) -> str:
+        """Write a document and its chunks, of which those that stay keep their ids. An equal one is left alone.
+
+        Args:
+            chunks: None for a document that was equal when it was looked at; if it no longer is, somebody wrote later.
+
+        Returns:
+            "added", "updated" or "unchanged".
+        """
+        db, hash = self.connection, document.hash
+        row = db.execute("SELECT id, hash, source FROM documents WHERE name = ?", [document.name]).fetchone()
+        if row and row[1] == hash:
+            if row[2] != source:
+                db.execute("UPDATE documents SET source = ? WHERE id = ?", [source, row[0]])
+            return "unchanged"
+        if chunks is None:
+            return "unchanged"
+        structure = json.dumps([[[h.start, h.level, h.text] for h in document.headings], document.pages])
+        values = [source, hash, document.title, json.dumps(document.metadata), structure, document.text]
+        if row:
+            id = row[0]
+            db.execute(
+                "UPDATE documents SET source = ?, hash = ?, title = ?, metadata = ?, structure = ?, text = ? "
+                "WHERE id = ?",
+                [*values, id],
+            )
+        else:
+            id = db.execute(
+                "INSERT INTO documents (name, source, hash, title, metadata, structure, text) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [document.name, *values],
+            ).lastrowid
+        self.replace_chunks(id, chunks)
+        return "updated" if row else "added"
+
+    def replace_chunks(self, document: int, chunks: list[Chunk]) -> None:
+        db = self.connection
+        old: dict[bytes, list[int]] = {}
+        for id, hash in db.execute("SELECT id, hash FROM chunks WHERE document = ? ORDER BY position DESC", [document]):
+            old.setdefault(hash, []).append(id)
+        db.execute("UPDATE chunks SET position = -1 - position WHERE document = ?", [document])  # makes room
+        for position, chunk in enumerate(chunks):
+            values = [position, chunk.start, chunk.end, chunk.page, chunk.heading]
+            if old.get(chunk.hash):
+                db.execute(
+                    'UPDATE chunks SET position = ?, "start" = ?, "end" = ?, page = ?, heading = ? WHERE id = ?',
+                    [*values, old[chunk.hash].pop()],
+                )
+                continue
+            id = db.execute(
+                'INSERT INTO chunks (document, position, "start", "end", page, heading, context, text, hash) '
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [document, *values, chunk.context, chunk.text, chunk.hash],
+            ).lastrowid
+            db.execute(
+                "INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)",
+                [id, indexed_words(chunk.context), indexed_words(chunk.text)],
+            )
+            db.execute("INSERT INTO outbox (chunk) VALUES (?)", [id])
+        self._drop_chunks([id for ids in old.values() for id in ids])
+
+    def delete(self, names: Iterable[str]) -> int:
+        """Delete documents, and the vectors that nothing needs any more."""
+        count = 0
+        for name in names:
+            row = self.connection.execute("SELECT id FROM documents WHERE name = ?", [name]).fetchone()
+            if row:
+                self._drop_chunks(
+                    [id for (id,) in self.connection.execute("SELECT id FROM chunks WHERE document = ?", row)]
+                )
+                self.connection.execute("DELETE FROM documents WHERE id = ?", row)
+                count += 1
+        return count
+
+    def _drop_chunks(self, ids: list[int]) -> None:
+        rows = [[id] for id in ids]
+        self.connection.executemany("DELETE FROM words WHERE rowid = ?", rows)
+        self.connection.executemany("DELETE FROM chunks WHERE id = ?", rows)
+        self.connection.executemany("INSERT OR IGNORE INTO outbox (chunk) VALUES (?)", rows)
+
+    def put_source(self, source: Source) -> None:
+        self.connection.execute("INSERT OR REPLACE INTO sources (name, stamp, hash) VALUES (?, ?, ?)", source)
+
+    def delete_source(self, name: str) -> int:
+        """Delete a source and its documents; returns how many those were."""
+        self.connection.execute("DELETE FROM sources WHERE name = ?", [name])
+        return self.delete(self.names_from(name))
+
+    def missing_vectors(self, hashes: Iterable[bytes], model: str, dtype: str) -> set[bytes]:
+        """Those of the hashes of chunks for which there is no vector of this model."""
+        query = "SELECT 1 FROM vectors WHERE hash = ? AND model = ? AND dtype = ?"
+        return {h for h in set(hashes) if not self.connection.execute(query, [h, model, dtype]).fetchone()}
+
+    def put_vectors(self, hashes: list[bytes], vectors: np.ndarray, model: str, dtype: str) -> None:
+        rows = [(h, model, dtype, v.astype("<f4").tobytes()) for h, v in zip(hashes, vectors, strict=True)]
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO vectors (hash, model, dtype, vector) VALUES (?, ?, ?, ?)", rows
+        )
+
+    def prune_vectors(self, model: str, dtype: str) -> None:
+        """Drop the vectors of chunks that are gone, and of other models."""
+        self.connection.execute(
+            "DELETE FROM vectors WHERE model != ? OR dtype != ? OR hash NOT IN (SELECT hash FROM chunks)",
+            [model, dtype],
+        )
+
+    def vectors(self, ids: list[int], model: str, dtype: str) -> tuple[list[int], np.ndarray]:
+        """The vectors of chunks: the ids that have one, and an array with a row for each."""
+        found, rows = [], []
+        for id in ids:
+            row = self.connection.execute(
+                "SELECT vector FROM chunks JOIN vectors USING (hash) WHERE chunks.id = ? AND model = ? AND dtype = ?",
+                [id, model, dtype],
+            ).fetchone()
+            if row:
+                found.append(id)
+                rows.append(np.frombuffer(row[0], "<f4"))
+        return found, np.stack(rows) if rows else np.zeros((0, 0), "f4")
+
+    def chunks_without_vector(self, model: str, dtype: str) -> int:
+        return self.connection.execute(
+            "SELECT count(*) FROM chunks LEFT JOIN vectors ON vectors.hash = chunks.hash AND model = ? AND dtype = ? "
+            "WHERE vector IS NULL",
+            [model, dtype],
+        ).fetchone()[0]
+
+    def last_chunk(self) -> int:
+        return self.connection.execute("SELECT max(id) FROM chunks").fetchone()[0]
+
+    def chunk_ids(self, after: int = 0, limit: int = PAGE) -> list[int]:
+        """A page of the chunks' ids."""
+        rows = self.connection.execute("SELECT id FROM chunks WHERE id > ? ORDER BY id LIMIT ?", [after, limit])
+        return [id for (id,) in rows]
+
+    def outbox(self, limit: int = PAGE) -> tuple[list[int], list[int]]:
+        """A page of what the dense index does not know yet: ids of chunks to take in, and of chunks to drop."""
+        rows = self.connection.execute(
+            "SELECT chunk, chunks.id IS NOT NULL FROM outbox LEFT JOIN chunks ON chunks.id = chunk "
+            "ORDER BY chunk LIMIT ?",
+            [limit],
+        ).fetchall()
+        return [id for id, is_there in rows if is_there], [id for id, is_there in rows if not is_there]
+
+    def outbox_ids(self) -> set[int]:
+        return {id for (id,) in self.connection.execute("SELECT chunk FROM outbox")}
+
+    def clear_outbox(self, ids: Iterable[int]) -> None:
+        self.connection.executemany("DELETE FROM outbox WHERE chunk = ?", [[id] for id in ids])
+
+    def fill_outbox(self) -> None:
+        """The dense index is about to be made anew: it needs all chunks."""
+        self.connection.execute("DELETE FROM outbox")
+        self.connection.execute("INSERT INTO outbox SELECT id FROM chunks")
+
+    def lexical(self, query: str, limit: int, where: dict | None) -> list[tuple[int, float]]:
+        """The chunks that BM25 ranks first, with their scores."""
+        expression = match_expression(query)
+        if expression is None:
+            return []
+        condition, parameters = where_sql(where) if where else ("TRUE", [])
+        tables = "words JOIN chunks ON chunks.id = words.rowid JOIN documents ON documents.id = chunks.document"
+        rows = self.connection.execute(
+            f"SELECT words.rowid, -bm25(words) AS score FROM {tables if where else 'words'} "
+            f"WHERE words MATCH ? AND {condition} ORDER BY score DESC, words.rowid LIMIT ?",
+            [expression, *parameters, limit],
+        )
+        return rows.fetchall()
+
+    def chunks_where(self, where: dict) -> list[int]:
+        """The ids of the chunks of all documents that a condition is true for."""
+        condition, parameters = where_sql(where)
+        rows = self.connection.execute(
+            f"SELECT chunks.id FROM documents JOIN chunks ON chunks.document = documents.id WHERE {condition}",
+            parameters,
+        )
+        return [id for (id,) in rows]
+
+    def chunk(self, id: int) -> dict[str, Any] | None:
+        """A chunk with its document's name, title and metadata; None if it is gone."""
+        cursor = self.connection.execute(
+            'SELECT documents.name AS document, "start", "end", chunks.text, page, title, heading, metadata, chunks.id '
+            "AS chunk FROM chunks JOIN documents ON documents.id = chunks.document WHERE chunks.id = ?",
+            [id],
+        )
+        row = cursor.fetchone()
+        if row is None:
+            return None
+        found = dict(zip([column[0] for column in cursor.description], row, strict=True))
+        return found | {"metadata": json.loads(found["metadata"])}
+
+    def problems(self) -> list[str]:
+        """What is wrong in the catalog itself."""
+        db = self.connection
+        found = [f"the catalog: {line}" for (line,) in db.execute("PRAGMA quick_check") if line != "ok"]
+        torn = sum(self._is_torn(id, name) for id, name in db.execute("SELECT id, name FROM documents").fetchall())
+        if torn:
+            found.append(f"the catalog: {torn} documents are not what their chunks say")
+        unequal = "SELECT (SELECT count(*) FROM chunks) != (SELECT count(*) FROM words)"
+        try:
+            db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+            if db.execute(unequal).fetchone()[0]:
+                found.append("the index of words: it does not have as many entries as there are chunks")
+        except sqlite3.DatabaseError as error:
+            found.append(f"the index of words: {error}")
+        return found
+
+    def _is_torn(self, id: int, name: str) -> bool:
+        text = self.document(name).text
+        chunks = self.connection.execute('SELECT "start", "end", text FROM chunks WHERE document = ?', [id])
+        return any(text[start:end] != chunk for start, end, chunk in chunks)
+
+
+def _below(root: str) -> tuple[str, str]:
+    """The range of the names below a folder. "0" follows "/"."""
+    prefix = root.rstrip("/") + "/"
+    return prefix, prefix[:-1] + "0"
+
+
+def _document(row) -> Document:
+    name, text, title, metadata, structure = row
+    headings, pages = json.loads(structure)
+    return Document(name, text, title, json.loads(metadata), tuple(Heading(*each) for each in headings), tuple(pages))

@@ -1,0 +1,169 @@
+"""Documents to chunks: as much of a section as an embedder reads well, cut where the author paused.
+
+A text is cut at its highest headings; a section that is still too long at the next ones, then at paragraphs, lines,
+sentences and words. Neighbours are put together again as long as they fit and share a section.
+"""
+
+import hashlib
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .documents import Document, Heading
+
+VERSION = "1"  # of the rules below: an index made by other rules is made anew
+CHUNK_TOKENS = 200
+# What stands before the text for the embedder, the title and the heading, may take what is left of 254 tokens.
+CONTEXT_TOKENS = 50
+SHORT = 0.25  # of that, and a passage is put with its neighbour
+# A "word" of a megabyte is one unknown token to WordPiece.
+MAX_CHARACTERS_PER_TOKEN = 20
+
+# Where a piece may begin, from the best place to the worst.
+BREAKS = [
+    re.compile(r"\n\s*\n\s*"),  # paragraphs
+    re.compile(r"\n\s*"),
+    re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])"),  # sentences
+    re.compile(r"\s+"),
+]
+
+TokenStarts = Callable[[str], list[int]]  # the character at which each token of a text starts
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a document: `document.text[start:end]`. `context` is the title and heading that it stands under."""
+
+    start: int
+    end: int
+    text: str
+    heading: str
+    context: str
+    page: int | None
+
+    @property
+    def embedded_text(self) -> str:
+        """What the embedder sees."""
+        return f"{self.context}\n{self.text}" if self.context else self.text
+
+    @property
+    def hash(self) -> bytes:
+        return hashlib.blake2b(self.embedded_text.encode(), digest_size=16).digest()
+
+
+def chunk_document(document: Document, token_starts: TokenStarts, max_tokens: int = CHUNK_TOKENS) -> list[Chunk]:
+    """Cut a document into chunks of at most `max_tokens` tokens, in order and without overlap.
+
+    All of the text but the white space between chunks is in exactly one of them.
+    """
+    text = document.text
+    ruler = Ruler(token_starts(text), max_tokens)
+    # Per level of heading, where its sections start: a section ends at the next heading that is as high or higher.
+    levels = sorted({heading.level for heading in document.headings})
+    starts = [[h.start for h in document.headings if h.level <= level] for level in levels]
+    heading_at = _headings(document)
+    chunks = []
+    for start, end in _pieces(text, 0, len(text), starts, 0, ruler):
+        while start < end and text[start].isspace():
+            start += 1
+        while end > start and text[end - 1].isspace():
+            end -= 1
+        if start == end:
+            continue
+        heading = heading_at(start)
+        passage = text[start:end]
+        context = [part for part in (document.title, heading) if part and part not in passage]
+        context = _shorten("\n".join(dict.fromkeys(context)), token_starts)
+        page = bisect_right(document.pages, start) if document.pages else None
+        chunks.append(Chunk(start, end, passage, heading, context, page))
+    return chunks
+
+
+class Ruler:
+    """How many tokens a part of a text has; a token counts where it starts."""
+
+    def __init__(self, token_starts: list[int], max_tokens: int) -> None:
+        self.token_starts, self.max_tokens = token_starts, max_tokens
+
+    def fits(self, start: int, end: int) -> bool:
+        if end - start > self.max_tokens * MAX_CHARACTERS_PER_TOKEN:
+            return False
+        return self.tokens(start, end) <= self.max_tokens
+
+    def is_short(self, start: int, end: int) -> bool:
+        """Whether it is too little to stand alone."""
+        return self.tokens(start, end) <= self.max_tokens * SHORT
+
+    def tokens(self, start: int, end: int) -> int:
+        return bisect_left(self.token_starts, end) - bisect_left(self.token_starts, start)
+
+
+def _pieces(
+    text: str, start: int, end: int, headings: list[list[int]], level: int, ruler: Ruler
+) -> Iterator[tuple[int, int]]:
+    """Cut at the places of this `level`, and what is still too long at those of the next; merge what is short."""
+    if ruler.fits(start, end):
+        yield start, end
+        return
+    if level < len(headings):
+        cuts = [cut for cut in headings[level] if start < cut < end]
+    elif level < len(headings) + len(BREAKS):
+        cuts = [m.end() for m in BREAKS[level - len(headings)].finditer(text, start, end) if start < m.end() < end]
+    else:
+        yield from _cut_hard(start, end, ruler)
+        return
+    is_section = level < len(headings)
+    merged = start
+    for left, right in zip([start, *cuts], [*cuts, end], strict=True):
+        if ruler.fits(merged, right):
+            continue
+        if merged < left and (is_section or not ruler.is_short(merged, left)):  # a title stays with its first lines
+            yield merged, left
+            merged = left
+        if ruler.fits(merged, right):
+            continue
+        *inner, last = _pieces(text, merged, right, headings, level + 1, ruler)
+        yield from inner
+        merged = last[0]  # what is left over goes with what follows, unless another section follows
+        if is_section:
+            yield last
+            merged = right
+    if merged < end:
+        yield merged, end
+
+
+def _cut_hard(start: int, end: int, ruler: Ruler) -> Iterator[tuple[int, int]]:
+    """One word that is too long: base64, for instance, or a language without spaces."""
+    starts = ruler.token_starts
+    while start < end:
+        first = bisect_left(starts, start) + ruler.max_tokens
+        while first < len(starts) and starts[first] <= start:  # several tokens spell one character
+            first += 1
+        token = starts[first] if first < len(starts) else end
+        stop = min(token, start + ruler.max_tokens * MAX_CHARACTERS_PER_TOKEN, end)
+        yield start, stop
+        start = stop
+
+
+def _headings(document: Document) -> Callable[[int], str]:
+    """A function that names the headings that a position stands under, asked from the first position to the last."""
+    coming = iter([*document.headings, None])
+    following = next(coming)
+    path: list[Heading] = []
+
+    def heading_at(position: int) -> str:
+        nonlocal following, path
+        while following is not None and following.start <= position:
+            path = [above for above in path if above.level < following.level] + [following]
+            following = next(coming)
+        return " > ".join(heading.text for heading in path)
+
+    return heading_at
+
+
+def _shorten(context: str, token_starts: TokenStarts) -> str:
+    if len(context) <= CONTEXT_TOKENS:  # no token is shorter than a character
+        return context
+    starts = token_starts(context)
+    return context[: starts[CONTEXT_TOKENS]].rstrip() if len(starts) > CONTEXT_TOKENS else context

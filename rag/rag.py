@@ -1,0 +1,132 @@
+"""`Rag`: documents in a folder, an index that follows them, and search.
+
+rag = Rag.open("runs/index")
+rag.sync("docs")
+for hit in rag.search("How is a model exported?", k=3):
+    print(hit.document, hit.start, hit.end, hit.text)
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from .database import storage_errors
+from .documents import Document, Hit, SyncReport, VerifyReport
+from .embedding import Embedder
+from .index import server_address
+from .retrieval import Retriever
+from .store import Store
+from .sync import Sync
+
+
+class Rag:
+    """An index of documents; `Rag.open` opens one. Any number of processes and threads may use it."""
+
+    def __init__(self, store: Store, retriever: Retriever) -> None:
+        self._store, self._retriever = store, retriever
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        url: str | None = None,
+        embedder: str | Path | Embedder | None = None,
+        reranker: Any = None,
+        rewrite: Callable[[str], str | list[str]] | None = None,
+    ) -> "Rag":
+        """Open the index in a folder, or the one that `sync` will make there.
+
+        Args:
+            path: the folder of the index. The catalog is always there.
+            url: a Chroma server that has the vectors, http(s)://[user:password@]host:port; by default they are in the
+                folder too.
+            embedder: a sentence-transformers model by directory or name; by default the one that the index was made
+                with, or all-MiniLM-L6-v2 (English) for a new one.
+            reranker: a sentence-transformers CrossEncoder by directory or name, or anything with its `predict`.
+            rewrite: turns a question into what is searched for instead, one text or several.
+
+        Raises:
+            ValueError: `url` is no address of a server.
+        """
+        if url is not None:
+            server_address(url)
+        store = Store(Path(path).expanduser().absolute(), url, embedder)
+        return cls(store, Retriever(store, reranker, rewrite))
+
+    def sync(
+        self,
+        source: str | Path | Iterable[Document],
+        delete_missing: bool = False,
+        text_column: str = "text",
+        progress: Callable[[SyncReport], None] | None = None,
+    ) -> SyncReport:
+        """Bring the index up to date with documents: what did not change is neither read nor embedded again.
+
+        Args:
+            source: a file, a folder, "python-manual" for the manual of the running Python, or documents.
+            delete_missing: delete documents that are no longer there: of the file or folder, or, if documents are
+                given, of all that ever were. What is there and cannot be read keeps what it had.
+            text_column: the column or field with the text, for CSV, TSV and JSONL. "title" is the title; what else is
+                text, a number or a boolean becomes metadata.
+            progress: called after each batch with the report so far.
+
+        Returns:
+            What was done, and what could not be read.
+
+        Raises:
+            FileNotFoundError: there is no such file or folder.
+            ValueError: there is nothing to read; the index was made with another embedder.
+            OSError: the disk is full, for instance. What was done before is kept.
+        """
+        with storage_errors(self._store.path):
+            return Sync(self._store, delete_missing, text_column, progress).run(source)
+
+    def search(self, query: str, k: int = 10, mode: str = "hybrid", where: dict | None = None) -> list[Hit]:
+        """The passages nearest to a question, the best first, at most `k`.
+
+        Args:
+            mode: "dense" (by vectors), "lexical" (by words, BM25), or "hybrid" (both, fused by rank).
+            where: a condition on the documents' metadata, in Chroma's words: {"type": "pdf"}, {"year": {"$gt": 2000}}.
+
+        Raises:
+            ValueError: an empty or overlong question, k below 1, an unknown mode, an index without documents, or made
+                with another embedder.
+            FileNotFoundError: there is no index.
+            RuntimeError: the dense index is damaged.
+        """
+        with storage_errors(self._store.path):
+            return self._retriever.search(query, k, mode, where)
+
+    def document(self, name: str) -> Document:
+        """A document as it was indexed. A hit's `text` is `document(hit.document).text[hit.start:hit.end]`.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        with storage_errors(self._store.path):
+            return self._store.catalog.document(name)
+
+    def verify(self) -> VerifyReport:
+        """Compare all that the catalog and the dense index hold."""
+        with storage_errors(self._store.path):
+            problems = self._store.problems()
+            return VerifyReport(*self._store.catalog.counts(), tuple(problems))
+
+    def rebuild(self) -> int:
+        """Make the dense index anew from the catalog; with another embedder than before, embed everything with it.
+
+        Returns:
+            How many chunks had to be embedded: none, unless the embedder changed.
+        """
+        with storage_errors(self._store.path):
+            return self._store.rebuild()
+
+    def close(self) -> None:
+        """Let go of the files. What is asked next opens them again."""
+        self._store.close()
+
+    def __enter__(self) -> "Rag":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,121 @@
+"""Retrieval: by vectors, by words, or both fused by rank; then, if wanted, read again by a cross-encoder."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .documents import Hit
+from .filters import where_sql
+from .store import Store
+
+MODES = ("hybrid", "dense", "lexical")
+MAX_QUERY_CHARACTERS = 10_000
+# Reciprocal rank fusion. Source: G. Cormack, C. Clarke and S. Büttcher, "Reciprocal Rank Fusion outperforms Condorcet
+# and individual Rank Learning Methods", 2009; k is theirs.
+RRF_K = 60
+DEPTH = 100
+RERANK_DEPTH = 50
+EXTRA = "Rerankers need sentence-transformers: pip install 'foliogpt[rag]'."
+
+Ranking = list[tuple[int, float]]  # chunk, score; the best first
+
+
+class Retriever:
+    """Searches a store.
+
+    Args:
+        reranker: a CrossEncoder by directory or name, or anything with `predict(pairs of texts) -> scores`.
+        rewrite: question -> what is searched for instead, one text or several.
+    """
+
+    def __init__(self, store: Store, reranker: Any, rewrite: Callable[[str], str | list[str]] | None) -> None:
+        self.store, self.rewrite = store, rewrite
+        self._reranker = reranker
+
+    def search(self, query: str, k: int, mode: str, where: dict | None) -> list[Hit]:
+        check(query, k, mode, where)
+        catalog = self.store.catalog
+        if not catalog.counts()[1]:
+            raise ValueError(f"The index in {self.store.path} is empty: folio rag sync PATH --index {self.store.path}")
+        depth = max(k, DEPTH)
+        dense: list[Ranking] = []
+        lexical: list[Ranking] = []
+        for text in self._queries(query):
+            if mode != "lexical":
+                dense.append(self.store.nearest(self.store.embedder.encode_query(text), depth, where))
+            if mode != "dense":
+                lexical.append(catalog.lexical(text, depth, where))
+        rankings = dense + lexical
+        ranking = rankings[0] if len(rankings) == 1 else fuse(rankings)
+        cosines: dict[int, float] = {}
+        for id, cosine in (pair for each in dense for pair in each):
+            cosines[id] = max(cosine, cosines.get(id, cosine))
+        wanted = k if self._reranker is None else max(k, RERANK_DEPTH)
+        hits: list[Hit] = []
+        for id, score in ranking:
+            if len(hits) == wanted:
+                break
+            if (chunk := catalog.chunk(id)) is not None:  # it may have gone since it was found
+                hits.append(Hit(**chunk, score=score, cosine=cosines.get(id)))
+        return (hits if self._reranker is None else self._reranked(query, hits))[:k]
+
+    def _queries(self, query: str) -> list[str]:
+        if self.rewrite is None:
+            return [query]
+        texts = self.rewrite(query)
+        texts = [texts] if isinstance(texts, str) else [text for text in texts if text.strip()]
+        return texts or [query]
+
+    def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
+        if isinstance(self._reranker, (str, Path)):
+            self._reranker = load_reranker(self._reranker)
+        scores = self._reranker.predict([(query, hit.text) for hit in hits]) if hits else []
+        rescored = [Hit(**{**vars(hit), "score": float(score)}) for hit, score in zip(hits, scores, strict=True)]
+        return sorted(rescored, key=lambda hit: -hit.score)
+
+
+def check(query: str, k: int, mode: str, where: dict | None) -> None:
+    """Refuse what cannot be searched for."""
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError("The question is empty: ask something.")
+    if len(query) > MAX_QUERY_CHARACTERS:
+        raise ValueError(f"The question has {len(query):,} characters: ask in at most {MAX_QUERY_CHARACTERS:,}.")
+    try:
+        query.encode()
+    except UnicodeEncodeError:
+        raise ValueError("The question holds half a character (a surrogate): correct it.") from None
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k is {k!r}; give how many passages are wanted, at least 1.")
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}.")
+    if where is not None:
+        where_sql(where)
+
+
+def fuse(rankings: Sequence[Ranking]) -> Ranking:
+    """Reciprocal rank fusion: what several rankings have near their top comes first."""
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, (id, _) in enumerate(ranking, 1):
+            scores[id] = scores.get(id, 0.0) + 1 / (RRF_K + rank)
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def load_reranker(name: str | Path):
+    """A CrossEncoder. Only safetensors are read, and no code of the model's is run.
+
+    Raises:
+        ImportError: the extra is not installed.
+        OSError, ValueError: it is not there, or is none.
+    """
+    try:
+        from sentence_transformers import CrossEncoder
+    except ImportError:
+        raise ImportError(EXTRA) from None
+    path = Path(name).expanduser()
+    source = str(path) if path.exists() else str(name)
+    try:
+        return CrossEncoder(source, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"The reranker {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error

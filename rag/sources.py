@@ -1,0 +1,101 @@
+"""Where documents come from: the files of a folder, found and read once, and only when they changed."""
+
+import hashlib
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .catalog import Source
+from .database import CATALOG_FILE
+
+MAX_BYTES = 100_000_000
+# A file that changed so short a time before it was read may change again with the same time stamp.
+STAMP_NANOSECONDS = 2_000_000_000
+
+
+def find_files(root: Path) -> tuple[list[Path], dict[str, str], dict[str, str]]:
+    """The files at or below `root`, which is resolved: those to read, those left out, and what cannot be looked into.
+
+    Hidden files, symbolic links (what they lead to is either outside, or found under its own name), and folders that
+    are an index of ours are left out.
+    """
+    if not root.is_dir():
+        return [root], {}, {}
+    files: list[Path] = []
+    skipped: dict[str, str] = {}
+    failed: dict[str, str] = {}
+
+    def cannot_list(error: OSError) -> None:
+        failed[str(error.filename)] = f"cannot be listed ({error.strerror})"
+
+    for folder, folders, names in os.walk(root, onerror=cannot_list):
+        here = Path(folder)
+        if CATALOG_FILE in names:
+            folders.clear()
+            continue
+        for name in sorted(folders):
+            if not name.startswith(".") and (here / name).is_symlink():
+                skipped[(here / name).as_posix()] = "a symbolic link"
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not (here / name).is_symlink())
+        for name in sorted(names):
+            path = here / name
+            if name.startswith("."):
+                continue
+            mode = path.lstat().st_mode if os.path.lexists(path) else 0
+            if stat.S_ISLNK(mode):
+                skipped[path.as_posix()] = "a symbolic link"
+            elif stat.S_ISREG(mode):
+                files.append(path)
+            else:
+                skipped[path.as_posix()] = "not a regular file"
+    return files, skipped, failed
+
+
+def stamp_of(path: Path, reading: str) -> str:
+    """What changes when a file does, or when it is read in another way; looking takes no reading.
+
+    Raises:
+        OSError: the file is gone.
+    """
+    found = path.lstat()
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {reading}"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A file that was read. `settled`: its stamp can be relied on."""
+
+    source: Source
+    settled: bool
+    data: bytes
+
+
+def read_file(path: Path, reading: str) -> Read:
+    """Read a file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is too large, or is no longer a file.
+    """
+    stamp = stamp_of(path, reading)
+    # What was a file when it was listed may be a link or a pipe now.
+    flags = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")]
+    descriptor = os.open(path, os.O_RDONLY | sum(flags))
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("is not a regular file")
+        if found.st_size > MAX_BYTES:
+            raise ValueError(f"has {found.st_size / 1e6:,.0f} MB, more than {MAX_BYTES / 1e6:,.0f}: split it")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"grew beyond {MAX_BYTES / 1e6:,.0f} MB while it was read")
+    settled = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > STAMP_NANOSECONDS
+    digest = hashlib.blake2b(reading.encode() + b"\0" + data, digest_size=16)
+    return Read(Source(path.as_posix(), stamp, digest.hexdigest()), settled, data)
+
+
+def below(name: str, folder: str) -> bool:
+    """Whether a name is that of a folder or of what it holds."""
+    return name == folder or name.startswith(folder.rstrip("/") + "/")

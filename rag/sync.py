@@ -1,0 +1,200 @@
+"""Sync: the index follows its documents. While one batch is embedded, the one before is written."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import readers
+from .catalog import Catalog, Source
+from .chunking import Chunk
+from .documents import Document, SyncReport
+from .readers import PYTHON_MANUAL, manual_documents, read_documents
+from .sources import below, find_files, read_file, stamp_of
+from .store import Store
+
+BATCH_CHUNKS = 1000  # to embed; sorted by length, so that little of it is padding
+BATCH_DOCUMENTS = 2000
+GIVEN = ""  # the source of documents that are given as such
+
+
+@dataclass
+class Item:
+    """What is written in one piece: all documents of a source, or one that was given.
+
+    `documents` is None if nothing changed but the source's stamp; `seen` is what the catalog said of the source before
+    it was read. `chunks` has the documents that are not in the catalog as they are.
+    """
+
+    documents: list[Document] | None
+    source: Source | None = None
+    path: Path | None = None
+    settled: bool = True
+    seen: Source | None = None
+    chunks: dict[str, list[Chunk]] = field(default_factory=dict)
+
+
+class Sync:
+    """One run of `Rag.sync`."""
+
+    def __init__(
+        self, store: Store, delete_missing: bool, text_column: str, progress: Callable[[SyncReport], None] | None
+    ) -> None:
+        self.store, self.delete_missing, self.text_column = store, delete_missing, text_column
+        self.progress = progress or (lambda report: None)
+        self.reading = f"{readers.VERSION} {text_column}"
+        self.report = SyncReport()
+
+    def run(self, source: str | Path | Iterable[Document]) -> SyncReport:
+        if isinstance(source, (str, Path)) and str(source) != PYTHON_MANUAL:
+            self._run_files(source)
+        elif isinstance(source, (str, Path)):
+            self.store.create()
+            self._write_all(self._manual())
+        else:
+            self._run_given(source)
+        return self.report
+
+    def _run_files(self, source: str | Path) -> None:
+        if not str(source).strip() or "\0" in str(source):
+            raise ValueError('Give a file, a folder, or "python-manual".')
+        root = Path(source).expanduser().resolve()
+        if not root.exists():
+            raise FileNotFoundError(f'There is no file or folder {source}; give one, or "python-manual".')
+        if not root.is_dir() and not root.is_file():
+            raise ValueError(f"{source} is not a regular file.")
+        files, self.report.skipped, self.report.failed = find_files(root)
+        if not files:
+            raise ValueError(f"{source} holds no file to read: nothing was changed.")
+        self.store.create()
+        known = self.store.catalog.sources_below(root.as_posix())
+        self._write_all(self._changed(files, known))
+        if files == [root] and self.report.failed:
+            raise ValueError(f"{source} {self.report.failed[root.as_posix()]}.")
+        if self.delete_missing:
+            there = {path.as_posix() for path in files}
+            unseen = [n for n in known if n not in there and not any(below(n, f) for f in self.report.failed)]
+            with self.store.writing() as catalog:
+                self.report.deleted += sum(catalog.delete_source(name) for name in unseen)
+
+    def _changed(self, files: list[Path], known: dict[str, tuple[Source, int]]) -> Iterator[Item]:
+        """Read the files whose stamp is not that of the last time."""
+        for path in files:
+            seen, count = known.get(path.as_posix(), (None, 0))
+            try:
+                if seen is not None and seen.stamp == stamp_of(path, self.reading):
+                    self.report.unchanged += count
+                    continue
+                read = read_file(path, self.reading)
+                if seen is not None and seen.hash == read.source.hash:
+                    self.report.unchanged += count
+                    yield Item(None, read.source, path, read.settled, seen)
+                    continue
+                documents = read_documents(path, read.data, self.text_column)
+            except (OSError, ValueError, ImportError) as error:
+                reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                self.report.failed[path.as_posix()] = " ".join(str(reason).split())
+                continue
+            yield Item(documents, read.source, path, read.settled, seen)
+
+    def _manual(self) -> Iterator[Item]:
+        source = Source(PYTHON_MANUAL, f"{sys.version} {readers.VERSION}", "")
+        seen = self.store.catalog.source(PYTHON_MANUAL)
+        if seen == source:
+            self.report.unchanged = len(self.store.catalog.names_from(PYTHON_MANUAL))
+            return
+        yield Item(manual_documents(), source, seen=seen)
+
+    def _run_given(self, documents: Iterable[Document]) -> None:
+        self.store.create()
+        names: set[str] = set()
+        self._write_all(self._given(documents, names))
+        if self.delete_missing:
+            with self.store.writing() as catalog:
+                self.report.deleted += catalog.delete(catalog.names_from(GIVEN) - names)
+
+    def _given(self, documents: Iterable[Document], names: set[str]) -> Iterator[Item]:
+        for document in documents:
+            if not isinstance(document, Document):
+                raise ValueError(
+                    f"sync takes a path or Documents, not {type(document).__name__}: Document(name, text)."
+                )
+            if document.name in names:
+                self.report.failed[document.name] = "is the name of an earlier document too"
+                continue
+            names.add(document.name)
+            yield Item([document])
+
+    def _write_all(self, items: Iterator[Item]) -> None:
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[SyncReport] | None = None
+            for batch in self._batches(items):
+                if writing is not None:
+                    self._count(writing.result())
+                writing = writer.submit(self._write, batch)
+            if writing is not None:
+                self._count(writing.result())
+            writer.submit(self.store.catalog.close)  # that thread's connection
+
+    def _count(self, done: SyncReport) -> None:
+        for what in ("added", "updated", "deleted", "unchanged"):
+            setattr(self.report, what, getattr(self.report, what) + getattr(done, what))
+        self.progress(self.report)
+
+    def _batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
+        """Items whose chunks all have a vector in the catalog."""
+        store = self.store
+        batch: list[Item] = []
+        chunks: list[Chunk] = []
+        documents = 0
+        for item in items:
+            for document in item.documents or []:
+                if store.catalog.document_hash(document.name) != document.hash:
+                    item.chunks[document.name] = store.chunks(document, store.embedder)
+                    chunks += item.chunks[document.name]
+            batch.append(item)
+            documents += max(len(item.documents or []), 1)
+            if len(chunks) >= BATCH_CHUNKS or documents >= BATCH_DOCUMENTS:
+                self.report.embedded += store.embed(chunks)
+                yield batch
+                batch, chunks, documents = [], [], 0
+        if batch:
+            self.report.embedded += store.embed(chunks)
+            yield batch
+
+    def _write(self, batch: list[Item]) -> SyncReport:
+        done = SyncReport()
+        with self.store.exclusive():
+            # Nothing is left to embed, unless a rebuild has just dropped what no document had yet.
+            self.store.embed([chunk for item in batch for chunks in item.chunks.values() for chunk in chunks])
+            with self.store.writing() as catalog:
+                for item in batch:
+                    if not self._is_outdated(item, catalog):
+                        write_item(item, catalog, done)
+        return done
+
+    def _is_outdated(self, item: Item, catalog: Catalog) -> bool:
+        """Whether another process has, since we looked, written what may be newer. The next sync looks again."""
+        if item.source is None or catalog.source(item.source.name) == item.seen:
+            return False
+        try:
+            is_current = item.path is None or stamp_of(item.path, self.reading) == item.source.stamp
+        except OSError:
+            is_current = False
+        return not is_current or any(
+            document.name not in item.chunks and catalog.document_hash(document.name) != document.hash
+            for document in item.documents or []
+        )
+
+
+def write_item(item: Item, catalog: Catalog, done: SyncReport) -> None:
+    """Write an item within a transaction, and count what was done."""
+    source = GIVEN if item.source is None else item.source.name
+    for document in item.documents or []:
+        outcome = catalog.put(document, source, item.chunks.get(document.name))
+        setattr(done, outcome, getattr(done, outcome) + 1)
+    if item.source is not None:
+        if item.documents is not None:
+            done.deleted += catalog.delete(catalog.names_from(source) - {d.name for d in item.documents})
+        catalog.put_source(item.source if item.settled else item.source._replace(stamp=""))

@@ -1,0 +1,47 @@
+"""Answer a question from a text: with words of the text or in words of its own, as the model was made to.
+
+    folio answer --model runs/reader --question "Who is Juliet?" --file play.txt
+    folio answer --model runs/chat --question "Who is Juliet?" --context "Juliet is a Capulet." --max_new_tokens 30
+
+A model with a question-answering head (`folio finetune qa`) marks the answer in a text of any length. A causal language
+model writes one; then the text must have room in its context, or --truncate leaves out its end, and any other option is
+a field of transformers' GenerationConfig; without any, the likeliest token is taken each time.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class AnswerArguments:
+    model: str = field(metadata={"help": "a checkpoint's or an adapter's directory or Hub name"})
+    question: str = field(metadata={"help": "what to answer"})
+    context: str | None = field(default=None, metadata={"help": "the text that has the answer"})
+    file: str | None = field(default=None, metadata={"help": "a file with that text"})
+    truncate: bool = field(default=False, metadata={"help": "leave out the end of a text that has no room"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+
+
+def main(argv: list[str]) -> None:
+    from ..training.finetuning.formats import ANSWER, NO_ANSWER
+    from ..training.finetuning.inference import find_answer
+    from ..training.loading import load_model, task_of
+    from .arguments import parse_with_generation
+    from .generation import print_reply
+    from .inputs import read_text
+
+    args, options = parse_with_generation(argv, AnswerArguments, "folio answer", __doc__)
+    if not args.question.strip():
+        raise ValueError("The question is empty: give one with --question.")
+    context = read_text(args.context, args.file, "context")
+    marks = task_of(args.model, args.trust_remote_code) == "qa"
+    model, tokenizer = load_model(args.model, "qa" if marks else "lm", args.trust_remote_code)
+    if not marks:
+        print_reply(
+            model, tokenizer, lambda text: ANSWER.format(context=text, question=args.question), context, options,
+            args.truncate,
+        )  # fmt: skip
+        return
+    if options:
+        raise ValueError(f"{args.model} marks answers and generates none: leave out --{next(iter(options))}.")
+    place = find_answer(model, tokenizer, args.question, context)
+    print(context[slice(*place)] if place else NO_ANSWER)

@@ -1,0 +1,21 @@
+"""Say how good a model is: figures with 95 % intervals, before against after, beside a baseline.
+
+    folio evaluate --model runs/shakespeare --data shakespeare.txt
+    folio evaluate --model runs/tuned --before runs/shakespeare --data dialogues.jsonl --output tuned.json
+    folio evaluate --model runs/labels --data test.csv --train_data train.csv --picture confusion.png
+    folio evaluate --model runs/shakespeare --data shakespeare.txt --task samples --train_data shakespeare.txt
+    folio evaluate --model runs/shakespeare --harness my_task --include_path tasks
+
+The task is what the model and the data are for, or --task: lm, sft, dpo, classify, tag, qa, summarize, samples.
+Any other option is a field of transformers' GenerationConfig, for tasks in which the model writes.
+"""
+
+
+def main(argv: list[str]) -> None:
+    from ..training.metrics.arguments import EvaluationArguments
+    from .arguments import parse_with_generation
+
+    args, options = parse_with_generation(argv, EvaluationArguments, "folio evaluate", __doc__)
+    from ..training.metrics.evaluate import evaluate, show
+
+    print(show(evaluate(args, options)))

@@ -1,0 +1,156 @@
+"""Ask your documents: an index that follows them, and search by meaning, by words, or both.
+
+    folio rag sync docs --index runs/index
+    folio rag search "How is a model exported?" --index runs/index
+    folio rag search "json.dumps" --index runs/index --mode lexical --where '{"type": "md"}'
+    folio rag verify --index runs/index
+    folio rag rebuild --index runs/index
+    folio rag serve-index --index runs/index --port 8001
+
+PATH is a file, a folder, or python-manual for the manual of the Python that is running. `folio rag sync --help` lists
+the options of sync; so for the others.
+"""
+
+import json
+import os
+import shlex
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SHOWN_CHARACTERS = 400
+SHOWN_FAILURES = 20
+
+
+@dataclass
+class IndexArguments:
+    index: str = field(metadata={"help": "the folder of the index"})
+    url: str | None = field(
+        default=None, metadata={"help": "the Chroma server that has the vectors; by default the folder has them"}
+    )
+    embedder: str | None = field(
+        default=None,
+        metadata={"help": "a sentence-transformers model; by default the index's own, or all-MiniLM-L6-v2 (English)"},
+    )
+
+
+@dataclass
+class SyncArguments:
+    delete_missing: bool = field(default=False, metadata={"help": "forget documents that are no longer there"})
+    text_column: str = field(default="text", metadata={"help": "the column with the text, of CSV, TSV and JSONL"})
+
+
+@dataclass
+class SearchArguments:
+    k: int = field(default=5, metadata={"help": "how many passages"})
+    mode: str = field(default="hybrid", metadata={"help": "hybrid, dense (by meaning) or lexical (by words)"})
+    where: str | None = field(default=None, metadata={"help": 'of which documents, as JSON: {"type": "pdf"}'})
+    reranker: str | None = field(default=None, metadata={"help": "a cross-encoder that reads the best ones again"})
+
+
+@dataclass
+class ServeArguments:
+    index: str = field(metadata={"help": "the folder of the index"})
+    port: int = field(default=8001, metadata={"help": "the port on this machine, at 127.0.0.1 alone"})
+
+
+def main(argv: list[str]) -> None:
+    jobs = {"sync": sync, "search": search, "verify": verify, "rebuild": rebuild, "serve-index": serve_index}
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+    elif argv[0] in jobs:
+        jobs[argv[0]](argv[1:])
+    else:
+        raise ValueError(f"There is no `folio rag {argv[0]}`: choose {', '.join(jobs)}.")
+
+
+def sync(argv: list[str]) -> None:
+    from .arguments import parse
+
+    what = "Bring an index up to date with documents."
+    path, index, args = parse(argv, [IndexArguments, SyncArguments], "folio rag sync", what, positional=("PATH",))
+    with open_index(index) as rag:
+        report = rag.sync(path, args.delete_missing, args.text_column, progress=show_progress)
+    for name, why in list(report.failed.items())[:SHOWN_FAILURES]:
+        print(f"left out: {shown(name)} {why}", file=sys.stderr)
+    if len(report.failed) > SHOWN_FAILURES:
+        print(f"left out: {len(report.failed) - SHOWN_FAILURES} more", file=sys.stderr)
+    skipped = f", {len(report.skipped)} links and the like skipped" if report.skipped else ""
+    print(
+        f"{report.added:,} added, {report.updated:,} updated, {report.deleted:,} deleted, {report.unchanged:,} "
+        f"unchanged{skipped}; {report.embedded:,} chunks embedded"
+    )
+    print(f"Try it: {shlex.join(['folio', 'rag', 'search', 'your question', '--index', index.index])}")
+
+
+def search(argv: list[str]) -> None:
+    from .arguments import parse
+
+    what = "Find the passages nearest to a question."
+    query, index, args = parse(argv, [IndexArguments, SearchArguments], "folio rag search", what, positional=("Q",))
+    try:
+        where = None if args.where is None else json.loads(args.where)
+    except ValueError as error:
+        raise ValueError(f'--where is not JSON ({error}): give a mapping such as \'{{"type": "pdf"}}\'.') from None
+    with open_index(index, reranker=args.reranker) as rag:
+        hits = rag.search(query, args.k, args.mode, where)
+    if not hits:
+        print("Nothing was found.")
+    for number, hit in enumerate(hits, 1):
+        page = f", page {hit.page}" if hit.page else ""
+        heading = f"  {hit.heading or hit.title}".rstrip()
+        print(f"{number}. {shown(hit.document)}{page} [{hit.start}:{hit.end}]{heading}  ({hit.score:.4f})")
+        text = textwrap.shorten(hit.text, SHOWN_CHARACTERS, placeholder=" ...")
+        print(textwrap.indent(textwrap.fill(text, 100), "   ") + "\n")
+
+
+def verify(argv: list[str]) -> None:
+    from .arguments import parse
+
+    (index,) = parse(argv, [IndexArguments], "folio rag verify", "Compare all that the catalog and the index hold.")
+    with open_index(index) as rag:
+        report = rag.verify()
+    if not report.ok:
+        repair = shlex.join(["folio", "rag", "rebuild", "--index", index.index])
+        raise RuntimeError(f"{index.index} is not whole: {'; '.join(report.problems)}. Repair it with: {repair}")
+    print(f"{report.documents:,} documents in {report.chunks:,} chunks: all there, and the same in both.")
+
+
+def rebuild(argv: list[str]) -> None:
+    from .arguments import parse
+
+    (index,) = parse(argv, [IndexArguments], "folio rag rebuild", "Make the dense index anew from the catalog.")
+    with open_index(index) as rag:
+        embedded = rag.rebuild()
+        report = rag.verify()
+    print(f"{report.chunks:,} chunks written, {embedded:,} of them embedded.")
+
+
+def serve_index(argv: list[str]) -> None:
+    from .arguments import parse
+
+    (args,) = parse(argv, [ServeArguments], "folio rag serve-index", "Serve the vectors of an index, to this machine.")
+    from ..rag.server import serve
+
+    serve(Path(args.index).expanduser().absolute(), args.port)
+
+
+def open_index(index: IndexArguments, **options):
+    from ..rag import Rag
+
+    return Rag.open(index.index, url=index.url, embedder=index.embedder, **options)
+
+
+def show_progress(report) -> None:
+    if sys.stderr.isatty():
+        print(
+            f"\r{report.added + report.updated:,} documents, {report.embedded:,} chunks",
+            end="\033[K\r",
+            file=sys.stderr,
+        )
+
+
+def shown(name: str) -> str:
+    """A path as it looks from here."""
+    return os.path.relpath(name) if name.startswith(f"{Path.cwd().as_posix()}/") else name

@@ -1,0 +1,20 @@
+"""Fit a scaling law to a grid of small runs, and see whether it predicts a larger one.
+
+    folio scale --corpus shakespeare.txt --tokenizer char --minutes 20 --output_dir runs/scale
+    folio scale --output_dir runs/scale --resume
+
+Writes the runs, the law and the prediction to scaling.json, and a picture to scaling.png.
+"""
+
+
+def main(argv: list[str]) -> None:
+    from ..training.arguments import CorpusArguments
+    from ..training.run_folder import SCALE_FILE
+    from ..training.scaling import scale, summary
+    from ..training.scaling_plan import ScaleArguments
+    from .arguments import parse
+
+    groups = [CorpusArguments, ScaleArguments]
+    description = "Fit a scaling law, and test it on a larger run."
+    corpus, chosen = parse(argv, groups, "folio scale", description, run_file=SCALE_FILE)
+    print(summary(scale(corpus, chosen)))

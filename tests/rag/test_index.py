@@ -1,0 +1,264 @@
+"""The dense index can be lost, damaged or served, and the catalog makes it anew."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import chromadb
+import numpy as np
+import pytest
+from embedders import DIMENSION, WordEmbedder
+
+from foliogpt.rag import Document, Rag
+from foliogpt.rag.index import server_address, without_password
+
+ANIMALS = [f"the {name} number {n}" for n in range(15) for name in ("cat", "dog", "bird", "fish")]
+
+
+@pytest.fixture
+def indexed(rag, tmp_path):
+    rag.sync(Document(f"d{n}", text) for n, text in enumerate(ANIMALS))
+    rag.close()
+    return tmp_path / "index"
+
+
+def vector_files(index):
+    return next(path for path in (index / "chroma").iterdir() if path.is_dir())
+
+
+def truncate(path, share=0.5):
+    os.truncate(path, int(path.stat().st_size * share))
+
+
+def flip_vectors(index):
+    path = vector_files(index) / "data_level0.bin"
+    data = bytearray(path.read_bytes())
+    for start in range(2000, len(data) - 8, 1000):
+        data[start : start + 8] = os.urandom(8)
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "gone": lambda index: shutil.rmtree(index / "chroma"),
+    "the vectors' files gone": lambda index: shutil.rmtree(vector_files(index)),
+    "the vectors truncated": lambda index: truncate(vector_files(index) / "data_level0.bin"),
+    "the vectors changed": flip_vectors,
+    "the ids truncated": lambda index: truncate(vector_files(index) / "index_metadata.pickle"),
+    "the database truncated": lambda index: truncate(index / "chroma" / "chroma.sqlite3"),
+    "the database emptied": lambda index: truncate(index / "chroma" / "chroma.sqlite3", 0),
+}
+
+
+@pytest.fixture
+def flushed(indexed, words):
+    """Chroma writes its vectors' files every 1,000 changes; before, they are in its log."""
+    with Rag.open(indexed, embedder=words) as rag:
+        rag.sync([Document(f"n{n}", f"number {n}") for n in range(1200)])
+    assert vector_files(indexed).is_dir()
+    return indexed
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found_and_repaired_without_embedding(flushed, words, damage):
+    DAMAGE[damage](flushed)
+    seen = words.seen
+    with Rag.open(flushed, embedder=words) as rag:
+        report = rag.verify()
+        assert not report.ok
+        assert rag.search("cat", mode="lexical")  # needs no vectors
+        assert rag.rebuild() == 0
+        assert words.seen == seen
+        assert rag.verify().ok, rag.verify().problems
+        assert {hit.text.split()[1] for hit in rag.search("the cat", k=10, mode="dense")} == {"cat"}
+
+
+@pytest.mark.parametrize("damage", ["gone", "the database truncated", "the database emptied", "the ids truncated"])
+def test_a_search_or_sync_of_a_damaged_index_says_what_to_do(flushed, words, damage):
+    DAMAGE[damage](flushed)
+    with Rag.open(flushed, embedder=words) as rag:
+        with pytest.raises(RuntimeError, match="folio rag rebuild"):
+            rag.search("cat")
+        with pytest.raises(RuntimeError, match="folio rag rebuild"):
+            rag.sync([Document("new", "a new text")])
+    with Rag.open(flushed, embedder=words) as rag:  # which sees that what was begun is not done
+        assert rag.verify().ok
+        assert rag.search("a new text")[0].document == "new"
+
+
+def test_an_index_from_another_time_is_noticed(indexed, words, tmp_path):
+    shutil.copytree(indexed / "chroma", tmp_path / "old")
+    with Rag.open(indexed, embedder=words) as rag:
+        rag.sync([Document("d0", "something else")])
+    shutil.rmtree(indexed / "chroma")
+    shutil.copytree(tmp_path / "old", indexed / "chroma")
+    with Rag.open(indexed, embedder=words) as rag:
+        with pytest.raises(RuntimeError, match="folio rag rebuild"):
+            rag.search("cat")
+        assert not rag.verify().ok
+
+
+def test_nobody_else_may_look_into_an_index(indexed):
+    assert indexed.stat().st_mode & 0o077 == 0
+    assert (indexed / "chroma").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("wrong", ["embedding function", "space"])
+def test_a_collection_that_is_not_ours_is_refused(tmp_path, words, wrong):
+    from chromadb.utils.embedding_functions import DefaultEmbeddingFunction
+
+    with Rag.open(tmp_path / "index", embedder=words) as rag:
+        rag.sync([])
+        name = rag._store.dense.name
+    client = chromadb.PersistentClient(str(tmp_path / "index" / "chroma"))
+    if wrong == "space":
+        client.create_collection(name, embedding_function=None, configuration={"hnsw": {"space": "l2"}})
+    else:
+        configuration = {"hnsw": {"space": "cosine"}}
+        client.create_collection(name, embedding_function=DefaultEmbeddingFunction(), configuration=configuration)
+    client.close()
+    with Rag.open(tmp_path / "index", embedder=words) as rag, pytest.raises(RuntimeError, match="collection"):
+        rag.sync([Document("a", "text")])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_refused_instead_of_hanging(indexed):
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+from embedders import WordEmbedder
+from foliogpt.rag import Rag
+rag = Rag.open({str(indexed)!r}, embedder=WordEmbedder())
+rag.search("cat")
+child = os.fork()
+if child == 0:
+    for again in (rag, Rag.open({str(indexed)!r}, embedder=WordEmbedder())):
+        try:
+            again.search("cat")
+        except RuntimeError as error:
+            print(str(error), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(len(rag.search("cat")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert all("forked" in line for line in lines[:2])
+    assert lines[2] == "10"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://localhost", ("localhost", 8000, False)), ("https://h.example", ("h.example", 443, True)),
+        ("http://[::1]:8001/", ("::1", 8001, False)),
+    ],
+)  # fmt: skip
+def test_addresses_are_read(url, expected):
+    address = server_address(url)
+    assert (address["host"], address["port"], address["ssl"]) == expected
+    assert not address["headers"]
+    assert server_address("https://me:p%40ss@h")["headers"] == {"Authorization": "Basic bWU6cEBzcw=="}
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://h:99999", "http://u:secret@h/path"])
+def test_what_is_no_address_is_refused_without_its_password(tmp_path, url):
+    with pytest.raises(ValueError, match="HOST:PORT") as raised:
+        Rag.open(tmp_path, url=url)
+    assert "secret" not in str(raised.value)
+    assert "secret" not in without_password("https://u:secret@host:1")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Starts `chroma run` for a folder and waits until it answers."""
+    running = []
+
+    def start(*command: str, port: int) -> str:
+        process = subprocess.Popen([*command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        running.append(process)
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return f"http://127.0.0.1:{port}"
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.1)
+        raise TimeoutError(command)
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_has_the_vectors_by_the_same_api(tmp_path, words, server):
+    port = free_port()
+    url = server(
+        sys.executable, "-c", "from chromadb.cli.cli import app; app()", "run", "--path", str(tmp_path / "server"),
+        "--host", "127.0.0.1", "--port", str(port), port=port,
+    )  # fmt: skip
+    with Rag.open(tmp_path / "index", url=url, embedder=words) as rag:
+        rag.sync(Document(f"d{n}", text) for n, text in enumerate(ANIMALS))
+        with Rag.open(tmp_path / "index", url=url, embedder=words) as other:
+            other.sync([Document("new", "a new text")])
+        assert rag.search("a new text")[0].document == "new"
+        assert rag.search("cat", mode="dense", where={"document": "d1"})[0].document == "d1"
+        assert rag.sync([Document("new", "a new text")], delete_missing=True).deleted == len(ANIMALS)
+        assert rag.verify().ok
+        assert rag.rebuild() == 0
+        assert rag.verify().ok
+    assert not (tmp_path / "index" / "chroma").exists()
+
+
+def test_an_index_that_is_served_is_asked_there_and_nowhere_else(indexed, words, server, monkeypatch):
+    port = free_port()
+    command = ["rag", "serve-index", "--index", str(indexed), "--port", str(port)]
+    url = server(sys.executable, "-m", "foliogpt.scripts.cli", *command, port=port)
+    with Rag.open(indexed, url=url, embedder=words) as rag:
+        assert "cat" in rag.search("the cat")[0].text
+        rag.sync([Document("new", "a new text")])
+        assert rag.verify().ok
+    monkeypatch.setattr("foliogpt.rag.store.LOCK_SECONDS", 0.2)
+    with Rag.open(indexed, embedder=words) as rag, pytest.raises(OSError, match="--url"):
+        rag.search("cat")
+
+
+def test_a_server_that_does_not_answer_is_named(indexed, words):
+    with Rag.open(indexed, url=f"http://127.0.0.1:{free_port()}", embedder=words) as rag:
+        with pytest.raises(ConnectionError, match="No Chroma server answers"):
+            rag.search("cat")
+        assert rag.search("cat", mode="lexical")
+
+
+def test_vectors_survive_both_ways(indexed, words):
+    with Rag.open(indexed, embedder=words) as rag:
+        store = rag._store
+        ids, vectors = store.catalog.vectors(store.catalog.chunk_ids(), *store.catalog.model)
+        with store.exclusive():
+            store.dense.expect(store.catalog.generation)
+            dense = store.dense.get(ids)
+    assert vectors.shape == (len(ANIMALS), DIMENSION)
+    np.testing.assert_allclose(np.stack([dense[id] for id in ids]), vectors, atol=1e-6)
+
+
+def test_another_embedder_is_refused_until_the_index_is_rebuilt_with_it(indexed):
+    other = WordEmbedder(seed=1)
+    with Rag.open(indexed, embedder=other) as rag:
+        with pytest.raises(ValueError, match=r"folio rag rebuild --index \S+ --embedder words-1"):
+            rag.search("cat")
+        with pytest.raises(ValueError, match="rebuild"):
+            rag.sync([Document("new", "text")])
+        assert rag.rebuild() == len(set(ANIMALS))
+        assert "cat" in rag.search("the cat")[0].text
+        assert rag.verify().ok
+    with Rag.open(indexed, embedder=WordEmbedder()) as rag, pytest.raises(ValueError, match="words-1"):
+        rag.search("cat")

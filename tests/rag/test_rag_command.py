@@ -1,0 +1,75 @@
+"""`folio rag` as a user meets it."""
+
+import json
+import shutil
+
+import pytest
+
+from foliogpt.rag.embedding import Embedder
+from foliogpt.scripts.cli import main
+
+
+@pytest.fixture(autouse=True)
+def no_probe(monkeypatch):
+    monkeypatch.setattr(Embedder, "faster_dtype", lambda self: "float32")
+
+
+@pytest.fixture
+def index(tmp_path, folder, embedder_folder, capsys):
+    path = str(tmp_path / "index")
+    assert main(["rag", "sync", str(folder), "--index", path, "--embedder", str(embedder_folder)]) == 0
+    assert "6 added, 0 updated, 0 deleted, 0 unchanged; 6 chunks embedded" in capsys.readouterr().out
+    return path
+
+
+def error_of(capsys, argv: list[str]) -> str:
+    capsys.readouterr()
+    assert main(["rag", *argv]) == 2
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if "%|" not in line]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_an_index_is_made_searched_checked_and_repaired(index, folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert main(["rag", "search", "the moon is silver", "--index", index, "--k", "1"]) == 0
+    assert capsys.readouterr().out.startswith("1. 2.txt [0:18]  (0.03")
+    where = json.dumps({"type": "md"})
+    assert main(["rag", "search", "bird", "--index", index, "--mode", "lexical", "--where", where]) == 0
+    assert "deep/page.md [" in capsys.readouterr().out
+    assert main(["rag", "search", "zebra", "--index", index, "--mode", "lexical"]) == 0
+    assert "Nothing was found" in capsys.readouterr().out
+    assert main(["rag", "verify", "--index", index]) == 0
+    assert "6 documents in 6 chunks: all there" in capsys.readouterr().out
+    shutil.rmtree(f"{index}/chroma")
+    assert f"folio rag rebuild --index {index}" in error_of(capsys, ["verify", "--index", index])
+    assert main(["rag", "rebuild", "--index", index]) == 0
+    assert "6 chunks written, 0 of them embedded" in capsys.readouterr().out
+    (folder / "4.txt").write_bytes(b"\0" * 100)
+    assert main(["rag", "sync", ".", "--index", index, "--delete_missing"]) == 0
+    out, err = capsys.readouterr()
+    assert "6 unchanged" in out
+    assert "left out: 4.txt is not text" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["search", "", "--index", "INDEX"], "empty"),
+        (["search", "x", "--index", "INDEX", "--k", "0"], "at least 1"),
+        (["search", "x" * 1_000_000, "--index", "INDEX"], "at most"),
+        (["search", "x", "--index", "nowhere"], "folio rag sync"),
+        (["search", "x", "--index", "INDEX", "--where", "{"], "not JSON"), (["search", "x"], "--index"),
+        (["search", "x", "--index", "INDEX", "--mode", "best"], "hybrid"),
+        (["sync", "nowhere", "--index", "INDEX"], "nowhere"),
+        (["search", "x", "--index", "INDEX", "--url", "nonsense"], "HOST:PORT"),
+        (["verify", "--index", "nowhere"], "no index"), (["rebuild", "--index", "nowhere"], "no index"),
+        (["dance"], "sync, search"), (["serve-index", "--index", "nowhere"], "no index"),
+        (["serve-index", "--index", "INDEX", "--port", "99999"], "--port"),
+        (["search", "x", "--index", "INDEX", "--embedder", "/nowhere"], "/nowhere"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_one_line(argv, says, index, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert says in error_of(capsys, [index if word == "INDEX" else word for word in argv])
+    assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,76 @@
+"""What a search gives, and in which order."""
+
+import pytest
+
+from foliogpt.rag import Document, Rag
+from foliogpt.rag.retrieval import MAX_QUERY_CHARACTERS, fuse
+
+
+@pytest.fixture
+def indexed(rag):
+    rag.sync(Document(f"d{n}", f"the {animal} sleeps") for n, animal in enumerate(("cat", "dog", "bird")))
+    return rag
+
+
+def test_what_both_have_near_the_top_comes_first():
+    assert fuse([[(1, 9.0), (2, 8.0)], [(2, 0.9), (3, 0.8)]])[0][0] == 2
+    assert fuse([[(1, 1.0)]]) == [(1, 1 / 61)]
+
+
+def test_scores_are_those_of_the_mode(indexed):
+    dense, lexical, hybrid = (indexed.search("cat", mode=mode)[0] for mode in ("dense", "lexical", "hybrid"))
+    assert dense.score == dense.cosine == pytest.approx(hybrid.cosine)
+    assert lexical.cosine is None
+    assert hybrid.score == pytest.approx(2 / 61)
+    assert dense.document == lexical.document == hybrid.document == "d0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"query": " \n"}, "empty"), ({"query": "x" * (MAX_QUERY_CHARACTERS + 1)}, "at most"), ({"k": 0}, "at least 1"),
+        ({"k": 2.5}, "at least 1"), ({"mode": "magic"}, "hybrid"), ({"query": "\ud800"}, "surrogate"),
+        ({"where": {"a": {"$x": 1}}}, r"\$x"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_searched_for_is_refused(indexed, arguments, says):
+    with pytest.raises(ValueError, match=says):
+        indexed.search(**{"query": "cat", **arguments})
+
+
+def test_more_than_there_is_can_be_asked_for(indexed):
+    assert len(indexed.search("sleeps", k=5000)) == 3
+
+
+def test_a_question_without_words_is_left_to_the_vectors(indexed):
+    assert not indexed.search("?!", mode="lexical")
+    assert len(indexed.search("?!")) == 3
+
+
+def test_a_reranker_has_the_last_word(tmp_path, words, indexed):
+    class Longest:
+        def predict(self, pairs):
+            return [len(text) for _, text in pairs]
+
+    with Rag.open(tmp_path / "index", embedder=words, reranker=Longest()) as reranked:
+        hits = reranked.search("cat", k=1)
+    assert [hit.document for hit in hits] == ["d2"]
+    assert hits[0].score == len("the bird sleeps")
+
+
+def test_a_question_may_be_rewritten_into_several(tmp_path, words, indexed):
+    for rewritten, expected in (("dog", {"d1"}), (["dog", "bird"], {"d1", "d2"}), ([" "], {"d0"})):
+        with Rag.open(tmp_path / "index", embedder=words, rewrite=lambda query, to=rewritten: to) as rewriting:
+            found = rewriting.search("cat", k=len(expected), mode="lexical")
+        assert {hit.document for hit in found} == expected
+
+
+def test_an_empty_index_and_one_that_is_not_there_say_so(tmp_path, words):
+    with pytest.raises(FileNotFoundError, match="folio rag sync"):
+        Rag.open(tmp_path / "nowhere", embedder=words).search("cat")
+    assert not (tmp_path / "nowhere").exists()
+    with Rag.open(tmp_path / "empty", embedder=words) as empty:
+        empty.sync([])
+        with pytest.raises(ValueError, match="is empty"):
+            empty.search("cat")
+        assert empty.verify().ok

@@ -1,0 +1,286 @@
+"""The page as people meet it, in a real browser."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+import torch
+
+from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.modeling.serving import TextGenerator
+from foliogpt.tokenization import train_tokenizer
+
+pytestmark = pytest.mark.slow  # a browser, and Gradio, take seconds to start
+uvicorn, _ = pytest.importorskip("uvicorn"), pytest.importorskip("gradio", reason="needs the extra app")
+pytest.importorskip("selenium")
+
+from chromium import BROWSER, DRIVER, chromium, requested  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs chromium and chromedriver")
+HOSTILE = "<img src=x onerror=\"document.title='pwned'\"> ${alert(1)} {{1}} <|im_end|>"
+
+
+def make_model() -> tuple:
+    tokenizer = train_tokenizer(["one two three, the cat is free; äöü"] * 200, vocab_size=280, show_progress=False)
+    torch.manual_seed(0)
+    config = preset_config(
+        "folio", "nano", vocab_size=280, hidden_size=32, num_hidden_layers=3, intermediate_size=48,
+        max_position_embeddings=2000, residual_init="normal", initializer_range=0.5,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = FolioForCausalLM(config)
+    # Else it would end its turn at any time, as random models do.
+    model.generation_config.update(do_sample=True, temperature=0.8, suppress_tokens=tokenizer.all_special_ids)
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def page():
+    """(address, generator) of a page in this process, so that tests see what the model is asked."""
+    from foliogpt.modeling.http_server import bind
+    from foliogpt.scripts.app_page import application, build_page
+
+    model, tokenizer = make_model()
+    generator = TextGenerator(model, tokenizer)
+    bound = bind("127.0.0.1", 0)
+    app = application(build_page(generator, tokenizer, "a <i>tiny</i> model"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, args=([bound],))
+    thread.start()
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}", generator
+    server.should_exit = True
+    thread.join(20)
+    generator.close()
+
+
+@pytest.fixture(scope="module")
+def driver(page):
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def user(page, driver):
+    """A fresh visit. Nothing that happens in it may ask another host for anything, or run a script of a text."""
+    driver.get(page[0])
+    user = User(driver)
+    yield user
+    assert driver.title == "a <i>tiny</i> model"
+    assert {url for url in requested(driver) if not url.startswith(page[0])} == set()
+    assert [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+class User:
+    """What somebody does in the page."""
+
+    def __init__(self, driver):
+        self.driver = driver
+        self.wait_for(lambda: self.visible("textarea"))
+
+    def wait_for(self, condition, seconds: float = 15):
+        return WebDriverWait(self.driver, seconds, 0.1, ignored_exceptions=[Exception]).until(lambda _: condition())
+
+    def visible(self, css: str) -> list:
+        return [element for element in self.driver.find_elements(By.CSS_SELECTOR, css) if element.is_displayed()]
+
+    def click(self, name: str, css: str = "button") -> None:
+        self.wait_for(lambda: next(each for each in self.visible(css) if each.text == name).click() or True)
+
+    def open_tab(self, name: str) -> None:
+        self.click(name, "button[role=tab]")
+        self.wait_for(lambda: self.visible("textarea"))
+        time.sleep(0.3)
+
+    def type(self, text: str, *keys: str) -> None:
+        self.visible("textarea")[0].send_keys(text, *keys)
+
+    def texts(self, css: str) -> list[str]:
+        return [element.text for element in self.visible(css)]
+
+    def said(self) -> list[str]:
+        return self.texts(".folio-chat .user, .folio-chat .assistant")
+
+
+@contextlib.contextmanager
+def slowly(generator: TextGenerator):
+    """A model that takes its time."""
+    hook = generator.model.register_forward_pre_hook(lambda *_: time.sleep(0.03))
+    yield
+    hook.remove()
+
+
+@needs_browser
+def test_a_chat_remembers_and_begins_anew_and_html_in_it_is_text(page, user, monkeypatch):
+    asked = []
+    generate = page[1]._generate
+    monkeypatch.setattr(page[1], "_generate", lambda choice, emit: (asked.append(choice), generate(choice, emit))[1])
+    user.type(HOSTILE, Keys.ENTER)
+    user.wait_for(lambda: len(user.said()) == 2 and not page[1].unfinished)
+    assert user.said()[0] == HOSTILE
+    user.type("one two", Keys.ENTER)
+    user.wait_for(lambda: len(user.said()) == 4 and not page[1].unfinished)
+    turns = page[1]._tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert [choice.prompt_ids.count(turns) for choice in asked] == [2, 4], "a message has forged a turn"
+    user.click("New chat")
+    user.wait_for(lambda: user.said() == [])
+
+
+@needs_browser
+def test_what_a_model_says_is_text(user, monkeypatch):
+    monkeypatch.setattr("foliogpt.modeling.serving.IncrementalDecoder.push", lambda self, token: "")
+    monkeypatch.setattr("foliogpt.modeling.serving.IncrementalDecoder.flush", lambda self: HOSTILE)
+    user.type("one", Keys.ENTER)
+    user.wait_for(lambda: user.said()[1:] == [HOSTILE])
+
+
+@needs_browser
+def test_stop_keeps_what_was_said_and_ends_the_generation(page, user):
+    with slowly(page[1]):
+        user.type("one", Keys.ENTER)
+        user.wait_for(lambda: len(user.said()[1]) > 5)
+        user.click("Stop")
+        user.wait_for(lambda: not page[1].unfinished, seconds=3)
+        kept = user.said()
+        time.sleep(0.5)
+        assert user.said() == kept
+    user.type("two", Keys.ENTER)
+    user.wait_for(lambda: len(user.said()) == 4 and not page[1].unfinished)
+
+
+@needs_browser
+def test_two_people_are_both_answered_and_one_who_leaves_holds_nobody_up(page, user, driver):
+    first = driver.current_window_handle
+    with slowly(page[1]):
+        user.type("one", Keys.ENTER)
+        user.wait_for(lambda: len(user.said()[1]) > 5)
+        driver.switch_to.new_window("tab")
+        driver.get(page[0])
+        second = User(driver)
+        second.type("two", Keys.ENTER)
+        second.wait_for(lambda: len(second.said()[1]) > 5, seconds=30)
+        second.type("three", Keys.ENTER)
+        second.wait_for(lambda: len(second.said()) == 4 and len(second.said()[3]) > 5, seconds=30)
+        driver.close()
+        driver.switch_to.window(first)
+        user.wait_for(lambda: not page[1].unfinished, seconds=20)
+    assert len(user.said()) == 2
+
+
+@needs_browser
+def test_a_text_is_continued_where_it_stands(page, user):
+    user.open_tab("Write")
+    user.type("one two <b>")
+    user.click("Continue")
+    user.wait_for(lambda: len(user.visible("textarea")[0].get_property("value")) > 15 and not page[1].unfinished)
+    assert user.visible("textarea")[0].get_property("value").startswith("one two <b>")
+
+
+@needs_browser
+def test_tokens_are_coloured_and_tell_what_was_expected(user):
+    user.open_tab("Tokens")
+    text = HOSTILE + " the cat" * 6
+    user.type(text)
+    user.click("Show")
+    tokens = user.wait_for(lambda: user.visible(".folio-tokens .token"))
+    assert "".join(token.text for token in tokens) == text.replace(" ", "·")
+    assert user.driver.execute_script(
+        "const e = arguments[0].parentElement; return e.scrollWidth <= e.clientWidth", tokens[0]
+    )
+    colours = {token.get_attribute("style") for token in tokens[1:]}
+    assert len(colours) > 3
+    tokens[3].click()
+    rows = user.wait_for(lambda: user.texts(".folio-tokens .row"))
+    assert len(rows) in (5, 6)
+    assert all("%" in row for row in rows)
+
+
+@needs_browser
+def test_the_attention_map_has_a_cell_for_each_pair_and_changes_with_the_layer(user):
+    user.open_tab("Attention")
+    user.type("the cat is free")
+    user.click("Show")
+    cells = user.wait_for(lambda: user.visible(".folio-map td"))
+    size = len(user.visible(".folio-map tbody th, .folio-map tr > th:first-child")) - 1
+    assert len(cells) == size * (size + 1) / 2
+    before = [cell.get_attribute("title") for cell in cells]
+    assert before[0].endswith("100.0%")
+    slider = user.visible("input[type=range][aria-label*=layer]")[0]
+    slider.send_keys(Keys.ARROW_RIGHT)
+    user.click("Show")
+    user.wait_for(lambda: [cell.get_attribute("title") for cell in user.visible(".folio-map td")] != before)
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("tab", "text", "says"),
+    [
+        ("Chat", " ", "The message is empty."),
+        ("Chat", "one " * 3000, "there is room for"),
+        ("Write", " ", "The text is empty."),
+        ("Tokens", "", "The text is empty."),
+        ("Tokens", "<b>" * 600, "512 are shown at most"),
+        ("Attention", "the cat " * 60, "48 are shown at most"),
+    ],
+)
+def test_errors_are_a_line_in_the_page(user, tab, text, says):
+    user.open_tab(tab)
+    box = user.visible("textarea")[0]
+    user.driver.execute_script(
+        "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))", box, text
+    )
+    user.click({"Chat": "Send", "Write": "Continue"}.get(tab, "Show"))
+    user.wait_for(lambda: any(says in told for told in user.texts(".toast-body, .toast-wrap")))
+
+
+def test_the_command_is_for_this_machine_alone_and_reaches_for_no_other(tmp_path):
+    model, tokenizer = make_model()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    script = f"""
+import socket, sys
+def refuse(self, address):
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        print("reached for", address, file=sys.stderr)
+        raise OSError("no network")
+    return connect(self, address)
+connect, socket.socket.connect = socket.socket.connect, refuse
+look_up = socket.getaddrinfo
+def refuse_name(host, *rest, **others):
+    if host not in ("127.0.0.1", "::1", "localhost", None):
+        print("asked for", host, file=sys.stderr)
+        raise OSError("no network")
+    return look_up(host, *rest, **others)
+socket.getaddrinfo = refuse_name
+from foliogpt.scripts.cli import main
+sys.exit(main(["app", "--model", {str(tmp_path)!r}, "--port", "0"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    url = process.stdout.readline().split()[4]
+    assert url.startswith("http://127.0.0.1:")
+    response = httpx.get(url)
+    assert response.status_code == 200
+    assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+    assert httpx.get(url, headers={"Host": "evil.example"}).status_code == 400
+    time.sleep(2)  # for what might be asked for in the background
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out, errors) == (0, "Stopped.\n", "")
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(capsys):
+    from foliogpt.scripts.cli import main
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["app", "--model", "nowhere", "--port", str(taken.getsockname()[1])]) == 2
+    assert "give another --port" in capsys.readouterr().err

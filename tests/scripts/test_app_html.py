@@ -1,0 +1,61 @@
+"""The HTML of the page holds texts, and never runs them."""
+
+from html.parser import HTMLParser
+
+import torch
+
+from foliogpt.modeling.introspection import Prediction
+from foliogpt.scripts.app_html import attention_html, chat_html, tokens_html
+
+HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+class Reader(HTMLParser):
+    """The tags and the text of a page."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    @property
+    def names(self) -> set[str]:
+        return {tag for tag, _ in self.tags}
+
+
+def test_texts_are_escaped_wherever_they_are_shown():
+    chat = Reader(chat_html([{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": HOSTILE}]))
+    assert chat.names == {"div"}
+    assert chat.text == HOSTILE * 2
+    predictions = [Prediction(1, None, []), Prediction(2, 0.25, [(3, 0.5), (2, 0.25)])]
+    tokens = Reader(tokens_html(predictions, [HOSTILE, HOSTILE], lambda id: HOSTILE))
+    assert tokens.names == {"div", "span", "b", "i"}
+    assert tokens.text.count(HOSTILE) == 4
+    attention = Reader(attention_html(torch.eye(2), [HOSTILE, "a"]))
+    assert "img" not in attention.names
+    assert any(HOSTILE in attributes.get("title", "") for _, attributes in attention.tags)
+
+
+def test_likely_tokens_and_surprises_differ_in_colour_and_a_rare_token_is_listed_too():
+    predictions = [Prediction(0, None, []), Prediction(1, 0.9, [(1, 0.9)]), Prediction(2, 1e-9, [(1, 0.9)])]
+    page = Reader(tokens_html(predictions, ["a", "b", "c"], "xyz".__getitem__))
+    tokens = [attributes for _, attributes in page.tags if attributes.get("class") == "token"]
+    assert "style" not in tokens[0]
+    assert "13, 148, 136" in tokens[1]["style"]
+    assert "234, 88, 12" in tokens[2]["style"]
+    assert "<0.1%" in page.text
+    assert "3 tokens, loss" in page.text
+
+
+def test_where_a_chat_is_forgotten_is_marked():
+    said = [{"role": "user", "content": str(i)} for i in range(4)]
+    assert "no room" not in chat_html(said)
+    before, after = chat_html(said, 2).split("no room")
+    assert (before.count('class="user"'), after.count('class="user"')) == (2, 2)

@@ -1,0 +1,183 @@
+"""A run that needs more memory than there is says what to change, and loses nothing."""
+
+import errno
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.scripts.cli import main
+from foliogpt.training import out_of_memory
+from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.training.checkpoints import last_checkpoint
+from foliogpt.training.memory import available_bytes
+from foliogpt.training.out_of_memory import OutOfMemory, is_out_of_memory, memory_of, proposal, surely_fits
+from foliogpt.training.pretraining import pretrain
+from foliogpt.training.report import Stages
+from foliogpt.training.trainer import FolioTrainer
+
+MODEL = ModelArguments(tokenizer="char", block_size=32)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("".join(f"{a} two three, the {b} is free.\n" for a in ("One", "Ten") * 30 for b in ("cat", "owl")))
+    return CorpusArguments(str(file))
+
+
+def settings(tmp_path, name="run", **changes):
+    fields = {"max_steps": 4, "per_device_train_batch_size": 12, "bf16": False, "eval_strategy": "no", **changes}
+    return PretrainingArguments(output_dir=str(tmp_path / name), **fields)
+
+
+def trained(tmp_path, corpus, name, **changes) -> dict:
+    return pretrain(corpus, MODEL, settings(tmp_path, name, **changes), stages=Stages(silent=True))
+
+
+def test_what_saves_memory_changes_no_loss(tmp_path, corpus, monkeypatch):
+    plain = trained(tmp_path, corpus, "plain")["val_loss"]
+    accumulated = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4}
+    assert trained(tmp_path, corpus, "accumulated", **accumulated)["val_loss"] == pytest.approx(plain, abs=1e-4)
+    checkpointed = trained(tmp_path, corpus, "checkpointed", gradient_checkpointing=True)["val_loss"]
+    assert checkpointed == pytest.approx(plain, abs=1e-6)
+    monkeypatch.setattr("foliogpt.training.pretraining.LOSS_CHUNK", None)
+    assert trained(tmp_path, corpus, "not_chunked")["val_loss"] == pytest.approx(plain, abs=1e-4)
+
+
+def test_the_batch_size_that_is_found_gives_the_same_run(tmp_path, corpus, monkeypatch):
+    plain = trained(tmp_path, corpus, "plain", max_steps=-1, num_train_epochs=1)
+    network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
+    network.loss_chunk_size = 512
+    third = memory_of(network, MODEL, settings(tmp_path), size=4, accumulation=3).peak
+    monkeypatch.setattr(out_of_memory, "available_bytes", lambda device: third / out_of_memory.ROOM + 1e5)
+    found = trained(tmp_path, corpus, "found", max_steps=-1, num_train_epochs=1, auto_find_batch_size=True)
+    assert found["steps"] == plain["steps"]
+    assert found["val_loss"] == pytest.approx(plain["val_loss"], abs=1e-4)
+    run = yaml.safe_load((tmp_path / "found" / "run.yaml").read_text())
+    size, steps = run["per_device_train_batch_size"], run["gradient_accumulation_steps"]
+    assert size * steps == 12
+    assert size < 12
+    # It goes on with what was found, and looks no more.
+    more = ["--resume", "--num_train_epochs", "2"]
+    assert main(["pretrain", "--output_dir", str(tmp_path / "found"), *more]) == 0
+    again = yaml.safe_load((tmp_path / "found" / "run.yaml").read_text())
+    assert again["per_device_train_batch_size"] == size
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(out_of_memory, "available_bytes", lambda device: 4_000_000)
+    for changes in ({}, {"auto_find_batch_size": True}):
+        changes["per_device_train_batch_size"] = 1
+        with pytest.raises(ValueError, match="smaller --size than nano"):
+            trained(tmp_path, corpus, "run", **changes)
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_proposal_makes_up_the_same_batch_and_leaves_the_model_as_it_was():
+    network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=300, max_position_embeddings=32))
+    args = PretrainingArguments(output_dir="unused", per_device_train_batch_size=6, bf16=False)
+    whole = memory_of(network, MODEL, args)
+    flags, _ = proposal(network, MODEL, args, whole.peak - 1)
+    assert flags == ["--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "2"]
+    least = memory_of(network, MODEL, args, 1, 6).peak
+    flags, sentence = proposal(network, MODEL, args, least - 1)
+    assert flags[-2:] == ["--gradient_checkpointing", "true"] or "smaller --size" in sentence
+    assert not network.is_activation_checkpointing
+
+
+@pytest.mark.parametrize("size", ["nano", "mini"])
+def test_what_surely_fits_is_several_times_what_is_needed(size):
+    network = FolioForCausalLM(preset_config("gpt2", size, max_position_embeddings=512))
+    model, args = ModelArguments(block_size=512), PretrainingArguments(output_dir="unused")
+    assert not surely_fits(network, model, args, 2 * memory_of(network, model, args).peak)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:128] DefaultCPUAllocator: can't allocate memory: ..."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("The loss is nan"), False),
+    ],
+)
+def test_errors_of_memory_are_told_from_others(error, expected):
+    assert is_out_of_memory(error) == expected
+
+
+def test_memory_that_runs_out_on_the_way_leaves_the_checkpoint_and_says_how_to_go_on(tmp_path, corpus, monkeypatch):
+    step = FolioTrainer.training_step
+
+    def too_much(self, *args):
+        if self.state.global_step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, *args)
+
+    monkeypatch.setattr(FolioTrainer, "training_step", too_much)
+    with pytest.raises(OutOfMemory) as error:
+        trained(tmp_path, corpus, "run", save_steps=2)
+    message = str(error.value)
+    assert re.search(r"a step needs [\d.]+ MB, and [\d.]+ GB were free on cpu", message)
+    assert last_checkpoint(tmp_path / "run").name == "checkpoint-2"
+    assert "checkpoint-2 is kept" in message
+    command = shlex.split(message.rpartition("go on from it: ")[2])
+    assert command[:5] == ["folio", "pretrain", "--output_dir", str(tmp_path / "run"), "--resume"]
+    assert int(command[6]) * int(command[8]) == 12
+    monkeypatch.undo()
+    assert main(command[1:]) == 0
+    plain = trained(tmp_path, corpus, "plain")["val_loss"]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["val_loss"] == pytest.approx(plain, abs=1e-4)
+
+
+LIMITED = """
+import resource, sys
+import psutil
+from foliogpt.scripts.cli import main
+from foliogpt.training import out_of_memory, pretraining
+
+out_of_memory.available_bytes = lambda device: 10**12  # so that it begins
+make = pretraining.configured_model
+
+def limit_and_make(*args):
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 400_000_000,) * 2)
+    return make(*args)
+
+pretraining.configured_model = limit_and_make
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the address space")
+def test_an_allocation_that_fails_ends_in_one_line(tmp_path, corpus):
+    text = tmp_path / "text.txt"
+    text.write_text(text.read_text() * 100)
+    options = ["--corpus", str(text), "--tokenizer", "char", "--per_device_train_batch_size", "512", "--max_steps", "2"]
+    options += ["--block_size", "128", "--bf16", "false", "--output_dir", str(tmp_path / "run")]
+    command = [sys.executable, "-c", LIMITED, "pretrain", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("folio pretrain: Out of memory: a step needs")
+    assert "--per_device_train_batch_size 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the address space")
+def test_a_limit_of_the_address_space_counts(monkeypatch):
+    import resource
+
+    limit = psutil.Process().memory_info().vms + 1_000_000
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    assert available_bytes(torch.device("cpu")) < 100_000_000

@@ -1,0 +1,78 @@
+"""What Trainer forgets when a run is resumed, so that the curves go on as if nothing had happened."""
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from .streams import Endless
+
+KEPT, POSITION = "training_loss", "stream_position"  # in trainer_state.json, among the states of callbacks
+
+
+class Continuity(TrainerCallback):
+    """Carries what Trainer does not from a checkpoint to the run that goes on from it.
+
+    The training loss since it was last logged, and the position in a stream, which else would be tokenised from its
+    beginning, to be skipped. The intervals of logging, evaluating and saving are those of the arguments again, which
+    Trainer takes from the checkpoint. A checkpoint that is due at the end of an epoch is saved when the epoch's own
+    log and evaluation are done, which would not be repeated.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+
+    def keep(self) -> None:
+        """Put it into the state that the next checkpoint is saved with."""
+        trainer = self.trainer
+        trainer.state.stateful_callbacks[KEPT] = {
+            "since_logged": trainer.accelerator.gather(trainer._tr_loss).mean().item(),
+            "logged": trainer._total_loss_scalar,
+            "last_logged_step": trainer._globalstep_last_logged,
+            "first_step": self.first_step,
+        }
+        if stream := self._stream(trainer.args):
+            blocks = trainer.state.global_step * trainer.args.gradient_accumulation_steps * trainer._train_batch_size
+            trainer.state.stateful_callbacks[POSITION] = stream.position(blocks)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.compute_steps(args, state.max_steps)
+        kept = state.stateful_callbacks.get(KEPT)
+        self.first_step = state.global_step
+        if kept is not None:
+            trainer = self.trainer
+            trainer._tr_loss = torch.tensor(kept["since_logged"], device=args.device)
+            trainer._total_loss_scalar = kept["logged"]
+            trainer._globalstep_last_logged = kept["last_logged_step"]
+            self.first_step = kept["first_step"]
+        position = state.stateful_callbacks.get(POSITION)
+        if position and (stream := self._stream(args)):
+            stream.start = position
+
+    def _stream(self, args) -> Endless | None:
+        """The stream that the run reads, if it does so alone and from its beginning."""
+        dataset = self.trainer.train_dataset
+        return dataset if isinstance(dataset, Endless) and args.world_size == 1 and not args.ignore_data_skip else None
+
+    def mean_loss(self) -> float:
+        """Of all steps of the run, whatever number of times it was resumed."""
+        steps = self.trainer.state.global_step - self.first_step
+        return self.trainer._total_loss_scalar / max(steps, 1)
+
+    def log_end(self) -> None:
+        """Log what Trainer logs when training ends, for a run that was killed between its last step and that."""
+        trainer = self.trainer
+        trainer._total_loss_scalar += trainer._tr_loss.item()
+        trainer.log({"total_flos": trainer.state.total_flos, "train_loss": self.mean_loss()})
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.in_epoch, self.due = True, False
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.in_epoch = False
+
+    def postpone_save(self) -> None:
+        """Called before Trainer logs, evaluates and saves: after each step, and once more at the end of an epoch."""
+        state, control = self.trainer.state, self.trainer.control
+        if not self.in_epoch:
+            control.should_save |= self.due
+        elif state.epoch == int(state.epoch):
+            self.due, control.should_save = control.should_save, False

@@ -1,0 +1,155 @@
+"""Outputs of a model for many inputs: in batches of like lengths, padded so that padding changes nothing."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+LONGEST = 2048  # tokens of context, however many a model could take
+LOGITS_AT_ONCE = 1 << 27  # numbers: half a gigabyte in float32
+Said = Callable[[int, int], None]  # told how many more inputs are done, and how many there are
+
+
+def nothing(done: int, total: int) -> None:
+    """The progress of what nobody watches."""
+
+
+def context_length(model: PreTrainedModel, max_length: int | None = None) -> int:
+    """The tokens that an input may have: `max_length` if given, else the model's context, at most 2,048.
+
+    Raises:
+        ValueError: if `max_length` is no room for anything, or more than the model has.
+    """
+    config = model.config.get_text_config()
+    own = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or LONGEST
+    virtual = max((one.num_virtual_tokens or 0 for one in _adapters(model) if one.is_prompt_learning), default=0)
+    room = own - virtual
+    if max_length is None:
+        return min(room, LONGEST)
+    if not 2 <= max_length <= room:
+        raise ValueError(f"--max_length is {max_length}: give 2 to {room}, which is what the model reads at once.")
+    return max_length
+
+
+def _adapters(model) -> list:
+    configs = getattr(model, "peft_config", None)
+    return [one for one in configs.values() if hasattr(one, "is_prompt_learning")] if isinstance(configs, dict) else []
+
+
+def windows(length: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Cut `length` tokens into windows of at most `size`: (start, end, the first one that counts).
+
+    Every token but the first counts once, with at least half a window before it once there is as much.
+    """
+    counted = 1
+    for start in range(0, max(1, length), max(1, size // 2)):
+        end = min(start + size, length)
+        yield start, end, counted - start
+        counted = end
+        if end == length:
+            return
+
+
+@torch.no_grad()
+def token_nats(
+    model: PreTrainedModel, inputs: Sequence[Sequence[int]], batch_size: int, said: Said = nothing
+) -> list[np.ndarray]:
+    """Minus the log-probability of each token but the first, given those before it: (T - 1,) nats an input.
+
+    Raises:
+        ValueError: if the model gives no numbers.
+    """
+    out: list[np.ndarray] = [np.zeros(0)] * len(inputs)
+    width = max(map(len, inputs), default=0)
+    batch_size = max(1, min(batch_size, LOGITS_AT_ONCE // max(1, width * model.config.get_text_config().vocab_size)))
+    for indices, batch in _batches(model, inputs, batch_size, said):
+        logits = model(**batch, use_cache=False).logits[:, -batch["input_ids"].shape[1] :]
+        for row, index in enumerate(indices):
+            length = len(inputs[index])
+            targets = batch["input_ids"][row, 1:length]
+            nats = nn.functional.cross_entropy(logits[row, : max(0, length - 1)].float(), targets, reduction="none")
+            out[index] = _finite(nats.double().cpu().numpy(), index)
+    return out
+
+
+@torch.no_grad()
+def head_logits(
+    model: PreTrainedModel, inputs: Sequence[Sequence[int]], batch_size: int, said: Said = nothing
+) -> list[np.ndarray]:
+    """What a head gives for each input: (labels,) of a text, (T, labels) of its tokens, (2, T) of a span's ends.
+
+    Raises:
+        ValueError: if the model gives no numbers.
+    """
+    out: list[np.ndarray] = [np.zeros(0)] * len(inputs)
+    if model.config.get_text_config().pad_token_id is None:
+        batch_size = 1  # transformers' classifiers could not tell where a text ends
+    for indices, batch in _batches(model, inputs, batch_size, said):
+        outputs = model(**batch)
+        logits = outputs.logits if "logits" in outputs else torch.stack([outputs.start_logits, outputs.end_logits], 1)
+        for row, index in enumerate(indices):
+            one, length = logits[row].double().cpu().numpy(), len(inputs[index])
+            if "logits" not in outputs:
+                one = one[:, :length]
+            elif one.ndim == 2:
+                one = one[:length]
+            out[index] = _finite(one, index)
+    return out
+
+
+@torch.no_grad()
+def continuations(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    config: GenerationConfig,
+    batch_size: int,
+    said: Said = nothing,
+    seed: int = 0,
+) -> list[list[int]]:
+    """What the model generates after each prompt, without the token that ends it.
+
+    Likeliest tokens are found in batches. Samples are drawn one by one, each with a seed of its own: so neither
+    depends on the batch size.
+    """
+    out: list[list[int]] = [[]] * len(prompts)
+    eos = config.eos_token_id
+    ends = set(eos) if isinstance(eos, list) else {eos}
+    for indices, batch in _batches(model, prompts, 1 if config.do_sample else batch_size, said, left=True):
+        with torch.random.fork_rng(enabled=bool(config.do_sample)):
+            if config.do_sample:
+                torch.manual_seed(seed + indices[0])
+            new = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :].tolist()
+        for index, ids in zip(indices, new, strict=True):
+            stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+            out[index] = ids[:stop]
+    return out
+
+
+def _batches(
+    model: PreTrainedModel, inputs: Sequence[Sequence[int]], batch_size: int, said: Said, left: bool = False
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Batches from the longest inputs, whose memory is the most, to the shortest, and which inputs they are."""
+    was_training = model.training
+    model.eval()
+    pad = model.config.get_text_config().pad_token_id or 0
+    order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        rows = [torch.tensor(list(inputs[index]), dtype=torch.long) for index in indices]
+        side = "left" if left else "right"
+        input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
+        yield indices, {"input_ids": input_ids.to(model.device), "attention_mask": mask.to(model.device)}
+        said(len(indices), len(order))
+    model.train(was_training)
+
+
+def _finite(values: np.ndarray, index: int) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"The model's outputs for input {index + 1} are not numbers (NaN or infinite): its weights are broken, "
+            "or its precision is too low."
+        )
+    return values

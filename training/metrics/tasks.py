@@ -1,0 +1,245 @@
+"""From the names of a model and a data set to figures: which task it is, which rows, and what is done with them."""
+
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ...tokenization import chat_tokenizer
+from ...tokenization.trained import CHAT_TEMPLATE
+from ..corpora import load_corpus, load_documents
+from ..corpus_files import ROW_FORMATS
+from ..finetuning.arguments import DataArguments
+from ..finetuning.data import read_examples
+from ..finetuning.formats import as_messages, load_examples
+from ..finetuning.rows import splits_in
+from ..loading import ADAPTER_CONFIG, fit_embeddings, load_model
+from ..run_folder import RUN_FILE
+from .arguments import EvaluationArguments
+from .generated import SAMPLES, evaluate_answers, evaluate_samples
+from .heads import evaluate_labels, evaluate_spans, evaluate_tags
+from .language import evaluate_chats, evaluate_preferences, evaluate_texts
+from .results import Evaluation
+
+HEADS = {"ForSequenceClassification": "classify", "ForTokenClassification": "tag", "ForQuestionAnswering": "qa"}
+PEFT_HEADS = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag", "QUESTION_ANS": "qa"}
+TASK_OF_KIND = {
+    "text": "lm", "chat": "sft", "instruction": "sft", "prompt-completion": "sft", "preference": "dpo",
+    "summary": "summarize", "qa": "qa",
+}  # fmt: skip
+
+
+@dataclass
+class Rows:
+    """What a model is evaluated on."""
+
+    task: str
+    kind: str
+    split: str
+    rows: list[Any]
+
+
+def head_of(name: str, trust_remote_code: bool = False) -> str:
+    """What a checkpoint or adapter is for: classify, tag, qa or lm."""
+    folder = Path(name).expanduser()
+    if (folder / ADAPTER_CONFIG).is_file():
+        try:
+            kind = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["task_type"]
+        except (ValueError, KeyError, TypeError):
+            kind = None
+        return PEFT_HEADS.get(str(kind), "lm")
+    try:
+        config = AutoConfig.from_pretrained(os.path.expanduser(name), trust_remote_code=trust_remote_code)
+    except Exception:  # loading the model says what is wrong
+        return "lm"
+    architecture = (config.architectures or [""])[0]
+    return next((head for suffix, head in HEADS.items() if architecture.endswith(suffix)), "lm")
+
+
+def load_rows(args: EvaluationArguments, head: str) -> Rows:
+    """Read the data for the task that was asked for, or that the model's head and the data's columns tell.
+
+    Raises:
+        ValueError, OSError: if the data cannot be read, are for another task, or have no rows.
+    """
+    source, task = str(args.data), args.task
+    if task is None and head != "lm":
+        task = head
+    if task is None and _is_corpus(source):
+        task = "lm"
+    if task in ("lm", "samples"):
+        split, texts = _texts(source, args)
+        return Rows(task, "text", split, texts[: args.limit] if task == "lm" else texts)
+    split, (examples, kind) = _examples(source, None if task == "summarize" else task, args)
+    task = task or TASK_OF_KIND.get(kind)
+    if task is None:
+        raise ValueError(f"{source} is {kind} data, and {args.model} no model for it: name one that is, or --task.")
+    if task == "lm":
+        return Rows(task, kind, split, [row["text"] for row in examples][: args.limit])
+    if task == "summarize" and kind in ("text", "tags", "classification", "preference"):
+        raise ValueError(f"{source} is {kind} data; summarize needs rows with a prompt and the right answer.")
+    return Rows(task, kind, split, list(examples)[: args.limit])
+
+
+def _is_corpus(source: str) -> bool:
+    """Whether a source can be nothing but texts."""
+    path = Path(source).expanduser()
+    has_rows = path.is_dir() and any(path.glob(f"*{suffix}") for suffix in ROW_FORMATS)
+    is_dialogs = (path / "movie_lines.txt").is_file()
+    return not (source.startswith("hub:") or path.suffix.lower() in ROW_FORMATS or has_rows or is_dialogs)
+
+
+def _texts(source: str, args: EvaluationArguments) -> tuple[str, list[str]]:
+    """The split, and its texts."""
+    column, split = args.text_column or "text", args.split
+    learnt_from = trained_on(args.model, source) or (args.train_data and same_file(args.train_data, source))
+    if split is None and learnt_from:
+        split = "validation"
+    if source.startswith("hub:"):
+        splits = splits_in(source)
+        split = split or next((name for name in ("test", "validation") if name in splits), "validation")
+        if split in splits:
+            examples, _ = load_examples(source, "lm", split=split, text_column=args.text_column)
+            return split, [row["text"] for row in examples]
+    if split in (None, "all") and not source.startswith("hub:"):
+        return "all", [row["text"] for row in load_documents(source, column)]
+    corpus = load_corpus(source, text_column=column)
+    if split == "all":
+        return split, [row["text"] for part in corpus.values() for row in part]
+    if split not in corpus:
+        raise ValueError(f"{source} has no split {split!r}: give --split {', '.join(corpus)} or all.")
+    return split, [row["text"] for row in corpus[split]]
+
+
+def _examples(source: str, task: str | None, args: EvaluationArguments) -> tuple[str, tuple[Dataset, str]]:
+    """The split, and its examples with their kind. Of what the model was fine-tuned on, those that were held out."""
+    settings = _run_of(args.model)
+    if args.split in (None, "train", "validation") and fine_tuned_on(args.model, source):
+        names = {field.name for field in dataclasses.fields(DataArguments)}
+        train, validation, kind = read_examples(DataArguments(**{n: settings[n] for n in names & settings.keys()}))
+        return ("train", (train, kind)) if args.split == "train" else ("validation", (validation, kind))
+    split = _split(source, args.split)
+    columns = {"text_column": args.text_column, "label_column": args.label_column}
+    return split, load_examples(source, task, split=split, skip_malformed=args.skip_malformed, **columns)
+
+
+def fine_tuned_on(model: str, source: str) -> bool:
+    """Whether the folder of the model says that its run learnt from this data."""
+    data = _run_of(model).get("data")
+    return data is not None and same_file(str(data), source)
+
+
+def _run_of(model: str) -> dict:
+    """The settings of the run that trained a model, if they are beside it."""
+    try:
+        settings = yaml.safe_load((Path(model).expanduser() / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def trained_on(model: str, source: str) -> bool:
+    """Whether the folder of the model says that its run read this corpus."""
+    corpora = _run_of(model).get("corpus") or []
+    names = [corpora] if isinstance(corpora, str) else corpora
+    return any(name == source or same_file(str(name), source) for name in names)
+
+
+def same_file(one: str, other: str) -> bool:
+    return os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
+
+
+def _split(source: str, wanted: str | None) -> str:
+    if Path(source).expanduser().is_file():
+        if wanted not in (None, "all"):
+            raise ValueError(f"{source} is one file, which has no splits: leave out --split.")
+        return "all"
+    if wanted is not None:
+        return wanted
+    splits = splits_in(source)
+    return next((name for name in ("test", "validation") if name in splits), "train")
+
+
+def evaluate_checkpoint(
+    name: str, rows: Rows, args: EvaluationArguments, options: dict[str, Any], train: Rows | None = None
+) -> Evaluation:
+    """Load a model for the task, and evaluate it on the rows.
+
+    Args:
+        options: fields of GenerationConfig, where text is generated.
+        train: what the baseline of a classifier learns from, or where samples may be copied from.
+
+    Raises:
+        ValueError, OSError: if the model or the rows do not do; the message says what to do.
+    """
+    head = head_of(name, args.trust_remote_code)
+    needed = rows.task if rows.task in ("classify", "tag") else "qa" if rows.task == "qa" and head == "qa" else "lm"
+    model, tokenizer = load_model(name, needed, args.trust_remote_code)
+    if needed == "lm" and rows.task not in ("lm", "samples"):
+        tokenizer = prepare_for_chat(model, tokenizer)
+    progress = Progress(os.path.basename(os.path.normpath(name)))
+    train_rows = train.rows if train else []
+    try:
+        return _run(model, tokenizer, head == "qa", rows, train_rows, args, options, progress)
+    finally:
+        progress.close()
+
+
+def _run(model, tokenizer, is_marking: bool, rows: Rows, train_rows, args, options, said) -> Evaluation:
+    data, batch_size, max_length = rows.rows, args.batch_size, args.max_length
+    generation = {"options": options, "seed": args.seed, "said": said}
+    match rows.task:
+        case "lm":
+            return evaluate_texts(model, tokenizer, data, batch_size, max_length, said)
+        case "dpo":
+            return evaluate_preferences(model, tokenizer, data, batch_size, max_length, said)
+        case "classify":
+            return evaluate_labels(model, tokenizer, data, train_rows, batch_size, max_length, said, args.seed)
+        case "tag":
+            return evaluate_tags(model, tokenizer, data, batch_size, max_length, said)
+        case "samples":
+            count = args.limit or SAMPLES
+            return evaluate_samples(model, tokenizer, data, train_rows, batch_size, count=count, **generation)
+        case "qa" if is_marking:
+            return evaluate_spans(model, tokenizer, data, batch_size, max_length, said)
+    chats = [as_messages(row, rows.kind) for row in data]
+    if rows.task == "sft":
+        return evaluate_chats(model, tokenizer, chats, batch_size, max_length, said)
+    references = [row["answers"]["text"] for row in data] if rows.task == "qa" else None
+    return evaluate_answers(model, tokenizer, chats, references, batch_size, **generation)
+
+
+def prepare_for_chat(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give a base model the chat template, and the ends of turn, that fine-tuning would give it."""
+    if tokenizer.chat_template and tokenizer.chat_template != CHAT_TEMPLATE:
+        return tokenizer
+    tokenizer, generation = chat_tokenizer(tokenizer)
+    fit_embeddings(model, tokenizer)
+    model.generation_config.update(**generation)
+    return tokenizer
+
+
+class Progress:
+    """A line on the error stream: how much is done, and the time that is left."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.bar: tqdm | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.bar is None:
+            interval = 0.5 if sys.stderr.isatty() else 30  # in a log file seldom
+            self.bar = tqdm(total=total, desc=self.name, mininterval=interval, dynamic_ncols=True, delay=2)
+        self.bar.update(done)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

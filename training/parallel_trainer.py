@@ -1,0 +1,121 @@
+"""Trainer in several processes: the batches, the validation loss and the checkpoints are those of one process.
+
+A global batch has `per_device_train_batch_size` blocks from each process that has data of its own, times
+`gradient_accumulation_steps`. Which blocks it has does not depend on how many processes there are.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from .arguments import PretrainingArguments
+from .packing import IGNORED
+from .sharding import is_sharded, load_optimizer_state, load_weights, optimizer_state
+
+
+class ParallelTrainer(Trainer):
+    """`Trainer` whose results do not depend on the number of processes, under DDP, FSDP2 and tensor parallelism."""
+
+    args: PretrainingArguments
+
+    def __init__(self, model=None, args=None, **kwargs):
+        # Trainer refuses to save optimizers of tensor-parallel models, as it could not load them again. We can.
+        only_model, args.save_only_model = args.save_only_model, args.tp_size > 1 or args.save_only_model
+        super().__init__(model, args, **kwargs)
+        args.save_only_model = only_model
+
+    def _build_accelerator_args(self, **kwargs):
+        options = super()._build_accelerator_args(**kwargs)
+        if self.args.tp_size > 1:
+            # accelerate knows tensor parallelism on accelerators only. transformers has spread the model, so all that
+            # is left is to deal the batches.
+            options["parallelism_config"] = None
+        return options
+
+    def _get_dataloader(self, *args, **kwargs):
+        loader = super()._get_dataloader(*args, **kwargs)
+        for dealer in (loader.batch_sampler, loader.dataset) if self.args.tp_size > 1 else ():
+            if hasattr(dealer, "num_processes"):  # the processes that share a copy of the model see the same batches
+                dealer.num_processes, dealer.process_index = self._sharing()
+        return loader
+
+    def _sharing(self) -> tuple[int, int]:
+        """The number of parts that a batch is dealt in, and which of them this process gets."""
+        return self.args.world_size // self.args.tp_size, self.args.process_index // self.args.tp_size
+
+    def _track_num_input_tokens(self, inputs):
+        if self.args.world_size > 1 and (inputs["labels"] == IGNORED).all():  # see `_once`
+            inputs = {**inputs, "input_ids": inputs["input_ids"][:0]}
+        before = self.state.num_input_tokens_seen
+        super()._track_num_input_tokens(inputs)
+        self.state.num_input_tokens_seen = before + (self.state.num_input_tokens_seen - before) // self.args.tp_size
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches = self._once(epoch_iterator, self.train_dataset, self._train_batch_size)
+        return super().get_batch_samples(batches, num_batches, device)
+
+    def _once(self, batches: Iterable[dict], dataset, size: int) -> Iterator[dict]:
+        """The batches without what accelerate repeats of a pass at its end, so that all processes have equally many.
+
+        A process for which nothing is left goes along with two tokens that count for nothing.
+        """
+        sharing, index = self._sharing()
+        repeats = self.args.world_size > 1 and has_length(dataset) and not self.args.dataloader_drop_last
+        remainder = len(dataset) % (size * sharing) if repeats else 0
+        for batch in batches:
+            if remainder and self.accelerator.gradient_state.end_of_dataloader:
+                left = remainder - size * index
+                if left <= 0:
+                    batch = {name: tensor[:1, :2] for name, tensor in batch.items()}
+                    batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+                else:
+                    batch = {name: tensor[:left] for name, tensor in batch.items()}
+            yield batch
+
+    @torch.no_grad()
+    def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
+        """The mean loss of all tokens, however they are dealt to batches and processes."""
+        model = self.model.eval()
+        totals = torch.zeros(2, dtype=torch.float64)  # nats, tokens
+        for batch in self._once(dataloader, dataloader.dataset, self.args.eval_batch_size):
+            batch = self._prepare_inputs(batch)
+            nats = model(**batch, num_items_in_batch=torch.ones((), device=batch["labels"].device)).loss
+            totals += torch.stack([nats.double().cpu(), (batch["labels"][:, 1:] != IGNORED).sum().double().cpu()])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        if self.args.world_size > 1:
+            totals = self.accelerator.reduce(totals.to(self.args.device))
+        nats, tokens = totals.tolist()
+        metrics = {f"{metric_key_prefix}_loss": nats / max(tokens, 1)}
+        return EvalLoopOutput(None, None, metrics=metrics, num_samples=len(dataloader.dataset))
+
+    # A checkpoint is the same whatever the weights were spread over, so that any number of processes can go on with it.
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if not is_sharded(self.model):
+            return super()._save_optimizer_and_scheduler(output_dir)
+        state = optimizer_state(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        model = self.model if model is None else model
+        if not is_sharded(model):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_weights(model, Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+
+    def _load_best_model(self):
+        if not is_sharded(self.model):
+            return super()._load_best_model()
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is None or not is_sharded(self.model):
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        load_optimizer_state(self.optimizer, torch.load(Path(checkpoint) / OPTIMIZER_NAME, weights_only=True))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))

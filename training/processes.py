@@ -1,0 +1,158 @@
+"""Several processes that train one model: who goes first, what they agree on, and how they end together."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(seconds=10)  # for process 0 to say what has gone wrong
+LOST = ("connection closed by peer", "connection reset", "broken pipe", "socket closed", "gloo")
+NOT_THERE = ("timed out after", "clients joined", "connection timed out", "could not resolve", "failed to connect")
+
+
+def world_size() -> int:
+    """The number of processes, also before they are connected."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the process that reads, writes and speaks for all."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def connected() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def connect(backend: str, seconds: int) -> None:
+    """Bring the processes on CPUs together, as accelerate would, but with the time-out that the user has set.
+
+    Raises:
+        RuntimeError: if not all have come in time.
+    """
+    if world_size() > 1 and not connected():
+        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
+
+
+def wait_for_all() -> None:
+    """Return when all processes have come here."""
+    if connected():
+        dist.barrier()
+
+
+def from_first(compute: Callable[[], T]) -> T:
+    """What `compute` returns in process 0, in all of them; the others wait for it and do not call it."""
+    if not connected():
+        return compute()
+    box = [compute() if is_first() else None]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+@contextlib.contextmanager
+def first_before_others() -> Iterator[None]:
+    """The block runs in process 0, and then in the others."""
+    if not is_first():
+        wait_for_all()
+    yield
+    if is_first():
+        wait_for_all()
+
+
+def largest_of_all(number: int, device) -> int:
+    """The largest of the processes' numbers, in all of them."""
+    if not connected():
+        return number
+    import torch
+
+    largest = torch.tensor(number, device=device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest.item())
+
+
+def job() -> str | None:
+    """Identifies what torchrun was called for, the same after each of its restarts; None without torchrun."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    # Without --rdzv_id it is "none" for everybody; then the agent, whose child this is, tells them apart.
+    return f"{socket.gethostname()}:{os.getppid()}" if name == "none" else name
+
+
+def is_restart(device) -> bool:
+    """Whether torchrun has started the processes in place of others, of which one had died.
+
+    Only the agent whose process it was counts that as a restart.
+    """
+    return largest_of_all(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), device) > 0
+
+
+def meet() -> None:
+    """Agree on a name for this attempt, so that nobody takes the error of an earlier one for its own."""
+    os.environ["FOLIO_ATTEMPT"] = from_first(lambda: uuid.uuid4().hex)
+
+
+def _remedy(error: Exception | None) -> str | None:
+    """What to do about a process that is lost or missing, if that is the error."""
+    said = str(error).lower()
+    if isinstance(error, RuntimeError) and any(sign in said for sign in NOT_THERE) and not connected():
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        return (
+            f"Not all of {world_size()} processes have come together at {where}: start the same command on every "
+            "machine, and let this address and port be reached from each of them; --ddp_timeout is how many seconds "
+            "they wait."
+        )
+    if isinstance(error, (RuntimeError, OSError)) and any(sign in said for sign in LOST):
+        return (
+            "Another process has ended, and this one cannot go on alone: its message is above, or in torchrun's "
+            "report. Go on from the last checkpoint with --resume, or let torchrun do it with --max_restarts."
+        )
+    return None
+
+
+def to_say(message: str, error: Exception | None = None) -> str | None:
+    """The one message with which all processes end, in the process that has to print it; None in the others.
+
+    The error that came first is told: the others follow from it. Process 0 prints it, unless it is busy or gone.
+    """
+    if remedy := _remedy(error):
+        message = f"{message.partition(':')[0]}: {remedy}"
+        if not connected():  # there is nobody to ask
+            return message
+    first = is_first()
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        # Process 0 has the store in itself if no agent of torchrun holds it.
+        store = dist.TCPStore(address, port, is_master=False, timeout=PATIENCE)
+        attempt = f"foliogpt/{os.environ.get('FOLIO_ATTEMPT', 'start')}"
+        mine = json.dumps([os.environ.get("RANK"), message])
+        rank, cause = json.loads(store.compare_set(f"{attempt}/error", "", mine))
+        told = cause if rank == "0" else f"{cause} (process {rank})"
+        if first:
+            store.set(f"{attempt}/told", "yes")
+            return told
+        _disconnect()  # so that those that wait for this process notice
+        store.wait([f"{attempt}/told"], PATIENCE)
+        return None
+    except (KeyError, ValueError, RuntimeError):  # no store, no answer
+        return message
+
+
+def _disconnect() -> None:
+    with contextlib.suppress(Exception):
+        dist.destroy_process_group()
+
+
+def leave(code: int) -> None:
+    """End one of several processes."""
+    _disconnect()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # gloo's threads may outlive the group, and end an interpreter that shuts down by SIGABRT

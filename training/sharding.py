@@ -1,0 +1,105 @@
+"""Weights that are spread over processes, by FSDP2 or tensor parallelism, and as one again.
+
+Each process holds a part of such a weight, a `DTensor`; to everything else here a `DTensor` is a tensor like any other.
+"""
+
+import copy
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.distributed import DistributedConfig
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return any(isinstance(p, DTensor) for p in model.parameters())
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:
+    """All of a tensor. A collective: every process must ask for it.
+
+    With `like`, `tensor` is only the part that this process holds of one that is spread as `like` is.
+    """
+    if isinstance(like, DTensor):
+        tensor = DTensor.from_local(
+            tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+        )
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A whole tensor that every process has, spread over them as `like` is."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_model(model):
+    """A model with all the weights in one piece, for what only works on such. A collective if they are spread."""
+    if not is_sharded(model):
+        return model
+    config = copy.deepcopy(model.config)
+    config.distributed_config = None
+    single = type(model)(config).to(model.device)
+    single.generation_config = model.generation_config
+    with torch.no_grad():
+        for (_, mine), (_, theirs) in zip(single.named_parameters(), model.named_parameters(), strict=True):
+            mine.copy_(whole(theirs))
+    return single.train(model.training)
+
+
+def tensor_parallel(model, tp_size: int):
+    """Spread the matrices of a model over `tp_size` processes by its `tp_plan`, and what remains by FSDP2.
+
+    Every process must have the same weights.
+
+    Raises:
+        ValueError: if heads or features cannot be dealt equally.
+    """
+    heads = model.config.num_key_value_heads
+    if heads % tp_size:
+        raise ValueError(f"{heads} key-value heads cannot be dealt to --tp_size {tp_size} processes: use a divisor.")
+    config = DistributedConfig(tp_size=tp_size, fsdp_size=torch.distributed.get_world_size() // tp_size)
+    config, _, mesh = type(model).prepare_distribute_model(config)
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone())  # the plan names it, and knows of no shared weights
+    model = type(model).maybe_distribute_model(model, config, mesh)
+    model.tie_weights()
+    return model
+
+
+def load_weights(model: nn.Module, file) -> None:
+    """Load a safetensors file with whole weights into a model whose weights may be spread."""
+    weights = load_file(file)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(spread(weights[name], p))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
+    """`state_dict` with whole tensors: the same whatever number of processes the weights are spread over.
+
+    A collective if they are.
+    """
+    saved = optimizer.state_dict()
+    state = {i: {k: whole(v) if torch.is_tensor(v) else v for k, v in s.items()} for i, s in saved["state"].items()}
+    return {**saved, "state": state}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
+    """Load what `optimizer_state` has returned into an optimizer of weights that may be spread in another way."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {}
+    for i, entries in saved["state"].items():
+        like = params[i]
+        state[i] = {
+            name: spread(value, like) if torch.is_tensor(value) and value.shape == like.shape else value
+            for name, value in entries.items()
+        }
+    optimizer.load_state_dict({**saved, "state": state})
