@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 from .tables import parser, show, write
 
 WORDS = [
@@ -35,17 +37,17 @@ WORDS = [
     "loved",
     "him",
 ]
-VOCAB, STEPS, BATCH = 4096, 6, 2
-SIDES = {  # side: (base, size, tokens an example)
-    "full": ("folio", "small", 256),
-    "lora": ("folio", "small", 256),
-    "ours": ("llama", "mini", 256),
-    "trl": ("stock", "mini", 256),
+STEPS, BATCH, LENGTH = 6, 2, 256
+SIDES = {  # side: (base, size, vocabulary)
+    "full": ("gpt2", "small", 50257),  # 124M parameters
+    "lora": ("gpt2", "small", 50257),
+    "ours": ("llama", "mini", 4096),
+    "trl": ("stock", "mini", 4096),
 }
 
 
-def prepare(folder: Path, base: str, size: str, length: int) -> None:
-    """A base with random weights and its tokenizer, and chats of `length` tokens or a few more."""
+def prepare(folder: Path, base: str, size: str, vocab_size: int) -> None:
+    """A base with random weights and its tokenizer, and chats of more than `LENGTH` tokens."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -54,8 +56,9 @@ def prepare(folder: Path, base: str, size: str, length: int) -> None:
 
     tokenizer, _ = chat_tokenizer(train_tokenizer([" ".join(WORDS)] * 9, 300, show_progress=False))
     torch.manual_seed(0)
-    config = preset_config("llama" if base != "folio" else "folio", size, vocab_size=VOCAB, max_position_embeddings=512,
-                           pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    sizes = {"vocab_size": vocab_size, "max_position_embeddings": 512}
+    preset = "llama" if base == "stock" else base
+    config = preset_config(preset, size, **sizes, pad_token_id=tokenizer.pad_token_id)
     model = FolioForCausalLM(config)
     if base == "stock":
         fields = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -66,7 +69,7 @@ def prepare(folder: Path, base: str, size: str, length: int) -> None:
     tokenizer.save_pretrained(folder / "base")
     rows = []
     for i in range(STEPS * BATCH + 8):
-        text = " ".join(WORDS[(i + j) % len(WORDS)] for j in range(length))
+        text = " ".join(WORDS[(i + j) % len(WORDS)] for j in range(LENGTH))
         rows.append({"messages": [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": text}]})
     (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -76,9 +79,10 @@ def measure(side: str, folder: Path) -> dict:
     from transformers import TrainerCallback
     from transformers.trainer import DEFAULT_CALLBACKS
 
+    from foliogpt.training.finetuning import finetuning  # noqa: F401  what both sides import
     from foliogpt.training.report import peak_memory_bytes
 
-    times = []
+    times, libraries = [], psutil.Process().memory_info().rss
 
     class Clock(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -88,15 +92,15 @@ def measure(side: str, folder: Path) -> dict:
             times.append(time.perf_counter() - self.start)
 
     DEFAULT_CALLBACKS.append(Clock)
-    length = SIDES[side][2]
-    train_ours(side, folder, length) if side != "trl" else train_trl(folder, length)
-    return {"step": statistics.median(times[1:]), "memory": peak_memory_bytes()}
+    train_ours(side, folder) if side != "trl" else train_trl(folder)
+    peak = peak_memory_bytes()
+    return {"step": statistics.median(times[1:]), "memory": peak, "training": peak - libraries}
 
 
-def train_ours(side: str, folder: Path, length: int) -> None:
+def train_ours(side: str, folder: Path) -> None:
     from foliogpt.scripts.cli import main
 
-    options = ["--max_length", str(length), "--packing", "false", "--max_steps", str(STEPS), "--eval_strategy", "no"]
+    options = ["--max_length", str(LENGTH), "--packing", "false", "--max_steps", str(STEPS), "--eval_strategy", "no"]
     options += ["--per_device_train_batch_size", str(BATCH), "--bf16", "false", "--save_strategy", "no"]
     options += ["--method", "full" if side == "full" else "lora", "--overwrite", "--output_dir", str(folder / "out")]
     files = ["--model", str(folder / "base"), "--data", str(folder / "chats.jsonl")]
@@ -104,14 +108,14 @@ def train_ours(side: str, folder: Path, length: int) -> None:
         sys.exit(1)
 
 
-def train_trl(folder: Path, length: int) -> None:
+def train_trl(folder: Path) -> None:
     from datasets import load_dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     args = SFTConfig(
-        str(folder / "out"), max_length=length, max_steps=STEPS, per_device_train_batch_size=BATCH, bf16=False,
+        str(folder / "out"), max_length=LENGTH, max_steps=STEPS, per_device_train_batch_size=BATCH, bf16=False,
         assistant_only_loss=True, gradient_checkpointing=False, save_strategy="no", report_to=[], use_cpu=True,
     )  # fmt: skip
     trainer = SFTTrainer(
@@ -143,11 +147,13 @@ def compare(title: str, ours: str, against: str) -> list[dict]:
             "seconds a step": found["step"],
             "against": found["step"] / measured[against]["step"],
             "GB at the peak": found["memory"] / 1e9,
-            "of the memory": found["memory"] / measured[against]["memory"],
+            "of that": found["memory"] / measured[against]["memory"],
+            "GB without the libraries": found["training"] / 1e9,
+            "of those": found["training"] / measured[against]["training"],
         }
         for name, found in measured.items()
     ]
-    show(title, rows, f"Batches of {BATCH} x {SIDES[ours][2]} tokens, medians of {STEPS - 1} steps.")
+    show(title, rows, f"Batches of {BATCH} x {LENGTH} tokens, medians of {STEPS - 1} steps.")
     return rows
 
 
@@ -162,7 +168,7 @@ def main() -> None:
         return
     figures = {}
     if args.only != "trl":
-        figures["memory"] = compare("LoRA against full fine-tuning, size small", "lora", "full")
+        figures["memory"] = compare("LoRA against full fine-tuning, 124M parameters", "lora", "full")
     if args.only != "memory":
         figures["trl"] = compare("LoRA, ours against TRL's on a stock Llama, size mini", "ours", "trl")
     write(args.json, figures)

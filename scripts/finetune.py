@@ -12,15 +12,22 @@ or qa (answers in texts). Takes every field of transformers' TrainingArguments a
 
 import shlex
 
-TASKS = ("sft", "dpo", "lm", "classify", "tag", "qa")  # named here, too, so that --help imports nothing heavy
+NEXT_STEPS = {  # of each task
+    "sft": "chat --model {}",
+    "dpo": "chat --model {}",
+    "lm": "generate --model {} --prompt Hello",
+    "classify": 'classify --model {} --text "A text"',
+    "tag": "evaluate --model {} --data EXAMPLES",
+    "qa": 'answer --model {} --question "Who?" --context "A text"',
+}
 
 
 def main(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return
-    if argv[0] not in TASKS:
-        raise ValueError(f"There is no `folio finetune {argv[0]}`: choose {', '.join(TASKS)}.")
+    if argv[0] not in NEXT_STEPS:
+        raise ValueError(f"There is no `folio finetune {argv[0]}`: choose {', '.join(NEXT_STEPS)}.")
     from ..training.finetuning.arguments import DataArguments, MethodArguments
     from ..training.finetuning.finetuning import finetune
     from ..training.finetuning.trainers import arguments_of
@@ -32,5 +39,4 @@ def main(argv: list[str]) -> None:
     flags = ["--task", task, *argv[1:]]
     data, method, args = parse(flags, groups, prog, "Adapt a model to examples.", run_file=RUN_FILE)
     report = finetune(data, method, args, command=command_line(prog, argv[1:]))
-    if report["loads_as"] == "lm":
-        print(f"\nTry it: {shlex.join(['folio', 'generate', '--model', report['output_dir'], '--prompt', 'Hello'])}")
+    print(f"\nTry it: folio {NEXT_STEPS[task].format(shlex.quote(report['output_dir']))}")

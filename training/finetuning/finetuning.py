@@ -19,8 +19,8 @@ from ..loading import ADAPTER_CONFIG, fit_embeddings, load_checkpoint, load_toke
 from ..monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from ..pretraining import Interrupted, KeepSettings, go_on, machine, train
 from ..report import CARD_FILE, CURVE_FILE, Stages, loss_curve, peak_memory_bytes, write_report
-from ..resume import checkpoint_to_resume
-from ..run_folder import FINGERPRINT, claimed, read_settings
+from ..resume import checkpoint_to_resume, run_settings_of
+from ..run_folder import FINGERPRINT, claimed
 from ..trainer import SafeTraining
 from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
 from .arguments import FIXED, PROMPTS, TASKS, DataArguments, FinetuningArguments, MethodArguments, run_settings, settle
@@ -63,7 +63,7 @@ def finetune(
         transformers.set_seed(args.seed)
         ready = _prepare(data_args, method, args, stages)
         fingerprint = f"{ready.data.fingerprint()}-{ready.record.weights_hash}"
-        if checkpoint is not None and fingerprint != read_settings(output_dir).get(FINGERPRINT):
+        if checkpoint is not None and fingerprint != run_settings_of(output_dir, checkpoint).get(FINGERPRINT):
             raise ValueError("The data, or the model, is not what this run began with: start another run for it.")
         keep = KeepSettings(output_dir, {**settings, FINGERPRINT: fingerprint})
         trainer = make_trainer(data_args.task, ready.network, ready.tokenizer, ready.data, args, [keep])
