@@ -108,7 +108,7 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
         clear = gr.Button("New chat", size="md", scale=0, min_width=120)
     running = gr.on(
         [box.submit, send.click], reply, [box, said, system, *sampling.values()], [box, said, out],
-        concurrency_limit=1, show_progress="hidden", api_visibility="private",
+        concurrency_limit=1, show_progress="minimal", api_visibility="private",
     )  # fmt: skip
     stop.click(None, cancels=running, api_visibility="private")
     clear.click(lambda: ([], chat_html([])), outputs=[said, out], cancels=running, api_visibility="private")
