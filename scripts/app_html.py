@@ -26,8 +26,8 @@ CSS = """
 .folio-chat .hint { align-self: center; color: var(--body-text-color-subdued); font-size: 0.85rem; }
 .folio-tokens { line-height: 1.5; font-family: var(--font-mono); font-size: 0.95rem; }
 /* inline-block: a line may end after each token, although none has a space that it could end at */
-.folio-tokens .token { display: inline-block; margin: 3px 0; position: relative; padding: 2px 1px; border-radius: 4px; cursor: help; outline: none;
-    border-right: 1px solid var(--background-fill-primary); white-space: pre; }
+.folio-tokens .token { display: inline-block; margin: 3px 0; position: relative; padding: 2px 1px; border-radius: 4px;
+    cursor: help; outline: none; border-right: 1px solid var(--background-fill-primary); white-space: pre; }
 .folio-tokens .token:hover, .folio-tokens .token:focus { box-shadow: 0 0 0 2px var(--color-accent); z-index: 2; }
 .folio-tokens .tip { display: none; position: absolute; left: 0; top: 100%; z-index: 9; min-width: 15rem;
     padding: 8px 12px; border-radius: 8px; background: var(--background-fill-primary);
