@@ -129,8 +129,9 @@ def test_processes_that_never_come_end_in_one_line_that_says_what_to_do(start):
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_work_in_order(start, tmp_path):
+    lines = ["ROMEO: is it the east, and Juliet is the sun?", "JULIET: O Romeo, Romeo! wherefore art thou Romeo?"]
     words = [f"{a} {b} speaks of {c}." for a in "abcdefghij" for b in "klmnopqrst" for c in ("night", "day", "love")]
-    (tmp_path / "shakespeare.txt").write_text("\n".join(words) + "\n")
+    (tmp_path / "shakespeare.txt").write_text("\n".join(lines * 40 + words) + "\n")
     shorter = {"--minutes 3": "--max_steps 2 --bf16 false", "size 1024": "size 300", "29400": str(free_port())}
     shorter |= {"--max_steps 20": "--max_steps 2", "--max_steps 30": "--max_steps 3", "--max_steps 40": "--max_steps 4"}
     commands = re.findall(r"^(?:torchrun|accelerate|folio) .+$", PAGE.read_text(), flags=re.MULTILINE)
