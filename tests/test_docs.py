@@ -14,7 +14,6 @@ from foliogpt.scripts.cli import main as folio
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = {"distributed.md"}  # pages whose commands other tests run: here tests/scripts/test_torchrun.py
 SHORTER = {"--minutes 3": "--max_steps 2 --bf16 false", "size 1024": "size 300"}
 
 
@@ -30,7 +29,7 @@ def test_the_python_example_prints_what_the_readme_says(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_folio_commands_work_in_order(page, tmp_path, monkeypatch):
     """Each page stands alone: its commands begin in a folder that holds nothing but shakespeare.txt."""
     lines = ["ROMEO: is it the east, and Juliet is the sun?", "JULIET: O Romeo, Romeo! wherefore art thou Romeo?"]

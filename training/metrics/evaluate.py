@@ -9,12 +9,12 @@ from typing import Any
 import torch
 import transformers
 
-from ..loading import load_model
+from ..loading import load_model, task_of
 from .arguments import EvaluationArguments
 from .harness import run_harness
 from .pictures import check_picture, draw
 from .results import confusion_table, summarise, table, verdict, write_json, write_model_index
-from .tasks import Rows, evaluate_checkpoint, fine_tuned_on, head_of, load_rows, same_file, trained_on
+from .tasks import Rows, evaluate_checkpoint, fine_tuned_on, load_rows, same_file, trained_on
 
 SHOWN = 3  # samples
 
@@ -66,7 +66,7 @@ def _check_outputs(args: EvaluationArguments) -> None:
 
 
 def _task(args: EvaluationArguments, options: dict[str, Any]) -> dict:
-    rows = load_rows(args, head_of(args.model, args.trust_remote_code))
+    rows = load_rows(args, task_of(args.model, args.trust_remote_code))
     if args.picture:
         check_picture(rows.task, args.before)
     train = _train_rows(args, rows)

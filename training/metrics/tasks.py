@@ -1,7 +1,6 @@
 """From the names of a model and a data set to figures: which task it is, which rows, and what is done with them."""
 
 import dataclasses
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...tokenization import chat_tokenizer
 from ...tokenization.trained import CHAT_TEMPLATE
@@ -21,7 +20,7 @@ from ..finetuning.arguments import DataArguments
 from ..finetuning.data import read_examples
 from ..finetuning.formats import as_messages, load_examples
 from ..finetuning.rows import splits_in
-from ..loading import ADAPTER_CONFIG, fit_embeddings, load_model
+from ..loading import fit_embeddings, load_model, task_of
 from ..run_folder import RUN_FILE
 from .arguments import EvaluationArguments
 from .generated import SAMPLES, evaluate_answers, evaluate_samples
@@ -29,8 +28,6 @@ from .heads import evaluate_labels, evaluate_spans, evaluate_tags
 from .language import evaluate_chats, evaluate_preferences, evaluate_texts
 from .results import Evaluation
 
-HEADS = {"ForSequenceClassification": "classify", "ForTokenClassification": "tag", "ForQuestionAnswering": "qa"}
-PEFT_HEADS = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag", "QUESTION_ANS": "qa"}
 TASK_OF_KIND = {
     "text": "lm", "chat": "sft", "instruction": "sft", "prompt-completion": "sft", "preference": "dpo",
     "summary": "summarize", "qa": "qa",
@@ -45,23 +42,6 @@ class Rows:
     kind: str
     split: str
     rows: list[Any]
-
-
-def head_of(name: str, trust_remote_code: bool = False) -> str:
-    """What a checkpoint or adapter is for: classify, tag, qa or lm."""
-    folder = Path(name).expanduser()
-    if (folder / ADAPTER_CONFIG).is_file():
-        try:
-            kind = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["task_type"]
-        except (ValueError, KeyError, TypeError):
-            kind = None
-        return PEFT_HEADS.get(str(kind), "lm")
-    try:
-        config = AutoConfig.from_pretrained(os.path.expanduser(name), trust_remote_code=trust_remote_code)
-    except Exception:  # loading the model says what is wrong
-        return "lm"
-    architecture = (config.architectures or [""])[0]
-    return next((head for suffix, head in HEADS.items() if architecture.endswith(suffix)), "lm")
 
 
 def load_rows(args: EvaluationArguments, head: str) -> Rows:
@@ -180,7 +160,7 @@ def evaluate_checkpoint(
     Raises:
         ValueError, OSError: if the model or the rows do not do; the message says what to do.
     """
-    head = head_of(name, args.trust_remote_code)
+    head = task_of(name, args.trust_remote_code)
     needed = rows.task if rows.task in ("classify", "tag") else "qa" if rows.task == "qa" and head == "qa" else "lm"
     model, tokenizer = load_model(name, needed, args.trust_remote_code)
     if needed == "lm" and rows.task not in ("lm", "samples"):
