@@ -94,7 +94,7 @@ def measure(side: str, folder: Path, batch_size: int) -> dict:
     DEFAULT_CALLBACKS.append(Clock)
     train_ours(side, folder, batch_size) if side != "trl" else train_trl(folder, batch_size)
     peak = peak_memory_bytes()
-    return {"step": statistics.median(times[1:]), "memory": peak, "training": peak - libraries}
+    return {"steps": times[1:], "memory": peak, "training": peak - libraries}
 
 
 def train_ours(side: str, folder: Path, batch_size: int) -> None:
@@ -140,21 +140,27 @@ def run(side: str, batch_size: int) -> dict:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(title: str, ours: str, against: str, batch_size: int) -> list[dict]:
-    measured = {side: run(side, batch_size) for side in (against, ours)}
+def compare(title: str, ours: str, against: str, batch_size: int, rounds: int) -> list[dict]:
+    """Both sides in turns, so that a machine whose speed drifts is fair to both."""
+    runs: dict[str, list[dict]] = {against: [], ours: []}
+    for _ in range(rounds):
+        for side, found in runs.items():
+            found.append(run(side, batch_size))
+    steps = {side: statistics.median(t for each in found for t in each["steps"]) for side, found in runs.items()}
+    peaks = {side: [max(each[key] for each in found) for key in ("memory", "training")] for side, found in runs.items()}
     rows = [
         {
-            "": name,
-            "seconds a step": found["step"],
-            "against": found["step"] / measured[against]["step"],
-            "GB at the peak": found["memory"] / 1e9,
-            "of that": found["memory"] / measured[against]["memory"],
-            "GB without the libraries": found["training"] / 1e9,
-            "of those": found["training"] / measured[against]["training"],
+            "": side,
+            "seconds a step": steps[side],
+            "of that": steps[side] / steps[against],
+            "GB at the peak": peaks[side][0] / 1e9,
+            "of those": peaks[side][0] / peaks[against][0],
+            "without the libraries": peaks[side][1] / 1e9,
+            "of them": peaks[side][1] / peaks[against][1],
         }
-        for name, found in measured.items()
+        for side in runs
     ]
-    show(title, rows, f"Batches of {batch_size} x {LENGTH} tokens, medians of {STEPS - 1} steps.")
+    show(title, rows, f"Batches of {batch_size} x {LENGTH} tokens, medians of {rounds * (STEPS - 1)} steps.")
     return rows
 
 
@@ -163,6 +169,7 @@ def main() -> None:
     options.add_argument(
         "--batch_size", type=int, default=1, help="examples of a step: their activations take memory, too"
     )
+    options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--only", choices=["memory", "trl"])
     options.add_argument("--side", choices=list(SIDES))
     options.add_argument("--folder", type=Path)
@@ -172,9 +179,13 @@ def main() -> None:
         return
     figures = {}
     if args.only != "trl":
-        figures["memory"] = compare("LoRA against full fine-tuning, 124M parameters", "lora", "full", args.batch_size)
+        figures["memory"] = compare(
+            "LoRA against full fine-tuning, 124M parameters", "lora", "full", args.batch_size, args.rounds
+        )
     if args.only != "memory":
-        figures["trl"] = compare("LoRA, ours against TRL's on a stock Llama, size mini", "ours", "trl", args.batch_size)
+        figures["trl"] = compare(
+            "LoRA, ours against TRL's on a stock Llama, size mini", "ours", "trl", args.batch_size, args.rounds
+        )
     write(args.json, figures)
 
 
