@@ -37,7 +37,7 @@ WORDS = [
     "loved",
     "him",
 ]
-STEPS, BATCH, LENGTH = 6, 2, 256
+STEPS, LENGTH = 6, 256
 SIDES = {  # side: (base, size, vocabulary)
     "full": ("gpt2", "small", 50257),  # 124M parameters
     "lora": ("gpt2", "small", 50257),
@@ -68,13 +68,13 @@ def prepare(folder: Path, base: str, size: str, vocab_size: int) -> None:
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     rows = []
-    for i in range(STEPS * BATCH + 8):
+    for i in range(40):
         text = " ".join(WORDS[(i + j) % len(WORDS)] for j in range(LENGTH))
         rows.append({"messages": [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": text}]})
     (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def measure(side: str, folder: Path) -> dict:
+def measure(side: str, folder: Path, batch_size: int) -> dict:
     """Train in this process, and say how long a step took and how much memory was held at the peak."""
     from transformers import TrainerCallback
     from transformers.trainer import DEFAULT_CALLBACKS
@@ -92,30 +92,30 @@ def measure(side: str, folder: Path) -> dict:
             times.append(time.perf_counter() - self.start)
 
     DEFAULT_CALLBACKS.append(Clock)
-    train_ours(side, folder) if side != "trl" else train_trl(folder)
+    train_ours(side, folder, batch_size) if side != "trl" else train_trl(folder, batch_size)
     peak = peak_memory_bytes()
-    return {"step": statistics.median(times[1:]), "memory": peak, "training": peak - libraries}
+    return {"steps": times[1:], "memory": peak, "training": peak - libraries}
 
 
-def train_ours(side: str, folder: Path) -> None:
+def train_ours(side: str, folder: Path, batch_size: int) -> None:
     from foliogpt.scripts.cli import main
 
     options = ["--max_length", str(LENGTH), "--packing", "false", "--max_steps", str(STEPS), "--eval_strategy", "no"]
-    options += ["--per_device_train_batch_size", str(BATCH), "--bf16", "false", "--save_strategy", "no"]
+    options += ["--per_device_train_batch_size", str(batch_size), "--bf16", "false", "--save_strategy", "no"]
     options += ["--method", "full" if side == "full" else "lora", "--overwrite", "--output_dir", str(folder / "out")]
     files = ["--model", str(folder / "base"), "--data", str(folder / "chats.jsonl")]
     if main(["finetune", "sft", *files, *options]):
         sys.exit(1)
 
 
-def train_trl(folder: Path) -> None:
+def train_trl(folder: Path, batch_size: int) -> None:
     from datasets import load_dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     args = SFTConfig(
-        str(folder / "out"), max_length=LENGTH, max_steps=STEPS, per_device_train_batch_size=BATCH, bf16=False,
+        str(folder / "out"), max_length=LENGTH, max_steps=STEPS, per_device_train_batch_size=batch_size, bf16=False,
         assistant_only_loss=True, gradient_checkpointing=False, save_strategy="no", report_to=[], use_cpu=True,
     )  # fmt: skip
     trainer = SFTTrainer(
@@ -128,49 +128,64 @@ def train_trl(folder: Path) -> None:
     trainer.train()
 
 
-def run(side: str) -> dict:
+def run(side: str, batch_size: int) -> dict:
     """Measure a side in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), *SIDES[side])
         command = [sys.executable, "-m", "benchmarks.finetuning", "--side", side, "--folder", folder]
+        command += ["--batch_size", str(batch_size)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr[-2000:])
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(title: str, ours: str, against: str) -> list[dict]:
-    measured = {side: run(side) for side in (against, ours)}
+def compare(title: str, ours: str, against: str, batch_size: int, rounds: int) -> list[dict]:
+    """Both sides in turns, so that a machine whose speed drifts is fair to both."""
+    runs: dict[str, list[dict]] = {against: [], ours: []}
+    for _ in range(rounds):
+        for side, found in runs.items():
+            found.append(run(side, batch_size))
+    steps = {side: statistics.median(t for each in found for t in each["steps"]) for side, found in runs.items()}
+    peaks = {side: [max(each[key] for each in found) for key in ("memory", "training")] for side, found in runs.items()}
     rows = [
         {
-            "": name,
-            "seconds a step": found["step"],
-            "against": found["step"] / measured[against]["step"],
-            "GB at the peak": found["memory"] / 1e9,
-            "of that": found["memory"] / measured[against]["memory"],
-            "GB without the libraries": found["training"] / 1e9,
-            "of those": found["training"] / measured[against]["training"],
+            "": side,
+            "seconds a step": steps[side],
+            "of that": steps[side] / steps[against],
+            "GB at the peak": peaks[side][0] / 1e9,
+            "of those": peaks[side][0] / peaks[against][0],
+            "without the libraries": peaks[side][1] / 1e9,
+            "of them": peaks[side][1] / peaks[against][1],
         }
-        for name, found in measured.items()
+        for side in runs
     ]
-    show(title, rows, f"Batches of {BATCH} x {LENGTH} tokens, medians of {STEPS - 1} steps.")
+    show(title, rows, f"Batches of {batch_size} x {LENGTH} tokens, medians of {rounds * (STEPS - 1)} steps.")
     return rows
 
 
 def main() -> None:
     options = parser(__doc__)
+    options.add_argument(
+        "--batch_size", type=int, default=1, help="examples of a step: their activations take memory, too"
+    )
+    options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--only", choices=["memory", "trl"])
     options.add_argument("--side", choices=list(SIDES))
     options.add_argument("--folder", type=Path)
     args = options.parse_args()
     if args.side:
-        print(json.dumps(measure(args.side, args.folder)))
+        print(json.dumps(measure(args.side, args.folder, args.batch_size)))
         return
     figures = {}
     if args.only != "trl":
-        figures["memory"] = compare("LoRA against full fine-tuning, 124M parameters", "lora", "full")
+        figures["memory"] = compare(
+            "LoRA against full fine-tuning, 124M parameters", "lora", "full", args.batch_size, args.rounds
+        )
     if args.only != "memory":
-        figures["trl"] = compare("LoRA, ours against TRL's on a stock Llama, size mini", "ours", "trl")
+        figures["trl"] = compare(
+            "LoRA, ours against TRL's on a stock Llama, size mini", "ours", "trl", args.batch_size, args.rounds
+        )
     write(args.json, figures)
 
 
