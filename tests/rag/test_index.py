@@ -182,15 +182,16 @@ def free_port() -> int:
 def server(tmp_path):
     """Starts `chroma run` for a folder and waits until it answers."""
     running = []
+    log = tmp_path / "server.log"  # not a pipe: nobody reads it, and a full one stops the server
 
     def start(*command: str, port: int) -> str:
-        process = subprocess.Popen([*command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen([*command], stdout=log.open("w"), stderr=subprocess.STDOUT)
         running.append(process)
         for _ in range(300):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return f"http://127.0.0.1:{port}"
-            assert process.poll() is None, process.stdout.read()
+            assert process.poll() is None, log.read_text()
             time.sleep(0.1)
         raise TimeoutError(command)
 
