@@ -192,8 +192,9 @@ def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[Progr
     finally:
         progress.close()
         stop.close()
-    if stop.interrupted and saved_step(trainer) == trainer.state.global_step:
-        raise Interrupted(stopped(trainer), stop.interrupted)
+    signum = stop.agreed(trainer.args)
+    if signum and saved_step(trainer) == trainer.state.global_step:
+        raise Interrupted(stopped(trainer), signum)
     return clock.tokens_per_second(trainer.state)
 
 

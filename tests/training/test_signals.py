@@ -3,12 +3,13 @@
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
-from transformers import Trainer
+from transformers import Trainer, TrainerControl
 
 from foliogpt.scripts.cli import main
-from foliogpt.training import data, pretraining, trainer
+from foliogpt.training import callbacks, data, pretraining, trainer
 from foliogpt.training.callbacks import StopOnInterrupt
 from foliogpt.training.checkpoints import last_checkpoint
 from foliogpt.training.signals import Interrupted, handled, interrupt
@@ -140,6 +141,31 @@ def test_a_run_that_has_no_checkpoint_yet_begins_again(command, tmp_path, monkey
     assert main([*command, "--resume", "--size=micro"]) == 2
     assert "size nano, not micro" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
+    stop, control = StopOnInterrupt(), TrainerControl()
+
+    def agree(number, device):
+        stop._interrupt(signal.SIGTERM, None)
+        return number
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "largest_of_all", agree)
+        stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
+    assert not control.should_training_stop
+    stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
+    assert control.should_training_stop and control.should_save
+
+
+def test_the_first_signal_of_a_process_is_not_a_second_one_because_another_had_one(monkeypatch):
+    stop, control = StopOnInterrupt(), TrainerControl()
+    monkeypatch.setattr(callbacks, "largest_of_all", lambda number, device: signal.SIGTERM)
+    stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
+    assert control.should_training_stop
+    stop._interrupt(signal.SIGTERM, None)  # while the checkpoint is written
+    with pytest.raises(Interrupted):
+        stop._interrupt(signal.SIGTERM, None)
 
 
 def test_handlers_are_given_back():
