@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import platform
-import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -26,7 +25,7 @@ from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .out_of_memory import within_memory
-from .processes import connected, from_first, is_first, job, wait_for_all
+from .processes import command_to_resume, connected, from_first, is_first, job, wait_for_all
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
 from .run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
@@ -216,7 +215,7 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
 
 def go_on(trainer: SafeTraining) -> str:
     """The command that continues a run."""
-    return shlex.join([*trainer.command.split(), "--output_dir", trainer.args.output_dir, "--resume"])
+    return command_to_resume(trainer.command, trainer.args)
 
 
 def saved_step(trainer: SafeTraining) -> int:
