@@ -173,6 +173,7 @@ def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[Progr
     """
     if checkpoint is not None and reached_its_end(checkpoint, trainer.args):  # and was stopped before it was saved
         trainer.state = read_state(checkpoint)
+        trainer.state.is_world_process_zero = trainer.is_world_process_zero()  # in the file it is that of the first
         best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
         trainer.add_callback(MetricsFile(Path(trainer.args.output_dir) / METRICS_FILE))

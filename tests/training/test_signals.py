@@ -122,6 +122,20 @@ def test_after_the_training_its_result_is_saved_by_a_resume(command, tmp_path, m
     assert (tmp_path / "run" / "config.json").exists()
 
 
+def test_of_several_processes_that_save_the_result_of_a_run_that_had_ended_one_writes(command, tmp_path, monkeypatch):
+    def lost(*args, **kwargs):
+        raise Interrupted(signum=signal.SIGTERM)
+
+    monkeypatch.setattr(pretraining, "finish", lost)
+    command = [*command, "--max_steps=2", "--save_steps=2"]
+    assert main(command) == 143
+    names = [tmp_path / "run" / name for name in ("metrics.jsonl", "run.yaml")]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in names]
+    monkeypatch.setattr(trainer.FolioTrainer, "is_world_process_zero", lambda self: False)
+    assert main([*command, "--resume"]) == 143
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in names] == before
+
+
 @TERM
 @pytest.mark.slow
 def test_without_checkpoints_a_signal_in_the_last_moment_still_saves_the_result(command, tmp_path, monkeypatch):
