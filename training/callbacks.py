@@ -83,33 +83,36 @@ class StopOnInterrupt(TrainerCallback):
     """Ctrl-C or SIGTERM ends training after the current step, with a checkpoint; a second one ends it at once."""
 
     def __init__(self):
-        self.interrupted: int | None = None  # by which signal
+        self.received: int | None = None  # the signal that this process got
         self.handlers = contextlib.ExitStack()
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.handlers.enter_context(handled(self._interrupt, signal.SIGINT, signal.SIGTERM))
 
     def _interrupt(self, signum, frame):
-        if self.interrupted:
+        if self.received:
             interrupt(signum)
-        self.interrupted = signum
+        self.received = signum
         if not is_first():
             return
         what, again = ("Interrupted", "Ctrl-C") if signum == signal.SIGINT else ("Terminated", "The signal")
         with contextlib.suppress(RuntimeError):  # in the middle of another line
             print(f"\n{what}: saving a checkpoint after this step. {again} again to stop at once.", file=sys.stderr)
 
-    def _agreed(self, args) -> bool:
-        """Whether any process was told to stop: then all do, after the same step."""
-        self.interrupted = largest_of_all(self.interrupted or 0, args.device) or None
-        return self.interrupted is not None
+    def agreed(self, args) -> int | None:
+        """The signal by which any process was told to stop: then all do, after the same step. A collective.
+
+        What others have received is not kept: our own signal may come later, and would count as a second one. Nor is
+        one lost that comes while they answer.
+        """
+        return largest_of_all(self.received or 0, args.device) or None
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self._agreed(args):
+        if self.agreed(args):
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args, state, control, **kwargs):
-        if self._agreed(args):  # while saving
+        if self.agreed(args):  # while saving
             control.should_training_stop = True
 
     def close(self) -> None:

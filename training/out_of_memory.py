@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import shlex
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -12,6 +11,7 @@ from .arguments import ModelArguments, PretrainingArguments
 from .checkpoints import last_checkpoint
 from .memory import StepMemory, available_bytes, gigabytes, step_memory
 from .optimizers import build_optimizer
+from .processes import command_to_resume
 
 ROOM = 0.95  # of the memory that is free; the rest of the machine needs some
 MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "out of memory")
@@ -107,7 +107,8 @@ def proposal(network, model: ModelArguments, args: PretrainingArguments, room: f
         for checkpointing in [True] if was_checkpointing else [False, True]:
             if checkpointing:
                 network.activation_checkpointing_enable()
-            for size in smaller_sizes(batch):
+            # Tensor parallelism goes without gradient accumulation.
+            for size in [batch] if args.tp_size > 1 else smaller_sizes(batch):
                 steps = args.gradient_accumulation_steps * batch // size
                 needed = memory_of(network, model, args, size, steps)
                 if needed.peak <= room:
@@ -149,5 +150,5 @@ def explanation(network, model: ModelArguments, args: PretrainingArguments, avai
     last = last_checkpoint(args.output_dir)
     if last is None or not flags:
         return said + sentence
-    command = shlex.join(["folio", "pretrain", "--output_dir", args.output_dir, "--resume", *flags])
+    command = command_to_resume("folio pretrain", args, *flags)
     return f"{said}{sentence} {last.name} is kept; to go on from it: {command}"

@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import platform
-import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -26,7 +25,7 @@ from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .out_of_memory import within_memory
-from .processes import connected, from_first, is_first, job, wait_for_all
+from .processes import command_to_resume, connected, from_first, is_first, job, wait_for_all
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
 from .run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
@@ -174,6 +173,7 @@ def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[Progr
     """
     if checkpoint is not None and reached_its_end(checkpoint, trainer.args):  # and was stopped before it was saved
         trainer.state = read_state(checkpoint)
+        trainer.state.is_world_process_zero = trainer.is_world_process_zero()  # in the file it is that of the first
         best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
         trainer.add_callback(MetricsFile(Path(trainer.args.output_dir) / METRICS_FILE))
@@ -192,8 +192,9 @@ def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[Progr
     finally:
         progress.close()
         stop.close()
-    if stop.interrupted and saved_step(trainer) == trainer.state.global_step:
-        raise Interrupted(stopped(trainer), stop.interrupted)
+    signum = stop.agreed(trainer.args)
+    if signum and saved_step(trainer) == trainer.state.global_step:
+        raise Interrupted(stopped(trainer), signum)
     return clock.tokens_per_second(trainer.state)
 
 
@@ -215,7 +216,7 @@ def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock
 
 def go_on(trainer: SafeTraining) -> str:
     """The command that continues a run."""
-    return shlex.join([*trainer.command.split(), "--output_dir", trainer.args.output_dir, "--resume"])
+    return command_to_resume(trainer.command, trainer.args)
 
 
 def saved_step(trainer: SafeTraining) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import socket
 import sys
 import uuid
@@ -92,6 +93,23 @@ def is_restart(device) -> bool:
     Only the agent whose process it was counts that as a restart.
     """
     return largest_of_all(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), device) > 0
+
+
+def command_to_resume(command: str, args, *flags: str) -> str:
+    """The command that continues a run in as many processes as there are: in fewer, its batch would be another one.
+
+    `...` stands for how several machines find each other.
+    """
+    given = ["--output_dir", args.output_dir, "--resume", *flags]
+    if args.world_size == 1:
+        return shlex.join([*command.split(), *given])
+    of_one_call = ["--fsdp"] if args.fsdp else []
+    if (tp_size := getattr(args, "tp_size", 1)) > 1:
+        of_one_call = ["--tp_size", str(tp_size)]
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    machines = "" if here == args.world_size else f" --nnodes {args.world_size // here} ..."
+    start = f"torchrun{machines} --nproc_per_node {here} -m foliogpt.scripts.cli {command.partition(' ')[2]}"
+    return f"{start} {shlex.join([*of_one_call, *given])}"
 
 
 def meet() -> None:

@@ -52,6 +52,16 @@ def test_what_saves_memory_changes_no_loss(tmp_path, corpus, monkeypatch):
     assert trained(tmp_path, corpus, "not_chunked")["val_loss"] == pytest.approx(plain, abs=1e-4)
 
 
+def test_no_accumulation_is_proposed_to_tensor_parallel_processes(tmp_path):
+    network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
+    args = settings(tmp_path)
+    args.tp_size = 2
+    flags, sentence = proposal(network, MODEL, args, 0.99 * memory_of(network, MODEL, args).peak)
+    assert flags[:4] == ["--per_device_train_batch_size", "12", "--gradient_accumulation_steps", "1"]
+    flags, sentence = proposal(network, MODEL, args, 1)
+    assert not flags
+
+
 def test_the_batch_size_that_is_found_gives_the_same_run(tmp_path, corpus, monkeypatch):
     plain = trained(tmp_path, corpus, "plain", max_steps=-1, num_train_epochs=1)
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))

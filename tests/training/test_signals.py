@@ -3,12 +3,13 @@
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
-from transformers import Trainer
+from transformers import Trainer, TrainerControl
 
 from foliogpt.scripts.cli import main
-from foliogpt.training import data, pretraining, trainer
+from foliogpt.training import callbacks, data, pretraining, trainer
 from foliogpt.training.callbacks import StopOnInterrupt
 from foliogpt.training.checkpoints import last_checkpoint
 from foliogpt.training.signals import Interrupted, handled, interrupt
@@ -121,6 +122,20 @@ def test_after_the_training_its_result_is_saved_by_a_resume(command, tmp_path, m
     assert (tmp_path / "run" / "config.json").exists()
 
 
+def test_of_several_processes_that_save_the_result_of_a_run_that_had_ended_one_writes(command, tmp_path, monkeypatch):
+    def lost(*args, **kwargs):
+        raise Interrupted(signum=signal.SIGTERM)
+
+    monkeypatch.setattr(pretraining, "finish", lost)
+    command = [*command, "--max_steps=2", "--save_steps=2"]
+    assert main(command) == 143
+    names = [tmp_path / "run" / name for name in ("metrics.jsonl", "run.yaml")]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in names]
+    monkeypatch.setattr(trainer.FolioTrainer, "is_world_process_zero", lambda self: False)
+    assert main([*command, "--resume"]) == 143
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in names] == before
+
+
 @TERM
 @pytest.mark.slow
 def test_without_checkpoints_a_signal_in_the_last_moment_still_saves_the_result(command, tmp_path, monkeypatch):
@@ -140,6 +155,31 @@ def test_a_run_that_has_no_checkpoint_yet_begins_again(command, tmp_path, monkey
     assert main([*command, "--resume", "--size=micro"]) == 2
     assert "size nano, not micro" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
+    stop, control = StopOnInterrupt(), TrainerControl()
+
+    def agree(number, device):
+        stop._interrupt(signal.SIGTERM, None)
+        return number
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "largest_of_all", agree)
+        stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
+    assert not control.should_training_stop
+    stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
+    assert control.should_training_stop and control.should_save
+
+
+def test_the_first_signal_of_a_process_is_not_a_second_one_because_another_had_one(monkeypatch):
+    stop, control = StopOnInterrupt(), TrainerControl()
+    monkeypatch.setattr(callbacks, "largest_of_all", lambda number, device: signal.SIGTERM)
+    stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
+    assert control.should_training_stop
+    stop._interrupt(signal.SIGTERM, None)  # while the checkpoint is written
+    with pytest.raises(Interrupted):
+        stop._interrupt(signal.SIGTERM, None)
 
 
 def test_handlers_are_given_back():
