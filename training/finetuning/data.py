@@ -110,27 +110,41 @@ def prepare_data(
     return data
 
 
-def _corpus(args: DataArguments, tokenizer, max_length: int) -> Data:
-    """Texts of any length, packed into blocks as in pretraining."""
+def read_texts(args: DataArguments) -> datasets.DatasetDict:
+    """The texts that an `lm` run trains on and those that it is judged by, as "train" and "validation".
+
+    Of movie dialogues, a conversation is a text, and is held out where it would be as a chat.
+
+    Raises:
+        ValueError, OSError: as `load_corpus`.
+    """
 
     def documents(source: str) -> datasets.DatasetDict:
         if not is_movie_dialogs(source):
             return load_corpus(source, text_column=args.text_column or "text")
         parts: dict[str, list[str]] = {"train": [], "validation": []}
-        for place, chat in movie_chats(source):
+        for _, chat in movie_chats(source):
             if isinstance(chat, Mapping):
                 text = "\n".join(message["content"] for message in chat["messages"])
-                parts["train" if _position(place) > args.validation_split else "validation"].append(text)
+                held_out = _position(key_of(chat, "chat")) <= args.validation_split
+                parts["validation" if held_out else "train"].append(text)
         rows = {name: {"name": texts, "text": texts} for name, texts in parts.items()}
         return datasets.DatasetDict({name: Dataset.from_dict(columns) for name, columns in rows.items()})
 
     corpus = documents(args.data)
-    train, validation = corpus["train"], corpus["validation"]
-    if args.validation_data:
-        train = datasets.concatenate_datasets([train, validation])
-        validation = datasets.concatenate_datasets(list(documents(args.validation_data).values()))
-    prompt = " ".join(validation[0]["text"].split()[:4])
-    parts = [pack(part, tokenizer, max_length) for part in (train, validation)]
+    if not args.validation_data:
+        return corpus
+    return datasets.DatasetDict(
+        train=datasets.concatenate_datasets(list(corpus.values())),
+        validation=datasets.concatenate_datasets(list(documents(args.validation_data).values())),
+    )
+
+
+def _corpus(args: DataArguments, tokenizer, max_length: int) -> Data:
+    """Texts of any length, packed into blocks as in pretraining."""
+    corpus = read_texts(args)
+    prompt = " ".join(corpus["validation"][0]["text"].split()[:4])
+    parts = [pack(corpus[split], tokenizer, max_length) for split in ("train", "validation")]
     return Data("text", *parts, PackedCollator(tokenizer.eos_token_id), prompt=prompt)
 
 
