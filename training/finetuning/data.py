@@ -17,7 +17,7 @@ from ..report import Stages
 from .arguments import DataArguments
 from .encoding import encode_answer, encode_preference, encode_question, encode_tags, encode_text, encode_turns
 from .formats import as_messages, key_of, load_examples
-from .labels import label_names
+from .labels import label_names, same_labels
 from .movie_dialogs import is_movie_dialogs, movie_chats
 from .rows import splits_in
 
@@ -34,6 +34,11 @@ class Data:
     problem_type: str | None = None
     prompt: list[dict] | str | None = None  # for samples
     notes: list[str] = field(default_factory=list)
+    sizes: tuple[int, int] = (0, 0)  # examples in the two splits, of which a row may be several or a part
+
+    def __post_init__(self):
+        if self.sizes == (0, 0):
+            self.sizes = len(self.train), len(self.validation)
 
     def head_fields(self) -> dict[str, Any]:
         """What the config of a model with a head is told."""
@@ -74,7 +79,7 @@ def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
         validation, found = load_examples(source, args.task, split=split, **options)
         if found != kind:
             raise ValueError(f"{args.data} is {kind} data and {source} {found} data: give both in one form.")
-        return train, validation, kind
+        return train, same_labels(train, validation, source) if kind == "classification" else validation, kind
     positions = [_position(key_of(row, kind)) for row in train]
     limit = max(args.validation_split, min(positions))  # one at least
     held_out = [index for index, position in enumerate(positions) if position <= limit]
@@ -104,7 +109,7 @@ def prepare_data(
         else:
             train, validation, kind = read_examples(args)
             data = _ENCODE[args.task](train, validation, kind, tokenizer, max_length, packing)
-        say(f"{args.data}: {data.kind}, {len(data.train):,} to train on, {len(data.validation):,} held out")
+        say(f"{args.data}: {data.kind}, {data.sizes[0]:,} to train on, {data.sizes[1]:,} held out")
         for note in data.notes:
             say(note)
     return data
@@ -158,13 +163,14 @@ def _chats(train, validation, kind, tokenizer, max_length, packing) -> Data:
         return _fit(rows, max_length, notes)
 
     parts = [encoded(train), encoded(validation)]
+    sizes = len(parts[0]), len(parts[1])
     if packing:
         from trl import pack_dataset
 
         parts = [pack_dataset(part, max_length, "bfd", {"desc": "packing"}) for part in parts]
     messages = as_messages(validation[0], kind)
     prompt = messages[: next(i for i, message in enumerate(messages) if message["role"] == "assistant")] or None
-    return Data(kind, *parts, Collator(tokenizer.pad_token_id), prompt=prompt, notes=notes)
+    return Data(kind, *parts, Collator(tokenizer.pad_token_id), prompt=prompt, notes=notes, sizes=sizes)
 
 
 def _preferences(train, validation, kind, tokenizer, max_length, packing) -> Data:
@@ -224,7 +230,8 @@ def _questions(train, validation, kind, tokenizer, max_length, packing) -> Data:
     parts = [
         rows.map(encode, batched=True, remove_columns=rows.column_names, **_UNSEEN) for rows in (train, validation)
     ]
-    return Data(kind, *parts, Collator(tokenizer.pad_token_id, per_token=False))
+    sizes = len(train), len(validation)
+    return Data(kind, *parts, Collator(tokenizer.pad_token_id, per_token=False), sizes=sizes)
 
 
 _ENCODE = {"sft": _chats, "dpo": _preferences, "classify": _classes, "tag": _tags, "qa": _questions}
