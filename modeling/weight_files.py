@@ -49,8 +49,8 @@ def find_checkpoint(source: str) -> Path:
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise ValueError(
-                f"{source} is an adapter, not a model: merge it into its base with PEFT's "
-                "`merge_and_unload()`, save that, and convert what was saved."
+                f"{source} is an adapter, not a model: make a checkpoint of it and its base with "
+                f"folio merge {source} DIRECTORY, and convert that."
             )
         nanogpt = next(folder.glob("ckpt*.pt"), None)
         hint = f"; for nanoGPT's, give {nanogpt}" if nanogpt else ""

@@ -270,7 +270,7 @@ BAD = [
     (ruin, "logits differ from the source's by nan"),
     (truncate, "model.safetensors is cut off"),
     (pickle_weights, "pytorch_model.bin is not read"),
-    (adapter, "is an adapter.*merge_and_unload"),
+    (adapter, "is an adapter.*folio merge"),
     (other_tokenizer, "another model's tokenizer"),
     (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
     (lambda folder: (folder / "config.json").write_text("[]"), "is not a config"),

@@ -19,6 +19,8 @@ from foliogpt.tokenization import train_tokenizer
 from foliogpt.training.checkpoints import last_checkpoint
 from foliogpt.training.finetuning.merging import merge
 from foliogpt.training.loading import load_model
+from foliogpt.training.metrics.arguments import EvaluationArguments
+from foliogpt.training.metrics.tasks import load_rows
 from foliogpt.training.publishing import prepare
 from foliogpt.training.reload import logits_of_stranger
 
@@ -72,6 +74,20 @@ def test_merged_is_unmerged(place, tmp_path):
     assert json.dumps(str(tmp_path / "merged")) in card
     assert "PeftModel" not in card
     torch.testing.assert_close(logits_of_stranger(tmp_path / "merged", IDS), expected, atol=1e-5, rtol=0)
+
+
+def test_a_merged_checkpoint_knows_what_it_learnt_from_and_is_no_run_to_resume(place, tmp_path, capsys):
+    merged = str(tmp_path / "merged")
+    merge(str(place / "a"), merged)
+    rows = load_rows(EvaluationArguments(merged, str(place / "a.jsonl")), "lm")
+    assert (rows.split, len(rows.rows)) == (
+        "validation",
+        json.loads((place / "a/report.json").read_text())["val_examples"],
+    )
+    weights = load_file(tmp_path / "merged" / "model.safetensors")
+    assert main(["finetune", "sft", "--output_dir", merged, "--resume"]) == 2
+    assert "no whole checkpoint to resume from" in capsys.readouterr().err
+    torch.testing.assert_close(load_file(tmp_path / "merged" / "model.safetensors"), weights)
 
 
 def test_what_cannot_be_merged_is_one_line(place, tmp_path):

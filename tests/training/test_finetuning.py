@@ -95,6 +95,8 @@ def test_every_task_learns_and_is_loaded_again(place, tmp_path, task):
     trained = losses(tmp_path)
     assert trained[-1] < trained[0]
     assert report["trainable_parameters"] < report["parameters"]
+    if task != "lm":  # examples, not the rows that they are packed into
+        assert report["train_examples"] + report["val_examples"] == len(PAIRS)
     model, _ = load_model(str(tmp_path), report["loads_as"])
     if task == "classify":
         assert model.config.id2label == {0: "other", 1: "rhyme"}

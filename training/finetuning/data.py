@@ -17,7 +17,7 @@ from ..report import Stages
 from .arguments import DataArguments
 from .encoding import encode_answer, encode_preference, encode_question, encode_tags, encode_text, encode_turns
 from .formats import as_messages, key_of, load_examples
-from .labels import label_names
+from .labels import label_names, same_labels
 from .movie_dialogs import is_movie_dialogs, movie_chats
 from .rows import splits_in
 
@@ -34,6 +34,11 @@ class Data:
     problem_type: str | None = None
     prompt: list[dict] | str | None = None  # for samples
     notes: list[str] = field(default_factory=list)
+    sizes: tuple[int, int] = (0, 0)  # examples in the two splits, of which a row may be several or a part
+
+    def __post_init__(self):
+        if self.sizes == (0, 0):
+            self.sizes = len(self.train), len(self.validation)
 
     def head_fields(self) -> dict[str, Any]:
         """What the config of a model with a head is told."""
@@ -74,7 +79,7 @@ def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
         validation, found = load_examples(source, args.task, split=split, **options)
         if found != kind:
             raise ValueError(f"{args.data} is {kind} data and {source} {found} data: give both in one form.")
-        return train, validation, kind
+        return train, same_labels(train, validation, source) if kind == "classification" else validation, kind
     positions = [_position(key_of(row, kind)) for row in train]
     limit = max(args.validation_split, min(positions))  # one at least
     held_out = [index for index, position in enumerate(positions) if position <= limit]
@@ -104,33 +109,47 @@ def prepare_data(
         else:
             train, validation, kind = read_examples(args)
             data = _ENCODE[args.task](train, validation, kind, tokenizer, max_length, packing)
-        say(f"{args.data}: {data.kind}, {len(data.train):,} to train on, {len(data.validation):,} held out")
+        say(f"{args.data}: {data.kind}, {data.sizes[0]:,} to train on, {data.sizes[1]:,} held out")
         for note in data.notes:
             say(note)
     return data
 
 
-def _corpus(args: DataArguments, tokenizer, max_length: int) -> Data:
-    """Texts of any length, packed into blocks as in pretraining."""
+def read_texts(args: DataArguments) -> datasets.DatasetDict:
+    """The texts that an `lm` run trains on and those that it is judged by, as "train" and "validation".
+
+    Of movie dialogues, a conversation is a text, and is held out where it would be as a chat.
+
+    Raises:
+        ValueError, OSError: as `load_corpus`.
+    """
 
     def documents(source: str) -> datasets.DatasetDict:
         if not is_movie_dialogs(source):
             return load_corpus(source, text_column=args.text_column or "text")
         parts: dict[str, list[str]] = {"train": [], "validation": []}
-        for place, chat in movie_chats(source):
+        for _, chat in movie_chats(source):
             if isinstance(chat, Mapping):
                 text = "\n".join(message["content"] for message in chat["messages"])
-                parts["train" if _position(place) > args.validation_split else "validation"].append(text)
+                held_out = _position(key_of(chat, "chat")) <= args.validation_split
+                parts["validation" if held_out else "train"].append(text)
         rows = {name: {"name": texts, "text": texts} for name, texts in parts.items()}
         return datasets.DatasetDict({name: Dataset.from_dict(columns) for name, columns in rows.items()})
 
     corpus = documents(args.data)
-    train, validation = corpus["train"], corpus["validation"]
-    if args.validation_data:
-        train = datasets.concatenate_datasets([train, validation])
-        validation = datasets.concatenate_datasets(list(documents(args.validation_data).values()))
-    prompt = " ".join(validation[0]["text"].split()[:4])
-    parts = [pack(part, tokenizer, max_length) for part in (train, validation)]
+    if not args.validation_data:
+        return corpus
+    return datasets.DatasetDict(
+        train=datasets.concatenate_datasets(list(corpus.values())),
+        validation=datasets.concatenate_datasets(list(documents(args.validation_data).values())),
+    )
+
+
+def _corpus(args: DataArguments, tokenizer, max_length: int) -> Data:
+    """Texts of any length, packed into blocks as in pretraining."""
+    corpus = read_texts(args)
+    prompt = " ".join(corpus["validation"][0]["text"].split()[:4])
+    parts = [pack(corpus[split], tokenizer, max_length) for split in ("train", "validation")]
     return Data("text", *parts, PackedCollator(tokenizer.eos_token_id), prompt=prompt)
 
 
@@ -144,13 +163,14 @@ def _chats(train, validation, kind, tokenizer, max_length, packing) -> Data:
         return _fit(rows, max_length, notes)
 
     parts = [encoded(train), encoded(validation)]
+    sizes = len(parts[0]), len(parts[1])
     if packing:
         from trl import pack_dataset
 
         parts = [pack_dataset(part, max_length, "bfd", {"desc": "packing"}) for part in parts]
     messages = as_messages(validation[0], kind)
     prompt = messages[: next(i for i, message in enumerate(messages) if message["role"] == "assistant")] or None
-    return Data(kind, *parts, Collator(tokenizer.pad_token_id), prompt=prompt, notes=notes)
+    return Data(kind, *parts, Collator(tokenizer.pad_token_id), prompt=prompt, notes=notes, sizes=sizes)
 
 
 def _preferences(train, validation, kind, tokenizer, max_length, packing) -> Data:
@@ -210,7 +230,8 @@ def _questions(train, validation, kind, tokenizer, max_length, packing) -> Data:
     parts = [
         rows.map(encode, batched=True, remove_columns=rows.column_names, **_UNSEEN) for rows in (train, validation)
     ]
-    return Data(kind, *parts, Collator(tokenizer.pad_token_id, per_token=False))
+    sizes = len(train), len(validation)
+    return Data(kind, *parts, Collator(tokenizer.pad_token_id, per_token=False), sizes=sizes)
 
 
 _ENCODE = {"sft": _chats, "dpo": _preferences, "classify": _classes, "tag": _tags, "qa": _questions}

@@ -224,8 +224,8 @@ def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stage
     report = {
         **known,
         "kind": data.kind,
-        "train_examples": len(data.train),
-        "val_examples": len(data.validation),
+        "train_examples": data.sizes[0],
+        "val_examples": data.sizes[1],
         "trainable_parameters": ready.trainable,
         "resized": ready.resized,
         "num_labels": data.head_fields().get("num_labels", len(data.labels)),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Features, List, Value
+from datasets import Dataset, Features, List, Value
 
 Label = str | float | list[str]
 YES = {"1": True, "true": True, "0": False, "false": False}
@@ -67,6 +67,22 @@ def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Featur
             raise ValueError(f"{source} has one label only, {labels[0]!r}: there is nothing to tell apart.")
     examples = [{**example, "label": label} for example, label in zip(examples, labels, strict=True)]
     return examples, Features({"text": Value("string"), "label": kind})
+
+
+def same_labels(train: Dataset, other: Dataset, source: str) -> Dataset:
+    """The `other` rows, with labels of the type that those to train on have: whole numbers are numbers, too.
+
+    Raises:
+        ValueError: if they are something else.
+    """
+    if other.features == train.features:
+        return other
+    if train.features["label"] == Value("float64") and all(map(_is_number, other["label"])):
+        return other.cast(train.features)
+    raise ValueError(
+        f"{source} has labels such as {other[0]['label']!r}, and the data to train on {train[0]['label']!r}: "
+        "give both the same kind, names or numbers or lists."
+    )
 
 
 def label_names(labels: Sequence[Any]) -> list[str]:

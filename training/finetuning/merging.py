@@ -1,14 +1,18 @@
 """An adapter and its base as one checkpoint."""
 
 import json
+import shutil
 from pathlib import Path
 
 from ..base_record import BaseRecord
-from ..checkpoints import staged
+from ..checkpoints import STATE_FILE, staged
 from ..loading import ADAPTER_CONFIG, load_model
-from ..report import CARD_FILE, REPORT_FILE, write_report
-from ..run_folder import claimed
+from ..report import CARD_FILE, CURVE_FILE, REPORT_FILE, write_report
+from ..run_folder import RUN_FILE, claimed
 from .card import finetuned_card
+
+# By the settings it is known what was held out; the state says that the run is complete, and not to be resumed.
+OF_THE_RUN = (RUN_FILE, STATE_FILE, CURVE_FILE)
 
 
 def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False) -> int:
@@ -34,6 +38,9 @@ def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False
         with staged(output_dir) as place:
             model.save_pretrained(place)
             tokenizer.save_pretrained(place)
+            for file in OF_THE_RUN:
+                if record is not None and (folder / file).is_file():
+                    shutil.copyfile(folder / file, place / file)
             if record is not None and (folder / REPORT_FILE).is_file():
                 report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
                 report["name"], report["output_dir"] = output_dir.resolve().name, str(destination)

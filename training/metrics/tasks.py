@@ -3,12 +3,13 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,8 +18,9 @@ from ...tokenization.trained import CHAT_TEMPLATE
 from ..corpora import load_corpus, load_documents
 from ..corpus_files import ROW_FORMATS
 from ..finetuning.arguments import DataArguments
-from ..finetuning.data import read_examples
+from ..finetuning.data import read_examples, read_texts
 from ..finetuning.formats import as_messages, load_examples
+from ..finetuning.movie_dialogs import is_movie_dialogs
 from ..finetuning.rows import splits_in
 from ..loading import fit_embeddings, load_model, task_of
 from ..run_folder import RUN_FILE
@@ -53,7 +55,7 @@ def load_rows(args: EvaluationArguments, head: str) -> Rows:
     source, task = str(args.data), args.task
     if task is None and head != "lm":
         task = head
-    if task is None and _is_corpus(source):
+    if task is None and (_is_corpus(source) or _run_on(args.model, source, texts=True)):
         task = "lm"
     if task in ("lm", "samples"):
         split, texts = _texts(source, args)
@@ -83,6 +85,11 @@ def _texts(source: str, args: EvaluationArguments) -> tuple[str, list[str]]:
     learnt_from = trained_on(args.model, source) or (args.train_data and same_file(args.train_data, source))
     if split is None and learnt_from:
         split = "validation"
+    run = _run_on(args.model, source, texts=True)
+    if "data" in run or (not run and is_movie_dialogs(source)):
+        settings = _data_of(run) or {"task": "lm", "data": source}
+        split = split or "all"
+        return split, _texts_of(read_texts(DataArguments(**settings)), source, split)
     if source.startswith("hub:"):
         splits = splits_in(source)
         split = split or next((name for name in ("test", "validation") if name in splits), "validation")
@@ -91,20 +98,22 @@ def _texts(source: str, args: EvaluationArguments) -> tuple[str, list[str]]:
             return split, [row["text"] for row in examples]
     if split in (None, "all") and not source.startswith("hub:"):
         return "all", [row["text"] for row in load_documents(source, column)]
-    corpus = load_corpus(source, text_column=column)
+    return split, _texts_of(load_corpus(source, text_column=column), source, split)
+
+
+def _texts_of(corpus: DatasetDict, source: str, split: str) -> list[str]:
     if split == "all":
-        return split, [row["text"] for part in corpus.values() for row in part]
+        return [row["text"] for part in corpus.values() for row in part]
     if split not in corpus:
         raise ValueError(f"{source} has no split {split!r}: give --split {', '.join(corpus)} or all.")
-    return split, [row["text"] for row in corpus[split]]
+    return [row["text"] for row in corpus[split]]
 
 
 def _examples(source: str, task: str | None, args: EvaluationArguments) -> tuple[str, tuple[Dataset, str]]:
     """The split, and its examples with their kind. Of what the model was fine-tuned on, those that were held out."""
-    settings = _run_of(args.model)
-    if args.split in (None, "train", "validation") and fine_tuned_on(args.model, source):
-        names = {field.name for field in dataclasses.fields(DataArguments)}
-        train, validation, kind = read_examples(DataArguments(**{n: settings[n] for n in names & settings.keys()}))
+    run = _run_on(args.model, source)
+    if args.split in (None, "train", "validation") and run:
+        train, validation, kind = read_examples(DataArguments(**_data_of(run)))
         return ("train", (train, kind)) if args.split == "train" else ("validation", (validation, kind))
     split = _split(source, args.split)
     columns = {"text_column": args.text_column, "label_column": args.label_column}
@@ -112,25 +121,48 @@ def _examples(source: str, task: str | None, args: EvaluationArguments) -> tuple
 
 
 def fine_tuned_on(model: str, source: str) -> bool:
-    """Whether the folder of the model says that its run learnt from this data."""
-    data = _run_of(model).get("data")
-    return data is not None and same_file(str(data), source)
-
-
-def _run_of(model: str) -> dict:
-    """The settings of the run that trained a model, if they are beside it."""
-    try:
-        settings = yaml.safe_load((Path(model).expanduser() / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
+    """Whether a run that made the model, or its base, learnt from these examples."""
+    return bool(_run_on(model, source))
 
 
 def trained_on(model: str, source: str) -> bool:
-    """Whether the folder of the model says that its run read this corpus."""
-    corpora = _run_of(model).get("corpus") or []
-    names = [corpora] if isinstance(corpora, str) else corpora
-    return any(name == source or same_file(str(name), source) for name in names)
+    """Whether a run that made the model, or its base, read this corpus."""
+    return bool(_run_on(model, source, texts=True))
+
+
+def _run_on(model: str, source: str, texts: bool = False) -> dict:
+    """The settings of the newest run that learnt from `source`, as examples or as texts; none if there is none."""
+    for run in _runs_of(model):
+        names = _listed(run.get("corpus") or run.get("data"))
+        reads_texts = run.get("task", "lm") == "lm"  # pretraining has no task
+        if reads_texts == texts and any(name == source or same_file(name, source) for name in names):
+            return run
+    return {}
+
+
+def _runs_of(model: str) -> Iterator[dict]:
+    """The settings of the run that trained a model, of the one that trained its base, and so on, if beside them."""
+    seen = set()
+    while (place := os.path.realpath(os.path.expanduser(model))) not in seen:
+        seen.add(place)
+        try:
+            settings = yaml.safe_load((Path(place) / RUN_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return
+        if not isinstance(settings, dict):
+            return
+        yield settings
+        model = str(settings.get("model", place))
+
+
+def _data_of(run: dict) -> dict:
+    """The settings of a fine-tuning run that say what it read."""
+    names = {field.name for field in dataclasses.fields(DataArguments)}
+    return {name: run[name] for name in names & run.keys()}
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(one) for one in (value if isinstance(value, list) else [value] if value else [])]
 
 
 def same_file(one: str, other: str) -> bool:

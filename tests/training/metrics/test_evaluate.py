@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import re
+import shutil
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from foliogpt.training.metrics.arguments import EvaluationArguments
 from foliogpt.training.metrics.evaluate import evaluate
 from foliogpt.training.metrics.generated import passages
 from foliogpt.training.metrics.language import evaluate_texts
+from foliogpt.training.metrics.tasks import load_rows
 from foliogpt.training.packing import PackedCollator, pack
 from foliogpt.training.publishing import Publication, _card
 
@@ -223,6 +226,37 @@ def test_of_what_a_model_was_fine_tuned_on_the_held_out_rows_are_taken(folder, t
     assert evaluate(args)["examples"] == 80 - held_out["examples"]
     args.split = "all"
     assert evaluate(args)["examples"] == 80
+
+
+def test_of_the_texts_of_a_run_and_of_its_base_the_held_out_part_is_taken(folder, tmp_path):
+    text, movies, base, model = (tmp_path / name for name in ("text.txt", "movies", "base", "model"))
+    text.write_text(TEXT)
+    movies.mkdir()
+    lines, chats = "", ""
+    for n in range(30):
+        lines += f"L{2 * n} +++$+++ u0 +++$+++ m0 +++$+++ A +++$+++ the cat {n}\n"
+        lines += f"L{2 * n + 1} +++$+++ u1 +++$+++ m0 +++$+++ B +++$+++ the dog\n"
+        chats += f"u0 +++$+++ u1 +++$+++ m0 +++$+++ ['L{2 * n}', 'L{2 * n + 1}']\n"
+    (movies / "movie_lines.txt").write_text(lines)
+    (movies / "movie_conversations.txt").write_text(chats)
+    for place, run in ((base, f"corpus: [{text}]\n"),
+                       (model, f"task: lm\nmodel: {base}\ndata: {movies}\nvalidation_split: 0.2\n")):  # fmt: skip
+        shutil.copytree(folder / "lm", place)
+        (place / "run.yaml").write_text(run)
+
+    def rows(data, **changes):
+        found = load_rows(EvaluationArguments(str(model), str(data), **changes), "lm")
+        return found.task, found.split, found.rows
+
+    task, split, held_out = rows(movies)
+    assert (task, split) == ("lm", "validation")
+    assert 0 < len(held_out) < 15
+    assert all(re.fullmatch(r"the cat \d+\nthe dog", text) for text in held_out)  # no names, no separators
+    train, everything = (rows(movies, split=split)[2] for split in ("train", "all"))
+    assert sorted([*train, *held_out]) == sorted(everything)
+    assert len(everything) == 30
+    assert rows(text)[:2] == ("lm", "validation")  # as the base learnt from it
+    assert len(rows(text)[2][0]) < len(TEXT) / 5
 
 
 def test_passages_are_from_all_over_the_texts():
