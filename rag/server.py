@@ -1,5 +1,6 @@
 """Serving the vectors of an index to other processes of this machine, with Chroma's own server."""
 
+import signal
 import socket
 from pathlib import Path
 
@@ -35,5 +36,7 @@ def serve(folder: Path, port: int) -> None:
         raise OSError(f"{folder} is in use by another process: try again later.") from None
     (folder / CHROMA_FOLDER).mkdir(mode=0o700, exist_ok=True)
     arguments = ["--path", str(folder / CHROMA_FOLDER), "--host", "127.0.0.1", "--port", str(port)]
+    for signum in (signal.SIGINT, signal.SIGTERM):  # while Rust runs, Python would not get to handle them
+        signal.signal(signum, signal.SIG_DFL)
     with lock:
         chromadb_rust_bindings.cli(["chroma", "run", *arguments])

@@ -197,8 +197,8 @@ def server(tmp_path):
 
     yield start
     for process in running:
-        process.kill()
-        process.wait()
+        process.terminate()
+        process.wait(30)
 
 
 def test_a_server_has_the_vectors_by_the_same_api(tmp_path, words, server):

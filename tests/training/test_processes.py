@@ -19,7 +19,8 @@ START = "torchrun --nproc_per_node 2 -m foliogpt.scripts.cli"
         ({"tp_size": 2}, f"{START} pretrain --tp_size 2 --output_dir 'my runs' --resume"),
         (
             {"world_size": 4},
-            "torchrun --nnodes 2 ... --nproc_per_node 2 -m foliogpt.scripts.cli pretrain --output_dir 'my runs' --resume",
+            "torchrun --nnodes 2 ... --nproc_per_node 2 -m foliogpt.scripts.cli pretrain "
+            "--output_dir 'my runs' --resume",
         ),
     ],
 )
