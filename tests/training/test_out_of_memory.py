@@ -56,9 +56,9 @@ def test_no_accumulation_is_proposed_to_tensor_parallel_processes(tmp_path):
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
     args = settings(tmp_path)
     args.tp_size = 2
-    flags, sentence = proposal(network, MODEL, args, 0.99 * memory_of(network, MODEL, args).peak)
+    flags, _ = proposal(network, MODEL, args, 0.99 * memory_of(network, MODEL, args).peak)
     assert flags[:4] == ["--per_device_train_batch_size", "12", "--gradient_accumulation_steps", "1"]
-    flags, sentence = proposal(network, MODEL, args, 1)
+    flags, _ = proposal(network, MODEL, args, 1)
     assert not flags
 
 

@@ -169,7 +169,8 @@ def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
         stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
     assert not control.should_training_stop
     stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
-    assert control.should_training_stop and control.should_save
+    assert control.should_training_stop
+    assert control.should_save
 
 
 def test_the_first_signal_of_a_process_is_not_a_second_one_because_another_had_one(monkeypatch):
