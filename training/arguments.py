@@ -246,6 +246,11 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError("tp_size and gradient_accumulation_steps are both given: choose one of them.")
         if self.z_loss and (self.fsdp or self.tp_size > 1):  # only the chunked loss has it
             raise ValueError("z_loss does not work with weights that are spread over processes: leave it out.")
+        if self.world_size > 1 and self.auto_find_batch_size:  # Trainer would retry in the one that ran out alone
+            raise ValueError(
+                "auto_find_batch_size works in one process: say --per_device_train_batch_size and "
+                "--gradient_accumulation_steps."
+            )
         if self.fsdp and self.fsdp_config.get("state_dict_type", "FULL_STATE_DICT") != "FULL_STATE_DICT":
             raise ValueError("fsdp_config has a state_dict_type: leave it out, as checkpoints are always whole.")
         if self.world_size > 1 and self.accelerator_config.dispatch_batches is None:

@@ -63,7 +63,8 @@ class SafeTraining(Trainer):
     def _not_finite(self, what: str, where: str = "") -> NotFinite:
         args = self.args
         rates = f"--learning_rate below {args.learning_rate:g}"
-        if getattr(args, "use_muon", False):
+        # It is open until there is an optimizer.
+        if getattr(args, "use_muon", False) and args.adam_learning_rate is not None:
             rates += f" and --adam_learning_rate below {args.adam_learning_rate:g}"
         precision = ", or --bf16 false" if args.bf16 else ""
         last = last_checkpoint(args.output_dir)

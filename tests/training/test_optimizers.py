@@ -10,6 +10,7 @@ from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.training import optimizers
 from foliogpt.training.arguments import PretrainingArguments
 from foliogpt.training.optimizers import MuonAdamW, build_optimizer, orthogonalize
+from foliogpt.training.trainer import FolioTrainer, NotFinite
 
 
 def small(tie: bool = True) -> FolioForCausalLM:
@@ -155,3 +156,10 @@ def test_embeddings_of_wide_models_are_trained_in_smaller_steps_unless_told(give
     assert args.adam_learning_rate == rate
     embeddings = next(g for g in optimizer.param_groups if any(p.shape == (64, width) for p in g["params"]))
     assert embeddings["lr"] == rate
+
+
+def test_weights_that_are_not_finite_are_told_before_there_is_an_optimizer(tmp_path):
+    model = small()
+    next(model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(NotFinite, match="not finite"):
+        FolioTrainer(model, PretrainingArguments(str(tmp_path), bf16=False)).evaluate([])

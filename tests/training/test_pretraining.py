@@ -379,6 +379,7 @@ def test_only_the_job_that_began_a_run_goes_on_with_it_after_a_restart(corpus, t
     [
         ({"fsdp": True}, 1, "fsdp spreads the weights over several processes, and this is one: start it with torchrun"),
         ({"tp_size": 2}, 1, "tp_size is 2, and the number of processes 1: start it with torchrun"),
+        ({"auto_find_batch_size": True}, 2, "auto_find_batch_size works in one process"),
         ({"tp_size": 2, "gradient_accumulation_steps": 2}, 2, "choose one"),
         ({"tp_size": 2, "z_loss": 1e-4}, 2, "z_loss"),
         ({"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}, 2, "state_dict_type"),

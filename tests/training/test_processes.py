@@ -8,6 +8,7 @@ import pytest
 from foliogpt.training.processes import command_to_resume
 
 START = "torchrun --nproc_per_node 2 -m foliogpt.scripts.cli"
+MACHINES = "torchrun --nnodes 2 ... --nproc_per_node 2 -m foliogpt.scripts.cli"
 
 
 @pytest.mark.parametrize(
@@ -17,11 +18,7 @@ START = "torchrun --nproc_per_node 2 -m foliogpt.scripts.cli"
         ({}, f"{START} pretrain --output_dir 'my runs' --resume"),
         ({"fsdp": True}, f"{START} pretrain --fsdp --output_dir 'my runs' --resume"),
         ({"tp_size": 2}, f"{START} pretrain --tp_size 2 --output_dir 'my runs' --resume"),
-        (
-            {"world_size": 4},
-            "torchrun --nnodes 2 ... --nproc_per_node 2 -m foliogpt.scripts.cli pretrain "
-            "--output_dir 'my runs' --resume",
-        ),
+        ({"world_size": 4}, f"{MACHINES} pretrain --output_dir 'my runs' --resume"),
     ],
 )
 def test_a_run_is_continued_as_it_was_started(settings, command, monkeypatch):
