@@ -17,10 +17,11 @@ from ..callbacks import ProgressBar, StepClock
 from ..checkpoints import STATE_FILE, staged
 from ..loading import ADAPTER_CONFIG, fit_embeddings, load_checkpoint, load_tokenizer_of
 from ..monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
-from ..pretraining import Interrupted, KeepSettings, go_on, machine, train
+from ..pretraining import KeepSettings, machine, stopped, train
 from ..report import CARD_FILE, CURVE_FILE, Stages, loss_curve, peak_memory_bytes, write_report
 from ..resume import checkpoint_to_resume, run_settings_of
 from ..run_folder import FINGERPRINT, claimed
+from ..signals import Interrupted, signal_of
 from ..trainer import SafeTraining
 from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
 from .arguments import FIXED, PROMPTS, TASKS, DataArguments, FinetuningArguments, MethodArguments, run_settings, settle
@@ -84,8 +85,8 @@ def finetune(
         }
         try:
             return _finish(trainer, ready, output_dir, known, stages)
-        except KeyboardInterrupt:
-            raise Interrupted(f"The training is complete. To save its result: {go_on(trainer)}") from None
+        except KeyboardInterrupt as error:
+            raise Interrupted(stopped(trainer), signal_of(error)) from None
 
 
 @dataclass
