@@ -144,3 +144,19 @@ def test_a_split_of_the_data_itself_is_used_and_the_users_comes_first(tmp_path):
     assert read_examples(mine)[1]["prompt"] == ["mine"]
     with pytest.raises(ValueError, match="too few different examples"):
         read_examples(DataArguments(task="sft", data=str(tmp_path / "mine.jsonl")))
+
+
+def test_labels_to_judge_by_are_of_the_type_of_those_to_train_on(tmp_path):
+    def file(name, *labels):
+        (tmp_path / name).write_text("text,label\n" + "".join(f"text {n},{label}\n" for n, label in enumerate(labels)))
+        return str(tmp_path / name)
+
+    def read(data, validation):
+        return read_examples(DataArguments(task="classify", data=data, validation_data=validation))[1]["label"]
+
+    fractions, whole, names = file("a.csv", 0.5, 1.5), file("b.csv", 1, 2), file("c.csv", "good", "bad")
+    assert read(fractions, whole) == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"c\.csv has labels such as 'good', and the data to train on 0\.5"):
+        read(fractions, names)
+    with pytest.raises(ValueError, match=r"a\.csv has labels such as 0\.5, and the data to train on 'good'"):
+        read(names, fractions)
