@@ -170,6 +170,8 @@ class Experiment:
             if code is None:
                 os.kill(process, signal.SIGKILL)
                 code = ends(process)
+            if code == 0:  # it was faster than the signal
+                return
             self.killed(name, code)
         self.complete(name, self.fork(name))
 

@@ -12,10 +12,11 @@ from foliogpt.training.checkpoints import last_checkpoint
 
 WORKER = """
 import os, sys
+from functools import partial
 import torch
 from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
 from foliogpt.training.data import prepare_data
-from foliogpt.training.pretraining import configured_model, train
+from foliogpt.training.pretraining import configured_model, train, watch
 from foliogpt.training.report import Stages
 from foliogpt.training.trainer import FolioTrainer
 
@@ -34,7 +35,7 @@ trainer = FolioTrainer(
     data_collator=data.collator,
     processing_class=data.tokenizer,
 )
-train(trainer, None, data)
+train(trainer, None, partial(watch, trainer, data))
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 os._exit(0)  # gloo's threads may outlive the group, and end an interpreter that shuts down by SIGABRT
