@@ -1,6 +1,6 @@
 """Retrieval: how well it finds, how fast it indexes and searches, and what survives.
 
-    python -m benchmarks.rag --only scifact --data ../shared/data/scifact
+    python -m benchmarks.rag --only scifact --data path/to/scifact
     python -m benchmarks.rag --only manual
     python -m benchmarks.rag --only indexing
     python -m benchmarks.rag --only search
