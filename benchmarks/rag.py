@@ -270,7 +270,7 @@ def main() -> None:
         "kills": lambda: kills(20),
     }
     options.add_argument("--only", choices=jobs, required=True)
-    options.add_argument("--data", type=Path, default=Path("../shared/data/scifact"))
+    options.add_argument("--data", type=Path, default=Path("scifact"), help="SciFact in BEIR's layout")
     options.add_argument("--index_dir", type=Path, default=Path("runs/benchmark-rag"))
     options.add_argument("--questions", type=int, default=1000)
     options.add_argument("--documents", type=int, default=1500)
