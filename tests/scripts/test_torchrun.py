@@ -60,7 +60,7 @@ def run(folder: str, *flags: str) -> list[str]:
     return ["pretrain", *model, "--per_device_train_batch_size", "8", "--output_dir", folder, *flags]
 
 
-@pytest.mark.skip(reason="did not end in 190 s at the last run, and is not understood yet; it passed before the last fixes of signals")
+@pytest.mark.skip(reason="did not end in 190 s since the last fixes of signals; before them it passed")
 @pytest.mark.slow
 def test_the_job_survives_a_worker_that_is_killed_on_one_of_two_machines(start, tmp_path):
     steps = ["--max_steps", "40", "--save_steps", "10", "--eval_steps", "20"]
