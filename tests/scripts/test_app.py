@@ -135,11 +135,13 @@ def test_a_chat_remembers_and_begins_anew_and_html_in_it_is_text(page, user, mon
 
 
 @needs_browser
-def test_what_a_model_says_is_text(user, monkeypatch):
+def test_what_a_model_says_is_text(page, user, monkeypatch):
     monkeypatch.setattr("foliogpt.modeling.serving.IncrementalDecoder.push", lambda self, token: "")
     monkeypatch.setattr("foliogpt.modeling.serving.IncrementalDecoder.flush", lambda self: HOSTILE)
     user.type("one", Keys.ENTER)
-    user.wait_for(lambda: user.said()[1:] == [HOSTILE])
+    user.wait_for(lambda: user.said()[1:] and not page[1].unfinished)
+    assert user.said()[1:] == [HOSTILE]
+    assert not user.visible(".folio-chat img")
 
 
 @needs_browser
@@ -238,7 +240,7 @@ def test_errors_are_a_line_in_the_page(user, tab, text, says):
         "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))", box, text
     )
     user.click({"Chat": "Send", "Write": "Continue"}.get(tab, "Show"))
-    user.wait_for(lambda: any(says in told for told in user.texts(".toast-body, .toast-wrap")))
+    assert user.wait_for(lambda: any(says in told for told in user.texts(".toast-body, .toast-wrap")))
 
 
 def test_the_command_is_for_this_machine_alone_and_reaches_for_no_other(tmp_path):

@@ -136,8 +136,9 @@ sys.exit(main(["chat", "--model", {checkpoint!r}, "--max_new_tokens", "300"]))
     screen = ""
     os.write(ours, b"one\n")
     read_until("one\r\n")
-    time.sleep(1)
     for _ in range(2):  # the second when there is no answer to end
+        # Answering, or waiting for a key: a signal between the prompt and that is seen by Python with the next key.
+        time.sleep(1)
         process.send_signal(signal.SIGINT)
         read_until("> ")
         screen = ""

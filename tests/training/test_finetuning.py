@@ -113,8 +113,10 @@ def test_every_task_learns_and_is_loaded_again(place, tmp_path, task):
 @pytest.mark.parametrize("base", ["llama", "gpt2"])
 @pytest.mark.parametrize("task", ROWS)
 def test_stock_models_are_adapted_too(place, tmp_path, task, base):
-    run(place, task, tmp_path, base, max_steps=3)
-    load_model(str(tmp_path), {"classify": "classify", "tag": "tag", "qa": "qa"}.get(task, "lm"))
+    report = run(place, task, tmp_path, base, max_steps=3)
+    model, _ = load_model(str(tmp_path), report["loads_as"])
+    assert report["steps"] == 3
+    assert model.config.model_type == base
 
 
 @pytest.mark.slow
