@@ -119,7 +119,10 @@ FolioForCausalLM.forward = lambda *args, **kwargs: (time.sleep(0.05), forward(*a
 from foliogpt.scripts.cli import main
 sys.exit(main(["chat", "--model", {checkpoint!r}, "--max_new_tokens", "300"]))
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stdin=theirs, stdout=theirs, stderr=theirs)
+    environment = {**os.environ, "TERM": "dumb"}  # nothing but text on the screen
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
     os.close(theirs)
     screen = ""
 
@@ -136,14 +139,19 @@ sys.exit(main(["chat", "--model", {checkpoint!r}, "--max_new_tokens", "300"]))
     screen = ""
     os.write(ours, b"one\n")
     read_until("one\r\n")
-    for _ in range(2):  # the second when there is no answer to end
-        # Answering, or waiting for a key: a signal between the prompt and that is seen by Python with the next key.
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        read_until("> ")
-        screen = ""
+    time.sleep(1)
+    screen = ""
+    process.send_signal(signal.SIGINT)  # ends the answer
+    read_until("\n> ")
+    screen = ""
+    time.sleep(1)  # a signal between the prompt and the wait for a key is seen by Python with the next key
+    process.send_signal(signal.SIGINT)  # there is no answer to end
+    read_until("(Ctrl-D or /quit ends the chat)")
+    read_until("chat)\r\n> ")
+    screen = ""
     os.write(ours, b"/help\n")
     read_until("/reset  /save FILE")
+    read_until("\n> ")  # before it, the terminal would take the key for its own
     os.write(ours, b"\x04")
     assert process.wait(timeout=20) == 0
     os.close(ours)
