@@ -5,6 +5,7 @@
     folio finetune dpo --model runs/chat-merged --data preferences.json --output_dir runs/dpo
     folio finetune classify --model runs/quickstart --data labels.csv --output_dir runs/classes
     folio finetune sft --output_dir runs/chat --resume
+    torchrun --nproc_per_node 2 -m foliogpt.scripts.cli finetune sft --model runs/quickstart --data chats.jsonl
 
 The task is sft (chats, instructions), dpo (preferences), lm (more text), classify (texts' labels), tag (words' labels)
 or qa (answers in texts). Takes every field of transformers' TrainingArguments as well.
@@ -31,6 +32,8 @@ def main(argv: list[str]) -> None:
     from ..training.finetuning.arguments import DataArguments, MethodArguments
     from ..training.finetuning.finetuning import finetune
     from ..training.finetuning.trainers import arguments_of
+    from ..training.processes import from_first, is_first, is_restart, meet
+    from ..training.resume import after_restart
     from ..training.run_folder import RUN_FILE
     from .arguments import command_line, parse
 
@@ -38,5 +41,9 @@ def main(argv: list[str]) -> None:
     groups = [DataArguments, MethodArguments, arguments_of(task)]
     flags = ["--task", task, *argv[1:]]
     data, method, args = parse(flags, groups, prog, "Adapt a model to examples.", run_file=RUN_FILE)
+    meet()
+    if is_restart(args.device) and (again := from_first(lambda: after_restart(args.output_dir))):
+        data, method, args = parse([*flags, *again], groups, prog, "", run_file=RUN_FILE)
     report = finetune(data, method, args, command=command_line(prog, argv[1:]))
-    print(f"\nTry it: folio {NEXT_STEPS[task].format(shlex.quote(report['output_dir']))}")
+    if is_first():
+        print(f"\nTry it: folio {NEXT_STEPS[task].format(shlex.quote(report['output_dir']))}")

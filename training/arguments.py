@@ -210,20 +210,11 @@ class PretrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {value}: give a number above 0.")
         if self.z_loss and self.label_smoothing_factor:
             raise ValueError("z_loss and label_smoothing_factor are both given: choose one of them.")
-        if self.max_steps < 1 and self.max_steps != -1:
-            raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
         if self.metric_for_best_model not in (None, "loss", "eval_loss"):
             raise ValueError(f"metric_for_best_model is {self.metric_for_best_model!r}: the one there is is 'loss'.")
-        if self.resume_from_checkpoint is not None:
-            raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
-        if self.enable_jit_checkpoint:
-            raise ValueError("Leave enable_jit_checkpoint out: a SIGTERM saves a checkpoint by itself.")
-        if not torch.accelerator.is_available():
-            self.use_cpu = True  # otherwise bf16 is refused
+        begin(self)
         if use_muon:
             self.optim = "adamw_torch"  # while the base class checks the name
-        if self.use_cpu:
-            connect(self.ddp_backend or "gloo", self.ddp_timeout)
         super().__post_init__()
         if use_muon:
             self.optim = "muon"
@@ -246,11 +237,7 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError("tp_size and gradient_accumulation_steps are both given: choose one of them.")
         if self.z_loss and (self.fsdp or self.tp_size > 1):  # only the chunked loss has it
             raise ValueError("z_loss does not work with weights that are spread over processes: leave it out.")
-        if self.world_size > 1 and self.auto_find_batch_size:  # Trainer would retry in the one that ran out alone
-            raise ValueError(
-                "auto_find_batch_size works in one process: say --per_device_train_batch_size and "
-                "--gradient_accumulation_steps."
-            )
+        check_batch_size_is_known(self)
         if self.fsdp and self.fsdp_config.get("state_dict_type", "FULL_STATE_DICT") != "FULL_STATE_DICT":
             raise ValueError("fsdp_config has a state_dict_type: leave it out, as checkpoints are always whole.")
         if self.world_size > 1 and self.accelerator_config.dispatch_batches is None:
@@ -284,15 +271,45 @@ def run_settings(corpus: CorpusArguments, model: ModelArguments, args: Pretraini
     That is every setting of ours, and of transformers' those that were changed.
     """
     default = PretrainingArguments(output_dir=args.output_dir)
-    always = {*PretrainingArguments.__annotations__, *FIXED, *FIXED_FOR_STREAMS}
     settings = {**vars(corpus), **vars(model)}
     settings["corpus"] = [from_anywhere(name) for name in settings["corpus"]]
     settings["tokenizer"] = from_anywhere(settings["tokenizer"])
-    for f in fields(args):
-        value = getattr(args, f.name)
-        if f.init and f.name not in OF_ONE_CALL and (f.name in always or value != getattr(default, f.name)):
-            settings[f.name] = value
+    settings |= chosen(args, default, {*PretrainingArguments.__annotations__, *FIXED, *FIXED_FOR_STREAMS})
     return {name: plain(value) for name, value in settings.items()}
+
+
+def chosen(args: TrainingArguments, default: TrainingArguments, always: set[str]) -> dict:
+    """The settings of a run that are not the `default`, and those that are `always` named."""
+    values = {f.name: getattr(args, f.name) for f in fields(args) if f.init and f.name not in OF_ONE_CALL}
+    return {name: value for name, value in values.items() if name in always or value != getattr(default, name)}
+
+
+def begin(args: TrainingArguments) -> None:
+    """What has to be before transformers looks at the settings of any run of ours.
+
+    Raises:
+        ValueError: for what transformers offers, and we do in another way.
+        RuntimeError: if not all processes have come in time.
+    """
+    if args.max_steps < 1 and args.max_steps != -1:
+        raise ValueError(f"max_steps is {args.max_steps}: give at least 1, or leave it out.")
+    if args.resume_from_checkpoint is not None:
+        raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
+    if args.enable_jit_checkpoint:
+        raise ValueError("Leave enable_jit_checkpoint out: a SIGTERM saves a checkpoint by itself.")
+    if not torch.accelerator.is_available():
+        args.use_cpu = True  # otherwise bf16 is refused
+    if args.use_cpu:
+        connect(args.ddp_backend or "gloo", args.ddp_timeout)
+
+
+def check_batch_size_is_known(args: TrainingArguments) -> None:
+    """Raises ValueError where Trainer would look for one in the process alone that ran out of memory."""
+    if args.world_size > 1 and args.auto_find_batch_size:
+        raise ValueError(
+            "auto_find_batch_size works in one process: say --per_device_train_batch_size and "
+            "--gradient_accumulation_steps."
+        )
 
 
 def from_anywhere(name: str | None) -> str | None:

@@ -6,6 +6,7 @@ A global batch has `per_device_train_batch_size` blocks from each process that h
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -18,7 +19,65 @@ from .packing import IGNORED
 from .sharding import is_sharded, load_optimizer_state, load_weights, optimizer_state
 
 
-class ParallelTrainer(Trainer):
+class WholeBatches(Trainer):
+    """Trains on each example once a pass, and judges by the mean loss of all labels, however they are dealt.
+
+    Neither batches nor processes, between which examples are divided, are seen in the results.
+    """
+
+    def _sharing(self) -> tuple[int, int]:
+        """The number of parts that a batch is dealt in, and which of them this process gets."""
+        return self.args.world_size, self.args.process_index
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches = self._once(epoch_iterator, self.train_dataset, self._train_batch_size)
+        return super().get_batch_samples(batches, num_batches, device)
+
+    def _once(self, batches: Iterable[dict], dataset, size: int) -> Iterator[dict]:
+        """The batches without what accelerate repeats of a pass at its end, so that all processes have equally many.
+
+        A process for which nothing is left goes along with one example that counts for nothing.
+        """
+        sharing, index = self._sharing()
+        repeats = self.args.world_size > 1 and has_length(dataset) and not self.args.dataloader_drop_last
+        remainder = len(dataset) % (size * sharing) if repeats else 0
+        for batch in batches:
+            if remainder and self.accelerator.gradient_state.end_of_dataloader:
+                left = remainder - size * index
+                batch = {name: tensor[: max(left, 1)] for name, tensor in batch.items()}
+                if left <= 0:
+                    batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+            yield batch
+
+    def _track_num_input_tokens(self, inputs):
+        if self.args.world_size > 1 and (inputs["labels"] == IGNORED).all():  # see `_once`
+            inputs = {**inputs, "input_ids": inputs["input_ids"][:0]}
+        super()._track_num_input_tokens(inputs)
+
+    def _judge(self, model, batch: dict) -> dict[str, tuple]:
+        """Figures of a batch, each as a sum and what it is to be divided by, when those of all batches are added."""
+        tokens = (batch["labels"][:, 1:] != IGNORED).sum()
+        nats = self.compute_loss(model, batch, num_items_in_batch=torch.ones((), device=tokens.device))
+        # Trainer multiplies it, since DDP takes the mean of the gradients.
+        return {"loss": (nats / self.args.world_size if self.args.average_tokens_across_devices else nats, tokens)}
+
+    @torch.no_grad()
+    def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
+        model = self.model.eval()
+        totals: Any = 0.0  # (figures, 2): sums, and what they are of
+        found: dict[str, tuple] = {}
+        for batch in self._once(dataloader, dataloader.dataset, self.args.eval_batch_size):
+            found = self._judge(model, self._prepare_inputs(batch))
+            totals += torch.tensor([[float(number) for number in pair] for pair in found.values()], dtype=torch.float64)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        if self.args.world_size > 1:
+            totals = self.accelerator.reduce(totals.to(self.args.device))
+        means = (totals[:, 0] / totals[:, 1].clamp(min=1)).tolist()
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in zip(found, means, strict=True)}
+        return EvalLoopOutput(None, None, metrics=metrics, num_samples=len(dataloader.dataset))
+
+
+class ParallelTrainer(WholeBatches):
     """`Trainer` whose results do not depend on the number of processes, under DDP, FSDP2 and tensor parallelism."""
 
     args: PretrainingArguments
@@ -45,53 +104,16 @@ class ParallelTrainer(Trainer):
         return loader
 
     def _sharing(self) -> tuple[int, int]:
-        """The number of parts that a batch is dealt in, and which of them this process gets."""
         return self.args.world_size // self.args.tp_size, self.args.process_index // self.args.tp_size
 
     def _track_num_input_tokens(self, inputs):
-        if self.args.world_size > 1 and (inputs["labels"] == IGNORED).all():  # see `_once`
-            inputs = {**inputs, "input_ids": inputs["input_ids"][:0]}
         before = self.state.num_input_tokens_seen
         super()._track_num_input_tokens(inputs)
         self.state.num_input_tokens_seen = before + (self.state.num_input_tokens_seen - before) // self.args.tp_size
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        batches = self._once(epoch_iterator, self.train_dataset, self._train_batch_size)
-        return super().get_batch_samples(batches, num_batches, device)
-
-    def _once(self, batches: Iterable[dict], dataset, size: int) -> Iterator[dict]:
-        """The batches without what accelerate repeats of a pass at its end, so that all processes have equally many.
-
-        A process for which nothing is left goes along with two tokens that count for nothing.
-        """
-        sharing, index = self._sharing()
-        repeats = self.args.world_size > 1 and has_length(dataset) and not self.args.dataloader_drop_last
-        remainder = len(dataset) % (size * sharing) if repeats else 0
-        for batch in batches:
-            if remainder and self.accelerator.gradient_state.end_of_dataloader:
-                left = remainder - size * index
-                if left <= 0:
-                    batch = {name: tensor[:1, :2] for name, tensor in batch.items()}
-                    batch["labels"] = torch.full_like(batch["labels"], IGNORED)
-                else:
-                    batch = {name: tensor[:left] for name, tensor in batch.items()}
-            yield batch
-
-    @torch.no_grad()
-    def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
-        """The mean loss of all tokens, however they are dealt to batches and processes."""
-        model = self.model.eval()
-        totals = torch.zeros(2, dtype=torch.float64)  # nats, tokens
-        for batch in self._once(dataloader, dataloader.dataset, self.args.eval_batch_size):
-            batch = self._prepare_inputs(batch)
-            nats = model(**batch, num_items_in_batch=torch.ones((), device=batch["labels"].device)).loss
-            totals += torch.stack([nats.double().cpu(), (batch["labels"][:, 1:] != IGNORED).sum().double().cpu()])
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        if self.args.world_size > 1:
-            totals = self.accelerator.reduce(totals.to(self.args.device))
-        nats, tokens = totals.tolist()
-        metrics = {f"{metric_key_prefix}_loss": nats / max(tokens, 1)}
-        return EvalLoopOutput(None, None, metrics=metrics, num_samples=len(dataloader.dataset))
+    def _judge(self, model, batch):
+        tokens = (batch["labels"][:, 1:] != IGNORED).sum()
+        return {"loss": (model(**batch, num_items_in_batch=torch.ones((), device=tokens.device)).loss, tokens)}
 
     # A checkpoint is the same whatever the weights were spread over, so that any number of processes can go on with it.
 

@@ -16,7 +16,8 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 PATIENCE = timedelta(seconds=10)  # for process 0 to say what has gone wrong
-LOST = ("connection closed by peer", "connection reset", "broken pipe", "socket closed", "gloo")
+# "/gloo/" is of the place in its source that gloo names.
+LOST = ("connection closed by peer", "connection reset", "broken pipe", "socket closed", "/gloo/")
 NOT_THERE = ("timed out after", "clients joined", "connection timed out", "could not resolve", "failed to connect")
 
 

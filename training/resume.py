@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerState
 
-from .arguments import FIXED, FIXED_FOR_STREAMS, PretrainingArguments
+from .arguments import FIXED, FIXED_FOR_STREAMS
 from .checkpoints import STATE_FILE, SUMS_FILE, checkpoints, last_checkpoint
 from .processes import job
 from .run_folder import BATCH, FINGERPRINT, JOB, read_settings
@@ -35,8 +35,7 @@ def checkpoint_to_resume(
                 f"The run of {checkpoint or output_dir} has {name} {saved[name]}, not {settings[name]}: "
                 "leave it out to go on, or start another run with another --output_dir."
             )
-    if isinstance(args, PretrainingArguments):
-        _check_batch(output_dir, saved, args)
+    _check_batch(output_dir, saved, args)
     if checkpoint is None:
         if _step(output_dir) is None and not any((path / SUMS_FILE).exists() for path in checkpoints(output_dir)):
             logger.warning("The run in %s has no checkpoint yet: it begins from the start.", output_dir)
@@ -61,19 +60,19 @@ def check_same_text(output_dir: Path, checkpoint: Path | None, fingerprint) -> N
         raise ValueError("The corpus is not the text that this run began with: start another run for it.")
 
 
-def _check_batch(output_dir: Path, saved: dict, args: PretrainingArguments) -> None:
+def _check_batch(output_dir: Path, saved: dict, args) -> None:
     """Refuse another global batch, which would be another run; how many processes share it may change."""
     of_one = saved.get("per_device_train_batch_size", 1) * saved.get("gradient_accumulation_steps", 1)
     blocks = saved.get(BATCH, of_one)
     if blocks == args.global_batch_size:
         return
-    sharing = args.world_size // args.tp_size
+    sharing = args.world_size // getattr(args, "tp_size", 1)
     if blocks % sharing:
         remedy = f"which {sharing} processes cannot share equally: start it with another number of them"
     else:
         remedy = f"so give --per_device_train_batch_size {blocks // sharing} --gradient_accumulation_steps 1"
     raise ValueError(
-        f"The run in {output_dir} has {blocks} blocks in a step, not {args.global_batch_size} "
+        f"The run in {output_dir} has {blocks} rows in a step, not {args.global_batch_size} "
         f"({args.train_batch_size} per_device_train_batch_size x {args.gradient_accumulation_steps} "
         f"gradient_accumulation_steps x {sharing} processes), {remedy}."
     )

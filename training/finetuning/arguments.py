@@ -1,12 +1,12 @@
 """The settings of fine-tuning: data, method, and all of transformers' `TrainingArguments` with fitting defaults."""
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
 
-from ..arguments import OF_ONE_CALL, from_anywhere, plain
+from ..arguments import begin, check_batch_size_is_known, chosen, from_anywhere, plain
 
 TASKS = {  # task: what `load_model` loads the result for
     "sft": "lm",
@@ -32,8 +32,8 @@ DPO_SHARE = 0.01  # of a method's rate: preferences move a model that can alread
 FIXED = (
     "task", "model", "validation_split", "text_column", "label_column", "method", "lora_r", "lora_alpha",
     "lora_dropout", "lora_target_modules", "num_virtual_tokens", "load_in_8bit", "max_length", "packing", "seed",
-    "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "learning_rate", "adam_beta1",
-    "adam_beta2", "adam_epsilon", "weight_decay", "beta", "loss_type",
+    "data_seed", "optim", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "beta",
+    "loss_type",
 )  # fmt: skip
 
 
@@ -139,15 +139,18 @@ class FinetuningArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1.")
-        if self.max_steps < 1 and self.max_steps != -1:
-            raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
-        if self.resume_from_checkpoint is not None:
-            raise ValueError("Instead of resume_from_checkpoint give --resume: it finds the last whole checkpoint.")
-        if not torch.accelerator.is_available():
-            self.use_cpu = True  # otherwise bf16 is refused
+        begin(self)
         if self.bf16 is None:
             self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         super().__post_init__()
+        check_batch_size_is_known(self)
+        if self.fsdp:
+            raise ValueError("fsdp is for folio pretrain: fine-tuning deals batches to processes that each hold all.")
+
+    @property
+    def global_batch_size(self) -> int:
+        """Examples in a step of the optimizer, of all processes together."""
+        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
 
 def settle(data: DataArguments, method: MethodArguments, args: FinetuningArguments) -> None:
@@ -171,8 +174,8 @@ def settle(data: DataArguments, method: MethodArguments, args: FinetuningArgumen
         args.packing = data.task in ("sft", "lm")
     if args.packing and data.task not in ("sft", "lm"):
         raise ValueError(f"packing is for sft and lm: leave it out for {data.task}.")
-    if args.world_size > 1:
-        raise ValueError("This is one run in one process: start it without torchrun.")
+    if args.world_size > 1 and method.load_in_8bit:
+        raise ValueError("load_in_8bit works in one process: start it without torchrun.")
 
 
 def run_settings(data: DataArguments, method: MethodArguments, args: FinetuningArguments) -> dict:
@@ -181,9 +184,5 @@ def run_settings(data: DataArguments, method: MethodArguments, args: FinetuningA
     settings = {**vars(data), **vars(method)}
     for name in ("data", "validation_data", "model"):
         settings[name] = from_anywhere(settings[name])
-    for f in fields(args):
-        value = getattr(args, f.name)
-        always = f.name in FinetuningArguments.__annotations__ or f.name in FIXED
-        if f.init and f.name not in OF_ONE_CALL and (always or value != getattr(default, f.name)):
-            settings[f.name] = value
+    settings |= chosen(args, default, {*FinetuningArguments.__annotations__, *FIXED})
     return {name: plain(value) for name, value in settings.items()}

@@ -17,10 +17,11 @@ from ..callbacks import ProgressBar, StepClock
 from ..checkpoints import STATE_FILE, staged
 from ..loading import ADAPTER_CONFIG, fit_embeddings, load_checkpoint, load_tokenizer_of
 from ..monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
-from ..pretraining import KeepSettings, machine, stopped, train
+from ..pretraining import KeepSettings, folder_of, machine, stopped, train
+from ..processes import connected, first_before_others, from_first, is_first, job
 from ..report import CARD_FILE, CURVE_FILE, Stages, loss_curve, peak_memory_bytes, write_report
 from ..resume import checkpoint_to_resume, run_settings_of
-from ..run_folder import FINGERPRINT, claimed
+from ..run_folder import BATCH, FINGERPRINT, JOB
 from ..signals import Interrupted, signal_of
 from ..trainer import SafeTraining
 from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
@@ -57,16 +58,18 @@ def finetune(
     """
     stages = stages or Stages()
     settle(data_args, method, args)
-    with claimed(args.output_dir, args.overwrite, args.resume) as output_dir:
+    stages.silent = stages.silent or not is_first()
+    with folder_of(args) as output_dir:
         settings, checkpoint = run_settings(data_args, method, args), None
         if args.resume:
-            checkpoint = checkpoint_to_resume(output_dir, settings, args, FIXED)
+            checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args, FIXED))
         transformers.set_seed(args.seed)
         ready = _prepare(data_args, method, args, stages)
         fingerprint = f"{ready.data.fingerprint()}-{ready.record.weights_hash}"
         if checkpoint is not None and fingerprint != run_settings_of(output_dir, checkpoint).get(FINGERPRINT):
             raise ValueError("The data, or the model, is not what this run began with: start another run for it.")
-        keep = KeepSettings(output_dir, {**settings, FINGERPRINT: fingerprint})
+        beside = {FINGERPRINT: fingerprint, BATCH: args.global_batch_size, JOB: job()}
+        keep = KeepSettings(output_dir, {**settings, **beside})
         trainer = make_trainer(data_args.task, ready.network, ready.tokenizer, ready.data, args, [keep])
         trainer.command = f"folio finetune {data_args.task}"
         with stages("training") as say:
@@ -118,7 +121,8 @@ def _prepare(data_args: DataArguments, method: MethodArguments, args: Finetuning
             args.packing = False
             say("its examples would see each other in a packed row, so they are not packed")
         say(f"{method.model}, {args.max_length:,} tokens at most")
-    data = prepare_data(data_args, tokenizer, args.max_length, bool(args.packing), stages)
+    with first_before_others():  # who find in the cache what it has stored
+        data = prepare_data(data_args, tokenizer, args.max_length, bool(args.packing), stages)
     with stages("adapter") as say:
         if model is None:
             model, missing = load_checkpoint(method.model, task, method.trust_remote_code, **data.head_fields())
@@ -241,11 +245,14 @@ def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stage
         "peak_memory_bytes": peak_memory_bytes(),
         "seed": args.seed,
         "machine": machine(args.device),
+        "world_size": args.world_size,
+        "backend": torch.distributed.get_backend() if connected() else None,
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
         "prompt": data.prompt,
     }
     with stages("checkpoint") as say:
-        _save(output_dir, network, trainer.processing_class, state, report, ready.record)
+        if is_first():
+            _save(output_dir, network, trainer.processing_class, state, report, ready.record)
         size = sum(file.stat().st_size for file in output_dir.glob("*.safetensors"))
         say(f"{output_dir}, {size / 1e6:,.1f} MB of weights")
     return report

@@ -1,15 +1,20 @@
 """The trainers of fine-tuning: TRL's for text, Trainer for heads; each with what makes training safe."""
 
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import datasets
 import torch
 from torch import nn
-from transformers import EvalPrediction, PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from ...modeling.loss import classification_loss, span_loss
+from ..checkpoints import STAGING
 from ..packing import IGNORED
+from ..parallel_trainer import WholeBatches
+from ..processes import is_first, wait_for_all
 from ..trainer import SafeTraining
 from .arguments import FinetuningArguments
 from .data import Data
@@ -70,7 +75,7 @@ class _Quiet(SafeTraining):
         pass
 
 
-class SupervisedTrainer(_Quiet, SFTTrainer):
+class SupervisedTrainer(_Quiet, WholeBatches, SFTTrainer):
     """TRL's SFTTrainer on examples that are encoded and packed already."""
 
 
@@ -80,8 +85,24 @@ class PreferenceTrainer(_Quiet, DPOTrainer):
     def _prepare_dataset(self, dataset, *args, **kwargs):
         return dataset
 
+    def _precompute_ref_logps(self, dataset, name, batch_size):
+        if self.args.world_size == 1:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        # Process 0 writes them beside the dataset, and all read them there, so it has to be in one place for all.
+        place = Path(self.args.output_dir).expanduser() / f"{STAGING}{name}"
+        if is_first():
+            dataset.save_to_disk(place)
+        wait_for_all()
+        found = super()._precompute_ref_logps(datasets.load_from_disk(place), name, batch_size)
+        for column in ("ref_chosen_logps", "ref_rejected_logps"):
+            dataset = dataset.add_column(column, found[column])
+        wait_for_all()
+        if is_first():
+            shutil.rmtree(place)
+        return dataset
 
-class HeadTrainer(SafeTraining, Trainer):
+
+class HeadTrainer(SafeTraining, WholeBatches):
     """Trainer for heads: texts' labels, words' labels, answers. The loss is ours, for stock models too.
 
     It is divided by the number of labels in the whole accumulated batch, which stock classifiers do not.
@@ -100,6 +121,8 @@ class HeadTrainer(SafeTraining, Trainer):
 
     def loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
         """Mean loss of `labels`: (B) or (B, num_labels) for classify, (B, T) for tag, (B, 2) for qa."""
+        if (labels == IGNORED).all():  # what this process was dealt counts for nothing
+            return sum((logits * 0).sum() for logits in outputs.to_tuple() if logits.is_floating_point())
         if self.task == "classify":
             return classification_loss(outputs.logits, labels, self.head_config, num_items_in_batch)
         if self.task == "qa":
@@ -115,16 +138,16 @@ class HeadTrainer(SafeTraining, Trainer):
         )
         return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """The share of labels that are right, of texts or of words."""
-    guessed, labels = prediction.predictions, prediction.label_ids
-    return {"accuracy": float(np.mean(np.equal(guessed, labels)[np.not_equal(labels, IGNORED)]))}
-
-
-def _best(logits, labels) -> torch.Tensor:
-    """The likeliest class, so that not all logits are held until the end."""
-    return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+    def _judge(self, model, batch):
+        labels = batch.pop("labels")
+        self.is_text = batch["attention_mask"] != 0
+        outputs = model(**batch)
+        counted = labels != IGNORED
+        figures = {"loss": (self.loss(outputs, labels, num_items_in_batch=1), counted.sum())}
+        if self.task == "tag" or self.head_config.problem_type == "single_label_classification":
+            # The share of labels that are right, of texts or of words.
+            figures["accuracy"] = (((outputs.logits.argmax(-1) == labels) & counted).sum(), counted.sum())
+        return figures
 
 
 ARGUMENTS = {"sft": SupervisedArguments, "lm": SupervisedArguments, "dpo": PreferenceArguments}
@@ -153,6 +176,4 @@ def make_trainer(task: str, model, tokenizer, data: Data, args: FinetuningArgume
         return trainer
     if task == "dpo":
         return PreferenceTrainer(**common)
-    if task == "tag" or data.problem_type == "single_label_classification":
-        common |= {"compute_metrics": accuracy, "preprocess_logits_for_metrics": _best}
     return HeadTrainer(task=task, **common)
