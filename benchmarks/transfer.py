@@ -19,9 +19,9 @@ from .tables import parser, show, write
 
 TASKS = ("dialogues", "summaries", "instructions", "labels")
 STARTS = {  # row: (base, method, learning rates)
-    "pretrained, full": ("base", "full", (3e-4, 1e-3, 3e-3)),
+    "pretrained, full": ("base", "full", (3e-4, 1e-3)),
     "pretrained, LoRA": ("base", "lora", (3e-3, 1e-2)),
-    "fresh weights, full": ("fresh", "full", (1e-3, 3e-3, 1e-2)),
+    "fresh weights, full": ("fresh", "full", (1e-3, 3e-3)),
 }
 PROMPT = "A: Where have you been?\nB:"
 SEED = 0
@@ -118,7 +118,7 @@ def dialogues(folder: Path, args) -> list[dict]:
     rows = []
     for row in ("pretrained, as it was", *STARTS):
         new = row not in STARTS
-        model, report = untouched if new else tuned(folder, "lm", "dialogues", row, data, "--num_train_epochs", 2)
+        model, report = untouched if new else tuned(folder, "lm", "dialogues", row, data, "--num_train_epochs", 1)
         films = judged(model, data[1], folder / "films.json", "--task", "lm")
         manual = judged(model, "python-manual", folder / "manual.json", "--task", "lm", "--split", "validation")
         argv = ["generate", "--model", model, "--prompt", PROMPT, "--seed", SEED, "--max_new_tokens", 40]
@@ -205,7 +205,7 @@ def main() -> None:
     for name in ("movies", "summaries", "instructions", "shakespeare"):
         options.add_argument(f"--{name}", type=Path, required=True)
     options.add_argument("--output_dir", type=Path, default=Path("runs/transfer"), help="where the models are kept")
-    options.add_argument("--minutes", type=float, default=2.0, help="of pretraining")
+    options.add_argument("--minutes", type=float, default=3.0, help="of pretraining")
     options.add_argument("--only", choices=TASKS)
     args = options.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
