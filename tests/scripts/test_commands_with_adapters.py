@@ -1,0 +1,68 @@
+"""Every command that takes a model takes an adapter's directory."""
+
+import io
+import json
+
+import pytest
+import torch
+
+from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.scripts.cli import main
+from foliogpt.tokenization import train_tokenizer
+
+WORDS = ["one", "two", "three", "four", "five", "six", "free", "tree"]
+ROWS = {
+    "sft": lambda a, b: {"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]},
+    "classify": lambda a, b: {"text": f"{a} {b}", "label": "rhyme" if b.endswith("ree") else "other"},
+    "qa": lambda a, b: {
+        "question": "who", "context": f"{a} {b}", "answers": {"text": [b], "answer_start": [len(a) + 1]},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A base, and an adapter of it for each task."""
+    folder = tmp_path_factory.mktemp("place")
+    tokenizer = train_tokenizer([f"{a} {b} who" for a in WORDS for b in WORDS], 290, show_progress=False)
+    torch.manual_seed(0)
+    config = preset_config(
+        "folio", "nano", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=128, residual_init="normal",
+        pad_token_id=1, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    FolioForCausalLM(config).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    for task, row in ROWS.items():
+        data = folder / f"{task}.jsonl"
+        data.write_text("".join(json.dumps(row(a, b)) + "\n" for a in WORDS for b in WORDS if a != b))
+        command = ["finetune", task, "--model", str(folder / "base"), "--data", str(data), "--max_steps", "20"]
+        command += ["--learning_rate", "0.02"]
+        assert main([*command, "--eval_strategy", "no", "--output_dir", str(folder / task)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "command"),
+    [
+        ("sft", ["chat", "--do_sample", "false", "--min_new_tokens", "5", "--max_new_tokens", "9"]),
+        ("sft", ["summarize", "--text", "one two three", "--min_new_tokens", "5", "--max_new_tokens", "9"]),
+        ("sft", ["generate", "--prompt", "one two", "--min_new_tokens", "5", "--max_new_tokens", "9"]),
+        ("classify", ["classify", "--text", "one tree"]),
+        ("qa", ["answer", "--question", "who", "--context", "one tree"]),
+    ],
+)
+def test_an_adapter_is_taken_and_says_what_its_merged_checkpoint_says(
+    place, tmp_path, monkeypatch, capsys, task, command
+):
+    assert main(["merge", str(place / task), str(tmp_path / "merged")]) == 0
+    said = []
+    for model in (place / task, tmp_path / "merged"):
+        capsys.readouterr()
+        monkeypatch.setattr("sys.stdin", io.StringIO("one two\n"))
+        seed = ["--seed", "1"] if command[0] == "generate" else []
+        assert main([command[0], "--model", str(model), *command[1:], *seed]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert said[0].strip()
