@@ -116,9 +116,9 @@ def _unquoted(before: str) -> str:
 
 
 def locate(quote: str, source: Passage) -> Citation | None:
-    """Where a source has these words, letter for letter but for white space; None if it has not, or they tell little."""
+    """Where a source has these words, letter for letter but for white space; None if it has not."""
     if all(word.lower() in STOP_WORDS for word in WORD.findall(quote)):
-        return None
+        return None  # "of the" is in every source, and shows nothing
     pattern = r"\s+".join(re.escape(word) for word in quote.split())
     first, last = (r"\b" if WORD.match(sign) else "" for sign in (quote.strip()[0], quote.strip()[-1]))
     found = re.search(first + pattern + last, harmless(source.text))

@@ -130,6 +130,12 @@ class ModelWriter:
     def close(self) -> None:
         self.generator.close()
 
+    def __enter__(self) -> "ModelWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
 
 def _cut(passage: Passage, size: int) -> Passage:
     """The beginning of a passage, to the last whole word."""

@@ -10,7 +10,6 @@ model finds no answer in it, there is none, and the command says why.
 """
 
 import contextlib
-import sys
 import textwrap
 from dataclasses import dataclass, field
 
@@ -23,11 +22,15 @@ SHOWN_CHARACTERS = 400
 @dataclass
 class WriterArguments:
     writer: str = field(
-        default=QUOTE, metadata={"help": "quote, or a causal language model's directory or Hub name (./quote for a folder of that name)"}
+        default=QUOTE,
+        metadata={
+            "help": "quote, or a causal language model's directory or Hub name (./quote for a folder of that name)"
+        },
     )
 
 
 def ask(argv: list[str]) -> None:
+    from ..rag.retrieval import check
     from .arguments import parse
     from .generation import CONTROL
 
@@ -35,8 +38,8 @@ def ask(argv: list[str]) -> None:
         argv, [IndexArguments, SearchArguments, WriterArguments], "folio rag ask", __doc__, positional=("QUESTION",)
     )
     where = where_of(search)
+    check(question, search.k, search.mode, where)  # before a model is loaded
     with open_index(index, reranker=search.reranker) as rag, contextlib.ExitStack() as stack:
-        rag.check(question, search.k, search.mode, where)  # before a model is loaded
         writer = None
         if chosen.writer != QUOTE:
             from ..rag import load_writer
