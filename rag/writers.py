@@ -60,10 +60,11 @@ def sentences(text: str) -> list[tuple[int, int]]:
     spans, telling = [], []
     for left, right in pairwise(cuts):
         words = list(re.finditer(r"\S+", text[left:right]))
-        ends = [word.end() for word in words if word.end() - words[0].start() <= LONGEST_QUOTE]
-        if not ends:
+        if not words:
             continue
-        spans.append((left + words[0].start(), left + ends[-1]))
+        start = words[0].start()
+        ends = [word.end() for word in words if word.end() - start <= LONGEST_QUOTE] or [start + LONGEST_QUOTE]
+        spans.append((left + start, left + ends[-1]))
         if len(ends) >= SHORTEST_QUOTE and not HEADING.search(text[left:right]):
             telling.append(spans[-1])
     return telling or spans
