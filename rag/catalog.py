@@ -261,6 +261,21 @@ class Catalog(Database):
         )
         return rows.fetchall()
 
+    def frequency(self, term: str, chunks: list[int]) -> tuple[int, bool]:
+        """In how many chunks a term of `question_terms` is, and whether it is in one of `chunks`."""
+        count = self.connection.execute("SELECT count(*) FROM words WHERE words MATCH ?", [term]).fetchone()[0]
+        query = "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?"
+        return count, any(self.connection.execute(query, [term, id]).fetchone() for id in chunks)
+
+    def neighbours(self, id: int) -> list[int]:
+        """The chunks before and after a chunk, in its document."""
+        rows = self.connection.execute(
+            "SELECT other.id FROM chunks JOIN chunks other ON other.document = chunks.document AND other.position IN "
+            "(chunks.position - 1, chunks.position + 1) WHERE chunks.id = ? ORDER BY other.position",
+            [id],
+        )
+        return [neighbour for (neighbour,) in rows]
+
     def chunks_where(self, where: dict) -> list[int]:
         """The ids of the chunks of all documents that a condition is true for."""
         condition, parameters = where_sql(where)

@@ -29,7 +29,12 @@ def indexed_words(text: str) -> str:
 
 
 def match_expression(query: str) -> str | None:
-    """The question for FTS5: texts with any of its words. None if it has no word.
+    """The question for FTS5: texts with any of its words. None if it has no word."""
+    return " OR ".join(question_terms(query)) or None
+
+
+def question_terms(query: str) -> list[str]:
+    """The telling words of a question, each an expression for FTS5.
 
     Everything is quoted, so that no question is ever an FTS5 expression. "skip_keys" is asked for as a phrase and in
     parts.
@@ -42,4 +47,4 @@ def match_expression(query: str) -> str | None:
         terms |= {part.lower(): None for part in parts if part}
     telling = [term for term in terms if term not in STOP_WORDS] or list(terms)
     telling = [term for term in telling if term.strip("_")]
-    return " OR ".join(f'"{term}"' for term in telling[:MAX_TERMS]) or None
+    return [f'"{term}"' for term in telling[:MAX_TERMS]]

@@ -1,0 +1,106 @@
+"""Refusal: whether what was found has to do with the question, by two features and a line between them.
+
+Neither is enough: near vectors are found for whatever is asked, and the words of a question may stand anywhere.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .catalog import Catalog
+from .documents import Hit
+from .embedding import MINILM
+from .lexical import question_terms
+
+BEST = 5  # passages that are looked at, however many are asked for
+DIRECTIONS = 90
+SETTING = "refusal"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What tells whether a question can be answered.
+
+    Attributes:
+        cosine: of the question and the best chunk.
+        coverage: the share of the question's words that the best passages have, weighted by how rare a word is.
+    """
+
+    cosine: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Questions are answered from `cosine * features.cosine + coverage * features.coverage >= least` on."""
+
+    cosine: float
+    coverage: float
+    least: float
+
+    def score(self, features: Features) -> float:
+        return self.cosine * features.cosine + self.coverage * features.coverage
+
+    def answers(self, features: Features) -> bool:
+        return self.score(features) >= self.least
+
+
+DEFAULTS = {MINILM: Threshold(0.6, 0.4, 0.4)}
+OTHERWISE = Threshold(0.0, 1.0, 0.4)  # cosines of another embedder may be anything
+
+
+def features(question: str, hits: Sequence[Hit], catalog: Catalog) -> Features:
+    """The features of a question and what was found for it, the best first.
+
+    Args:
+        hits: with cosines, as "dense" and "hybrid" searches give them.
+    """
+    best = hits[:BEST]
+    cosines = [hit.cosine for hit in best if hit.cosine is not None]
+    total, chunks = catalog.counts()[1], [hit.chunk for hit in best]
+    known = all_weights = 0.0
+    for term in question_terms(question):
+        frequency, has = catalog.frequency(term, chunks)
+        weight = math.log1p((total - frequency + 0.5) / (frequency + 0.5))
+        all_weights += weight
+        known += weight * has
+    return Features(max(cosines, default=0.0), known / all_weights if all_weights else 0.0)
+
+
+def calibrate(answerable: Sequence[Features], unanswerable: Sequence[Features], keep: float = 0.95) -> Threshold:
+    """The line that refuses the most of the unanswerable questions, of those that keep a share of the answerable ones.
+
+    Raises:
+        ValueError: there are no questions of one kind, or `keep` is no share.
+    """
+    if not answerable or not unanswerable:
+        raise ValueError("Calibration needs questions that can be answered, and questions that cannot.")
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep is {keep}: give the share of answerable questions to keep, above 0 and up to 1.")
+    good, bad = (np.array([[f.cosine, f.coverage] for f in each]) for each in (answerable, unanswerable))
+    angles = np.linspace(0, math.pi / 2, DIRECTIONS + 1)
+    directions = np.stack([np.cos(angles), np.sin(angles)])  # (2, directions): more of either never speaks against
+    directions = directions / directions.sum(axis=0)
+    allowed = math.floor((1 - keep) * len(good) + 1e-9)  # so many of the answerable may be lost
+    least = np.sort(good @ directions, axis=0)[allowed]
+    refused = (bad @ directions < least).mean(axis=0)
+    best = np.flatnonzero(refused == refused.max())
+    chosen = best[len(best) // 2]  # in the middle of equally good ones
+    return Threshold(*(float(value) for value in (*directions[:, chosen], least[chosen])))
+
+
+def threshold_of(catalog: Catalog) -> Threshold:
+    """The threshold of an index: what was stored for its embedder, or a default."""
+    stored = json.loads(catalog.meta.get(SETTING) or "{}")
+    if stored and stored.pop("model") == catalog.model[0]:
+        return Threshold(**stored)
+    return DEFAULTS.get(catalog.meta.get("embedder"), OTHERWISE)
+
+
+def store_threshold(catalog: Catalog, threshold: Threshold) -> None:
+    """Keep a threshold in an index, for as long as it has this embedder."""
+    with catalog.transaction():
+        catalog.meta[SETTING] = json.dumps({**asdict(threshold), "model": catalog.model[0]})
