@@ -132,7 +132,7 @@ def join(passages: Sequence[Passage]) -> list[Passage]:
     joined: list[Passage] = []
     for passage in passages:
         beside = [
-            o for o in joined if o.document == passage.document and o.end == passage.start or o.start == passage.end
+            o for o in joined if (o.document == passage.document and o.end == passage.start) or o.start == passage.end
         ]
         place = joined.index(beside[0]) if beside else len(joined)
         parts = sorted([passage, *beside], key=lambda part: part.start)

@@ -6,6 +6,7 @@
     folio rag verify --index runs/index
     folio rag rebuild --index runs/index
     folio rag serve-index --index runs/index --port 8001
+    folio rag eval known-items --index runs/index
 
 PATH is a file, a folder, or python-manual for the manual of the Python that is running. `folio rag sync --help` lists
 the options of sync; so for the others.
@@ -56,7 +57,12 @@ class ServeArguments:
 
 
 def main(argv: list[str]) -> None:
-    jobs = {"sync": sync, "search": search, "verify": verify, "rebuild": rebuild, "serve-index": serve_index}
+    from . import rag_eval
+
+    jobs = {
+        "sync": sync, "search": search, "eval": rag_eval.main, "verify": verify, "rebuild": rebuild,
+        "serve-index": serve_index,
+    }  # fmt: skip
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
     elif argv[0] in jobs:
