@@ -29,7 +29,7 @@ class EvalArguments:
     picture: str | None = field(default=None, metadata={"help": "draw the refusal curve into this PNG file"})
 
 
-def main(argv: list[str]) -> None:
+def evaluate(argv: list[str]) -> None:
     from .arguments import parse
     from .rag import IndexArguments, open_index
 
