@@ -44,9 +44,9 @@ class EvaluationReport:
         differences = {mode: paired_interval(by_mode[mode], by_mode[best]) for mode in by_mode if mode != best}
         sure = [mode for mode, bounds in differences.items() if bounds is not None and bounds[0] > 0]
         unsure = [mode for mode in differences if mode not in sure]
-        said = [f"{best} is better than {' and '.join(sure)}"] if sure else []
+        said = [f"{best} is better than {_listed(sure)}"] if sure else []
         if unsure:
-            said.append(f"there is no telling {' and '.join([best, *unsure])} apart on {self.questions:,} questions")
+            said.append(f"there is no telling {_listed([best, *unsure])} apart on {self.questions:,} questions")
         return f"By {name}, {', but '.join(said)}."
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +97,10 @@ def _shown(refusal: Refusal) -> str:
         "documents that answer them:"
     )
     return "\n\n".join([said, _table(["", *names], rows), _table(["answered", *shares[0]], [["refused", *shares[1]]])])
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def _entry(metric: Metric) -> dict[str, Any]:

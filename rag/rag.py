@@ -16,7 +16,7 @@ from .database import storage_errors
 from .documents import Document, Hit, SyncReport, VerifyReport
 from .embedding import Embedder
 from .index import server_address
-from .retrieval import MODES, Retriever
+from .retrieval import Retriever
 from .store import Store
 from .sync import Sync
 from .writers import QuoteWriter
@@ -160,7 +160,7 @@ class Rag:
     def evaluate(
         self,
         dataset: "str | Path | Dataset",
-        modes: Sequence[str] = MODES,
+        modes: Sequence[str] = ("dense", "lexical", "hybrid"),
         questions: int | None = None,
         calibrate: bool = False,
         progress: Callable[[str], None] | None = None,
