@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..training.metrics.bootstrap import Metric, mean
+from .answer_evaluation import judge_answers
+from .answering import Writer
 from .datasets import Dataset, Question, load_dataset
 from .documents import Hit
 from .evaluation_report import EvaluationReport
@@ -22,8 +24,10 @@ from .refusal import BEST, Features, features, store_threshold, threshold_of
 from .refusal_curve import Refusal, measure
 from .retrieval import MODES
 from .store import Store
+from .writers import QuoteWriter
 
 KNOWN_ITEMS = "known-items"
+QUOTE = "quote"
 DEPTH = 100  # passages that are looked at; of the first ten documents, several may have more than one
 CUTOFFS = (1, 5, 10)
 
@@ -31,7 +35,13 @@ Say = Callable[[str], None]
 
 
 def evaluate(
-    rag: Rag, source: str | Path | Dataset, modes: Sequence[str], questions: int | None, calibrate: bool, say: Say
+    rag: Rag,
+    source: str | Path | Dataset,
+    modes: Sequence[str],
+    questions: int | None,
+    generator: Writer | str | None,
+    calibrate: bool,
+    say: Say,
 ) -> EvaluationReport:
     """What `Rag.evaluate` does."""
     unknown = [mode for mode in modes if mode not in MODES]
@@ -42,18 +52,25 @@ def evaluate(
     refusing = next((mode for mode in ("hybrid", "dense") if mode in modes), None)  # refusal looks at cosines
     if calibrate and refusing is None:
         raise ValueError("Calibration needs cosines: let hybrid or dense be among the modes.")
+    if isinstance(generator, str) and generator != QUOTE:
+        raise ValueError(f'generator is {generator!r}; give "{QUOTE}" or a writer: load_writer(NAME).')
     with _prepared(rag, source, questions, say) as (judged, dataset):
         found = Found(judged, dataset)
         for number, question in enumerate(dataset.questions, 1):
             found.ask(question, modes, refusing)
             say(f"{number:,} of {len(dataset.questions):,} questions")
         refusal, notes = _refusal(found, rag, calibrate) if refusing else (None, [])
+        answers = {}
+        if generator is not None:
+            writer = QuoteWriter(judged._store.embedder) if isinstance(generator, str) else generator
+            answers = judge_answers(judged, dataset, writer, refusing or modes[0], say)
         documents, chunks = judged._store.catalog.counts()
     if calibrate and refusal:
         store_threshold(rag._store.catalog, refusal.threshold)
     embedder = rag._store.catalog.meta.get("embedder")
     asked = sum(question.answerable for question in dataset.questions)
-    return EvaluationReport(dataset.name, embedder, documents, chunks, asked, found.metrics(), refusal, notes)
+    figures = found.metrics()
+    return EvaluationReport(dataset.name, embedder, documents, chunks, asked, figures, refusal, answers, notes)
 
 
 class Found:
@@ -122,6 +139,7 @@ def _prepared(rag: Rag, source: str | Path | Dataset, count: int | None, say: Sa
         dataset = known_items(documents, QUESTIONS if count is None else count)
         with _copy(rag) as copy:
             copy.sync(dataset.documents or [], progress=lambda report: say(f"{report.added:,} documents indexed"))
+            store_threshold(copy._store.catalog, threshold_of(rag._store.catalog))
             yield copy, dataset
         return
     dataset = source if isinstance(source, Dataset) else load_dataset(source)

@@ -17,6 +17,7 @@ class EvaluationReport:
         questions: those that something answers.
         figures: metric -> mode -> figure.
         refusal: what is refused; None where there were too few questions, or no mode gives cosines.
+        answers: metric -> what the writer was given -> figure; empty unless there was a writer.
         notes: what a reader has to know.
     """
 
@@ -27,6 +28,7 @@ class EvaluationReport:
     questions: int
     figures: dict[str, dict[str, Metric]]
     refusal: Refusal | None = None
+    answers: dict[str, dict[str, Metric]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -54,69 +56,73 @@ class EvaluationReport:
         refusal = self.refusal
         return {
             **{name: getattr(self, name) for name in ("dataset", "embedder", "documents", "chunks", "questions")},
-            "figures": {
-                name: {mode: _entry(each) for mode, each in by_mode.items()} for name, by_mode in self.figures.items()
-            },
+            "figures": _entries(self.figures),
             "best_mode": self.best_mode,
             "verdict": self.verdict(),
             "refusal": refusal and {
                 "answerable": refusal.answerable,
                 "unanswerable": refusal.unanswerable,
                 "threshold": asdict(refusal.threshold),
-                "figures": {
-                    line: {name: _entry(each) for name, each in figures.items()}
-                    for line, figures in refusal.figures.items()
-                },
+                "figures": _entries(refusal.figures),
                 "curves": refusal.curves,
             },
+            "answers": _entries(self.answers),
             "notes": self.notes,
         }  # fmt: skip
 
     def __str__(self) -> str:
-        modes = list(next(iter(self.figures.values())))
-        rows = [[name, *(_cell(by_mode[mode]) for mode in modes)] for name, by_mode in self.figures.items()]
         parts = [
             f"{self.dataset}: {self.questions:,} questions to {self.documents:,} documents in {self.chunks:,} chunks, "
             f"{self.embedder}",
-            _table(["", *modes], rows),
+            _table(self.figures),
             self.verdict(),
-            *([_shown(self.refusal)] if self.refusal else []),
+            *(_shown(self.refusal) if self.refusal else []),
+            *(["Answers, by what the writer is given:", _table(self.answers)] if self.answers else []),
             *(f"Note: {note}" for note in self.notes),
         ]
         return "\n\n".join(part for part in parts if part)
 
 
-def _shown(refusal: Refusal) -> str:
-    names = list(next(iter(refusal.figures.values())))
-    rows = [[line, *(_cell(each) for each in figures.values())] for line, figures in refusal.figures.items()]
+def _shown(refusal: Refusal) -> list[str]:
     curve = refusal.curves["cosine and words"]
     points = [next(point for point in reversed(curve) if point[0] >= share) for share in SHOWN]
-    shares = [[f"{share:.2f}" for share in column] for column in zip(*points, strict=True)]
-    said = (
+    answered, refused = ([f"{share:.2f}" for share in column] for column in zip(*points, strict=True))
+    return [
         f"Refusal, of {refusal.answerable:,} questions that can be answered and {refusal.unanswerable:,} without the "
-        "documents that answer them:"
-    )
-    return "\n\n".join([said, _table(["", *names], rows), _table(["answered", *shares[0]], [["refused", *shares[1]]])])
+        "documents that answer them:",
+        _table(refusal.figures),
+        _lines([["answered", *answered], ["refused", *refused]]),
+    ]
 
 
 def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
-def _entry(metric: Metric) -> dict[str, Any]:
-    return {"value": metric.value, "interval": interval(metric)}
+def _entries(figures: dict[str, dict[str, Metric]]) -> dict[str, dict[str, dict]]:
+    return {
+        row: {column: {"value": each.value, "interval": interval(each)} for column, each in entries.items()}
+        for row, entries in figures.items()
+    }
 
 
-def _cell(metric: Metric) -> str:
+def _table(figures: dict[str, dict[str, Metric]]) -> str:
+    """Figures in Markdown, with 95 % intervals in brackets."""
+    columns = list(next(iter(figures.values())))
+    rows = [[row, *(_cell(entries.get(column)) for column in columns)] for row, entries in figures.items()]
+    return _lines([["", *columns], *rows])
+
+
+def _cell(metric: Metric | None) -> str:
+    if metric is None:
+        return ""
     bounds = interval(metric)
     return f"{metric.value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+def _lines(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     filled = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
     return "\n".join([filled[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *filled[1:]])

@@ -9,7 +9,7 @@ print(rag.answer("How is a model exported?").text)
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .answering import Answer, Answering, Writer
 from .database import storage_errors
@@ -162,6 +162,7 @@ class Rag:
         dataset: "str | Path | Dataset",
         modes: Sequence[str] = ("dense", "lexical", "hybrid"),
         questions: int | None = None,
+        generator: Writer | Literal["quote"] | None = None,
         calibrate: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> "EvaluationReport":
@@ -172,6 +173,7 @@ class Rag:
                 a folder in BEIR's layout, or questions in SQuAD's form (`load_dataset`). Documents that a data set
                 brings along are indexed here, if there are no others.
             questions: ask so many at most, drawn by chance; by default 300 known items, and all of a data set.
+            generator: judge the answers of this writer, too; "quote" is the one that `answer` has by default.
             calibrate: from now on, refuse questions by the line that these ones draw.
             progress: called with a line that says how far it is.
 
@@ -182,7 +184,7 @@ class Rag:
         from .evaluation import evaluate
 
         with storage_errors(self._store.path):
-            return evaluate(self, dataset, modes, questions, calibrate, progress or (lambda line: None))
+            return evaluate(self, dataset, modes, questions, generator, calibrate, progress or (lambda line: None))
 
     def close(self) -> None:
         """Let go of the files. What is asked next opens them again."""

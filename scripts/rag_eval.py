@@ -2,6 +2,7 @@
 
     folio rag eval known-items --index runs/index
     folio rag eval known-items --index runs/index --calibrate --picture refusal.png
+    folio rag eval squad.json --index runs/squad --writer runs/chat
     folio rag eval scifact --index runs/scifact --output scifact.json
 
 DATA is known-items, for questions made of the index's own documents and asked of a copy of it; a folder in BEIR's
@@ -9,6 +10,7 @@ layout; or questions in SQuAD's form, a file or hub:NAME. Documents that come wi
 to be an index of theirs alone, or a new one.
 """
 
+import contextlib
 import sys
 from dataclasses import dataclass, field
 
@@ -22,6 +24,9 @@ class EvalArguments:
         default=None, metadata={"help": "ask so many at most, drawn by chance; else 300 known items, or all there are"}
     )
     reranker: str | None = field(default=None, metadata={"help": "a cross-encoder that reads the best ones again"})
+    writer: str | None = field(
+        default=None, metadata={"help": "judge answers, too: quote, or a causal language model's directory or Hub name"}
+    )
     calibrate: bool = field(
         default=False, metadata={"help": "refuse, from now on, by the line that these questions draw"}
     )
@@ -32,8 +37,10 @@ class EvalArguments:
 def evaluate(argv: list[str]) -> None:
     from .arguments import parse
     from .rag import IndexArguments, open_index
+    from .rag_ask import QUOTE
 
     data, index, args = parse(argv, [IndexArguments, EvalArguments], "folio rag eval", __doc__, positional=("DATA",))
+    from ..rag import load_writer
     from ..rag.refusal_curve import draw
     from ..tokenization.plotting import pyplot
     from ..training.metrics.results import check_writable, write_json
@@ -42,8 +49,11 @@ def evaluate(argv: list[str]) -> None:
         check_writable(file)
     if args.picture:
         pyplot("--picture")
-    with open_index(index, reranker=args.reranker) as rag:
-        report = rag.evaluate(data, args.modes, args.questions, args.calibrate, show_progress)
+    with open_index(index, reranker=args.reranker) as rag, contextlib.ExitStack() as stack:
+        writer = args.writer
+        if writer not in (None, QUOTE):
+            writer = stack.enter_context(load_writer(writer))
+        report = rag.evaluate(data, args.modes, args.questions, writer, args.calibrate, show_progress)
     show_progress("")
     print(report)
     if args.output:
