@@ -49,12 +49,18 @@ class Dataset:
     Args:
         documents: what is asked about; None if that is what the index has.
         sections: where the sections of a document start, from the first; a document that is not in it is one section.
+        articles: what a document is a part of, as a docstring is of its module; a document that is not in it is whole.
+            Without an article, none of its documents answers.
     """
 
     name: str
     questions: list[Question]
     documents: list[Document] | None = None
     sections: Mapping[str, list[int]] = field(default_factory=dict)
+    articles: Mapping[str, str] = field(default_factory=dict)
+
+    def article(self, document: str) -> str:
+        return self.articles.get(document, document)
 
     def places(self, hit: Hit) -> list[Place]:
         """The sections that a passage touches."""

@@ -95,11 +95,12 @@ class Found:
     def _look_at(self, question: Question, hits: list[Hit], mode: str) -> None:
         catalog = self.rag._store.catalog
         (self.answerable if question.answerable else self.marked).append(features(question.text, hits, catalog))
-        answering = {document for document, _ in question.relevant}
-        others = [hit for hit in hits if hit.document not in answering]
+        article = self.dataset.article
+        answering = {article(document) for document, _ in question.relevant}
+        others = [hit for hit in hits if article(hit.document) not in answering]
         if len(others) < BEST:
-            where = {"document": {"$nin": sorted(answering)}}
-            others = self.rag.search(question.text, DEPTH, mode, where)
+            names = [name for name, _ in catalog.document_hashes() if article(name) in answering]
+            others = self.rag.search(question.text, DEPTH, mode, {"document": {"$nin": names}})
         if others:  # else there is no other document
             self.unanswerable.append(features(question.text, others, catalog))
 

@@ -17,6 +17,7 @@ from .chunking import BREAKS
 from .datasets import Dataset, Question
 from .documents import Document, Heading
 from .lexical import STOP_WORDS
+from .readers import PYTHON_MANUAL
 
 QUESTIONS = 300
 SECTION_CHARACTERS = 2000  # after which a new section begins with the next paragraph
@@ -69,7 +70,8 @@ def known_items(documents: Iterable[Document], count: int = QUESTIONS, seed: int
         name = documents[item.document].name
         questions.append(Question(f"{name}#{item.section}", item.question, {(name, item.section): 1}))
     sections = {document.name: each for document, each in zip(documents, starts, strict=True)}
-    return Dataset("known-items", questions, documents, sections)
+    modules = {d.name: d.name.partition(".")[0] for d in documents if d.metadata.get("type") == PYTHON_MANUAL}
+    return Dataset("known-items", questions, documents, sections, modules)
 
 
 def section_starts(document: Document) -> list[int]:
