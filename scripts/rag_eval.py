@@ -49,6 +49,8 @@ def evaluate(argv: list[str]) -> None:
         check_writable(file)
     if args.picture:
         pyplot("--picture")
+        if not {"hybrid", "dense"} & set(args.modes):
+            raise ValueError("--picture draws the refusal curve, which needs cosines: add hybrid or dense to --modes.")
     with open_index(index, reranker=args.reranker) as rag, contextlib.ExitStack() as stack:
         writer = args.writer
         if writer not in (None, QUOTE):
