@@ -94,7 +94,11 @@ class Found:
 
     def _look_at(self, question: Question, hits: list[Hit], mode: str) -> None:
         catalog = self.rag._store.catalog
-        (self.answerable if question.answerable else self.marked).append(features(question.text, hits, catalog))
+        if not question.answerable:
+            self.marked.append(features(question.text, hits, catalog))
+        elif set(ranked_places(hits[:BEST], question, self.dataset)) & question.relevant.keys():
+            # Only of these: where the answer was not found, it is right to refuse.
+            self.answerable.append(features(question.text, hits, catalog))
         article = self.dataset.article
         answering = {article(document) for document, _ in question.relevant}
         others = [hit for hit in hits if article(hit.document) not in answering]

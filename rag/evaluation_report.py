@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..training.metrics.bootstrap import Metric, interval, paired_interval
+from .refusal import BEST
 from .refusal_curve import SHOWN, Refusal
 
 
@@ -88,8 +89,8 @@ def _shown(refusal: Refusal) -> list[str]:
     points = [next(point for point in reversed(curve) if point[0] >= share) for share in SHOWN]
     answered, refused = ([f"{share:.2f}" for share in column] for column in zip(*points, strict=True))
     return [
-        f"Refusal, of {refusal.answerable:,} questions that can be answered and {refusal.unanswerable:,} without the "
-        "documents that answer them:",
+        f"Refusal, of {refusal.answerable:,} questions whose answer is in the first {BEST} passages, and "
+        f"{refusal.unanswerable:,} without the documents that answer them:",
         _table(refusal.figures),
         _lines([["answered", *answered], ["refused", *refused]]),
     ]

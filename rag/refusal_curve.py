@@ -23,7 +23,7 @@ class Refusal:
     """What a line between questions does.
 
     Attributes:
-        answerable, unanswerable: how many questions there were.
+        answerable, unanswerable: how many questions there were, of those whose answer is found, and of others.
         threshold: the best line, of all the questions; what it would do to others is in `figures`.
         figures: by the line's name, "answered" (of the answerable) and "refused" (of the others), each question judged
             by a line that was drawn without it; "refused, marked" is of those that the data set calls unanswerable.
@@ -43,6 +43,7 @@ def measure(
     """Draw the best line between two kinds of questions, and see what it and the `current` one do.
 
     Args:
+        answerable: questions whose answer is among the passages that were found.
         unanswerable: questions without the documents that answer them.
         marked: questions that a data set calls unanswerable; nothing is fitted to them.
 
@@ -51,8 +52,8 @@ def measure(
     """
     if min(len(answerable), len(unanswerable)) < FEWEST:
         raise ValueError(
-            f"A threshold needs {FEWEST} questions that can be answered and {FEWEST} that cannot, and there are "
-            f"{len(answerable)} and {len(unanswerable)}: give more."
+            f"A threshold needs {FEWEST} questions whose answer is found and {FEWEST} that nothing answers, and there "
+            f"are {len(answerable)} and {len(unanswerable)}: give more."
         )
     by_cosine = [[Features(each.cosine, 0.0) for each in kind] for kind in (answerable, unanswerable, marked)]
     both = answerable, unanswerable, marked
