@@ -7,7 +7,7 @@ from .answering import Citation, Passage, Sentence, harmless
 from .lexical import STOP_WORDS, WORD
 
 SPACE = re.compile(r"\s+")
-MARK = re.compile(r"[ \t]*\[(\d{1,4})\]")
+MARK = re.compile(r"[ \t]*\[(\d+)\]")
 OPENING, CLOSING = '"“', '"”'
 ENDS_SENTENCE = re.compile(rf"[.!?…。！？][{CLOSING}’')\]]*(?:\s*\[\d+\])*[.,;]?$")
 ENDS_IN_MARK = re.compile(r"\[\d+\]$")
@@ -73,7 +73,8 @@ def verified(text: str, sources: Sequence[Passage]) -> Sentence:
     parts: list[str | Citation] = []  # from the last to the first: a quotation may have marks in it that are not ours
     while marks := list(MARK.finditer(text)):
         before, mark, after = text[: marks[-1].start()], marks[-1], text[marks[-1].end() :]
-        source = sources[int(mark[1]) - 1] if 0 < int(mark[1]) <= len(sources) else None
+        number = int(mark[1][:9])
+        source = sources[number - 1] if 0 < number <= len(sources) else None
         parts.append(after)
         if source and (found := _quoted(before, source)):
             start, quotation, citation = found

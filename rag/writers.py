@@ -15,13 +15,15 @@ from .lexical import coverage
 
 QUOTES = 3  # sentences at most
 NEARLY_AS_GOOD = 0.8  # of the best sentence's score: what an answer still has
-COVERAGE_WEIGHT = 0.5
+COVERAGE_WEIGHT = 0.25
 LONGEST_QUOTE = 400  # characters
 SHORTEST_QUOTE = 3  # words
 # Where a sentence ends: at a paragraph, before an item of a list or an example, and where sentences do.
 SENTENCE_END = re.compile(
-    r"\n\s*\n\s*|\n\s*(?=[-*•]\s|\d+[.)]\s|:\w|@\w|>>>|\.\.\s)|(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])"
+    r"\n\s*\n\s*|\n\s*(?=[-*•]\s|\d+[.)]\s|:\w|@\w|>>>|\.\.\s)|"
+    r"(?<=[.!?…])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\beg\.)(?<!\bcf\.)[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])"
 )
+HEADING = re.compile(r"^#+ |^([!-/:-@\[-`{-~])\1{3,}\s*$", re.MULTILINE)
 
 
 class QuoteWriter:
@@ -43,23 +45,29 @@ class QuoteWriter:
         titled = [f"{passage.title}\n{text}" for (passage, *_), text in zip(found, texts, strict=True)]
         cosines = self.embedder.encode(titled) @ self.embedder.encode_query(question)
         scores = cosines + COVERAGE_WEIGHT * np.array(coverage(question, titled))
-        for index in np.argsort(-scores, kind="stable")[:QUOTES]:
-            if scores[index] < NEARLY_AS_GOOD * scores.max():
-                break
-            passage, start, end = found[index]
-            emit(Sentence((f'\n"{" ".join(texts[index].split())}" ', passage.citation(start, end))))
+        least = scores.max() - (1 - NEARLY_AS_GOOD) * abs(scores.max())
+        quotes: dict[str, tuple] = {}  # the same words may stand in several places
+        for index in np.argsort(-scores, kind="stable"):
+            if scores[index] >= least:
+                quotes.setdefault(" ".join(texts[index].split()), found[index])
+        for quote, (passage, start, end) in list(quotes.items())[:QUOTES]:
+            emit(Sentence((f'\n"{quote}" ', passage.citation(start, end))))
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Where the sentences of a passage are that say something; what is too long is cut."""
+    """Where the sentences of a passage are: those that say something, if there are any. What is too long is cut."""
     cuts = [0, *(found.end() for found in SENTENCE_END.finditer(text)), len(text)]
-    spans = []
+    spans, telling = [], []
     for left, right in pairwise(cuts):
         words = list(re.finditer(r"\S+", text[left:right]))
-        ends = [word.end() for word in words if word.end() - words[0].start() <= LONGEST_QUOTE]
-        if len(ends) >= SHORTEST_QUOTE and re.search(r"[^\W\d_]{2}", text[left:right]):
-            spans.append((left + words[0].start(), left + ends[-1]))
-    return spans
+        if not words:
+            continue
+        start = words[0].start()
+        ends = [word.end() for word in words if word.end() - start <= LONGEST_QUOTE] or [start + LONGEST_QUOTE]
+        spans.append((left + start, left + ends[-1]))
+        if len(ends) >= SHORTEST_QUOTE and not HEADING.search(text[left:right]):
+            telling.append(spans[-1])
+    return telling or spans
 
 
 class ModelWriter:

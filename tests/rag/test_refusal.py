@@ -1,0 +1,83 @@
+"""When a question is refused."""
+
+import numpy as np
+import pytest
+
+from foliogpt.rag import Document, Rag
+from foliogpt.rag.embedding import MINILM
+from foliogpt.rag.refusal import (
+    DEFAULTS,
+    OTHERWISE,
+    Features,
+    Threshold,
+    calibrate,
+    features,
+    store_threshold,
+    threshold_of,
+)
+
+
+@pytest.fixture
+def indexed(rag):
+    rag.sync(Document(f"d{n}", f"the {animal} is sleeping") for n, animal in enumerate(("cat", "dog", "bird", "fish")))
+    return rag
+
+
+def features_of(rag, question: str, mode: str = "hybrid") -> Features:
+    return features(question, rag.search(question, 5, mode), rag._store.catalog)
+
+
+def test_rare_words_count_more_and_words_are_stemmed(indexed):
+    assert features_of(indexed, "sleeps the dog").coverage == 1
+    common, rare = features_of(indexed, "sleep zebra"), features_of(indexed, "cat zebra")
+    assert 0 < common.coverage < rare.coverage < 1
+    assert features_of(indexed, "?!").coverage == 0
+    assert features_of(indexed, "the dog is sleeping").cosine == pytest.approx(1, abs=1e-4)
+
+
+def test_nothing_found_has_no_features(indexed):
+    assert features("cat", [], indexed._store.catalog) == Features(0, 0)
+
+
+def test_calibration_keeps_what_it_is_told_and_refuses_what_either_feature_alone_would_not():
+    generator = np.random.default_rng(0)
+    good = [Features(*pair) for pair in generator.normal((0.6, 0.6), 0.1, (1000, 2))]
+    bad = [Features(*pair) for pair in generator.normal((0.4, 0.4), 0.1, (1000, 2))]
+    threshold = calibrate(good, bad, keep=0.9)
+    kept = np.mean([threshold.answers(each) for each in good])
+    assert 0.9 <= kept < 0.902
+    refused = np.mean([not threshold.answers(each) for each in bad])
+    for name in ("cosine", "coverage"):
+        values = np.array([getattr(each, name) for each in good])
+        alone = np.mean([getattr(each, name) < np.quantile(values, 0.1) for each in bad])
+        assert refused > alone + 0.1
+
+
+def test_all_of_the_answerable_can_be_kept():
+    good, bad = [Features(0.5, 0.2), Features(0.2, 0.5)], [Features(0.1, 0.1)]
+    threshold = calibrate(good, bad, keep=1)
+    assert all(map(threshold.answers, good))
+    assert not threshold.answers(bad[0])
+
+
+@pytest.mark.parametrize(("good", "bad", "keep"), [([], [1], 0.9), ([1], [], 0.9), ([1], [1], 0), ([1], [1], 2)])
+def test_calibration_needs_both_kinds_and_a_share(good, bad, keep):
+    with pytest.raises(ValueError, match=r"both|questions|share"):
+        calibrate([Features(0.5, 0.5)] * len(good), [Features(0.1, 0.1)] * len(bad), keep)
+
+
+def test_a_threshold_holds_for_the_embedder_that_it_was_made_with(indexed, tmp_path):
+    from embedders import WordEmbedder
+
+    catalog = indexed._store.catalog
+    assert threshold_of(catalog) == OTHERWISE
+    catalog.meta["embedder"] = MINILM
+    assert threshold_of(catalog) == DEFAULTS[MINILM]
+    catalog.meta["embedder"] = "words-0"
+    never = Threshold(1.0, 0.0, 2.0)
+    store_threshold(catalog, never)
+    assert threshold_of(catalog) == never
+    assert indexed.answer("the cat is sleeping").refused
+    with Rag.open(tmp_path / "index", embedder=WordEmbedder(seed=1)) as other:
+        other.rebuild()
+        assert threshold_of(other._store.catalog) == OTHERWISE
