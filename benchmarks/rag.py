@@ -1,21 +1,14 @@
-"""Retrieval: how well it finds, how fast it indexes and searches, and what survives.
+"""Retrieval: how fast it indexes and searches, and what survives. How well it finds is for `folio rag eval` to say.
 
-    python -m benchmarks.rag --only scifact --data path/to/scifact
-    python -m benchmarks.rag --only manual
     python -m benchmarks.rag --only indexing
     python -m benchmarks.rag --only search
     python -m benchmarks.rag --only scale --chunks 200000
     python -m benchmarks.rag --only unchanged
     python -m benchmarks.rag --only kills
 
-SciFact is a folder in BEIR's layout. The manual's questions are known-item: a docstring's first sentence, with the
-object's name masked, must find the docstring that it was taken from, if that says something beside it. Indexes stay in
---index_dir, where a second run finds the vectors of the first.
+Indexes stay in --index_dir, where a second run finds the vectors of the first.
 """
 
-import gzip
-import json
-import math
 import random
 import re
 import subprocess
@@ -28,86 +21,13 @@ import numpy as np
 
 from foliogpt.rag import Document, Rag
 from foliogpt.rag.embedding import load_embedder
+from foliogpt.rag.known_items import known_items
 from foliogpt.rag.readers import manual_documents
 from foliogpt.rag.store import Store
 
 from .tables import parser, show, write
 
 MODES = ("dense", "lexical", "hybrid")
-SAYS_SOMETHING = 200  # characters that a docstring must have beside its first sentence, to be asked for
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-
-
-def ranked_documents(rag: Rag, query: str, mode: str, depth: int = 100) -> list[str]:
-    """The documents of the passages found, each once."""
-    return list(dict.fromkeys(hit.document for hit in rag.search(query, k=depth, mode=mode)))
-
-
-def interval(values: list[float], rounds: int = 1000) -> str:
-    """The mean and its 95 % interval, by bootstrap."""
-    array, generator = np.array(values), np.random.default_rng(0)
-    means = array[generator.integers(0, len(array), (rounds, len(array)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return f"{array.mean():.3f} [{low:.3f}, {high:.3f}]"
-
-
-def scifact(data: Path, index_dir: Path) -> list[dict]:
-    with gzip.open(data / "corpus.jsonl.gz", "rt") as file:
-        rows = [json.loads(line) for line in file]
-    queries = {row["_id"]: row["text"] for row in map(json.loads, (data / "queries.test.jsonl").open())}
-    relevant: dict[str, dict[str, int]] = {}
-    for line in (data / "qrels.test.tsv").read_text().splitlines()[1:]:
-        query, document, grade = line.split("\t")
-        relevant.setdefault(query, {})[document] = int(grade)
-    rag = Rag.open(index_dir / "scifact")
-    rag.sync(Document(row["_id"], f"{row['title']}\n\n{row['text']}", row["title"]) for row in rows)
-    found = []
-    for mode in MODES:
-        rankings = {query: ranked_documents(rag, queries[query], mode) for query in relevant}
-        gains = [ndcg(rankings[query], grades) for query, grades in relevant.items()]
-        recalls = [recall(rankings[query], grades) for query, grades in relevant.items()]
-        found.append({"mode": mode, "nDCG@10": interval(gains), "recall@10": interval(recalls)})
-    return found
-
-
-def ndcg(ranking: list[str], grades: dict[str, int], k: int = 10) -> float:
-    gain = sum(grades.get(name, 0) / math.log2(rank + 2) for rank, name in enumerate(ranking[:k]))
-    best = sorted(grades.values(), reverse=True)[:k]
-    return gain / sum(grade / math.log2(rank + 2) for rank, grade in enumerate(best))
-
-
-def recall(ranking: list[str], grades: dict[str, int], k: int = 10) -> float:
-    return len(set(ranking[:k]) & set(grades)) / len(grades)
-
-
-def known_items() -> tuple[list[Document], dict[str, str]]:
-    """The manual without the sentences that are asked for, and those: name -> question."""
-    documents, questions = [], {}
-    for document in manual_documents():
-        title, _, body = document.text.partition("\n\n")
-        sentence, *rest = SENTENCE_END.split(body.strip(), maxsplit=1)
-        own = document.title.rpartition(".")[2]
-        if "topics/" in document.name or not rest or len(rest[0]) < SAYS_SOMETHING or len(sentence.split()) < 4:
-            documents.append(document)
-            continue
-        question = re.sub(rf"\b{re.escape(own)}\b", "it", sentence)
-        questions[document.name] = " ".join(question.split())[:1000]
-        documents.append(Document(document.name, f"{title}\n\n{rest[0]}", document.title, document.metadata))
-    return documents, questions
-
-
-def manual(index_dir: Path, count: int) -> list[dict]:
-    documents, questions = known_items()
-    rag = Rag.open(index_dir / "known-items")
-    rag.sync(documents, delete_missing=True)
-    names = random.Random(0).sample(sorted(questions), min(count, len(questions)))
-    found = []
-    for mode in MODES:
-        rankings = {name: ranked_documents(rag, questions[name], mode)[:10] for name in names}
-        hits = [float(name in rankings[name]) for name in names]
-        ranks = [1 / (rankings[name].index(name) + 1) if name in rankings[name] else 0.0 for name in names]
-        found.append({"mode": mode, "recall@10": interval(hits), "MRR@10": interval(ranks)})
-    return found
 
 
 def indexing(count: int) -> list[dict]:
@@ -188,10 +108,10 @@ def latency(rag: Rag, questions: list[str], size: int, mode: str = "hybrid") -> 
 
 
 def search(index_dir: Path) -> list[dict]:
-    """Warm searches of the manual, with its own questions."""
-    _, questions = known_items()
-    asked = random.Random(1).sample(sorted(questions.values()), 200)
-    with Rag.open(index_dir / "known-items") as rag:
+    """Warm searches of the manual, with its own sentences."""
+    asked = [question.text for question in known_items(manual_documents(), 200).questions]
+    with Rag.open(index_dir / "manual") as rag:
+        rag.sync("python-manual")
         return [latency(rag, asked, rag._store.catalog.counts()[1], mode) for mode in MODES]
 
 
@@ -261,8 +181,6 @@ def kills(count: int) -> list[dict]:
 def main() -> None:
     options = parser(__doc__)
     jobs = {
-        "scifact": lambda: scifact(chosen.data, chosen.index_dir),
-        "manual": lambda: manual(chosen.index_dir, chosen.questions),
         "indexing": lambda: indexing(chosen.documents),
         "search": lambda: search(chosen.index_dir),
         "scale": lambda: scale(chosen.index_dir, chosen.chunks),
@@ -270,9 +188,7 @@ def main() -> None:
         "kills": lambda: kills(20),
     }
     options.add_argument("--only", choices=jobs, required=True)
-    options.add_argument("--data", type=Path, default=Path("scifact"), help="SciFact in BEIR's layout")
     options.add_argument("--index_dir", type=Path, default=Path("runs/benchmark-rag"))
-    options.add_argument("--questions", type=int, default=1000)
     options.add_argument("--documents", type=int, default=1500)
     options.add_argument("--chunks", type=int, default=200_000)
     chosen = options.parse_args()

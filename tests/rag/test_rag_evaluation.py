@@ -1,0 +1,192 @@
+"""`Rag.evaluate`: what is found, refused and answered, and what it leaves alone."""
+
+import json
+import random
+
+import pytest
+from embedders import WordEmbedder
+
+from foliogpt.rag import Citation, Document, Rag, Sentence
+from foliogpt.rag.datasets import Dataset, Question
+from foliogpt.rag.evaluation_report import EvaluationReport
+from foliogpt.rag.refusal import Features, Threshold, threshold_of
+from foliogpt.rag.refusal_curve import draw, measure
+from foliogpt.training.metrics.bootstrap import mean
+
+THINGS = "moon sun river stone tree bird fish king queen castle sword ship sea wind rain snow fire gold silver bread"
+
+
+def texts(count: int = 40):
+    chance = random.Random(0)
+    for number in range(count):
+        topic = f"topic{number}"
+        said = [f"The {topic} and {' and '.join(chance.sample(THINGS.split(), 4))} are known." for _ in range(8)]
+        yield Document(f"d{number}", " ".join(said))
+
+
+@pytest.fixture
+def many(rag):
+    rag.sync(texts())
+    return rag
+
+
+def tale() -> Dataset:
+    """A question that is answered, one that is not, and the text."""
+    text = "The moon is silver. The sun is gold. The king sleeps in the castle."
+    start = text.index("castle")
+    questions = [
+        Question("1", "Where does the king sleep?", {("tale", 0): 1}, (("tale", start, start + 6),), ("castle",)),
+        Question("2", "Where does the queen sleep?", {("tale", 0): 1}, answerable=False),
+    ]
+    return Dataset("tale", questions, [Document("tale", text)])
+
+
+def test_known_items_are_asked_of_a_copy_that_embeds_what_is_new_alone(many, words):
+    before, embedded = many._store.catalog.generation, words.seen
+    report = many.evaluate("known-items", questions=30)
+    assert (report.dataset, report.questions, report.documents) == ("known-items", 30, 40)
+    assert words.seen - embedded == 30
+    assert many._store.catalog.generation == before
+    assert [document for _, document in many._store.catalog.documents()] == list(texts())
+    assert set(report.figures) == {"nDCG@10", "recall@1", "recall@5", "recall@10", "MRR@10"}
+    assert list(report.figures["recall@1"]) == ["dense", "lexical", "hybrid"]
+    assert report.figures["recall@10"]["lexical"].value > 0.9  # each question names its topic
+
+
+def test_a_reranker_is_judged_with_the_index(tmp_path, words):
+    class Backwards:
+        def predict(self, pairs):
+            return range(len(pairs))
+
+    with Rag.open(tmp_path / "index", embedder=words, reranker=Backwards()) as opened:
+        opened.sync(texts())
+        assert opened.evaluate("known-items", ["lexical"], 20).figures["recall@1"]["lexical"].value < 0.2
+
+
+def test_documents_of_a_data_set_get_an_index_of_their_own(rag, words):
+    report = rag.evaluate(tale(), ["lexical"])
+    assert (report.questions, report.documents) == (1, 1)
+    assert report.figures["span recall@1"]["lexical"].value == 1
+    embedded = words.seen
+    rag.evaluate(tale(), ["lexical"])
+    assert words.seen == embedded
+    rag.sync([Document("note", "the moon")])
+    with pytest.raises(ValueError, match="other documents than tale, 'note' for instance"):
+        rag.evaluate(tale())
+    assert rag._store.catalog.counts()[0] == 2
+
+
+def test_an_index_that_was_begun_is_completed(many):
+    questions = [Question("q", "topic7", {("d7", 0): 1})]
+    more = [*texts(), Document("another", "a bird")]
+    assert many.evaluate(Dataset("begun", questions, more), ["lexical"]).documents == 41
+
+
+def test_questions_about_what_the_index_has_need_no_documents(many):
+    questions = [Question(f"q{n}", f"topic{n}", {(f"d{n}", 0): 1}) for n in range(10)]
+    report = many.evaluate(Dataset("mine", questions), ["lexical"], questions=6)
+    assert (report.questions, report.figures["recall@1"]["lexical"].value) == (6, 1)
+    unknown = Question("q", "what?", {("d77", 0): 1})
+    with pytest.raises(ValueError, match="'d77' for instance"):
+        many.evaluate(Dataset("mine", [*questions, unknown]))
+
+
+def test_a_calibrated_index_refuses_by_the_line_from_then_on(many):
+    assert threshold_of(many._store.catalog) == Threshold(0.0, 1.0, 0.4)
+    report = many.evaluate("known-items", ["hybrid"], 40, calibrate=True)
+    assert report.refusal is not None
+    assert threshold_of(many._store.catalog) == report.refusal.threshold
+    assert report.refusal.figures["calibrated"]["refused"].value > 0.5  # nothing else names the topic
+
+
+def test_too_few_questions_draw_no_line(many):
+    report = many.evaluate("known-items", ["dense"], 19)
+    assert report.refusal is None
+    assert "needs 20 questions" in str(report)
+    with pytest.raises(ValueError, match="needs 20 questions"):
+        many.evaluate("known-items", ["dense"], 19, calibrate=True)
+    with pytest.raises(ValueError, match="hybrid or dense"):
+        many.evaluate("known-items", ["lexical"], calibrate=True)
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"modes": ["best"]}, "hybrid"), ({"modes": []}, "hybrid"), ({"questions": 0}, "at least 1"),
+    ({"generator": "poet"}, "load_writer"),
+])  # fmt: skip
+def test_wrong_settings_are_refused(many, options, says):
+    with pytest.raises(ValueError, match=says):
+        many.evaluate("known-items", **options)
+
+
+def test_an_index_of_another_embedder_is_not_judged(many, tmp_path):
+    with Rag.open(tmp_path / "index", embedder=WordEmbedder(1)) as opened, pytest.raises(ValueError, match="rebuild"):
+        opened.evaluate("known-items")
+    with Rag.open(tmp_path / "nowhere") as opened, pytest.raises(FileNotFoundError, match="no index"):
+        opened.evaluate("known-items")
+    assert not (tmp_path / "nowhere").exists()
+
+
+class Poet:
+    """Answers rightly from passages, and knows nothing without."""
+
+    def write(self, question, passages, emit):
+        if passages and "king" in question:
+            at = passages[0].text.index("the castle")
+            emit(Sentence(("Castle. ", '"the castle" ', passages[0].citation(at, at + 10))))
+        elif not passages:
+            emit(Sentence(("A palace.",)))
+
+
+class Liar(Poet):
+    def write(self, question, passages, emit):
+        emit(Sentence(("In the castle ", Citation("tale", 0, 3, None, "not"))))
+
+
+def test_answers_are_judged_beside_the_writer_without_and_with_the_right_passage(rag):
+    report = rag.evaluate(tale(), generator=Poet())
+    figures = {name: {given: each.value for given, each in by.items()} for name, by in report.answers.items()}
+    assert figures["exact_match"] == {"passages found": 1, "no passages": 0, "the right passage": 1}
+    assert figures["answered"] == {"passages found": 0.5}
+    assert figures["citations that hold"] == {"passages found": 1}
+    assert figures["sentences with a citation"] == {"passages found": 1}
+    assert rag.evaluate(tale(), generator=Liar()).answers["citations that hold"]["passages found"].value == 0
+
+
+def test_quotations_are_judged_as_what_they_quote(rag):
+    answers = rag.evaluate(tale(), generator="quote").answers
+    assert answers["f1"]["passages found"].value > 0
+    assert answers["citations that hold"]["passages found"].value == 1
+
+
+def test_the_verdict_says_what_is_better_and_what_cannot_be_told_apart():
+    chance = random.Random(0)
+    base = [chance.random() / 2 for _ in range(200)]
+    by_mode = {
+        "dense": mean("nDCG@10", base),
+        "lexical": mean("nDCG@10", [value + chance.uniform(-0.4, 0.4) for value in base]),
+        "hybrid": mean("nDCG@10", [value + 0.2 for value in base]),
+    }
+    report = EvaluationReport("d", "e", 1, 1, 200, {"nDCG@10": by_mode})
+    assert report.verdict() == "By nDCG@10, hybrid is better than dense and lexical."
+    del by_mode["hybrid"]
+    assert "there is no telling" in report.verdict()
+    by_mode["hybrid"] = mean("nDCG@10", [value + 0.001 for value in base])
+    by_mode["lexical"] = mean("nDCG@10", [value / 2 for value in base])
+    assert report.verdict() == "By nDCG@10, hybrid is better than dense and lexical."  # paired: 0.001 is sure
+
+
+def test_the_refusal_curve_is_of_questions_that_no_line_was_fitted_to(tmp_path):
+    chance = random.Random(0)
+    good = [Features(chance.gauss(0.6, 0.1), chance.gauss(0.6, 0.1)) for _ in range(300)]
+    bad = [Features(chance.gauss(0.4, 0.1), chance.gauss(0.4, 0.1)) for _ in range(300)]
+    refusal = measure(good, bad, good[:5], Threshold(1.0, 0.0, 0.0))
+    figures = {line: {name: each.value for name, each in by.items()} for line, by in refusal.figures.items()}
+    assert figures["the index's threshold"] == {"answered": 1, "refused": 0, "refused, marked": 0}
+    assert figures["calibrated"]["answered"] == pytest.approx(0.95, abs=0.05)
+    assert figures["calibrated"]["refused"] > figures["calibrated, cosine alone"]["refused"] + 0.1
+    for points in refusal.curves.values():
+        assert points == sorted(points, key=lambda point: (-point[0], point[1]))
+    report = EvaluationReport("d", "e", 1, 1, 1, {"nDCG@10": {"dense": mean("nDCG@10", [1.0, 0.0])}}, refusal)
+    assert json.loads(json.dumps(report.to_dict()))["refusal"]["threshold"]["least"] > 0
+    draw(refusal, tmp_path / "deep" / "curve.png", "questions")
+    assert (tmp_path / "deep" / "curve.png").read_bytes().startswith(b"\x89PNG")

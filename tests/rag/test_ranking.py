@@ -1,0 +1,51 @@
+"""The figures of rankings, against values worked out by hand."""
+
+import pytest
+
+from foliogpt.rag import Hit
+from foliogpt.rag.datasets import Dataset, Question
+from foliogpt.rag.ranking import has_span, ndcg, ranked_places, recall, reciprocal_rank
+
+GRADES = {"a": 1, "b": 2}
+
+
+def hit(document: str, start: int = 0, end: int = 10) -> Hit:
+    return Hit(document, start, end, "", None, "", "", {}, 1.0, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("ranking", "gain"),
+    [
+        ("ba", 1.0),
+        ("axb", (1 + 2 / 2) / (2 + 1 / 1.584962500721156)),  # discounts: log2 of 2, 3, 4
+        ("xxa", (1 / 2) / (2 + 1 / 1.584962500721156)),
+        ("xyz", 0.0), ("", 0.0),
+    ],
+)  # fmt: skip
+def test_ndcg_weighs_grades_by_rank(ranking, gain):
+    assert ndcg(ranking, GRADES, 3) == pytest.approx(gain)
+
+
+def test_ndcg_of_more_relevant_ones_than_fit_can_be_one():
+    assert ndcg("ab", dict.fromkeys("abcd", 1), 2) == 1
+
+
+def test_recall_and_reciprocal_rank_look_no_further_than_k():
+    assert recall("xaxb", GRADES, 3) == 0.5
+    assert recall("xaxb", GRADES, 4) == 1
+    assert reciprocal_rank("xxab", GRADES, 10) == 1 / 3
+    assert reciprocal_rank("xxab", GRADES, 2) == 0
+
+
+def test_a_document_stands_at_its_best_passage_and_a_passage_for_what_it_touches():
+    dataset = Dataset("d", [], None, {"book": [0, 100, 200]})
+    question = Question("q", "?", {("book", 1): 1})
+    hits = [hit("a"), hit("book", 10, 20), hit("a"), hit("book", 30, 90), hit("book", 90, 101), hit("book", 200, 210)]
+    assert ranked_places(hits, question, dataset) == [("a", 0), ("book", 0), ("book", 1), ("book", 2)]
+    assert dataset.places(hit("book", 100, 200)) == [("book", 1)]
+
+
+def test_a_span_has_to_be_whole():
+    question = Question("q", "?", {("d", 0): 1}, (("d", 5, 15), ("d", 40, 50)))
+    assert not has_span([hit("d", 0, 14), hit("d", 14, 49), hit("e", 0, 100)], question)
+    assert has_span([hit("e"), hit("d", 40, 50)], question)
