@@ -82,6 +82,20 @@ class TextGenerator:
             choice.cancelled.set()
             work.cancel()  # if it has not begun, it never will
 
+    def generate(self, choice: Choice, emit: Callable[[str], None]) -> None:
+        """Generate a choice and wait for it. `emit` is given each piece, in the thread that generates.
+
+        Whatever is raised here or by `emit` ends the generation.
+        """
+        work = self._thread.submit(self._generate, choice, emit)
+        self.unfinished.add(choice)
+        try:
+            work.result()
+        finally:
+            self.unfinished.remove(choice)
+            choice.cancelled.set()
+            work.cancel()
+
     def try_out(self, choice: Choice) -> None:
         """Generate one token, so that whatever `generate` has against the options is raised now."""
         config = copy.deepcopy(choice.config)

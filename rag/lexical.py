@@ -5,7 +5,11 @@ are cut here. Source of the ranking: S. Robertson and H. Zaragoza, "The Probabil
 Beyond", 2009.
 """
 
+import math
 import re
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 
 TOKENIZER = "porter unicode61 remove_diacritics 2"
 MAX_TERMS = 200  # of a question; more make it slow and no clearer
@@ -48,3 +52,25 @@ def question_terms(query: str) -> list[str]:
     telling = [term for term in terms if term not in STOP_WORDS] or list(terms)
     telling = [term for term in telling if term.strip("_")]
     return [f'"{term}"' for term in telling[:MAX_TERMS]]
+
+
+def coverage(query: str, texts: Sequence[str]) -> list[float]:
+    """The share of the question's words that each text has; a word counts more the fewer of the texts have it."""
+    terms = question_terms(query)
+    weights, found = [0.0] * len(texts), 0.0
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(f'CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = "{TOKENIZER}")')
+        rows = [(number, indexed_words(text)) for number, text in enumerate(texts)]
+        db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
+        for term in terms:
+            having = db.execute("SELECT rowid FROM words WHERE words MATCH ?", [term]).fetchall()
+            weight = rarity(len(having), len(texts))
+            found += weight
+            for (number,) in having:
+                weights[number] += weight
+    return [weight / found if found else 0.0 for weight in weights]
+
+
+def rarity(frequency: int, total: int) -> float:
+    """BM25's inverse document frequency of a word that is in `frequency` of `total` texts."""
+    return math.log1p((total - frequency + 0.5) / (frequency + 0.5))

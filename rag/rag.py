@@ -1,15 +1,17 @@
-"""`Rag`: documents in a folder, an index that follows them, and search.
+"""`Rag`: documents in a folder, an index that follows them, search, and answers.
 
 rag = Rag.open("runs/index")
 rag.sync("docs")
 for hit in rag.search("How is a model exported?", k=3):
     print(hit.document, hit.start, hit.end, hit.text)
+print(rag.answer("How is a model exported?").text)
 """
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from .answering import Answer, Answering, Writer
 from .database import storage_errors
 from .documents import Document, Hit, SyncReport, VerifyReport
 from .embedding import Embedder
@@ -17,6 +19,7 @@ from .index import server_address
 from .retrieval import Retriever
 from .store import Store
 from .sync import Sync
+from .writers import QuoteWriter
 
 
 class Rag:
@@ -96,6 +99,35 @@ class Rag:
         """
         with storage_errors(self._store.path):
             return self._retriever.search(query, k, mode, where)
+
+    def answer(
+        self,
+        question: str,
+        generator: Writer | None = None,
+        k: int = 5,
+        mode: str = "hybrid",
+        where: dict | None = None,
+        stream: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Answer a question from the passages nearest to it and their neighbours, with citations that hold.
+
+        Args:
+            generator: who writes: a `ModelWriter`, which is any causal language model with a chat template. By default
+                the answer is the sentences nearest to the question, verbatim.
+            k, mode, where: as for `search`.
+            stream: is given the answer's text sentence by sentence, each when it is whole and checked. What it raises
+                ends the answer.
+
+        Returns:
+            An answer, or a refusal with its reason, if nothing that was found has enough to do with the question. How
+            much is enough is in the index (`refusal.store_threshold`), or a default.
+
+        Raises:
+            as `search`; and ValueError if the question leaves no room for a passage in the model's context.
+        """
+        with storage_errors(self._store.path):
+            writer = generator or QuoteWriter(self._store.embedder)
+            return Answering(self._store, self._retriever).answer(question, writer, k, mode, where, stream)
 
     def document(self, name: str) -> Document:
         """A document as it was indexed. A hit's `text` is `document(hit.document).text[hit.start:hit.end]`.

@@ -13,7 +13,7 @@ import numpy as np
 from .catalog import Catalog
 from .documents import Hit
 from .embedding import MINILM
-from .lexical import question_terms
+from .lexical import question_terms, rarity
 
 BEST = 5  # passages that are looked at, however many are asked for
 DIRECTIONS = 90
@@ -64,7 +64,7 @@ def features(question: str, hits: Sequence[Hit], catalog: Catalog) -> Features:
     known = all_weights = 0.0
     for term in question_terms(question):
         frequency, has = catalog.frequency(term, chunks)
-        weight = math.log1p((total - frequency + 0.5) / (frequency + 0.5))
+        weight = rarity(frequency, total)
         all_weights += weight
         known += weight * has
     return Features(max(cosines, default=0.0), known / all_weights if all_weights else 0.0)

@@ -1,8 +1,9 @@
-"""Ask your documents: an index that follows them, and search by meaning, by words, or both.
+"""Ask your documents: an index that follows them, search by meaning, by words, or both, and cited answers.
 
     folio rag sync docs --index runs/index
     folio rag search "How is a model exported?" --index runs/index
     folio rag search "json.dumps" --index runs/index --mode lexical --where '{"type": "md"}'
+    folio rag ask "How is a model exported?" --index runs/index
     folio rag verify --index runs/index
     folio rag rebuild --index runs/index
     folio rag serve-index --index runs/index --port 8001
@@ -56,7 +57,11 @@ class ServeArguments:
 
 
 def main(argv: list[str]) -> None:
-    jobs = {"sync": sync, "search": search, "verify": verify, "rebuild": rebuild, "serve-index": serve_index}
+    from .rag_ask import ask
+
+    jobs = {
+        "sync": sync, "search": search, "ask": ask, "verify": verify, "rebuild": rebuild, "serve-index": serve_index,
+    }  # fmt: skip
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
     elif argv[0] in jobs:
@@ -81,7 +86,7 @@ def sync(argv: list[str]) -> None:
         f"{report.added:,} added, {report.updated:,} updated, {report.deleted:,} deleted, {report.unchanged:,} "
         f"unchanged{skipped}; {report.embedded:,} chunks embedded"
     )
-    print(f"Try it: {shlex.join(['folio', 'rag', 'search', 'your question', '--index', index.index])}")
+    print(f"Try it: {shlex.join(['folio', 'rag', 'ask', 'your question', '--index', index.index])}")
 
 
 def search(argv: list[str]) -> None:
@@ -89,10 +94,7 @@ def search(argv: list[str]) -> None:
 
     what = "Find the passages nearest to a question."
     query, index, args = parse(argv, [IndexArguments, SearchArguments], "folio rag search", what, positional=("Q",))
-    try:
-        where = None if args.where is None else json.loads(args.where)
-    except ValueError as error:
-        raise ValueError(f'--where is not JSON ({error}): give a mapping such as \'{{"type": "pdf"}}\'.') from None
+    where = where_of(args)
     with open_index(index, reranker=args.reranker) as rag:
         hits = rag.search(query, args.k, args.mode, where)
     if not hits:
@@ -140,6 +142,13 @@ def open_index(index: IndexArguments, **options):
     from ..rag import Rag
 
     return Rag.open(index.index, url=index.url, embedder=index.embedder, **options)
+
+
+def where_of(args: SearchArguments) -> dict | None:
+    try:
+        return None if args.where is None else json.loads(args.where)
+    except ValueError as error:
+        raise ValueError(f'--where is not JSON ({error}): give a mapping such as \'{{"type": "pdf"}}\'.') from None
 
 
 def show_progress(report) -> None:

@@ -1,0 +1,125 @@
+"""Citations in what a model writes: cut into sentences as it comes, and each citation looked up in its source."""
+
+import re
+from collections.abc import Sequence
+
+from .answering import Citation, Passage, Sentence, harmless
+from .lexical import STOP_WORDS, WORD
+
+SPACE = re.compile(r"\s+")
+MARK = re.compile(r"[ \t]*\[(\d{1,4})\]")
+OPENING, CLOSING = '"“', '"”'
+ENDS_SENTENCE = re.compile(rf"[.!?…。！？][{CLOSING}’')\]]*(?:\s*\[\d+\])*[.,;]?$")
+ENDS_IN_MARK = re.compile(r"\[\d+\]$")
+MAYBE_MARK = re.compile(r"\[\d*$")
+LOWER = re.compile(r"[a-zß-öø-ÿ]")
+WHOLE_SENTENCE = 4  # words from which on a sentence can be its own quotation
+PUNCTUATION = " .,;:"
+
+
+class Sentences:
+    """Cuts a text that comes in pieces into sentences, each with the citations behind it and the space before it.
+
+    A quotation that follows a sentence without citations belongs to it.
+    """
+
+    def __init__(self) -> None:
+        self.text, self.decided = "", 0
+
+    def push(self, piece: str) -> list[str]:
+        """The sentences that are over now."""
+        self.text += piece
+        found = []
+        while (end := self._end()) is not None:
+            found.append(self.text[:end])
+            self.text, self.decided = self.text[end:], 0
+        return found
+
+    def flush(self) -> list[str]:
+        """What is left."""
+        rest, self.text, self.decided = self.text, "", 0
+        return [rest] if rest.strip() else []
+
+    def _end(self) -> int | None:
+        start = max(self.decided, len(self.text) - len(self.text.lstrip()))
+        for space in SPACE.finditer(self.text, start):
+            before, after = self.text[: space.start()], self.text[space.end() :]
+            if not after or MAYBE_MARK.fullmatch(after):
+                return None  # what comes next decides
+            if _is_end(before, space.group(), after):
+                return space.start()
+            self.decided = space.end()
+        return None
+
+
+def _is_end(before: str, space: str, after: str) -> bool:
+    if MARK.match(after):
+        return False
+    quoting = before.count('"') % 2 or before.count("“") > before.count("”")
+    if "\n" in space and (not quoting or space.count("\n") > 1):
+        return True
+    if quoting or LOWER.match(after):
+        return False
+    if after[0] in OPENING and not MARK.search(before):
+        return False
+    return bool(ENDS_SENTENCE.search(before) or ENDS_IN_MARK.search(before))
+
+
+def verified(text: str, sources: Sequence[Passage]) -> Sentence:
+    """A sentence with those of its citations that hold: `[1]` is `sources[0]`.
+
+    The others are dropped, with the quotation marks of what is no quotation.
+    """
+    parts: list[str | Citation] = []  # from the last to the first: a quotation may have marks in it that are not ours
+    while marks := list(MARK.finditer(text)):
+        before, mark, after = text[: marks[-1].start()], marks[-1], text[marks[-1].end() :]
+        source = sources[int(mark[1]) - 1] if 0 < int(mark[1]) <= len(sources) else None
+        parts.append(after)
+        if source and (found := _quoted(before, source)):
+            start, quotation, citation = found
+            parts += [citation, f"{quotation} "]
+            text = before[:start]
+        elif source and (found := _own_words(before, marks[-2].end() if marks[1:] else 0, source)):
+            parts += [found, " "]
+            text = before
+        else:
+            text = _unquoted(before)
+    return Sentence(tuple(part for part in [text, *reversed(parts)] if part))
+
+
+def _quoted(before: str, source: Passage) -> tuple[int, str, Citation] | None:
+    """The quotation at the end of a text, if the source has it: where it starts, and how it is written."""
+    close = len(before.rstrip(PUNCTUATION))
+    if not before[:close].endswith(tuple(CLOSING)):
+        return None
+    for opening in [i for i, sign in enumerate(before[: close - 1]) if sign in OPENING]:
+        quote = before[opening + 1 : close - 1]
+        for words in dict.fromkeys((quote, quote.rstrip(PUNCTUATION))):
+            if found := locate(words, source):
+                rest = quote[len(words) :].strip() + before[close:].rstrip()
+                return opening, f'"{" ".join(found.quote.split())}"{rest}', found
+    return None
+
+
+def _own_words(before: str, start: int, source: Passage) -> Citation | None:
+    """The sentence itself, if the source has it as it stands."""
+    words = before[start:].strip(PUNCTUATION + "\n")
+    return locate(words, source) if len(words.split()) >= WHOLE_SENTENCE else None
+
+
+def _unquoted(before: str) -> str:
+    close = len(before.rstrip(PUNCTUATION))
+    if not before[:close].endswith(tuple(CLOSING)):
+        return before
+    opening = max(before.rfind(sign, 0, close - 1) for sign in OPENING)
+    return before if opening < 0 else before[:opening] + before[opening + 1 : close - 1] + before[close:]
+
+
+def locate(quote: str, source: Passage) -> Citation | None:
+    """Where a source has these words, letter for letter but for white space; None if it has not."""
+    if all(word.lower() in STOP_WORDS for word in WORD.findall(quote)):
+        return None  # "of the" is in every source, and shows nothing
+    pattern = r"\s+".join(re.escape(word) for word in quote.split())
+    first, last = (r"\b" if WORD.match(sign) else "" for sign in (quote.strip()[0], quote.strip()[-1]))
+    found = re.search(first + pattern + last, harmless(source.text))
+    return source.citation(*found.span()) if found else None

@@ -1,0 +1,163 @@
+"""Writers of answers: one that quotes, which needs no model but the embedder, and any causal language model."""
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from .answering import NO_ANSWER, Passage, Sentence, answer_messages, join
+from .citations import Sentences, verified
+from .embedding import Embedder
+from .lexical import coverage
+
+QUOTES = 3  # sentences at most
+NEARLY_AS_GOOD = 0.8  # of the best sentence's score: what an answer still has
+COVERAGE_WEIGHT = 0.25
+LONGEST_QUOTE = 400  # characters
+SHORTEST_QUOTE = 3  # words
+# Where a sentence ends: at a paragraph, before an item of a list or an example, and where sentences do.
+SENTENCE_END = re.compile(
+    r"\n\s*\n\s*|\n\s*(?=[-*•]\s|\d+[.)]\s|:\w|@\w|>>>|\.\.\s)|"
+    r"(?<=[.!?…])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\beg\.)(?<!\bcf\.)[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])"
+)
+HEADING = re.compile(r"^#+ |^([!-/:-@\[-`{-~])\1{3,}\s*$", re.MULTILINE)
+
+
+class QuoteWriter:
+    """Answers with the sentences that are nearest to the question, verbatim.
+
+    Args:
+        embedder: says how near a sentence is; the words that it shares with the question count as well.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+
+    def write(self, question: str, passages: Sequence[Passage], emit: Callable[[Sentence], None]) -> None:
+        """Emit a sentence for each quotation, the best first."""
+        found = [(passage, *span) for passage in join(passages) for span in sentences(passage.text)]
+        if not found:
+            return
+        texts = [passage.text[start:end] for passage, start, end in found]
+        titled = [f"{passage.title}\n{text}" for (passage, *_), text in zip(found, texts, strict=True)]
+        cosines = self.embedder.encode(titled) @ self.embedder.encode_query(question)
+        scores = cosines + COVERAGE_WEIGHT * np.array(coverage(question, titled))
+        least = scores.max() - (1 - NEARLY_AS_GOOD) * abs(scores.max())
+        quotes: dict[str, tuple] = {}  # the same words may stand in several places
+        for index in np.argsort(-scores, kind="stable"):
+            if scores[index] >= least:
+                quotes.setdefault(" ".join(texts[index].split()), found[index])
+        for quote, (passage, start, end) in list(quotes.items())[:QUOTES]:
+            emit(Sentence((f'\n"{quote}" ', passage.citation(start, end))))
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Where the sentences of a passage are: those that say something, if there are any. What is too long is cut."""
+    cuts = [0, *(found.end() for found in SENTENCE_END.finditer(text)), len(text)]
+    spans, telling = [], []
+    for left, right in pairwise(cuts):
+        words = list(re.finditer(r"\S+", text[left:right]))
+        ends = [word.end() for word in words if word.end() - words[0].start() <= LONGEST_QUOTE]
+        if not ends:
+            continue
+        spans.append((left + words[0].start(), left + ends[-1]))
+        if len(ends) >= SHORTEST_QUOTE and not HEADING.search(text[left:right]):
+            telling.append(spans[-1])
+    return telling or spans
+
+
+class ModelWriter:
+    """Has a causal language model with a chat template answer. What it writes is checked sentence by sentence.
+
+    Args:
+        model: any causal language model.
+        tokenizer: its tokenizer.
+        options: fields of transformers' `GenerationConfig`; unless they say otherwise, the likeliest token is taken
+            each time, and a quarter of the context is kept for the answer.
+
+    Raises:
+        ValueError: the model has no chat template.
+    """
+
+    def __init__(self, model, tokenizer, **options) -> None:
+        from ..modeling.chat import SAMPLING, Chat
+        from ..modeling.serving import TextGenerator
+        from ..tokenization import encode_chat
+
+        self.generator = TextGenerator(model, tokenizer)
+        self.chat = Chat(self.generator, tokenizer, encode_chat)
+        self.options = options if SAMPLING & options.keys() else {"do_sample": False, **options}
+
+    def write(self, question: str, passages: Sequence[Passage], emit: Callable[[Sentence], None]) -> None:
+        """Emit each sentence when it is whole. Whatever `emit` raises ends the generation.
+
+        Raises:
+            ValueError: the question alone is too long for the model's context.
+        """
+        sources = self.fitted(question, passages)
+        choice, _ = self.chat.answer(answer_messages(question, sources), **self.options)
+        cut = Sentences()
+
+        def say(texts: list[str]) -> None:
+            for text in texts:
+                if text.strip() != NO_ANSWER:
+                    emit(verified(text, sources))
+
+        self.generator.generate(choice, lambda piece: say(cut.push(piece)))
+        say(cut.flush())
+
+    def fitted(self, question: str, passages: Sequence[Passage]) -> list[Passage]:
+        """As many of the passages, the best first, as have room in the model's context; the first one may be cut."""
+
+        def has_no_room(chosen: Sequence[Passage]) -> bool:
+            return not self._fits(answer_messages(question, join(chosen)))
+
+        count = bisect_left(range(1, len(passages) + 1), True, key=lambda count: has_no_room(passages[:count]))
+        if count or not passages:
+            return join(passages[:count])
+        best = passages[0]
+        size = bisect_left(range(1, len(best.text)), True, key=lambda size: has_no_room([_cut(best, size)]))
+        if not size:
+            raise ValueError(
+                f"The question leaves no room for a passage in the model's context of {self.generator.context_length} "
+                "tokens: ask in fewer words, or give another --writer."
+            )
+        return [_cut(best, size)]
+
+    def _fits(self, messages: list[dict]) -> bool:
+        context = self.generator.context_length
+        if context is None:
+            return True
+        ids = self.chat.encode_chat(self.chat.tokenizer, messages, add_generation_prompt=True)["input_ids"]
+        return len(ids) <= context - (self.options.get("max_new_tokens") or max(context // 4, 1))
+
+    def close(self) -> None:
+        self.generator.close()
+
+    def __enter__(self) -> "ModelWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _cut(passage: Passage, size: int) -> Passage:
+    """The beginning of a passage, to the last whole word."""
+    text = passage.text[:size]
+    text = text[: text.rfind(" ")] if " " in text else text
+    return replace(passage, end=passage.start + len(text), text=text)
+
+
+def load_writer(name: str, **options) -> ModelWriter:
+    """The writer that a checkpoint or an adapter is, by directory or Hub name.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it is no causal language model, or has no chat template.
+    """
+    from ..training.loading import load_model
+
+    return ModelWriter(*load_model(name), **options)
