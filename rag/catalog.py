@@ -7,6 +7,7 @@ has yet to take in or drop: it is written in the same transaction as the chunks,
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,10 @@ class Catalog(Database):
         if row is None:
             raise KeyError(f"there is no document {name!r} in the index")
         return _document(row)
+
+    def document_hashes(self) -> Iterator[tuple[str, str]]:
+        """The names of all documents, and their hashes."""
+        return iter(self.connection.execute("SELECT name, hash FROM documents"))
 
     def documents(self) -> Iterator[tuple[int, Document]]:
         """All documents, each with its id."""
@@ -191,6 +196,19 @@ class Catalog(Database):
         self.connection.executemany(
             "INSERT OR IGNORE INTO vectors (hash, model, dtype, vector) VALUES (?, ?, ?, ?)", rows
         )
+
+    def copy_vectors(self, catalog: Path, model: str, dtype: str) -> None:
+        """Take in all the vectors of a model that another catalog's file has."""
+        self.connection.execute("ATTACH ? AS other", [str(catalog)])
+        try:
+            with self.transaction() as db:
+                db.execute(
+                    "INSERT OR IGNORE INTO vectors SELECT hash, model, dtype, vector FROM other.vectors "
+                    "WHERE model = ? AND dtype = ?",
+                    [model, dtype],
+                )
+        finally:
+            self.connection.execute("DETACH other")
 
     def prune_vectors(self, model: str, dtype: str) -> None:
         """Drop the vectors of chunks that are gone, and of other models."""

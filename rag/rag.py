@@ -7,19 +7,23 @@ for hit in rag.search("How is a model exported?", k=3):
 print(rag.answer("How is a model exported?").text)
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .answering import Answer, Answering, Writer
 from .database import storage_errors
 from .documents import Document, Hit, SyncReport, VerifyReport
 from .embedding import Embedder
 from .index import server_address
-from .retrieval import Retriever
+from .retrieval import MODES, Retriever
 from .store import Store
 from .sync import Sync
 from .writers import QuoteWriter
+
+if TYPE_CHECKING:
+    from .datasets import Dataset
+    from .evaluation_report import EvaluationReport
 
 
 class Rag:
@@ -152,6 +156,33 @@ class Rag:
         """
         with storage_errors(self._store.path):
             return self._store.rebuild()
+
+    def evaluate(
+        self,
+        dataset: "str | Path | Dataset",
+        modes: Sequence[str] = MODES,
+        questions: int | None = None,
+        calibrate: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> "EvaluationReport":
+        """Say how well the index finds what answers questions, in which mode best, and how well it tells others.
+
+        Args:
+            dataset: "known-items" for questions that are made of the index's own documents and asked of a copy of it;
+                a folder in BEIR's layout, or questions in SQuAD's form (`load_dataset`). Documents that a data set
+                brings along are indexed here, if there are no others.
+            questions: ask so many at most, drawn by chance; by default 300 known items, and all of a data set.
+            calibrate: from now on, refuse questions by the line that these ones draw.
+            progress: called with a line that says how far it is.
+
+        Raises:
+            FileNotFoundError: there is no such data set, or no index to make known items of.
+            ValueError: the data set is not whole, the index has other documents, or there are too few to calibrate.
+        """
+        from .evaluation import evaluate
+
+        with storage_errors(self._store.path):
+            return evaluate(self, dataset, modes, questions, calibrate, progress or (lambda line: None))
 
     def close(self) -> None:
         """Let go of the files. What is asked next opens them again."""

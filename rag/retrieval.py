@@ -32,6 +32,10 @@ class Retriever:
         self.store, self.rewrite = store, rewrite
         self._reranker = reranker
 
+    def on(self, store: Store) -> "Retriever":
+        """The same for another store."""
+        return Retriever(store, self._reranker, self.rewrite)
+
     def search(self, query: str, k: int, mode: str, where: dict | None) -> list[Hit]:
         check(query, k, mode, where)
         catalog = self.store.catalog

@@ -7,6 +7,7 @@
     folio rag verify --index runs/index
     folio rag rebuild --index runs/index
     folio rag serve-index --index runs/index --port 8001
+    folio rag eval known-items --index runs/index
 
 PATH is a file, a folder, or python-manual for the manual of the Python that is running. `folio rag sync --help` lists
 the options of sync; so for the others.
@@ -58,9 +59,11 @@ class ServeArguments:
 
 def main(argv: list[str]) -> None:
     from .rag_ask import ask
+    from .rag_eval import evaluate
 
     jobs = {
-        "sync": sync, "search": search, "ask": ask, "verify": verify, "rebuild": rebuild, "serve-index": serve_index,
+        "sync": sync, "search": search, "ask": ask, "eval": evaluate, "verify": verify, "rebuild": rebuild,
+        "serve-index": serve_index,
     }  # fmt: skip
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)

@@ -151,6 +151,7 @@ def _questions(articles: list) -> Iterator[Any]:
                     answers = {key: [answer[key] for answer in found] for key in ("text", "answer_start")}
                     yield {
                         "id": str(question.get("id", "")),
+                        "title": article.get("title", ""),
                         "context": paragraph["context"],
                         "question": question["question"],
                         "answers": answers,

@@ -13,7 +13,7 @@ from ..loading import load_model, task_of
 from .arguments import EvaluationArguments
 from .harness import run_harness
 from .pictures import check_picture, draw
-from .results import confusion_table, summarise, table, verdict, write_json, write_model_index
+from .results import check_writable, confusion_table, summarise, table, verdict, write_json, write_model_index
 from .tasks import Rows, evaluate_checkpoint, fine_tuned_on, load_rows, same_file, trained_on
 
 SHOWN = 3  # samples
@@ -57,12 +57,7 @@ def _check_outputs(args: EvaluationArguments) -> None:
     if args.model_index and not Path(args.model).expanduser().is_dir():
         raise ValueError(f"--model_index writes into the folder of the model, and {args.model} is none.")
     for name in filter(None, (args.output, args.picture)):
-        path = Path(name).expanduser()
-        if path.is_dir():
-            raise ValueError(f"{name} is a folder: give the name of a file.")
-        above = next(folder for folder in path.absolute().parents if folder.exists())
-        if not (above.is_dir() and os.access(above, os.W_OK)):
-            raise PermissionError(f"Cannot write {name}: give another place.")
+        check_writable(name)
 
 
 def _task(args: EvaluationArguments, options: dict[str, Any]) -> dict:

@@ -117,6 +117,21 @@ def confusion_table(matrix: dict, most: int = 12) -> str:
     return "\n".join([rows[0], "|" + "---|" * len(header), *rows[1:]])
 
 
+def check_writable(file: str | Path) -> None:
+    """Find out before the work, and not after it, that a file cannot be written.
+
+    Raises:
+        ValueError: it is a folder.
+        PermissionError: nothing can be written there.
+    """
+    path = Path(file).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{file} is a folder: give the name of a file.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise PermissionError(f"Cannot write {file}: give another place.")
+
+
 def write_json(file: str | Path, results: dict) -> None:
     """Write the results, whole or not at all; what is no number in JSON becomes null.
 
