@@ -12,24 +12,29 @@ import json
 from pathlib import Path
 
 from foliogpt.rag import Rag
+from foliogpt.rag.datasets import Dataset
 from foliogpt.rag.known_items import known_items
 from foliogpt.rag.readers import manual_documents
 from foliogpt.scripts.cli import main as folio
-from foliogpt.training.metrics.bootstrap import interval, mean, paired_interval
+from foliogpt.training.metrics.bootstrap import Metric, interval, paired_interval
 
 from .tables import parser, show, write
 
-DEPTH = 50  # passages, of which the first ten sections count
+ALL = 10_000  # known items: more than there are
+FOLDER = Path("runs/benchmark-embedder")
+MINILM_INDEX = "index-minilm"
 
 
-def found(rag: Rag, dataset, mode: str) -> list[float]:
-    """For each question whether its section is among the first ten."""
-    hits = []
-    for question in dataset.questions:
-        passages = rag.search(question.text, k=DEPTH, mode=mode)
-        places = list(dict.fromkeys(place for hit in passages for place in dataset.places(hit)))
-        hits.append(float(not question.relevant.keys().isdisjoint(places[:10])))
-    return hits
+def manual() -> Dataset:
+    """All known items of the manual, and the manual without their sentences."""
+    return known_items(manual_documents(), ALL)
+
+
+def write_documents(path: Path, dataset: Dataset) -> None:
+    """The documents as rows, which every command reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"title": document.title, "text": document.text} for document in dataset.documents]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def run(*argv: str) -> None:
@@ -37,7 +42,7 @@ def run(*argv: str) -> None:
         raise SystemExit(code)
 
 
-def embedder(folder: Path, documents: Path, model: str | None, steps: str) -> Path:
+def trained(folder: Path, documents: Path, model: str | None, steps: str) -> Path:
     """Train a checkpoint, unless one is given, and an embedder of it, unless they are there."""
     if model is None:
         model = str(folder / "base")
@@ -50,43 +55,33 @@ def embedder(folder: Path, documents: Path, model: str | None, steps: str) -> Pa
     return result
 
 
+def row(name: str, metric: Metric, words: Metric) -> dict:
+    (low, high), (least, most) = interval(metric), paired_interval(words, metric)
+    difference = "" if metric is words else f"{metric.value - words.value:+.3f} [{least:+.3f}, {most:+.3f}]"
+    return {"": name, "recall@10": f"{metric.value:.3f} [{low:.3f}, {high:.3f}]", "against BM25": difference}
+
+
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--folder", type=Path, default=Path("runs/benchmark-embedder"))
+    options.add_argument("--folder", type=Path, default=FOLDER)
     options.add_argument("--model", help="a checkpoint to begin with")
-    options.add_argument("--max_steps", default="", help="of the embedder's training; an epoch by default")
+    options.add_argument("--max_steps", default="", help="of the embedder's training; all of it by default")
     options.add_argument("--questions", type=int, default=1000)
     chosen = options.parse_args()
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    dataset = known_items(manual_documents(), chosen.questions)
-    documents = chosen.folder / "documents.jsonl"
-    rows = [{"title": d.title, "text": d.text} for d in dataset.documents]
-    documents.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = embedder(chosen.folder, documents, chosen.model, chosen.max_steps)
+    dataset, documents = manual(), chosen.folder / "documents.jsonl"
+    write_documents(documents, dataset)
+    own = trained(chosen.folder, documents, chosen.model, chosen.max_steps)
     recalls = {}
-    for name, path in (("all-MiniLM-L6-v2", None), ("your own", own)):
-        with Rag.open(chosen.folder / f"index-{path.name if path else 'minilm'}", embedder=path) as rag:
-            rag.sync(dataset.documents, delete_missing=True)
-            for mode in ("lexical", "dense", "hybrid"):
-                recalls[f"{name}, {mode}"] = found(rag, dataset, mode)
-    rows = []
-    for name, values in recalls.items():
-        metric = mean("recall@10", values)
-        low, high = interval(metric)
-        rows.append({"": name, "recall@10": f"{metric.value:.3f} [{low:.3f}, {high:.3f}]"})
-        if name.endswith("hybrid"):
-            words = mean("recall@10", recalls["all-MiniLM-L6-v2, lexical"])
-            low, high = paired_interval(words, metric)
-            rows[-1]["against BM25"] = f"{metric.value - words.value:+.3f} [{low:+.3f}, {high:+.3f}]"
-        else:
-            rows[-1]["against BM25"] = ""
-    report = json.loads((own / "report.json").read_text())
-    show(
-        "known items of the manual",
-        rows,
-        f"{len(dataset.questions):,} questions, {len(dataset.documents):,} documents.",
-    )
-    write(chosen.json, {"known items": rows, "held-out pairs": report["metrics"], "seconds": report["seconds"]})
+    for name, index, embedder in (("all-MiniLM-L6-v2", MINILM_INDEX, None), ("your own", "index-own", own)):
+        with Rag.open(chosen.folder / index, embedder=embedder) as rag:
+            report = rag.evaluate(dataset, questions=chosen.questions)
+        recalls |= {f"{name}, {mode}": metric for mode, metric in report.figures["recall@10"].items()}
+    words = recalls.pop("all-MiniLM-L6-v2, lexical")
+    del recalls["your own, lexical"]  # BM25 of passages that are cut at other places
+    rows = [row("BM25", words, words), *(row(name, metric, words) for name, metric in recalls.items())]
+    show("known items of the manual", rows, f"{report.questions:,} questions, {report.documents:,} documents.")
+    training = json.loads((own / "report.json").read_text())
+    write(chosen.json, {"known items": rows, "held-out pairs": training["metrics"], "seconds": training["seconds"]})
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ LOGGING_STEPS = 10
 class EmbedderArguments:
     """What an embedder is made of, and how it is trained."""
 
-    model: str = field(metadata={"help": "a checkpoint of ours, or a sentence-transformers model to train further"})
+    model: str = field(metadata={"help": "a checkpoint of ours, or an embedder of ours to train further"})
     output_dir: str = field(default="runs/embedder", metadata={"help": "where the embedder is written"})
     corpus: str | None = field(
         default=None, metadata={"help": "the documents to learn to find: a file, a folder, or python-manual"}

@@ -16,10 +16,10 @@ LONGEST = CHUNK_TOKENS + CONTEXT_TOKENS + 6  # tokens: what an index gives an em
 
 
 def load_encoder(name: str, max_length: int | None = None):
-    """A SentenceTransformer made of a Folio checkpoint, or a sentence-transformers model to be trained further.
+    """A SentenceTransformer made of a Folio checkpoint, or one that was, to be trained further.
 
     Args:
-        name: the directory or Hub name of a checkpoint, a GPT or an encoder, or of a sentence-transformers model.
+        name: the directory or Hub name of a checkpoint, a GPT or an encoder, or the directory of an embedder of ours.
         max_length: tokens of a text, of which longer ones lose the end; by default as many as an index's passages may
             have, if the model can read so many.
 
@@ -38,6 +38,7 @@ def load_encoder(name: str, max_length: int | None = None):
         raise ValueError(f"{name} is an adapter: merge it first with folio merge {name} DIRECTORY.")
     if (Path(source) / MODULES_FILE).is_file():
         model = load_embedder(name).model
+        _check_kind(name, model[0].auto_model.config)
         model.max_seq_length = _length(name, model.max_seq_length or LONGEST, max_length)
         return model
     transformers.logging.set_verbosity_error()
@@ -68,14 +69,15 @@ def _encoder(name: str, source: str) -> FolioModel:
     except Exception as error:  # what broken files lead to has no end
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(f"{name} is not a whole checkpoint's directory, nor a model on the Hub ({reason})") from None
-    if not isinstance(config, FolioConfig):
-        raise ValueError(
-            f"{name} is a checkpoint of type {config.model_type}: give one of folio pretrain, or a "
-            "sentence-transformers model."
-        )
+    _check_kind(name, config)
     if info["missing_keys"]:
         raise ValueError(f"{name} lacks weights of the stack ({sorted(info['missing_keys'])[0]}): give a whole one.")
     return model
+
+
+def _check_kind(name: str, config) -> None:
+    if not isinstance(config, FolioConfig):
+        raise ValueError(f"{name} is of type {config.model_type}, not ours: give a checkpoint of folio pretrain.")
 
 
 def _length(name: str, context: int, wanted: int | None) -> int:

@@ -153,14 +153,15 @@ def test_a_save_that_fails_leaves_what_was_there(trained, pairs, tmp_path, monke
 
 
 def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, embedder_folder, tmp_path, capsys):
-    gpt2 = embedder_folder.with_name(f"{embedder_folder.name}-transformer")  # a checkpoint, and none of ours
+    bert = embedder_folder.with_name(f"{embedder_folder.name}-transformer")  # a checkpoint, and none of ours
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     (tmp_path / "words.txt").write_text("cat dog moon")
     (tmp_path / "one.csv").write_text("query,text\na,b\n")
     good = ["--model", checkpoint, "--pairs", pairs]
     cases = [
-        (["--model", gpt2, "--pairs", pairs], "type bert"),
+        (["--model", bert, "--pairs", pairs], "type bert"),
+        (["--model", embedder_folder, "--pairs", pairs], "type bert"),
         (["--model", tmp_path / "nowhere", "--pairs", pairs], "not a whole checkpoint"),
         (["--model", tmp_path / "adapter", "--pairs", pairs], "folio merge"),
         (["--model", checkpoint], "--corpus"),
