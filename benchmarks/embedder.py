@@ -50,7 +50,7 @@ def trained(folder: Path, documents: Path, model: str | None, steps: str) -> Pat
             run("pretrain", "--corpus", str(documents), "--max_steps", "250", "--output_dir", model)
     result = folder / "embedder"
     if not (result / "config.json").exists():
-        limit = ["--max_steps", steps] if steps else []
+        limit = ["--max_steps", steps] if steps else ["--num_train_epochs", "1"]
         run("embedder", "train", "--model", model, "--corpus", str(documents), "--output_dir", str(result), *limit)
     return result
 
@@ -65,7 +65,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--folder", type=Path, default=FOLDER)
     options.add_argument("--model", help="a checkpoint to begin with")
-    options.add_argument("--max_steps", default="", help="of the embedder's training; all of it by default")
+    options.add_argument("--max_steps", default="", help="of the embedder's training; an epoch by default")
     options.add_argument("--questions", type=int, default=1000)
     chosen = options.parse_args()
     dataset, documents = manual(), chosen.folder / "documents.jsonl"

@@ -14,6 +14,7 @@ from transformers import PrinterCallback
 from ..training.arguments import from_anywhere
 from ..training.callbacks import ProgressBar
 from ..training.checkpoints import staged
+from ..training.optimizers import MuonAdamW
 from ..training.pretraining import machine
 from ..training.report import CARD_FILE, Stages, peak_memory_bytes, write_report
 from ..training.run_folder import claimed, start_run
@@ -56,9 +57,9 @@ class EmbedderArguments:
         default=None,
         metadata={"help": "texts in memory at once, for batches that do not fit; costs a third more time"},
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "peak"})
+    learning_rate: float = field(default=0.01, metadata={"help": "peak, of Muon and AdamW"})
     warmup_steps: float = field(default=0.1, metadata={"help": "steps, or their share if below 1"})
-    weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
+    weight_decay: float = field(default=0.01, metadata={"help": "of matrices"})
     seed: int = field(default=42, metadata={"help": "of all that is drawn"})
     overwrite: bool = field(default=False, metadata={"help": "replace the run that is in output_dir"})
 
@@ -174,6 +175,12 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
         def add_model_card_callback(self, default_args_dict):
             """The card is ours."""
 
+        def create_optimizer(self, model=None):
+            if self.optimizer is None:
+                rate = args.learning_rate
+                self.optimizer = MuonAdamW(self.model, lr=rate, adam_lr=rate, weight_decay=args.weight_decay)
+            return super().create_optimizer(model)
+
     columns = {"anchor": [pair.anchor for pair in pairs], "positive": [pair.positive for pair in pairs]}
     if pairs[0].negative:
         columns["negative"] = [pair.negative for pair in pairs]
@@ -188,7 +195,6 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
         per_device_train_batch_size=args.per_device_train_batch_size,
         learning_rate=args.learning_rate,
         warmup_steps=args.warmup_steps,
-        weight_decay=args.weight_decay,
         seed=args.seed,
         batch_sampler=LengthBuckets,
         save_strategy="no",

@@ -11,8 +11,8 @@ from foliogpt.rag.answering_rows import exercises, write_answering_rows
 from foliogpt.rag.citations import verified
 from foliogpt.rag.known_items import known_items
 
-SEEN = {"moon": "red", "ship": "blue", "king": "green", "bird": "white", "river": "dark", "castle": "old", "song": "new",
-        "bread": "light"}  # fmt: skip
+THINGS = ["moon", "ship", "king", "bird", "river", "castle", "song", "bread"]
+COLOURS = ["red", "blue", "green", "white", "dark", "old", "new", "light"]
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def dataset():
     documents = [
         Document(
             f"d{n}",
-            f"The {thing} was {seen} that night, as everybody in {seen} town says. It is said that the {thing} came back in the "
+            f"The {thing} was {seen} that night, as everybody in {seen} town says. It is said that it came back in the "
             f"morning and nobody could tell why. An old book about the {thing} has all of the story, and it is long. "
             f"Whoever reads it will know more about the {thing} than others do.",
             thing,
         )
-        for n, (thing, seen) in enumerate(SEEN.items())
+        for n, (thing, seen) in enumerate(zip(THINGS, COLOURS, strict=True))
     ]
     return known_items(documents)
 
@@ -39,7 +39,7 @@ def filled(tmp_path, words, dataset):
 
 def test_an_answer_quotes_the_passage_that_the_question_was_taken_from(filled, dataset):
     made = list(exercises(filled, dataset, dataset.questions, lambda messages: True, without_answer=0))
-    assert len(made) == len(SEEN)
+    assert len(made) == len(THINGS)
     for exercise, question in zip(made, dataset.questions, strict=True):
         ((document, _),) = question.relevant
         assert len(exercise.passages) == 3
@@ -53,7 +53,7 @@ def test_an_answer_quotes_the_passage_that_the_question_was_taken_from(filled, d
 
 def test_what_the_passages_do_not_have_is_not_answered(filled, dataset):
     made = list(exercises(filled, dataset, dataset.questions, lambda messages: True, without_answer=1))
-    assert len(made) == len(SEEN)
+    assert len(made) == len(THINGS)
     for exercise, question in zip(made, dataset.questions, strict=True):
         ((document, _),) = question.relevant
         assert exercise.right is None
