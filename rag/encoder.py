@@ -46,6 +46,7 @@ def load_encoder(name: str, max_length: int | None = None):
     tokenizer = load_tokenizer_of(name, source)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.padding_side = "right"  # a chat's pads on the left, where learned positions would be moved
     tokenizer.chat_template = None  # with one, sentence-transformers would read each text as a turn of a chat
     stack.config.pad_token_id = tokenizer.pad_token_id
     tokenizer.model_max_length = _length(name, stack.config.max_position_embeddings, max_length)

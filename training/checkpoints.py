@@ -20,7 +20,7 @@ NEEDED = (STATE_FILE, "optimizer*", "scheduler.pt", "rng_state*")
 OPENED_BY = {"config.json", "adapter_config.json"}  # each with weights of its own
 # What a checkpoint may have and another not. Beside one that lacks it, it would be loaded with it.
 OPTIONAL = ("*.safetensors", "*.index.json", "chat_template.jinja", "vocab.*", "merges.txt", "*tokens*.json", "*.model",
-            "base_model.json", "generation_config.json")  # fmt: skip
+            "base_model.json", "generation_config.json", "modules.json")  # fmt: skip
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:

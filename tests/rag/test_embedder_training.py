@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 pytest.importorskip("sentence_transformers", reason="needs foliogpt[rag]")
 
@@ -18,24 +19,27 @@ from foliogpt.rag.encoder import load_encoder
 from foliogpt.rag.pair_ranking import by_words, held_by_kind
 from foliogpt.rag.pairs import SENTENCE, TITLE, Pair
 from foliogpt.scripts.cli import main
-from foliogpt.tokenization import train_tokenizer
+from foliogpt.tokenization import chat_tokenizer, train_tokenizer
 
 THINGS = ["cat", "dog", "moon", "ship", "king", "bird", "tree", "song", "rain", "gold", "wine", "bread"]
 PLACES = ["at sea", "by day", "at night", "in the wind", "on the hill"]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def make_checkpoint(folder, preset: str = "folio"):
     """A tiny random GPT."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "gpt"
     tokenizer = train_tokenizer([f"the {thing} {place}" for thing in THINGS for place in PLACES], 300, False)
     torch.manual_seed(0)
     fields = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": 256}
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    model = FolioForCausalLM(preset_config("folio", "nano", vocab_size=len(tokenizer), **fields, **ids))
+    model = FolioForCausalLM(preset_config(preset, "nano", vocab_size=len(tokenizer), **fields, **ids))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "gpt")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def test_the_same_seed_makes_the_same_embedder(checkpoint, pairs, trained, tmp_p
 
 def test_it_is_trained_further_with_less_memory_and_replaced_only_when_asked(trained, pairs, tmp_path, capsys):
     source, out = ("--pairs", str(pairs)), tmp_path / "further"
-    for more in (["--mini_batch_size", "4"], ["--overwrite", "--max_length", "32"]):
+    for more in (["--mini_batch_size", "4", "--max_steps", 2], ["--overwrite", "--max_length", "32", "--max_steps", 2]):
         assert train(trained, out, *more, source=source) == 0
     assert load_embedder(out).model.max_seq_length == 32
     before = sorted((path.name, path.stat().st_mtime_ns) for path in out.iterdir())
@@ -225,6 +229,16 @@ def test_a_text_is_no_turn_of_a_chat(checkpoint):
     encoder = load_encoder(str(checkpoint))
     ids = encoder.preprocess(["the cat"])["input_ids"][0].tolist()
     assert encoder.tokenizer.decode(ids) == "the cat"
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "vaswani", "speedrun"])
+def test_every_preset_makes_an_encoder_that_padding_does_not_move(preset, tmp_path):
+    folder = make_checkpoint(tmp_path / preset, preset)
+    chat, _ = chat_tokenizer(AutoTokenizer.from_pretrained(folder))
+    chat.save_pretrained(folder)  # pads on the left
+    encoder = load_encoder(str(folder))
+    together = encoder.encode(["the cat", "the dog at sea by day " * 5])
+    np.testing.assert_allclose(encoder.encode(["the cat"])[0], together[0], atol=1e-5)
 
 
 def test_a_stack_of_its_own_is_an_encoder_too(checkpoint, tmp_path):
