@@ -20,6 +20,7 @@ from foliogpt.rag.pair_ranking import by_words, held_by_kind
 from foliogpt.rag.pairs import SENTENCE, TITLE, Pair
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import chat_tokenizer, train_tokenizer
+from foliogpt.training.publishing import prepare
 
 THINGS = ["cat", "dog", "moon", "ship", "king", "bird", "tree", "song", "rain", "gold", "wine", "bread"]
 PLACES = ["at sea", "by day", "at night", "in the wind", "on the hill"]
@@ -207,6 +208,14 @@ def test_of_a_passage_one_sentence_is_asked_for_and_any_text_of_a_title_counts()
     assert held[TITLE].anchors == ["t"]
     figures = held[TITLE].figures(lambda anchors, texts: [[1, 0]])
     assert figures["recall@1"]["value"] == 1
+
+
+@pytest.mark.slow
+def test_all_of_it_goes_to_the_hub(trained):
+    publication = prepare(trained, "me/embedder", license="apache-2.0")
+    assert publication.problems == []
+    assert {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"} <= publication.files.keys()
+    assert publication.stays == ["run.yaml"]
 
 
 @pytest.mark.slow
