@@ -2,12 +2,13 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import transformers
 from transformers import AutoConfig
 
 from ..modeling import FolioConfig, FolioModel
-from ..training.loading import ADAPTER_CONFIG, load_tokenizer_of
+from ..training.loading import ADAPTER_CONFIG, load_tokenizer_of, one_line
 from .chunking import CHUNK_TOKENS, CONTEXT_TOKENS
 from .embedding import EXTRA, load_embedder
 
@@ -60,17 +61,13 @@ def load_encoder(name: str, max_length: int | None = None):
 
 def _encoder(name: str, source: str) -> FolioModel:
     """The stack of a checkpoint without its head, reading in both directions."""
-    try:
+    with one_line(name):
         config = AutoConfig.from_pretrained(source)
-        if isinstance(config, FolioConfig):
-            config.is_causal, config.use_cache = False, False
-            model, info = FolioModel.from_pretrained(
-                source, config=config, use_safetensors=True, output_loading_info=True
-            )
-    except Exception as error:  # what broken files lead to has no end
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise OSError(f"{name} is not a whole checkpoint's directory, nor a model on the Hub ({reason})") from None
     _check_kind(name, config)
+    config.is_causal, config.use_cache = False, False
+    with one_line(name):
+        loaded: Any = FolioModel.from_pretrained(source, config=config, use_safetensors=True, output_loading_info=True)
+    model, info = loaded
     if info["missing_keys"]:
         raise ValueError(f"{name} lacks weights of the stack ({sorted(info['missing_keys'])[0]}): give a whole one.")
     return model
