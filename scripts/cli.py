@@ -31,6 +31,7 @@ COMMANDS = {  # name: (module, what it does)
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
     "rag": ("rag", "ask your documents: index them, search them, get answers with citations"),
+    "embedder": ("embedder", "train an embedder for your documents from a checkpoint"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
 

@@ -20,7 +20,7 @@ NEEDED = (STATE_FILE, "optimizer*", "scheduler.pt", "rng_state*")
 OPENED_BY = {"config.json", "adapter_config.json"}  # each with weights of its own
 # What a checkpoint may have and another not. Beside one that lacks it, it would be loaded with it.
 OPTIONAL = ("*.safetensors", "*.index.json", "chat_template.jinja", "vocab.*", "merges.txt", "*tokens*.json", "*.model",
-            "base_model.json", "generation_config.json")  # fmt: skip
+            "base_model.json", "generation_config.json", "modules.json")  # fmt: skip
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -117,7 +117,7 @@ def saving(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staged(output_dir: Path) -> Iterator[Path]:
-    """A temporary directory inside `output_dir` whose files move there when the block ends, and only then.
+    """A temporary directory inside `output_dir` whose files and folders move there when the block ends, and only then.
 
     `config.json`, of an adapter `adapter_config.json`, without which nothing is opened, is taken away first and moves
     when the rest is there: a mixture of an old and a new checkpoint, or half of one, is never taken for a whole one. If
@@ -139,7 +139,10 @@ def staged(output_dir: Path) -> Iterator[Path]:
                 if stale.name not in files:
                     stale.unlink()
         for file in files.values():
-            file.chmod(_new_file_mode())  # safetensors lets nobody else read what it writes
+            if file.is_dir():
+                shutil.rmtree(output_dir / file.name, ignore_errors=True)
+            else:
+                file.chmod(_new_file_mode())  # safetensors lets nobody else read what it writes
             os.replace(file, output_dir / file.name)
         staging.rmdir()
 

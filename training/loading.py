@@ -71,7 +71,7 @@ def task_of(name: str, trust_remote_code: bool = False) -> str:
     """
     source = os.path.expanduser(name)
     folder = _adapter_folder(source)
-    with _one_line(name):
+    with one_line(name):
         if folder is None:
             config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
             heads = {auto_class.removeprefix("AutoModel"): task for task, (auto_class, _) in TASKS.items()}
@@ -92,7 +92,7 @@ def load_checkpoint(
         fields: of the config, for instance `num_labels` of a head that is new.
     """
     auto_class = getattr(transformers, TASKS[task][0])
-    with _one_line(name):
+    with one_line(name):
         model, info = auto_class.from_pretrained(
             os.path.expanduser(name),
             trust_remote_code=trust_remote_code,
@@ -105,12 +105,12 @@ def load_checkpoint(
 
 def load_tokenizer_of(name: str, source: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer beside a model."""
-    with _one_line(name):
+    with one_line(name):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
 @contextmanager
-def _one_line(name: str) -> Iterator[None]:
+def one_line(name: str) -> Iterator[None]:
     """Say of whatever goes wrong in the block that `name` is no checkpoint: what files of others raise has no end."""
     try:
         yield
@@ -149,7 +149,7 @@ def _load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool):
         raise ValueError(f"{name} is an adapter for {record.task}, and no {TASKS[task][1]}: name one that is.")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise FileNotFoundError(f"{name} is not a whole adapter: it has no {ADAPTER_WEIGHTS}.")
-    with _one_line(name):
+    with one_line(name):
         config = PeftConfig.from_pretrained(str(folder))
         base_name = str(config.base_model_name_or_path)
     labels = {"id2label": record.id2label, "problem_type": record.problem_type} if record and record.id2label else {}
@@ -162,7 +162,7 @@ def _load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool):
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer_of(name, folder if has_tokenizer else os.path.expanduser(base_name), trust_remote_code)
     fit_embeddings(base, tokenizer)
-    with _one_line(name):
+    with one_line(name):
         model = PeftModel.from_pretrained(base, str(folder), config=config)
         if hasattr(model.base_model, "merge_and_unload"):
             model = model.base_model.merge_and_unload()

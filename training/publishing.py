@@ -27,6 +27,8 @@ TRAVELS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja", "*.py",
     CARD_FILE, "LICENSE*", REPORT_FILE, CURVE_FILE,
+    # An embedder's: what makes a vector of the stack's states.
+    "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*/config.json",
 )  # fmt: skip
 SECRETS = re.compile(
     r"hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|sk-[\w-]{32,}|AKIA[0-9A-Z]{16}"
@@ -90,9 +92,11 @@ def prepare(
     if not (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: it has no config.json, nor {ADAPTER_CONFIG}.")
     _check_nobody_writes(folder)
-    chosen = {path.name: path for pattern in TRAVELS for path in folder.glob(pattern) if path.is_file()}
+    found = (path for pattern in TRAVELS for path in folder.glob(pattern) if path.is_file())
+    chosen = {path.relative_to(folder).as_posix(): path for path in found}
     publication = Publication(folder, dict(sorted(chosen.items())))
-    publication.stays = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if path.name not in chosen)
+    goes = {name.partition("/")[0] for name in chosen}
+    publication.stays = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if path.name not in goes)
     problems = publication.problems
     problems += _weights(publication)
     problems += _card(publication, repo_id, license)
@@ -308,6 +312,7 @@ def _opens_elsewhere(publication: Publication) -> list[str]:
         place = Path(temporary) / "checkpoint"
         place.mkdir()
         for name, file in publication.files.items():
+            (place / name).parent.mkdir(exist_ok=True)
             if isinstance(file, bytes):
                 (place / name).write_bytes(file)
             else:

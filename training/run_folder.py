@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from .checkpoints import STAGING, STATE_FILE, checkpoints
 
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
-OF_A_RUN = ({"corpus", "preset", "size"}, {"task", "model", "data"})  # what its settings have: pretraining, fine-tuning
+# What its settings have: of pretraining, fine-tuning, an embedder's training.
+OF_A_RUN = ({"corpus", "preset", "size"}, {"task", "model", "data"}, {"model", "corpus", "pairs"})
 NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
 SCALE_FILE = "scale.yaml"  # the same of a scaling grid
 FINGERPRINT, BATCH, JOB = "corpus_fingerprint", "global_batch_size", "torchrun_job"

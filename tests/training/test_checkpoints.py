@@ -121,6 +121,16 @@ def test_what_the_new_checkpoint_lacks_does_not_stay_from_the_old(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "notes.txt"}
 
 
+def test_folders_are_replaced_whole_and_stay_as_readable(tmp_path):
+    for names in (("config.json", "extra.json"), ("config.json",)):
+        with staged(tmp_path) as folder:
+            (folder / "config.json").write_text("{}")
+            (folder / "1_Pooling").mkdir()
+            for name in names:
+                (folder / "1_Pooling" / name).write_text("{}")
+    assert [path.name for path in (tmp_path / "1_Pooling").iterdir()] == ["config.json"]
+
+
 def test_a_failed_save_leaves_what_was_there_and_says_what_to_do(tmp_path):
     (tmp_path / "config.json").write_text("old")
 

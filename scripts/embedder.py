@@ -1,0 +1,29 @@
+"""An embedder of your own: a checkpoint learns to find the passages of your documents.
+
+    folio embedder train --model runs/quickstart --corpus python-manual --output_dir runs/embedder
+    folio embedder train --model runs/quickstart --pairs questions.jsonl --output_dir runs/embedder
+    folio rag sync docs --index runs/index --embedder runs/embedder
+
+The pairs to learn from are made of the documents' titles, headings and sentences, or are rows of anchor and positive,
+query and text, or question and answer. `folio embedder train --help` lists the options.
+"""
+
+import shlex
+
+
+def main(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if argv[0] != "train":
+        raise ValueError(f"There is no `folio embedder {argv[0]}`: the one there is is train.")
+    from ..rag.embedder_card import table
+    from ..rag.embedder_training import EmbedderArguments, train_embedder
+    from .arguments import command_line, parse
+
+    prog = "folio embedder train"
+    (args,) = parse(argv[1:], [EmbedderArguments], prog, "Train an embedder on pairs of texts.")
+    report = train_embedder(args, command=command_line(prog, argv[1:]))
+    print(f"\n{table(report)}")
+    command = ["folio", "rag", "sync", args.corpus or "PATH", "--index", "runs/index"]
+    print(f"\nTry it: {shlex.join([*command, '--embedder', report['output_dir']])}")

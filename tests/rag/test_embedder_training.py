@@ -1,0 +1,259 @@
+"""A checkpoint becomes an embedder that finds, whole or not at all."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+pytest.importorskip("sentence_transformers", reason="needs foliogpt[rag]")
+
+from foliogpt.modeling import FolioForCausalLM, FolioModel, preset_config
+from foliogpt.rag import embedder_training
+from foliogpt.rag.embedding import load_embedder
+from foliogpt.rag.encoder import load_encoder
+from foliogpt.rag.pair_ranking import by_words, held_by_kind
+from foliogpt.rag.pairs import SENTENCE, TITLE, Pair
+from foliogpt.scripts.cli import main
+from foliogpt.tokenization import chat_tokenizer, train_tokenizer
+from foliogpt.training.publishing import prepare
+
+THINGS = ["cat", "dog", "moon", "ship", "king", "bird", "tree", "song", "rain", "gold", "wine", "bread"]
+PLACES = ["at sea", "by day", "at night", "in the wind", "on the hill"]
+
+
+def make_checkpoint(folder, preset: str = "folio"):
+    """A tiny random GPT."""
+    tokenizer = train_tokenizer([f"the {thing} {place}" for thing in THINGS for place in PLACES], 300, False)
+    torch.manual_seed(0)
+    fields = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": 256}
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model = FolioForCausalLM(preset_config(preset, "nano", vocab_size=len(tokenizer), **fields, **ids))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "gpt")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Things are asked for by their names, and found in sentences about them."""
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [{"query": f"{thing} {place}", "text": f"about the {thing} {place}"} for thing in THINGS for place in PLACES]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_minilm(monkeypatch):
+    monkeypatch.setattr(embedder_training, "packaged_minilm", lambda: None)
+
+
+def train(checkpoint, output_dir, *more, source=("--pairs", "PAIRS")) -> int:
+    small = ["--max_steps", "30", "--per_device_train_batch_size", "16", "--learning_rate", "0.01"]
+    argv = ["--model", str(checkpoint), "--output_dir", str(output_dir), *source, *small, *map(str, more)]
+    return main(["embedder", "train", *argv])
+
+
+@pytest.fixture(scope="module")
+def trained(checkpoint, pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "embedder"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedder_training, "packaged_minilm", lambda: None)
+        assert train(checkpoint, folder, source=("--pairs", str(pairs))) == 0
+    return folder
+
+
+def test_it_learns_to_find_and_says_how_well(trained):
+    report = json.loads((trained / "report.json").read_text())
+    recall = {who: figures["question"]["recall@1"]["value"] for who, figures in report["metrics"].items()}
+    assert recall.keys() == {"before", "after", "BM25"}
+    assert recall["after"] >= max(recall["before"], 0.6)
+    assert report["steps"] == 30
+    assert report["held_out"] == {"question": {"anchors": 3, "texts": 3}}
+    card = (trained / "README.md").read_text()
+    assert "| 3 questions of 3 texts | after |" in card
+    assert f"{recall['after']:.3f}" in card
+    assert "folio embedder train" in card
+    assert not list(trained.glob("checkpoint-*"))
+
+
+def test_an_index_is_made_and_searched_with_it(trained, folder, tmp_path, capsys):
+    index = str(tmp_path / "index")
+    assert main(["rag", "sync", str(folder), "--index", index, "--embedder", str(trained)]) == 0
+    assert main(["rag", "search", "the moon is silver", "--index", index, "--mode", "dense", "--k", "1"]) == 0
+    assert "2.txt" in capsys.readouterr().out
+
+
+def test_it_reads_in_both_directions_and_its_vectors_do_not_depend_on_what_is_beside(trained):
+    embedder = load_embedder(trained)
+    alone, together = embedder.encode(["the cat"])[0], embedder.encode(["the cat", "the dog at sea by day " * 5])[0]
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    stack = embedder.model[0].auto_model
+    assert isinstance(stack, FolioModel)
+    assert stack.config.is_causal is False
+    ids = torch.arange(5, 11)[None]
+    other = torch.cat([ids[:, :-1], ids[:, -1:] + 1], dim=1)
+    first, second = (stack(x).last_hidden_state[:, 0] for x in (ids, other))
+    assert not torch.allclose(first, second)
+
+
+def test_the_same_seed_makes_the_same_embedder(checkpoint, pairs, trained, tmp_path):
+    assert train(checkpoint, tmp_path / "again", source=("--pairs", str(pairs))) == 0
+    assert load_embedder(tmp_path / "again").hash == load_embedder(trained).hash
+
+
+def test_it_is_trained_further_with_less_memory_and_replaced_only_when_asked(trained, pairs, tmp_path, capsys):
+    source, out = ("--pairs", str(pairs)), tmp_path / "further"
+    for more in (["--mini_batch_size", "4", "--max_steps", 2], ["--overwrite", "--max_length", "32", "--max_steps", 2]):
+        assert train(trained, out, *more, source=source) == 0
+    assert load_embedder(out).model.max_seq_length == 32
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in out.iterdir())
+    assert train(trained, out, source=source) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in out.iterdir()) == before
+
+
+def test_documents_are_corpus_enough(checkpoint, tmp_path):
+    texts = [
+        f"The {a} sings to the {b} at night. The {b} hears the {a} by day, and says so." for a in THINGS for b in THINGS
+    ]
+    (tmp_path / "songs.txt").write_text("\n\n".join(texts))
+    corpus = ("--corpus", str(tmp_path / "songs.txt"))
+    assert train(checkpoint, tmp_path / "out", "--max_steps", 2, source=corpus) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(report["held_out"]) == {"sentence"}  # a text file has no titles
+
+
+def test_an_interrupted_training_leaves_nothing(checkpoint, pairs, trained, tmp_path, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedder_training, "_train", interrupted)
+    assert train(checkpoint, tmp_path / "out", source=("--pairs", str(pairs))) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_save_that_fails_leaves_what_was_there(trained, pairs, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert train(trained, out, "--max_steps", 1, source=("--pairs", str(pairs))) == 0
+    before = load_embedder(out).hash
+
+    def no_space(report, folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embedder_training, "write_report", no_space)
+    assert train(trained, out, "--max_steps", 2, "--overwrite", source=("--pairs", str(pairs))) == 2
+    assert "Could not save" in capsys.readouterr().err
+    assert load_embedder(out).hash == before
+
+
+def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, embedder_folder, tmp_path, capsys):
+    bert = embedder_folder.with_name(f"{embedder_folder.name}-transformer")  # a checkpoint, and none of ours
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "words.txt").write_text("cat dog moon")
+    (tmp_path / "one.csv").write_text("query,text\na,b\n")
+    good = ["--model", checkpoint, "--pairs", pairs]
+    cases = [
+        (["--model", bert, "--pairs", pairs], "type bert"),
+        (["--model", embedder_folder, "--pairs", pairs], "type bert"),
+        (["--model", tmp_path / "nowhere", "--pairs", pairs], "not a whole checkpoint"),
+        (["--model", tmp_path / "adapter", "--pairs", pairs], "folio merge"),
+        (["--model", checkpoint], "--corpus"),
+        ([*good, "--corpus", "python-manual"], "not both"),
+        ([*good, "--max_length", 257], "reads 256 tokens"),
+        ([*good, "--learning_rate", "0"], "above 0"),
+        ([*good, "--per_device_train_batch_size", 1], "at least 2"),
+        (["--model", checkpoint, "--corpus", tmp_path / "words.txt"], "no pairs"),
+        (["--model", checkpoint, "--pairs", tmp_path / "one.csv"], "one pair"),
+        (["--model", checkpoint, "--corpus", tmp_path / "nowhere"], "no file or folder"),
+        ([*good, "--nonsense"], "--nonsense"),
+    ]
+    for argv, says in cases:
+        capsys.readouterr()
+        assert main(["embedder", "train", "--output_dir", str(tmp_path / "out"), *map(str, argv)]) == 2, argv
+        lines = [line for line in capsys.readouterr().err.strip().splitlines() if line and "%|" not in line]
+        assert len(lines) == 1, lines
+        assert says in lines[0]
+        assert not (tmp_path / "out").exists()
+    assert main(["embedder", "dance"]) == 2
+
+
+def test_weights_that_are_no_numbers_are_not_written(checkpoint, pairs, tmp_path, capsys):
+    assert train(checkpoint, tmp_path / "out", "--learning_rate", "1e30", source=("--pairs", str(pairs))) == 2
+    assert "--learning_rate" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_words_rank_as_in_an_index():
+    texts = ["the JSONDecodeError of json", "a king in a castle", "the moon is silver"]
+    assert by_words(["silver moons", "decode error", "zebra"], texts) == [[2], [0], []]
+
+
+def test_of_a_passage_one_sentence_is_asked_for_and_any_text_of_a_title_counts():
+    pairs = [Pair("s1", "rest 1", kind=SENTENCE, source="a"), Pair("s2", "rest 2", kind=SENTENCE, source="a")]
+    pairs += [Pair("t", "part 1", kind=TITLE, source="a"), Pair("t", "part 2", kind=TITLE, source="a")]
+    held = held_by_kind(pairs)
+    assert len(held[SENTENCE].anchors) == 1
+    assert held[TITLE].anchors == ["t"]
+    figures = held[TITLE].figures(lambda anchors, texts: [[1, 0]])
+    assert figures["recall@1"]["value"] == 1
+
+
+@pytest.mark.slow
+def test_all_of_it_goes_to_the_hub(trained):
+    publication = prepare(trained, "me/embedder", license="apache-2.0")
+    assert publication.problems == []
+    assert {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"} <= publication.files.keys()
+    assert publication.stays == ["run.yaml"]
+
+
+@pytest.mark.slow
+def test_a_process_without_the_package_encodes_the_same(trained, tmp_path):
+    script = f"""
+import sys
+sys.modules["foliogpt"] = None
+import numpy as np
+from sentence_transformers import SentenceTransformer
+np.save("out.npy", SentenceTransformer({str(trained)!r}, trust_remote_code=True).encode(["the cat", "by day"]))
+"""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = load_embedder(trained).encode(["the cat", "by day"])
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
+
+
+def test_a_text_is_no_turn_of_a_chat(checkpoint):
+    encoder = load_encoder(str(checkpoint))
+    ids = encoder.preprocess(["the cat"])["input_ids"][0].tolist()
+    assert encoder.tokenizer.decode(ids) == "the cat"
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "vaswani", "speedrun"])
+def test_every_preset_makes_an_encoder_that_padding_does_not_move(preset, tmp_path):
+    folder = make_checkpoint(tmp_path / preset, preset)
+    chat, _ = chat_tokenizer(AutoTokenizer.from_pretrained(folder))
+    chat.save_pretrained(folder)  # pads on the left
+    encoder = load_encoder(str(folder))
+    together = encoder.encode(["the cat", "the dog at sea by day " * 5])
+    np.testing.assert_allclose(encoder.encode(["the cat"])[0], together[0], atol=1e-5)
+
+
+def test_a_stack_of_its_own_is_an_encoder_too(checkpoint, tmp_path):
+    gpt = FolioForCausalLM.from_pretrained(checkpoint)
+    gpt.model.save_pretrained(tmp_path / "stack")
+    (tmp_path / "stack" / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
+    (tmp_path / "stack" / "tokenizer_config.json").write_bytes((checkpoint / "tokenizer_config.json").read_bytes())
+    first, second = load_encoder(str(checkpoint)), load_encoder(str(tmp_path / "stack"))
+    np.testing.assert_allclose(first.encode(["the cat"]), second.encode(["the cat"]), atol=1e-6)

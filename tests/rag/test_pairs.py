@@ -1,0 +1,105 @@
+"""Pairs to train an embedder on: what they are made of, and that what is held out was never seen."""
+
+import json
+import re
+
+import pytest
+
+from foliogpt.rag import Document, Heading
+from foliogpt.rag.pairs import SENTENCE, TITLE, Pair, corpus_pairs, hold_out, load_documents, read_pairs
+
+TEXT = """The river is long and it is deep. A ship on the river carries bread and wine.
+
+The king of the castle sings an old song. Nobody listens to him at night.
+"""
+
+
+def starts(text: str) -> list[int]:
+    return [found.start() for found in re.finditer(r"\S+", text)]
+
+
+def test_a_passage_is_asked_for_by_its_title_and_by_sentences_that_are_taken_out_of_it():
+    pairs = corpus_pairs([Document("a", TEXT, "Rivers and Kings")], starts, 254)
+    titles, sentences = ([pair for pair in pairs if pair.kind == kind] for kind in (TITLE, SENTENCE))
+    assert [(pair.anchor, pair.positive) for pair in titles] == [("Rivers and Kings", TEXT.strip())]
+    assert len(sentences) == 3
+    for pair in sentences:
+        assert pair.anchor in TEXT
+        assert pair.anchor not in pair.positive
+        assert pair.positive.startswith("Rivers and Kings\n")  # as the embedder of an index sees it
+        assert len(pair.positive) > len(TEXT) / 2
+
+
+def test_a_passage_is_asked_for_by_the_heading_that_is_nearest():
+    text = "# Water\n\n## Ships\n\nA ship on the sea.\n\n# Birds\n\nA bird in the wind.\n"
+    headings = tuple(Heading(text.index(h), h.count("#"), h.strip("# ")) for h in ("# Water", "## Ships", "# Birds"))
+    pairs = corpus_pairs([Document("a", text, headings=headings)], starts, 60)
+    assert {pair.anchor for pair in pairs if pair.kind == TITLE} <= {"Water", "Ships", "Birds"}
+
+
+def test_the_same_seed_asks_by_the_same_sentences():
+    text = " ".join(f"The number {n} is said in this sentence." for n in range(20))
+    pairs = [corpus_pairs([Document("a", text)], starts, 254, seed=seed) for seed in (1, 1, 2)]
+    assert pairs[0] == pairs[1] != pairs[2]
+    assert len(pairs[0]) == 3
+
+
+def test_what_a_passage_has_in_both_parts_is_held_out_together():
+    documents = [Document(f"d{n}", TEXT.replace("river", f"river{n}"), f"Title {n}") for n in range(120)]
+    pairs = corpus_pairs(documents, starts, 254)
+    train, held_out = hold_out(pairs, "corpus")
+    assert len(train) + len(held_out) == len(pairs)
+    assert len({pair.source for pair in held_out}) == 6  # 5 %
+    assert not {pair.source for pair in train} & {pair.source for pair in held_out}
+    assert hold_out(pairs[::-1], "corpus")[1] == held_out[::-1]  # whatever the order
+    one = corpus_pairs([Document("long", "\n\n".join(d.text for d in documents))], starts, 254)
+    train, held_out = hold_out(one, "corpus")  # one document is held out in parts
+    assert train
+    assert not {pair.source for pair in train} & {pair.source for pair in held_out}
+
+
+def test_too_little_to_train_on_is_said():
+    words = Document("a", "cat dog moon")
+    for documents, says in (([words], "no pairs"), ([Document("a", "cat dog", "Animals")], "one pair")):
+        with pytest.raises(ValueError, match=rf"^it gives {says} to train on: give at least 4 passages"):
+            hold_out(corpus_pairs(documents, starts, 254), "it")
+    with pytest.raises(ValueError, match="3 pairs of 1 passages"):
+        hold_out([Pair("a", "b", source="x")] * 3, "it")
+
+
+@pytest.mark.parametrize("names", [("anchor", "positive"), ("query", "text"), ("question", "answer")])
+def test_files_of_pairs_are_read_by_the_names_of_their_columns(tmp_path, names):
+    rows = [dict(zip((*names, "negative"), (f"q{n}", f"t{n}", f"n{n}"), strict=True)) for n in range(3)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = "\n".join([",".join(names), *(",".join(list(row.values())[:2]) for row in rows)])
+    (tmp_path / "pairs.csv").write_text(table)
+    with_negatives = read_pairs(str(tmp_path / "pairs.jsonl"))
+    assert with_negatives == [Pair(f"q{n}", f"t{n}", f"n{n}", source=f"t{n}") for n in range(3)]
+    assert [pair.negative for pair in read_pairs(str(tmp_path / "pairs.csv"))] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (['{"question": "a"}'], "line 1 has only question: give the columns anchor and positive"),
+        (['{"question": "a", "answer": "b"}', "{"], "line 2 is not JSON"),
+        (['{"question": "a", "answer": "  "}'], "line 1 has '  ' as answer, not a text"),
+        (['{"question": 1, "answer": "b"}'], "line 1 has '1' as question"),
+        (["[1]"], "line 1 has no columns"),
+        (['{"query": "a", "text": "b", "negative": null}'], "'None' as negative"),
+        (['{"query": "a", "text": "b"}', '{"query": "a", "text": "b", "negative": "c"}'], "1 of the 2 rows"),
+    ],
+)
+def test_a_row_that_is_no_pair_is_named(tmp_path, rows, says):
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match=re.escape(says)):
+        read_pairs(str(tmp_path / "pairs.jsonl"))
+
+
+def test_documents_are_read_as_an_index_reads_them(folder):
+    (folder / "4.pdf").write_bytes(b"broken")
+    assert len(load_documents(str(folder))) == 6
+    with pytest.raises(ValueError, match=r"4\.pdf is a broken PDF"):
+        load_documents(str(folder / "4.pdf"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_documents("nowhere")
