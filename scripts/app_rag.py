@@ -58,11 +58,14 @@ class Visit:
         from ..rag.sources import read_file
 
         documents, failed, seen = [], [], Counter()
-        for path in map(Path, paths):
+        uploads = Path(gr.utils.get_upload_folder()).resolve()
+        for path in (Path(path).resolve() for path in paths):
+            if not path.is_relative_to(uploads):
+                raise ValueError("Only what is dropped here can be asked.")
             seen[path.name] += 1
             name = path.name if seen[path.name] == 1 else f"{path.stem} ({seen[path.name]}){path.suffix}"
             try:
-                documents += read_documents(PurePath(name), read_file(path.resolve(), "").data, "text")
+                documents += read_documents(PurePath(name), read_file(path, "").data, "text")
             except (ValueError, OSError, ImportError) as error:
                 failed.append(f"{name} {error}")
         failed += [f"{name} {why}" for name, why in self.rag.sync(documents, delete_missing=True).failed.items()]
