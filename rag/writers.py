@@ -74,7 +74,7 @@ class ModelWriter:
     """Has a causal language model with a chat template answer. What it writes is checked sentence by sentence.
 
     Args:
-        model: any causal language model.
+        model: any causal language model, or a `TextGenerator` that has one and answers others as well.
         tokenizer: its tokenizer.
         options: fields of transformers' `GenerationConfig`; unless they say otherwise, the likeliest token is taken
             each time, and a quarter of the context is kept for the answer.
@@ -88,7 +88,8 @@ class ModelWriter:
         from ..modeling.serving import TextGenerator
         from ..tokenization import encode_chat
 
-        self.generator = TextGenerator(model, tokenizer)
+        self.generator = model if isinstance(model, TextGenerator) else TextGenerator(model, tokenizer)
+        self._choice = None
         self.chat = Chat(self.generator, tokenizer, encode_chat)
         self.options = options if SAMPLING & options.keys() else {"do_sample": False, **options}
 
@@ -100,7 +101,7 @@ class ModelWriter:
         """
         sources = self.fitted(question, passages)
         choice, _ = self.chat.answer(answer_messages(question, sources), **self.options)
-        cut = Sentences()
+        self._choice, cut = choice, Sentences()
 
         def say(texts: list[str]) -> None:
             for text in texts:
@@ -134,6 +135,11 @@ class ModelWriter:
             return True
         ids = self.chat.encode_chat(self.chat.tokenizer, messages, add_generation_prompt=True)["input_ids"]
         return len(ids) <= context - (self.options.get("max_new_tokens") or max(context // 4, 1))
+
+    def stop(self) -> None:
+        """End what is being written with its next token."""
+        if self._choice is not None:
+            self._choice.cancelled.set()
 
     def close(self) -> None:
         self.generator.close()

@@ -2,9 +2,8 @@
 
 import contextlib
 import copy
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from html import escape
 
 from transformers import PreTrainedTokenizerBase
@@ -15,15 +14,10 @@ from ..modeling.serving import Choice, TextGenerator, generation_config
 from ..tokenization import encode_chat, encode_texts
 from ..tokenization.inspection import shown, vocabulary_bytes
 from .app_html import CSS, attention_html, chat_html, legend, tokens_html
+from .app_parts import box, check, fastapi, gr, one_line_errors
+from .app_rag import CSS as DOCUMENTS_CSS
+from .app_rag import documents_tab
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # before the import, which would call home
-try:
-    import fastapi
-    import gradio as gr
-except ImportError as error:
-    raise ImportError(f"The app needs {str(error.name).split('.')[0]}: pip install 'foliogpt[app]'.") from None
-
-LONGEST_TEXT = 20_000  # characters, which are encoded in an instant; contexts are shorter than most
 MOST_TOKENS = 512  # in the token view
 MOST_ATTENDING = 48  # in the attention map
 SECONDS_BETWEEN = 0.1  # updates of a text that grows: small models are faster than browsers
@@ -53,6 +47,8 @@ def build_page(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, tit
             chat_tab(generator, copy.deepcopy(tokenizer), sampling)
         with gr.Tab("Write"):
             write_tab(generator, copy.deepcopy(tokenizer), sampling)
+        with gr.Tab("Documents"):
+            documents_tab(generator, copy.deepcopy(tokenizer), sampling, _options)
         with gr.Tab("Tokens"):
             tokens_tab(generator, copy.deepcopy(tokenizer))
         with gr.Tab("Attention"):
@@ -89,7 +85,7 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
 
     async def reply(message: str, said: list[dict], system: str, *values) -> AsyncIterator[tuple[str, list[dict], str]]:
         with one_line_errors():
-            _check(message, "message")
+            check(message, "message")
             said = [*said, {"role": "user", "content": message}]
             told = [{"role": "system", "content": system}] if system.strip() else []
             choice, forgotten = chat.answer([*told, *said], **_options(sampling, values))
@@ -98,16 +94,16 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
                 yield "", answered, chat_html(answered, forgotten)
 
     with gr.Accordion("System prompt", open=False):
-        system = _box("What the model is told before the chat", value="")
+        system = box("What the model is told before the chat", value="")
     said = gr.State([])
     out = gr.HTML(chat_html([]), autoscroll=True, min_height=380, max_height=560)
     with gr.Row():
-        box = _box("Message", scale=8, container=False)
+        message = box("Message", scale=8, container=False)
         send = gr.Button("Send", variant="primary", size="md", scale=0, min_width=90)
         stop = gr.Button("Stop", size="md", scale=0, min_width=90)
         clear = gr.Button("New chat", size="md", scale=0, min_width=120)
     running = gr.on(
-        [box.submit, send.click], reply, [box, said, system, *sampling.values()], [box, said, out],
+        [message.submit, send.click], reply, [message, said, system, *sampling.values()], [message, said, out],
         concurrency_limit=1, show_progress="minimal", api_visibility="private",
     )  # fmt: skip
     stop.click(None, cancels=running, api_visibility="private")
@@ -117,7 +113,7 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
 def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> None:
     async def write(text: str, *values) -> AsyncIterator[str]:
         with one_line_errors():
-            _check(text, "text")
+            check(text, "text")
             options = _options(sampling, values)
             ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [text])[0]
             new = options.pop("max_new_tokens")
@@ -130,10 +126,10 @@ def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, samp
             async for grown in _growing(generator, Choice(ids, config, generator.stop_strings)):
                 yield text + grown
 
-    box = _box("A text for the model to continue", lines=12, max_lines=24)
+    text = box("A text for the model to continue", lines=12, max_lines=24)
     with gr.Row():
         go, stop = gr.Button("Continue", variant="primary", size="md"), gr.Button("Stop", size="md")
-    running = go.click(write, [box, *sampling.values()], box, concurrency_limit=1, api_visibility="private")
+    running = go.click(write, [text, *sampling.values()], text, concurrency_limit=1, api_visibility="private")
     stop.click(None, cancels=running, api_visibility="private")
 
 
@@ -147,10 +143,10 @@ def tokens_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> 
             return tokens_html(token_predictions(generator.model, ids), [spelled(id) for id in ids], spelled)
 
     gr.Markdown("How likely the model found each token, after those before it. Point at one to see what it expected.")
-    box = _box(f"A text of up to {most} tokens", lines=3)
+    text = box(f"A text of up to {most} tokens", lines=3)
     button = gr.Button("Show", variant="primary", size="md")
     out = gr.HTML(legend(), min_height=260)
-    gr.on([button.click, box.submit], view, box, out, concurrency_limit=1, api_visibility="private")
+    gr.on([button.click, text.submit], view, text, out, concurrency_limit=1, api_visibility="private")
 
 
 def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -167,14 +163,14 @@ def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) 
             return attention_html(weights, [spelled(id) for id in ids])
 
     gr.Markdown("Where each token (a row) looks, among those before it and itself (the columns).")
-    box = _box(f"A text of up to {most} tokens", lines=2)
+    text = box(f"A text of up to {most} tokens", lines=2)
     with gr.Row():
         layer = gr.Slider(1, layers, 1, step=1, label="layer", buttons=[])
         head = gr.Slider(1, heads, 1, step=1, label="head", buttons=[])
     button = gr.Button("Show", variant="primary", size="md")
     out = gr.HTML(min_height=260)
-    inputs = [box, layer, head]
-    gr.on([button.click, box.submit], view, inputs, out, concurrency_limit=1, api_visibility="private")
+    inputs = [text, layer, head]
+    gr.on([button.click, text.submit], view, inputs, out, concurrency_limit=1, api_visibility="private")
     gr.on(
         [layer.release, head.release],
         lambda text, *places: view(text, *places) if text.strip() else "",
@@ -182,29 +178,8 @@ def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) 
     )  # fmt: skip
 
 
-def _box(placeholder: str, **options) -> gr.Textbox:
-    return gr.Textbox(show_label=False, placeholder=placeholder, max_length=LONGEST_TEXT, **options)
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """What a user can cause is told in a line of the page, in which nothing is HTML."""
-    try:
-        yield
-    except (ValueError, RuntimeError, IndexError, TypeError) as error:
-        message = escape(" ".join(str(error).split()))
-        raise gr.Error(message, title="", print_exception=False) from None
-
-
-def _check(text: str, name: str) -> None:
-    if not text.strip():
-        raise ValueError(f"The {name} is empty.")
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"The {name} has {len(text):,} characters: {LONGEST_TEXT:,} are the most.")
-
-
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, most: int) -> list[int]:
-    _check(text, "text")
+    check(text, "text")
     ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [text])[0]
     if len(ids) > most:
         raise ValueError(f"The text has {len(ids):,} tokens, and {most} are shown at most: shorten it.")
@@ -240,7 +215,8 @@ def application(page: gr.Blocks) -> Callable:
     """The page as an ASGI application that sends nothing to anybody."""
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=SYSTEM_MONO)
     app = gr.mount_gradio_app(
-        fastapi.FastAPI(openapi_url=None), page, "/", theme=theme, css=CSS, footer_links=[], run_history=False,
+        fastapi.FastAPI(openapi_url=None), page, "/", theme=theme, css=CSS + DOCUMENTS_CSS, footer_links=[],
+        run_history=False,
         enable_monitoring=False, ssr_mode=False, show_error=True,
     )  # fmt: skip
 

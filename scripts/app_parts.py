@@ -1,0 +1,38 @@
+"""What the tabs of `folio app` share: Gradio, which calls nobody here, text boxes, and errors in a line."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from html import escape
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # before the import, which would call home
+try:
+    import fastapi
+    import gradio as gr
+except ImportError as error:
+    raise ImportError(f"The app needs {str(error.name).split('.')[0]}: pip install 'foliogpt[app]'.") from None
+
+__all__ = ["box", "check", "fastapi", "gr", "one_line_errors"]
+
+LONGEST_TEXT = 20_000  # characters, which are encoded in an instant; contexts are shorter than most
+
+
+def box(placeholder: str, **options) -> gr.Textbox:
+    return gr.Textbox(show_label=False, placeholder=placeholder, max_length=LONGEST_TEXT, **options)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What a user can cause is told in a line of the page, in which nothing is HTML."""
+    try:
+        yield
+    except (ValueError, RuntimeError, IndexError, TypeError, OSError, ImportError) as error:
+        message = escape(" ".join(str(error).split()))
+        raise gr.Error(message, title="", print_exception=False) from None
+
+
+def check(text: str, name: str) -> None:
+    if not text.strip():
+        raise ValueError(f"The {name} is empty.")
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"The {name} has {len(text):,} characters: {LONGEST_TEXT:,} are the most.")
