@@ -213,6 +213,7 @@ async def _growing(generator: TextGenerator, choice: Choice) -> AsyncIterator[st
 
 def application(page: gr.Blocks) -> Callable:
     """The page as an ASGI application that sends nothing to anybody."""
+    page.has_launched = True  # mounted, it else takes whatever path a request names for a file that was dropped
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=SYSTEM_MONO)
     app = gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None), page, "/", theme=theme, css=CSS + DOCUMENTS_CSS, footer_links=[],
