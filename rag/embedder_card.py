@@ -66,5 +66,7 @@ def table(report: dict) -> str:
 
 
 def _interval(figure: dict) -> str:
+    if figure["interval"] is None:  # of one question
+        return "[0, 1]"
     low, high = figure["interval"]
     return f"[{low:.3f}, {high:.3f}]"

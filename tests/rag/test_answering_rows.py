@@ -22,7 +22,7 @@ def dataset():
             f"d{n}",
             f"The {thing} was {seen} that night, as everybody in {seen} town says. It is said that it came back in the "
             f"morning and nobody could tell why. An old book about the {thing} has all of the story, and it is long. "
-            f"Whoever reads it will know more about the {thing} than others do.",
+            f"Whoever reads it will know more about the {thing} than all of the others do in the end.",
             thing,
         )
         for n, (thing, seen) in enumerate(zip(THINGS, COLOURS, strict=True))

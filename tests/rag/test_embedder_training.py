@@ -14,6 +14,7 @@ pytest.importorskip("sentence_transformers", reason="needs foliogpt[rag]")
 
 from foliogpt.modeling import FolioForCausalLM, FolioModel, preset_config
 from foliogpt.rag import embedder_training
+from foliogpt.rag.embedder_card import table
 from foliogpt.rag.embedding import load_embedder
 from foliogpt.rag.encoder import load_encoder
 from foliogpt.rag.pair_ranking import by_words, held_by_kind
@@ -208,6 +209,13 @@ def test_of_a_passage_one_sentence_is_asked_for_and_any_text_of_a_title_counts()
     assert held[TITLE].anchors == ["t"]
     figures = held[TITLE].figures(lambda anchors, texts: [[1, 0]])
     assert figures["recall@1"]["value"] == 1
+
+
+def test_a_figure_of_one_question_has_no_interval_and_says_so():
+    held = held_by_kind([Pair("a", "the moon", source="x")])
+    figures = {who: {"question": held["question"].figures(by_words)} for who in ("before", "after")}
+    report = {"metrics": figures, "held_out": {"question": {"anchors": 1, "texts": 1}}}
+    assert "| 1 questions of 1 texts | before | 0.000 [0, 1] |" in table(report)
 
 
 @pytest.mark.slow
