@@ -47,6 +47,12 @@ class Page:
         time.sleep(0.5)  # until the server has it
         box.send_keys(*keys)
 
+    def drop(self, file: Path) -> None:
+        self.driver.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(file.resolve()))
+        WebDriverWait(self.driver, 60).until(
+            lambda _: any("passage" in hint.text for hint in self.visible(".folio-answer .hint"))
+        )
+
     def picture(self, name: str) -> None:
         self.driver.save_screenshot(str(self.folder / name))
 
@@ -70,6 +76,12 @@ def take(page: Page, messages: list[str], text: str) -> None:
     page.click("Show")
     page.wait_for(".folio-map td")
     page.picture("app-attention.png")
+    page.click("Documents")
+    page.drop(Path(__file__).parents[1] / "docs" / "training.md")
+    page.type("What does folio doctor say before a run?", Keys.ENTER)
+    page.wait_for(".folio-answer li a").click()
+    page.wait_for(".folio-document mark")
+    page.picture("app-documents.png")
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ CSS = """
 .folio-answer ol { list-style: none; margin: 10px 0; padding: 0; }
 .folio-answer li { margin: 4px 0; }
 .folio-answer li a { display: block; padding: 6px 12px; border-radius: 8px; font-weight: 400; overflow: hidden;
-    white-space: nowrap; text-overflow: ellipsis; border: 1px solid var(--border-color-primary); }
+    white-space: nowrap; text-overflow: ellipsis; text-align: left; border: 1px solid var(--border-color-primary); }
 .folio-answer li a:hover, .folio-answer li a:focus { border-color: var(--color-accent); }
 .folio-document { display: none; }
 .folio-document:has(mark:target) { display: block; }
@@ -67,7 +67,7 @@ class Visit:
                 failed.append(f"{name} {error}")
         failed += [f"{name} {why}" for name, why in self.rag.sync(documents, delete_missing=True).failed.items()]
         found = self.rag.verify()
-        said = f"{found.documents:,} documents in {found.chunks:,} passages."
+        said = f"{_number(found.documents, 'document')} in {_number(found.chunks, 'passage')}."
         return said + "".join(f" Left out: {each}." for each in failed)
 
     def close(self) -> None:
@@ -203,6 +203,10 @@ def _document_html(number: int, citation, text: str) -> str:
 
 def _link(number: int, label: str) -> str:
     return f'<a href="#folio-citation-{number}" target="_self">{escape(label)}</a>'
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count:,} {of}" if count == 1 else f"{count:,} {of}s"
 
 
 def _hint(text: str) -> str:

@@ -114,7 +114,7 @@ class User:
         self.driver.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(
             "\n".join(str(folder / name) for name in files)
         )
-        self.wait_for(lambda: any("passages." in text for text in self.texts(".folio-answer .hint")), seconds=60)
+        self.wait_for(lambda: any("passage" in text for text in self.texts(".folio-answer .hint")), seconds=60)
 
     def ask(self, question: str) -> None:
         self.visible("textarea")[0].clear()
@@ -284,7 +284,7 @@ def test_the_model_can_write_the_answer_and_what_it_makes_up_is_marked(page, use
 def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexed(page, user, tmp_path):
     user.open_tab("Documents")
     user.drop(tmp_path, {"noise.bin": b"\0" * 100, "one.txt": "one"})
-    assert user.texts(".folio-answer .hint")[0].startswith("1 documents in 1 passages. Left out: noise.bin is not text")
+    assert user.texts(".folio-answer .hint")[0].startswith("1 document in 1 passage. Left out: noise.bin is not text")
     secret = tmp_path / "secret.txt"
     secret.write_text("a secret")
     index = next(
@@ -297,7 +297,7 @@ def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexe
         client.post(f"{page[0]}/gradio_api/queue/join", json=index | {"data": [[forged], None]}).raise_for_status()
         with client.stream("GET", f"{page[0]}/gradio_api/queue/data?session_hash=s") as events:
             said = "".join(line for line in events.iter_lines())
-    assert "passages." not in said, said
+    assert "passage" not in said, said
     assert "not uploaded" in said
 
 
