@@ -184,6 +184,12 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
     columns = {"anchor": [pair.anchor for pair in pairs], "positive": [pair.positive for pair in pairs]}
     if pairs[0].negative:
         columns["negative"] = [pair.negative for pair in pairs]
+    dataset = Dataset.from_dict(columns)
+    if not len(LengthBuckets(dataset, args.per_device_train_batch_size)):
+        raise ValueError(
+            "No two of the pairs to learn from can stand beside each other, since their questions or texts are the "
+            "same: give pairs with different ones."
+        )
     if args.mini_batch_size is None:
         loss = losses.MultipleNegativesRankingLoss(model)
     else:
@@ -205,9 +211,7 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     progress = ProgressBar()
-    trainer = Trainer(
-        model=model, args=settings, train_dataset=Dataset.from_dict(columns), loss=loss, callbacks=[progress]
-    )
+    trainer = Trainer(model=model, args=settings, train_dataset=dataset, loss=loss, callbacks=[progress])
     trainer.remove_callback(PrinterCallback)
     try:
         trained = trainer.train()
