@@ -236,8 +236,8 @@ def _save(output_dir: Path, model, args: EmbedderArguments, report: dict) -> Non
     settings = {k: v for k, v in asdict(args).items() if k not in ("output_dir", "overwrite")}
     for name in ("model", "corpus", "pairs"):
         settings[name] = from_anywhere(settings[name])
-    start_run(output_dir, settings, is_new=True)
     with staged(output_dir) as folder:
         model.save(str(folder), create_model_card=False)
         write_report(report, folder)
         (folder / CARD_FILE).write_text(embedder_card(report), encoding="utf-8")
+        start_run(output_dir, settings, is_new=True)  # now that all is written and has only to move

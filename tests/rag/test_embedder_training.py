@@ -155,6 +155,28 @@ def test_a_save_that_fails_leaves_what_was_there(trained, pairs, tmp_path, monke
     assert train(trained, out, "--max_steps", 2, "--overwrite", source=("--pairs", str(pairs))) == 2
     assert "Could not save" in capsys.readouterr().err
     assert load_embedder(out).hash == before
+    assert train(trained, tmp_path / "new", "--max_steps", 1, source=("--pairs", str(pairs))) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_single_question_that_is_held_out_has_no_interval(checkpoint, tmp_path):
+    text = " ".join(f"The {a} sings to the {b} at night." for a in THINGS for b in THINGS)
+    (tmp_path / "songs.md").write_text(f"# Songs\n\n{text}\n")
+    assert train(checkpoint, tmp_path / "out", "--max_steps", 1, source=("--corpus", str(tmp_path / "songs.md"))) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["held_out"]["title"]["anchors"] == 1
+    recall = report["metrics"]["after"]["title"]["recall@1"]
+    assert recall["interval"] is None
+    assert f"| after | {recall['value']:.3f} |" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("end", [("--max_steps", "3"), ("--max_steps", "-1")])
+def test_pairs_that_all_share_a_question_cannot_be_told_apart(checkpoint, tmp_path, capsys, end):
+    rows = [json.dumps({"query": "which", "text": thing}) + "\n" for thing in THINGS]
+    (tmp_path / "same.jsonl").write_text("".join(rows))
+    assert train(checkpoint, tmp_path / "out", *end, source=("--pairs", str(tmp_path / "same.jsonl"))) == 2
+    assert "give pairs with different ones" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, embedder_folder, tmp_path, capsys):
