@@ -78,6 +78,12 @@ class _Quiet(SafeTraining):
 class SupervisedTrainer(_Quiet, WholeBatches, SFTTrainer):
     """TRL's SFTTrainer on examples that are encoded and packed already."""
 
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        # After vectors that stand before the text its first token is predicted too, and Trainer does not count it.
+        labels = inputs["labels"].clone()  # (B, T)
+        labels[:, 0] = IGNORED
+        return super().compute_loss(model, {**inputs, "labels": labels}, *args, **kwargs)
+
 
 class PreferenceTrainer(_Quiet, DPOTrainer):
     """TRL's DPOTrainer on examples that are encoded already."""
