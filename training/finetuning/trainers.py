@@ -98,13 +98,15 @@ class PreferenceTrainer(_Quiet, DPOTrainer):
         place = Path(self.args.output_dir).expanduser() / f"{STAGING}{name}"
         if is_first():
             dataset.save_to_disk(place)
-        wait_for_all()
-        found = super()._precompute_ref_logps(datasets.load_from_disk(place), name, batch_size)
-        for column in ("ref_chosen_logps", "ref_rejected_logps"):
-            dataset = dataset.add_column(column, found[column])
-        wait_for_all()
-        if is_first():
-            shutil.rmtree(place)
+        try:
+            wait_for_all()
+            found = super()._precompute_ref_logps(datasets.load_from_disk(place), name, batch_size)
+            for column in ("ref_chosen_logps", "ref_rejected_logps"):
+                dataset = dataset.add_column(column, found[column])
+            wait_for_all()
+        finally:
+            if is_first():
+                shutil.rmtree(place, ignore_errors=True)
         return dataset
 
 
