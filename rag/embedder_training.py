@@ -21,7 +21,7 @@ from ..training.run_folder import claimed, start_run
 from ..training.signals import Interrupted, signal_of
 from .embedder_card import embedder_card
 from .embedding import MINILM, Embedder, load_embedder, packaged_minilm
-from .encoder import load_encoder
+from .encoder import MODULES_FILE, load_encoder
 from .pair_ranking import Held, by_vectors, by_words, held_by_kind
 from .pairs import Pair, corpus_pairs, hold_out, load_documents, read_pairs
 
@@ -78,6 +78,9 @@ class EmbedderArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 0.")
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
+        model, output_dir = (Path(name).expanduser().resolve() for name in (self.model, self.output_dir))
+        if model == output_dir and not (model / MODULES_FILE).is_file():
+            raise ValueError(f"{self.output_dir} holds the model itself, which writes text: give another --output_dir.")
 
 
 def train_embedder(args: EmbedderArguments, command: str = "", stages: Stages | None = None) -> dict:

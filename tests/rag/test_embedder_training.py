@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -209,6 +210,16 @@ def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, embedder_
         assert says in lines[0]
         assert not (tmp_path / "out").exists()
     assert main(["embedder", "dance"]) == 2
+
+
+def test_a_gpt_is_not_replaced_by_the_embedder_that_is_made_of_it(checkpoint, pairs, tmp_path, capsys):
+    own = tmp_path / "gpt"
+    shutil.copytree(checkpoint, own)
+    (own / "run.yaml").write_text("{corpus: a, preset: folio, size: nano}")
+    before = (own / "model.safetensors").read_bytes()
+    assert train(own, own, "--overwrite", source=("--pairs", str(pairs))) == 2
+    assert "another --output_dir" in capsys.readouterr().err
+    assert (own / "model.safetensors").read_bytes() == before
 
 
 def test_weights_that_are_no_numbers_are_not_written(checkpoint, pairs, tmp_path, capsys):
