@@ -59,14 +59,14 @@ def table(report: dict) -> str:
     lines = ["| asked by | | recall@1 | recall@10 |", "|---|---|---|---|"]
     for kind, sizes in report["held_out"].items():
         for name in ("before", "after", *others):
-            cells = [f"{f['value']:.3f} {_interval(f)}" for f in report["metrics"][name][kind].values()]
+            cells = [f"{f['value']:.3f}{_interval(f)}" for f in report["metrics"][name][kind].values()]
             asked = f"{sizes['anchors']:,} {kind}s of {sizes['texts']:,} texts"
             lines.append(f"| {asked} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _interval(figure: dict) -> str:
-    if figure["interval"] is None:  # of one question
-        return "[0, 1]"
+    if figure["interval"] is None:  # of a single question
+        return ""
     low, high = figure["interval"]
-    return f"[{low:.3f}, {high:.3f}]"
+    return f" [{low:.3f}, {high:.3f}]"

@@ -21,7 +21,7 @@ from ..training.run_folder import claimed, start_run
 from ..training.signals import Interrupted, signal_of
 from .embedder_card import embedder_card
 from .embedding import MINILM, Embedder, load_embedder, packaged_minilm
-from .encoder import load_encoder
+from .encoder import MODULES_FILE, load_encoder
 from .pair_ranking import Held, by_vectors, by_words, held_by_kind
 from .pairs import Pair, corpus_pairs, hold_out, load_documents, read_pairs
 
@@ -78,6 +78,9 @@ class EmbedderArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 0.")
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps is {self.max_steps}: give at least 1, or leave it out.")
+        model, output_dir = (Path(name).expanduser().resolve() for name in (self.model, self.output_dir))
+        if model == output_dir and not (model / MODULES_FILE).is_file():
+            raise ValueError(f"{self.output_dir} holds the model itself, which writes text: give another --output_dir.")
 
 
 def train_embedder(args: EmbedderArguments, command: str = "", stages: Stages | None = None) -> dict:
@@ -184,6 +187,12 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
     columns = {"anchor": [pair.anchor for pair in pairs], "positive": [pair.positive for pair in pairs]}
     if pairs[0].negative:
         columns["negative"] = [pair.negative for pair in pairs]
+    dataset = Dataset.from_dict(columns)
+    if not len(LengthBuckets(dataset, args.per_device_train_batch_size)):
+        raise ValueError(
+            "No two of the pairs to learn from can stand beside each other, since their questions or texts are the "
+            "same: give pairs with different ones."
+        )
     if args.mini_batch_size is None:
         loss = losses.MultipleNegativesRankingLoss(model)
     else:
@@ -205,9 +214,7 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     progress = ProgressBar()
-    trainer = Trainer(
-        model=model, args=settings, train_dataset=Dataset.from_dict(columns), loss=loss, callbacks=[progress]
-    )
+    trainer = Trainer(model=model, args=settings, train_dataset=dataset, loss=loss, callbacks=[progress])
     trainer.remove_callback(PrinterCallback)
     try:
         trained = trainer.train()
@@ -232,8 +239,8 @@ def _save(output_dir: Path, model, args: EmbedderArguments, report: dict) -> Non
     settings = {k: v for k, v in asdict(args).items() if k not in ("output_dir", "overwrite")}
     for name in ("model", "corpus", "pairs"):
         settings[name] = from_anywhere(settings[name])
-    start_run(output_dir, settings, is_new=True)
     with staged(output_dir) as folder:
         model.save(str(folder), create_model_card=False)
         write_report(report, folder)
         (folder / CARD_FILE).write_text(embedder_card(report), encoding="utf-8")
+        start_run(output_dir, settings, is_new=True)  # now that all is written and has only to move

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -156,6 +157,28 @@ def test_a_save_that_fails_leaves_what_was_there(trained, pairs, tmp_path, monke
     assert train(trained, out, "--max_steps", 2, "--overwrite", source=("--pairs", str(pairs))) == 2
     assert "Could not save" in capsys.readouterr().err
     assert load_embedder(out).hash == before
+    assert train(trained, tmp_path / "new", "--max_steps", 1, source=("--pairs", str(pairs))) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_single_question_that_is_held_out_has_no_interval(checkpoint, tmp_path):
+    text = " ".join(f"The {a} sings to the {b} at night." for a in THINGS for b in THINGS)
+    (tmp_path / "songs.md").write_text(f"# Songs\n\n{text}\n")
+    assert train(checkpoint, tmp_path / "out", "--max_steps", 1, source=("--corpus", str(tmp_path / "songs.md"))) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["held_out"]["title"]["anchors"] == 1
+    recall = report["metrics"]["after"]["title"]["recall@1"]
+    assert recall["interval"] is None
+    assert f"| after | {recall['value']:.3f} |" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("end", [("--max_steps", "3"), ("--max_steps", "-1")])
+def test_pairs_that_all_share_a_question_cannot_be_told_apart(checkpoint, tmp_path, capsys, end):
+    rows = [json.dumps({"query": "which", "text": thing}) + "\n" for thing in THINGS]
+    (tmp_path / "same.jsonl").write_text("".join(rows))
+    assert train(checkpoint, tmp_path / "out", *end, source=("--pairs", str(tmp_path / "same.jsonl"))) == 2
+    assert "give pairs with different ones" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, embedder_folder, tmp_path, capsys):
@@ -188,6 +211,16 @@ def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, embedder_
         assert says in lines[0]
         assert not (tmp_path / "out").exists()
     assert main(["embedder", "dance"]) == 2
+
+
+def test_a_gpt_is_not_replaced_by_the_embedder_that_is_made_of_it(checkpoint, pairs, tmp_path, capsys):
+    own = tmp_path / "gpt"
+    shutil.copytree(checkpoint, own)
+    (own / "run.yaml").write_text("{corpus: a, preset: folio, size: nano}")
+    before = (own / "model.safetensors").read_bytes()
+    assert train(own, own, "--overwrite", source=("--pairs", str(pairs))) == 2
+    assert "another --output_dir" in capsys.readouterr().err
+    assert (own / "model.safetensors").read_bytes() == before
 
 
 def test_weights_that_are_no_numbers_are_not_written(checkpoint, pairs, tmp_path, capsys):

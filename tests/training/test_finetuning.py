@@ -18,7 +18,7 @@ from foliogpt.training.checkpoints import last_checkpoint, torn_file
 from foliogpt.training.finetuning.adapters import keeps_documents_apart
 from foliogpt.training.finetuning.arguments import DataArguments, MethodArguments
 from foliogpt.training.finetuning.finetuning import finetune
-from foliogpt.training.finetuning.trainers import arguments_of
+from foliogpt.training.finetuning.trainers import SupervisedTrainer, arguments_of
 from foliogpt.training.loading import load_model
 from foliogpt.training.pretraining import Interrupted
 from foliogpt.training.report import Stages
@@ -129,6 +129,24 @@ def test_a_method_is_saved_reloaded_and_resumed(place, tmp_path, method):
     load_model(str(tmp_path / "whole"))[0].generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=3)
     name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
     assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_vectors_before_the_text_add_no_token_to_the_loss(place, tmp_path, monkeypatch, method):
+    judge = SupervisedTrainer._judge
+
+    def judge_by_hand(self, model, batch):
+        labels = batch["labels"]
+        logits = model(**batch).logits[:, -labels.shape[1] :]
+        nats = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="sum")
+        found = judge(self, model, batch)
+        torch.testing.assert_close(found["loss"][0], nats)
+        assert found["loss"][1] == (labels[:, 1:] != -100).sum()
+        return found
+
+    monkeypatch.setattr(SupervisedTrainer, "_judge", judge_by_hand)
+    report = run(place, "lm", tmp_path, method=method, adapter={"num_virtual_tokens": 4}, max_steps=1)
+    assert report["val_loss"] > 0
 
 
 @pytest.mark.parametrize(("packing", "base"), [(True, "folio"), (False, "folio"), (True, "llama")])

@@ -78,6 +78,12 @@ class _Quiet(SafeTraining):
 class SupervisedTrainer(_Quiet, WholeBatches, SFTTrainer):
     """TRL's SFTTrainer on examples that are encoded and packed already."""
 
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        # After vectors that stand before the text its first token is predicted too, and Trainer does not count it.
+        labels = inputs["labels"].clone()  # (B, T)
+        labels[:, 0] = IGNORED
+        return super().compute_loss(model, {**inputs, "labels": labels}, *args, **kwargs)
+
 
 class PreferenceTrainer(_Quiet, DPOTrainer):
     """TRL's DPOTrainer on examples that are encoded already."""
@@ -92,13 +98,15 @@ class PreferenceTrainer(_Quiet, DPOTrainer):
         place = Path(self.args.output_dir).expanduser() / f"{STAGING}{name}"
         if is_first():
             dataset.save_to_disk(place)
-        wait_for_all()
-        found = super()._precompute_ref_logps(datasets.load_from_disk(place), name, batch_size)
-        for column in ("ref_chosen_logps", "ref_rejected_logps"):
-            dataset = dataset.add_column(column, found[column])
-        wait_for_all()
-        if is_first():
-            shutil.rmtree(place)
+        try:
+            wait_for_all()
+            found = super()._precompute_ref_logps(datasets.load_from_disk(place), name, batch_size)
+            for column in ("ref_chosen_logps", "ref_rejected_logps"):
+                dataset = dataset.add_column(column, found[column])
+            wait_for_all()
+        finally:
+            if is_first():
+                shutil.rmtree(place, ignore_errors=True)
         return dataset
 
 
@@ -121,7 +129,7 @@ class HeadTrainer(SafeTraining, WholeBatches):
 
     def loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
         """Mean loss of `labels`: (B) or (B, num_labels) for classify, (B, T) for tag, (B, 2) for qa."""
-        if (labels == IGNORED).all():  # what this process was dealt counts for nothing
+        if self._counts_for_nothing(labels):
             return sum((logits * 0).sum() for logits in outputs.to_tuple() if logits.is_floating_point())
         if self.task == "classify":
             return classification_loss(outputs.logits, labels, self.head_config, num_items_in_batch)
@@ -138,11 +146,16 @@ class HeadTrainer(SafeTraining, WholeBatches):
         )
         return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
+    def _counts_for_nothing(self, labels: torch.Tensor) -> bool:
+        """Whether this is what a process is dealt for which nothing is left of a batch."""
+        return self.args.world_size > 1 and bool((labels == IGNORED).all())
+
     def _judge(self, model, batch):
         labels = batch.pop("labels")
         self.is_text = batch["attention_mask"] != 0
         outputs = model(**batch)
-        counted = labels != IGNORED
+        # A number to be learnt may be what ignored labels are written as.
+        counted = labels != IGNORED if self.task == "tag" or self._counts_for_nothing(labels) else labels == labels
         figures = {"loss": (self.loss(outputs, labels, num_items_in_batch=1), counted.sum())}
         if self.task == "tag" or self.head_config.problem_type == "single_label_classification":
             # The share of labels that are right, of texts or of words.
