@@ -151,6 +151,11 @@ def _prepared(rag: Rag, source: str | Path | Dataset, count: int | None, say: Sa
     if count is not None and count < len(dataset.questions):
         chosen = sorted(random.Random(0).sample(range(len(dataset.questions)), count))
         dataset = replace(dataset, questions=[dataset.questions[number] for number in chosen])
+    if not any(question.answerable for question in dataset.questions):
+        raise ValueError(
+            f"Of the {len(dataset.questions):,} questions of {dataset.name} none has an answer, so there is nothing "
+            "to find: ask more of them, or give others."
+        )
     if dataset.documents is None:
         _check_names(rag, dataset)
     else:

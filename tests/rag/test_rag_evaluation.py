@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from embedders import WordEmbedder
@@ -74,6 +75,13 @@ def test_documents_of_a_data_set_get_an_index_of_their_own(rag, words):
     with pytest.raises(ValueError, match="other documents than tale, 'note' for instance"):
         rag.evaluate(tale())
     assert rag._store.catalog.counts()[0] == 2
+
+
+def test_questions_that_nothing_answers_have_no_figures(rag):
+    dataset = tale()
+    with pytest.raises(ValueError, match="Of the 1 questions of tale none has an answer"):
+        rag.evaluate(replace(dataset, questions=dataset.questions[1:]))
+    assert not rag._store.path.exists()
 
 
 def test_an_index_that_was_begun_is_completed(many):
