@@ -44,9 +44,10 @@ def evaluate(
     say: Say,
 ) -> EvaluationReport:
     """What `Rag.evaluate` does."""
+    modes = list(dict.fromkeys(modes))  # else a question would count twice
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
-        raise ValueError(f"modes is {list(modes)!r}; choose from {', '.join(MODES)}.")
+        raise ValueError(f"modes is {modes!r}; choose from {', '.join(MODES)}.")
     if questions is not None and questions < 1:
         raise ValueError(f"questions is {questions}; give how many to ask, at least 1.")
     refusing = next((mode for mode in ("hybrid", "dense") if mode in modes), None)  # refusal looks at cosines

@@ -84,6 +84,12 @@ def test_questions_that_nothing_answers_have_no_figures(rag):
     assert not rag._store.path.exists()
 
 
+def test_a_mode_that_is_named_twice_counts_once(many):
+    once, twice = (many.evaluate("known-items", ["dense"] * times, 20) for times in (1, 2))
+    assert len(twice.figures["nDCG@10"]["dense"].rows) == 20
+    assert str(twice) == str(once)
+
+
 def test_an_index_that_was_begun_is_completed(many):
     questions = [Question("q", "topic7", {("d7", 0): 1})]
     more = [*texts(), Document("another", "a bird")]
