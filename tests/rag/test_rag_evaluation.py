@@ -166,6 +166,16 @@ def test_answers_are_judged_beside_the_writer_without_and_with_the_right_passage
     assert rag.evaluate(tale(), generator=Liar()).answers["citations that hold"]["passages found"].value == 0
 
 
+def test_where_nothing_is_cited_no_share_of_the_citations_is_given(rag):
+    class Silent:
+        def write(self, question, passages, emit):
+            pass
+
+    report = rag.evaluate(tale(), generator=Silent())
+    assert set(report.answers) == {"exact_match", "f1", "answered"}
+    assert report.answers["answered"]["passages found"].value == 0
+
+
 def test_quotations_are_judged_as_what_they_quote(rag):
     answers = rag.evaluate(tale(), generator="quote").answers
     assert answers["f1"]["passages found"].value > 0
