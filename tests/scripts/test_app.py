@@ -285,6 +285,10 @@ def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexe
     user.open_tab("Documents")
     user.drop(tmp_path, {"noise.bin": b"\0" * 100, "one.txt": "one"})
     assert user.texts(".folio-answer .hint")[0].startswith("1 documents in 1 passages. Left out: noise.bin is not text")
+    user.visible("button[aria-label=Clear]")[0].click()
+    user.wait_for(lambda: "0 documents in 0 passages." in user.texts(".folio-answer .hint"))
+    user.ask("one?")
+    user.wait_for(lambda: "drop a file first" in user.texts(".toast-body, .toast-wrap")[0])
     secret = tmp_path / "secret.txt"
     secret.write_text("a secret")
     index = next(
