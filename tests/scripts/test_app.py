@@ -372,3 +372,10 @@ def test_a_port_that_is_taken_is_told_in_a_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["app", "--model", "nowhere", "--port", str(taken.getsockname()[1])]) == 2
     assert "give another --port" in capsys.readouterr().err
+
+
+def test_a_document_that_has_gone_is_told_in_a_line():
+    from foliogpt.scripts.app_parts import gr, one_line_errors
+
+    with pytest.raises(gr.Error, match="note"), one_line_errors():
+        raise KeyError("note")
