@@ -56,6 +56,8 @@ def evaluate(
     if isinstance(generator, str) and generator != QUOTE:
         raise ValueError(f'generator is {generator!r}; give "{QUOTE}" or a writer: load_writer(NAME).')
     with _prepared(rag, source, questions, say) as (judged, dataset):
+        if calibrate and judged._store.catalog.counts()[0] < 2:  # said before minutes of asking
+            raise ValueError("Without the document that answers there is no other to ask: calibrate on two at least.")
         found = Found(judged, dataset)
         for number, question in enumerate(dataset.questions, 1):
             found.ask(question, modes, refusing)

@@ -113,6 +113,13 @@ def test_a_calibrated_index_refuses_by_the_line_from_then_on(many):
     assert report.refusal.figures["calibrated"]["refused"].value > 0.5  # nothing else names the topic
 
 
+def test_one_document_draws_no_line_and_is_not_asked_for_it(rag, monkeypatch):
+    rag.sync([Document("d", " ".join(document.text for document in texts(8)))])
+    monkeypatch.setattr("foliogpt.rag.evaluation.Found.ask", lambda *args: pytest.fail("was asked"))
+    with pytest.raises(ValueError, match="calibrate on two at least"):
+        rag.evaluate("known-items", calibrate=True)
+
+
 def test_too_few_questions_draw_no_line(many):
     report = many.evaluate("known-items", ["dense"], 19)
     assert report.refusal is None
