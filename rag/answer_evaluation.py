@@ -44,8 +44,9 @@ def judge_answers(
             for metric in answer_metrics(references, texts):
                 figures.setdefault(metric.name, {})[given] = metric
     figures["answered"] = {FOUND: mean("answered", answered)}
-    figures["citations that hold"] = {FOUND: ratio("citations that hold", *zip(*valid, strict=True))}
-    figures["sentences with a citation"] = {FOUND: ratio("sentences with a citation", *zip(*cited, strict=True))}
+    for name, counted in (("citations that hold", valid), ("sentences with a citation", cited)):
+        if any(total for _, total in counted):  # of none, no share holds
+            figures[name] = {FOUND: ratio(name, *zip(*counted, strict=True))}
     return figures
 
 

@@ -6,6 +6,7 @@ Retrieval Models", 2021. SQuAD's form: P. Rajpurkar, R. Jia and P. Liang, "Know 
 
 import gzip
 import json
+import math
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -135,6 +136,8 @@ def _judgements(qrels: Path) -> Iterator[tuple[str, str, str, float]]:
         fields = line.rstrip("\r").split("\t")
         try:
             query, document, grade = fields
+            if not math.isfinite(float(grade)):
+                raise ValueError
             yield f"{qrels}, line {number}", query, document, float(grade)
         except ValueError:
             if line.strip() and number > 1:

@@ -44,9 +44,10 @@ def evaluate(
     say: Say,
 ) -> EvaluationReport:
     """What `Rag.evaluate` does."""
+    modes = list(dict.fromkeys(modes))  # else a question would count twice
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
-        raise ValueError(f"modes is {list(modes)!r}; choose from {', '.join(MODES)}.")
+        raise ValueError(f"modes is {modes!r}; choose from {', '.join(MODES)}.")
     if questions is not None and questions < 1:
         raise ValueError(f"questions is {questions}; give how many to ask, at least 1.")
     refusing = next((mode for mode in ("hybrid", "dense") if mode in modes), None)  # refusal looks at cosines
@@ -55,6 +56,8 @@ def evaluate(
     if isinstance(generator, str) and generator != QUOTE:
         raise ValueError(f'generator is {generator!r}; give "{QUOTE}" or a writer: load_writer(NAME).')
     with _prepared(rag, source, questions, say) as (judged, dataset):
+        if calibrate and judged._store.catalog.counts()[0] < 2:  # said before minutes of asking
+            raise ValueError("Without the document that answers there is no other to ask: calibrate on two at least.")
         found = Found(judged, dataset)
         for number, question in enumerate(dataset.questions, 1):
             found.ask(question, modes, refusing)
@@ -151,6 +154,11 @@ def _prepared(rag: Rag, source: str | Path | Dataset, count: int | None, say: Sa
     if count is not None and count < len(dataset.questions):
         chosen = sorted(random.Random(0).sample(range(len(dataset.questions)), count))
         dataset = replace(dataset, questions=[dataset.questions[number] for number in chosen])
+    if not any(question.answerable for question in dataset.questions):
+        raise ValueError(
+            f"Of the {len(dataset.questions):,} questions of {dataset.name} none has an answer, so there is nothing "
+            "to find: ask more of them, or give others."
+        )
     if dataset.documents is None:
         _check_names(rag, dataset)
     else:

@@ -82,13 +82,16 @@ def calibrate(answerable: Sequence[Features], unanswerable: Sequence[Features], 
         raise ValueError("Calibration needs questions that can be answered, and questions that cannot.")
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}: give the share of answerable questions to keep, above 0 and up to 1.")
-    good, bad = (np.array([[f.cosine, f.coverage] for f in each]) for each in (answerable, unanswerable))
+    good, bad = (np.array([[f.cosine, f.coverage] for f in each], float) for each in (answerable, unanswerable))
     angles = np.linspace(0, math.pi / 2, DIRECTIONS + 1)
     directions = np.stack([np.cos(angles), np.sin(angles)])  # (2, directions): more of either never speaks against
     directions = directions / directions.sum(axis=0)
     allowed = math.floor((1 - keep) * len(good) + 1e-9)  # so many of the answerable may be lost
-    least = np.sort(good @ directions, axis=0)[allowed]
-    refused = (bad @ directions < least).mean(axis=0)
+    # Multiplied and added as `Threshold.score` does it: a matrix product differs in the last bit, and would lose the
+    # question that the line runs through.
+    good, bad = (each[:, :1] * directions[0] + each[:, 1:] * directions[1] for each in (good, bad))
+    least = np.sort(good, axis=0)[allowed]
+    refused = (bad < least).mean(axis=0)
     best = np.flatnonzero(refused == refused.max())
     chosen = best[len(best) // 2]  # in the middle of equally good ones
     return Threshold(*(float(value) for value in (*directions[:, chosen], least[chosen])))

@@ -53,7 +53,7 @@ def measure(
     if min(len(answerable), len(unanswerable)) < FEWEST:
         raise ValueError(
             f"A threshold needs {FEWEST} questions whose answer is found and {FEWEST} that nothing answers, and there "
-            f"are {len(answerable)} and {len(unanswerable)}: give more."
+            f"are {len(answerable)} and {len(unanswerable)}: give more, of several documents."
         )
     by_cosine = [[Features(each.cosine, 0.0) for each in kind] for kind in (answerable, unanswerable, marked)]
     both = answerable, unanswerable, marked

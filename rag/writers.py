@@ -105,8 +105,11 @@ class ModelWriter:
 
         def say(texts: list[str]) -> None:
             for text in texts:
-                if text.strip() != NO_ANSWER:
-                    emit(verified(text, sources))
+                sentence = verified(text, sources)
+                said = "".join(part for part in sentence.parts if isinstance(part, str))
+                # Without what does not count, nothing may be left, or no answer: neither is one.
+                if sentence.citations or (re.search(r"\w", said) and said.strip() != NO_ANSWER):
+                    emit(sentence)
 
         self.generator.generate(choice, lambda piece: say(cut.push(piece)))
         say(cut.flush())

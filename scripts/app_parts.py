@@ -26,7 +26,7 @@ def one_line_errors() -> Iterator[None]:
     """What a user can cause is told in a line of the page, in which nothing is HTML."""
     try:
         yield
-    except (ValueError, RuntimeError, IndexError, TypeError, OSError, ImportError) as error:
+    except (ValueError, RuntimeError, LookupError, TypeError, OSError, ImportError) as error:
         message = escape(" ".join(str(error).split()))
         raise gr.Error(message, title="", print_exception=False) from None
 

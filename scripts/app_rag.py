@@ -51,6 +51,7 @@ class Visit:
 
         self.folder = tempfile.TemporaryDirectory(prefix="folio-app-", ignore_cleanup_errors=True)
         self.rag = Rag.open(self.folder.name, embedder=_embedder())
+        self.is_empty = True
 
     def index(self, paths: list[str]) -> str:
         """Make the index that of these files, and say what it has now."""
@@ -67,6 +68,7 @@ class Visit:
                 failed.append(f"{name} {error}")
         failed += [f"{name} {why}" for name, why in self.rag.sync(documents, delete_missing=True).failed.items()]
         found = self.rag.verify()
+        self.is_empty = not found.chunks
         said = f"{_number(found.documents, 'document')} in {_number(found.chunks, 'passage')}."
         return said + "".join(f" Left out: {each}." for each in failed)
 
@@ -98,7 +100,7 @@ def documents_tab(
     async def ask(question: str, by_model: bool, visit: Visit | None, *values) -> AsyncIterator[str]:
         with one_line_errors():
             check(question, "question")
-            if visit is None:
+            if visit is None or visit.is_empty:  # what was dropped may be gone again
                 raise ValueError("There is no document to ask: drop a file first.")
             yield _hint("…")
             writer = None

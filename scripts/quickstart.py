@@ -74,8 +74,8 @@ def ask_manual(say) -> dict | None:
         with tempfile.TemporaryDirectory() as index, Rag.open(index) as rag:
             rag.sync(wanted)
             answer = rag.answer(QUESTION)
-    except ImportError as error:
-        say(f"left out. {error}")
+    except (ImportError, OSError, RuntimeError) as error:  # the model is trained, its report not yet written
+        say(f"left out. {' '.join(str(error).split())}")
         return None
     say(f"asked {len(wanted)} documents of the manual, {', '.join(MODULES)}")
     citations = [{"document": each.document, "quote": each.quote} for each in answer.citations]

@@ -121,7 +121,7 @@ def test_a_model_is_held_to_its_sources(indexed, scripted):
     assert [sentence.is_cited for sentence in answer.sentences] == [True, False, False, True]
 
 
-@pytest.mark.parametrize("said", [NO_ANSWER, "", " \n"])
+@pytest.mark.parametrize("said", [NO_ANSWER, "", " \n", f"{NO_ANSWER} [1]", f'"{NO_ANSWER}" [2]', "[9]", '"" [1].'])
 def test_a_model_may_find_no_answer(indexed, scripted, said):
     answer = indexed.answer("the cat sleeps", scripted(said))
     assert (answer.text, answer.refused) == ("", True)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from embedders import WordEmbedder
@@ -9,7 +10,7 @@ from embedders import WordEmbedder
 from foliogpt.rag import Citation, Document, Rag, Sentence
 from foliogpt.rag.datasets import Dataset, Question
 from foliogpt.rag.evaluation_report import EvaluationReport
-from foliogpt.rag.refusal import Features, Threshold, threshold_of
+from foliogpt.rag.refusal import OTHERWISE, Features, Threshold, threshold_of
 from foliogpt.rag.refusal_curve import draw, measure
 from foliogpt.training.metrics.bootstrap import mean
 
@@ -76,6 +77,19 @@ def test_documents_of_a_data_set_get_an_index_of_their_own(rag, words):
     assert rag._store.catalog.counts()[0] == 2
 
 
+def test_questions_that_nothing_answers_have_no_figures(rag):
+    dataset = tale()
+    with pytest.raises(ValueError, match="Of the 1 questions of tale none has an answer"):
+        rag.evaluate(replace(dataset, questions=dataset.questions[1:]))
+    assert not rag._store.path.exists()
+
+
+def test_a_mode_that_is_named_twice_counts_once(many):
+    once, twice = (many.evaluate("known-items", ["dense"] * times, 20) for times in (1, 2))
+    assert len(twice.figures["nDCG@10"]["dense"].rows) == 20
+    assert str(twice) == str(once)
+
+
 def test_an_index_that_was_begun_is_completed(many):
     questions = [Question("q", "topic7", {("d7", 0): 1})]
     more = [*texts(), Document("another", "a bird")]
@@ -92,11 +106,18 @@ def test_questions_about_what_the_index_has_need_no_documents(many):
 
 
 def test_a_calibrated_index_refuses_by_the_line_from_then_on(many):
-    assert threshold_of(many._store.catalog) == Threshold(0.0, 1.0, 0.4)
+    assert threshold_of(many._store.catalog) == OTHERWISE
     report = many.evaluate("known-items", ["hybrid"], 40, calibrate=True)
     assert report.refusal is not None
     assert threshold_of(many._store.catalog) == report.refusal.threshold
     assert report.refusal.figures["calibrated"]["refused"].value > 0.5  # nothing else names the topic
+
+
+def test_one_document_draws_no_line_and_is_not_asked_for_it(rag, monkeypatch):
+    rag.sync([Document("d", " ".join(document.text for document in texts(8)))])
+    monkeypatch.setattr("foliogpt.rag.evaluation.Found.ask", lambda *args: pytest.fail("was asked"))
+    with pytest.raises(ValueError, match="calibrate on two at least"):
+        rag.evaluate("known-items", calibrate=True)
 
 
 def test_too_few_questions_draw_no_line(many):
@@ -150,6 +171,16 @@ def test_answers_are_judged_beside_the_writer_without_and_with_the_right_passage
     assert figures["citations that hold"] == {"passages found": 1}
     assert figures["sentences with a citation"] == {"passages found": 1}
     assert rag.evaluate(tale(), generator=Liar()).answers["citations that hold"]["passages found"].value == 0
+
+
+def test_where_nothing_is_cited_no_share_of_the_citations_is_given(rag):
+    class Silent:
+        def write(self, question, passages, emit):
+            pass
+
+    report = rag.evaluate(tale(), generator=Silent())
+    assert set(report.answers) == {"exact_match", "f1", "answered"}
+    assert report.answers["answered"]["passages found"].value == 0
 
 
 def test_quotations_are_judged_as_what_they_quote(rag):

@@ -60,6 +60,14 @@ def test_all_of_the_answerable_can_be_kept():
     assert not threshold.answers(bad[0])
 
 
+def test_the_question_that_the_line_runs_through_is_kept():
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        good = [Features(*map(float, pair)) for pair in generator.uniform(0.4, 1, (30, 2))]
+        bad = [Features(*map(float, pair)) for pair in generator.uniform(0.2, 0.7, (30, 2))]
+        assert all(map(calibrate(good, bad, keep=1).answers, good))
+
+
 @pytest.mark.parametrize(("good", "bad", "keep"), [([], [1], 0.9), ([1], [], 0.9), ([1], [1], 0), ([1], [1], 2)])
 def test_calibration_needs_both_kinds_and_a_share(good, bad, keep):
     with pytest.raises(ValueError, match=r"both|questions|share"):

@@ -285,6 +285,10 @@ def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexe
     user.open_tab("Documents")
     user.drop(tmp_path, {"noise.bin": b"\0" * 100, "one.txt": "one"})
     assert user.texts(".folio-answer .hint")[0].startswith("1 document in 1 passage. Left out: noise.bin is not text")
+    user.visible("button[aria-label=Clear]")[0].click()
+    user.wait_for(lambda: "0 documents in 0 passages." in user.texts(".folio-answer .hint"))
+    user.ask("one?")
+    user.wait_for(lambda: "drop a file first" in user.texts(".toast-body, .toast-wrap")[0])
     secret = tmp_path / "secret.txt"
     secret.write_text("a secret")
     index = next(
@@ -368,3 +372,10 @@ def test_a_port_that_is_taken_is_told_in_a_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["app", "--model", "nowhere", "--port", str(taken.getsockname()[1])]) == 2
     assert "give another --port" in capsys.readouterr().err
+
+
+def test_a_document_that_has_gone_is_told_in_a_line():
+    from foliogpt.scripts.app_parts import gr, one_line_errors
+
+    with pytest.raises(gr.Error, match="note"), one_line_errors():
+        raise KeyError("note")

@@ -60,6 +60,18 @@ def test_without_the_extra_the_question_is_left_out_in_a_line(monkeypatch):
     assert "pip install 'foliogpt[rag]'" in line
 
 
+def test_a_question_that_fails_does_not_take_the_report_of_the_training_along(monkeypatch):
+    from foliogpt.scripts.quickstart import ask_manual
+
+    def fail(*args) -> None:
+        raise RuntimeError("Your system has an\nunsupported version of sqlite3.")  # as Chroma does on being imported
+
+    said = []
+    monkeypatch.setattr("foliogpt.rag.readers.manual_documents", fail)
+    assert ask_manual(said.append) is None
+    assert said == ["left out. Your system has an unsupported version of sqlite3."]
+
+
 @pytest.mark.slow
 def test_the_next_steps_it_prints_work(quickstart):
     folder, done = quickstart
