@@ -1,6 +1,7 @@
 """An embedder is what decides about a vector, and nothing else is."""
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
@@ -78,6 +79,7 @@ def test_packaged_weights_are_read_only_if_they_are_the_official_ones(tmp_path, 
     weights = tmp_path / embedding.MINILM_PACKAGE / "model" / "model.safetensors"
     weights.write_bytes(b"other weights")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, embedding.MINILM_PACKAGE, raising=False)  # another test may have imported it
     with pytest.raises(ValueError, match="not the official file"):
         load_embedder()
     monkeypatch.setattr(embedding, "MINILM_SHA256", hashlib.sha256(b"other weights").hexdigest())

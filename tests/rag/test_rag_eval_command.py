@@ -42,7 +42,7 @@ def test_known_items_are_judged_and_the_index_calibrated(index, tmp_path, capsys
         "| dense ",
         "By nDCG@10",
         "calibrated, cosine alone",
-        "citations that",
+        "| answered |",
     ):
         assert said in out
     found = json.loads(figures.read_text())
