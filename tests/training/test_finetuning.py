@@ -209,6 +209,16 @@ def test_accumulating_gradients_changes_no_loss(place, tmp_path, task, base):
         assert [norm for _, norm in other] == pytest.approx([norm for _, norm in found[0]], rel=1e-2)
 
 
+def test_a_number_to_be_learnt_may_be_what_ignored_labels_are_written_as(place, tmp_path):
+    for name, label in (("train", 1.5), ("held_out", -100.0)):
+        rows = [{"text": f"{a} {b}", "label": label} for a, b in PAIRS[:16]]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataArguments("classify", str(tmp_path / "train.jsonl"), validation_data=str(tmp_path / "held_out.jsonl"))
+    args = arguments_of("classify")(output_dir=str(tmp_path / "run"), max_steps=1, eval_strategy="no")
+    report = finetune(data, MethodArguments(str(place / "folio")), args, stages=Stages(silent=True))
+    assert report["val_loss"] == pytest.approx(100**2, rel=0.1)  # the model says something near 0
+
+
 class At(TrainerCallback):
     """Does something before a step."""
 
