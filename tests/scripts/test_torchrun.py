@@ -107,7 +107,7 @@ def test_an_error_of_any_process_is_one_line_of_the_first(start, tmp_path):
     torchrun = [*TORCHRUN, "--standalone", "--nproc_per_node", "2"]
     begun = time.monotonic()
     both = start([*torchrun, *FOLIO, *run("run", "--max_steps", "2", "--corpus", "nowhere.txt")])
-    one = start([*torchrun, "one_is_wrong.py", *run("run", "--max_steps", "2")])
+    one = start([*torchrun, "one_is_wrong.py", *run("other", "--max_steps", "2")])
     for process, who in ((both, ""), (one, r" \(process 1\)")):
         said = process.communicate(timeout=120)[1]
         lines = [line for line in said.splitlines() if line.startswith("folio ")]
@@ -117,6 +117,7 @@ def test_an_error_of_any_process_is_one_line_of_the_first(start, tmp_path):
         assert "Error: " not in said.replace("ChildFailedError: ", "")
     assert time.monotonic() - begun < 120  # and not the half an hour after which a process that waits gives up
     assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "other").exists()
 
 
 def test_processes_that_never_come_end_in_one_line_that_says_what_to_do(start):
