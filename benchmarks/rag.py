@@ -5,10 +5,17 @@
     python -m benchmarks.rag --only scale --chunks 200000
     python -m benchmarks.rag --only unchanged
     python -m benchmarks.rag --only kills
+    python -m benchmarks.rag --only chunking --spans FOLDER
+
+FOLDER is evaluation_framework/general_evaluation_data of github.com/brandonstarxel/chunking_evaluation: 472 questions
+to five texts, in which somebody marked what answers them.
 
 Indexes stay in --index_dir, where a second run finds the vectors of the first.
 """
 
+import csv
+import json
+import math
 import random
 import re
 import subprocess
@@ -16,14 +23,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from foliogpt.rag import Document, Rag
+from foliogpt.rag.chunking import Chunk, chunk_document
+from foliogpt.rag.datasets import Dataset, Question
 from foliogpt.rag.embedding import load_embedder
 from foliogpt.rag.known_items import known_items
 from foliogpt.rag.readers import manual_documents
 from foliogpt.rag.store import Store
+from foliogpt.training.metrics.bootstrap import interval
 
 from .tables import parser, show, write
 
@@ -140,6 +151,44 @@ def unchanged(index_dir: Path, count: int = 6000) -> list[dict]:
     return rows
 
 
+def marked(folder: Path) -> Dataset:
+    """The questions of a folder, once for each text that somebody marked as an answer."""
+    documents = [Document(path.stem, path.read_bytes().decode()) for path in folder.glob("corpora/*.md")]
+    questions = []
+    with (folder / "questions_df.csv").open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            name = row["corpus_id"]
+            for part, found in enumerate(json.loads(row["references"])):
+                span = name, found["start_index"], found["end_index"]
+                questions.append(Question(f"{number}-{part}", row["question"], {(name, 0): 1}, (span,)))
+    return Dataset("marked", questions, documents)
+
+
+def windows(document: Document, token_starts, max_tokens: int) -> list[Chunk]:
+    """Fixed windows of so many tokens, wherever they end."""
+    text, cuts = document.text, token_starts(document.text)[::max_tokens]
+    pairs = zip([0, *cuts[1:]], [*cuts[1:], len(text)], strict=True)
+    return [Chunk(start, end, text[start:end], "", "", None) for start, end in pairs]
+
+
+def chunking(folder: Path) -> list[dict]:
+    """How often the whole of an answer is in one of the first five chunks."""
+    rows = []
+    for how, cut in (("by structure", chunk_document), ("fixed windows", windows)):
+        with (
+            mock.patch("foliogpt.rag.store.chunk_document", cut),
+            tempfile.TemporaryDirectory() as index,
+            Rag.open(index) as rag,
+        ):
+            report = rag.evaluate(marked(folder))
+        row = {"chunks": how, "number": report.chunks, "answers": report.questions}
+        for mode, figure in report.figures["span recall@5"].items():
+            low, high = interval(figure) or (math.nan, math.nan)
+            row[mode] = f"{figure.value:.3f} [{low:.3f}, {high:.3f}]"
+        rows.append(row)
+    return rows
+
+
 KILLED = """
 import sys
 from benchmarks.rag import Rag, Synthetic
@@ -186,12 +235,16 @@ def main() -> None:
         "scale": lambda: scale(chosen.index_dir, chosen.chunks),
         "unchanged": lambda: unchanged(chosen.index_dir),
         "kills": lambda: kills(20),
+        "chunking": lambda: chunking(chosen.spans),
     }
     options.add_argument("--only", choices=jobs, required=True)
     options.add_argument("--index_dir", type=Path, default=Path("runs/benchmark-rag"))
     options.add_argument("--documents", type=int, default=1500)
     options.add_argument("--chunks", type=int, default=200_000)
+    options.add_argument("--spans", type=Path, help="the folder for --only chunking")
     chosen = options.parse_args()
+    if chosen.only == "chunking" and chosen.spans is None:
+        options.error("--only chunking needs --spans FOLDER")
     rows = jobs[chosen.only]()
     show(chosen.only, rows)
     write(chosen.json, {chosen.only: rows})

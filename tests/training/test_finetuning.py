@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from trl.trainer import utils as trl_utils
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
@@ -18,7 +19,7 @@ from foliogpt.training.checkpoints import last_checkpoint, torn_file
 from foliogpt.training.finetuning.adapters import keeps_documents_apart
 from foliogpt.training.finetuning.arguments import DataArguments, MethodArguments
 from foliogpt.training.finetuning.finetuning import finetune
-from foliogpt.training.finetuning.trainers import SupervisedTrainer, arguments_of
+from foliogpt.training.finetuning.trainers import LOSS_COLUMNS, SupervisedTrainer, arguments_of
 from foliogpt.training.loading import load_model
 from foliogpt.training.pretraining import Interrupted
 from foliogpt.training.report import Stages
@@ -107,6 +108,20 @@ def test_every_task_learns_and_is_loaded_again(place, tmp_path, task):
     card = yaml.safe_load((tmp_path / "README.md").read_text().split("---")[1])
     assert card["base_model"] == str(place / "folio")
     assert json.loads((tmp_path / "report.json").read_text()) == report
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU, TRL's kernel holds no copies")
+@pytest.mark.parametrize("task", ["sft", "dpo", "lm"])
+def test_the_loss_takes_a_part_of_the_vocabulary_at_a_time(place, tmp_path, monkeypatch, task):
+    sizes, original = [], trl_utils._ChunkedLogProbFunction.apply
+
+    def apply(hidden, weight, bias, targets, temperature, chunk_size, *args):
+        sizes.append(chunk_size)
+        return original(hidden, weight, bias, targets, temperature, chunk_size, *args)
+
+    monkeypatch.setattr(trl_utils._ChunkedLogProbFunction, "apply", apply)
+    run(place, task, tmp_path, max_steps=1)
+    assert set(sizes) == {LOSS_COLUMNS}
 
 
 @pytest.mark.slow

@@ -21,8 +21,11 @@ from .data import Data
 
 try:
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+    from trl.trainer import utils as trl_utils
 except ImportError:
     raise ImportError("Fine-tuning needs PEFT and TRL: pip install 'foliogpt[finetune]'.") from None
+
+LOSS_COLUMNS = 4096  # of the vocabulary at a time, where TRL has no GPU kernel for its loss
 
 
 # Fields without init are no flags: what they would change is done before, in data.py.
@@ -182,6 +185,9 @@ def make_trainer(task: str, model, tokenizer, data: Data, args: FinetuningArgume
         "processing_class": tokenizer,
         "callbacks": callbacks,
     }
+    if args.device.type != "cuda":
+        # Else TRL holds eight tiles of 32,768 columns each, more than all that LoRA needs beside the weights.
+        trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = LOSS_COLUMNS
     if task in ("sft", "lm"):
         packing, args.packing = args.packing, False  # it is done; else TRL would want a collator of its own
         trainer = SupervisedTrainer(**common)
