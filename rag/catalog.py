@@ -279,11 +279,11 @@ class Catalog(Database):
         )
         return rows.fetchall()
 
-    def frequency(self, term: str, chunks: list[int]) -> tuple[int, bool]:
-        """In how many chunks a term of `question_terms` is, and whether it is in one of `chunks`."""
+    def frequency(self, term: str, chunks: list[int]) -> tuple[int, set[int]]:
+        """In how many chunks a term of `question_terms` is, and which ones of `chunks` have it."""
         count = self.connection.execute("SELECT count(*) FROM words WHERE words MATCH ?", [term]).fetchone()[0]
         query = "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?"
-        return count, any(self.connection.execute(query, [term, id]).fetchone() for id in chunks)
+        return count, {id for id in chunks if self.connection.execute(query, [term, id]).fetchone()}
 
     def neighbours(self, id: int) -> list[int]:
         """The chunks before and after a chunk, in its document."""

@@ -35,6 +35,13 @@ def test_rare_words_count_more_and_words_are_stemmed(indexed):
     assert features_of(indexed, "the dog is sleeping").cosine == pytest.approx(1, abs=1e-4)
 
 
+def test_passages_do_not_share_the_words_of_a_question(indexed):
+    apart = features_of(indexed, "cat dog")
+    assert apart.coverage == pytest.approx(0.5)
+    indexed.sync([Document("both", "a cat and a dog")])
+    assert features_of(indexed, "cat dog").coverage == 1
+
+
 def test_nothing_found_has_no_features(indexed):
     assert features("cat", [], indexed._store.catalog) == Features(0, 0)
 
