@@ -21,7 +21,7 @@ from .known_items import QUESTIONS, known_items
 from .rag import Rag
 from .ranking import has_span, ndcg, ranked_places, recall, reciprocal_rank
 from .refusal import BEST, Features, features, store_threshold, threshold_of
-from .refusal_curve import Refusal, measure
+from .refusal_curve import Refusal, check_enough, measure
 from .retrieval import MODES
 from .store import Store
 from .writers import QuoteWriter
@@ -58,6 +58,8 @@ def evaluate(
     with _prepared(rag, source, questions, say) as (judged, dataset):
         if calibrate and judged._store.catalog.counts()[0] < 2:  # said before minutes of asking
             raise ValueError("Without the document that answers there is no other to ask: calibrate on two at least.")
+        if calibrate:
+            check_enough(sum(question.answerable for question in dataset.questions), len(dataset.questions))
         found = Found(judged, dataset)
         for number, question in enumerate(dataset.questions, 1):
             found.ask(question, modes, refusing)

@@ -50,11 +50,7 @@ def measure(
     Raises:
         ValueError: there are too few questions.
     """
-    if min(len(answerable), len(unanswerable)) < FEWEST:
-        raise ValueError(
-            f"A threshold needs {FEWEST} questions whose answer is found and {FEWEST} that nothing answers, and there "
-            f"are {len(answerable)} and {len(unanswerable)}: give more, of several documents."
-        )
+    check_enough(len(answerable), len(unanswerable))
     by_cosine = [[Features(each.cosine, 0.0) for each in kind] for kind in (answerable, unanswerable, marked)]
     both = answerable, unanswerable, marked
     return Refusal(
@@ -68,6 +64,15 @@ def measure(
         },
         {"cosine and words": _curve(*both[:2]), "cosine alone": _curve(*by_cosine[:2])},
     )
+
+
+def check_enough(answerable: int, unanswerable: int) -> None:
+    """Refuse so few questions that a line through them would be chance."""
+    if min(answerable, unanswerable) < FEWEST:
+        raise ValueError(
+            f"A threshold needs {FEWEST} questions whose answer is found and {FEWEST} that nothing answers, and there "
+            f"are {answerable} and {unanswerable}: give more, of several documents."
+        )
 
 
 def _held_out(*kinds: Sequence[Features]) -> list[list[bool]]:

@@ -120,10 +120,11 @@ def test_one_document_draws_no_line_and_is_not_asked_for_it(rag, monkeypatch):
         rag.evaluate("known-items", calibrate=True)
 
 
-def test_too_few_questions_draw_no_line(many):
+def test_too_few_questions_draw_no_line(many, monkeypatch):
     report = many.evaluate("known-items", ["dense"], 19)
     assert report.refusal is None
     assert "needs 20 questions" in str(report)
+    monkeypatch.setattr("foliogpt.rag.evaluation.Found.ask", lambda *args: pytest.fail("was asked"))
     with pytest.raises(ValueError, match="needs 20 questions"):
         many.evaluate("known-items", ["dense"], 19, calibrate=True)
     with pytest.raises(ValueError, match="hybrid or dense"):
