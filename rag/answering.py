@@ -225,5 +225,5 @@ class _Writing:
 def _nothing_relevant(found: Features) -> str:
     return (
         "nothing that was found has enough to do with the question: its best passage is at a cosine of "
-        f"{found.cosine:.2f}, and of its words, rare ones counting more, at most {found.coverage:.0%} stand in one passage"
+        f"{found.cosine:.2f}, and no passage has more than {found.coverage:.0%} of its words, rare ones counting more"
     )
