@@ -16,7 +16,7 @@ from pathlib import PurePath
 
 from .documents import DOCUMENT, Document, Heading, Scalar
 
-VERSION = "1"  # of the readers: files that others read are read anew
+VERSION = "2"  # of the readers: files that others read are read anew
 MAX_UNPACKED_BYTES = 100_000_000  # of a docx
 PYTHON_MANUAL = "python-manual"
 
@@ -58,12 +58,21 @@ def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Docume
     return [Document(**{"metadata": {"type": kind or "txt"}, **document})] if document["text"].strip() else []
 
 
+# Modules written in C, whose docstrings stand in a private one that does the same in Python.
+TWINS = {"_pydatetime": "datetime", "_pydecimal": "decimal", "_pyio": "io", "_collections_abc": "collections.abc"}
+
+
 def manual_documents() -> list[Document]:
     """The manual of the Python that is running, without private names; it has documents "python-manual/<name>"."""
     from ..tokenization.python_manual import is_private, python_manual
 
     documents = []
-    for name, text in python_manual():
+    manual = dict(python_manual())
+    for name, text in manual.items():
+        module, dot, rest = name.partition(".")
+        public = TWINS.get(module, module) + dot + rest
+        if public not in manual:
+            name, text = public, text.replace(module, TWINS[module], 1)  # in the signature that it begins with
         if is_private(name):
             continue
         title = name.removeprefix("topics/")

@@ -191,7 +191,19 @@ def test_rows_that_cannot_be_read_are_named(name, data, says):
         read(name, data)
 
 
-def test_the_manual_is_a_document_a_name():
-    documents = {document.name: document for document in readers.manual_documents()}
-    assert len(documents) > 5000
-    assert documents["python-manual/json.dumps"].title == "json.dumps"
+@pytest.fixture(scope="module")
+def manual():
+    return {document.name: document for document in readers.manual_documents()}
+
+
+def test_the_manual_is_a_document_a_name(manual):
+    assert len(manual) > 5000
+    assert manual["python-manual/json.dumps"].title == "json.dumps"
+    assert not any(name.startswith("python-manual/_") for name in manual)
+
+
+@pytest.mark.parametrize("name", ["datetime.date.weekday", "decimal.Decimal.sqrt", "io.IOBase", "collections.abc"])
+def test_what_is_written_in_c_is_in_the_manual_under_its_public_name(manual, name):
+    document = manual[f"python-manual/{name}"]
+    assert document.title == name
+    assert document.text.removeprefix("class ").startswith(name)
