@@ -1,4 +1,6 @@
-"""Retrieval: how fast it indexes and searches, and what survives. How well it finds is for `folio rag eval` to say.
+"""Retrieval: how fast it indexes and searches, what survives, and what chunks by structure are worth.
+
+How well it finds is for `folio rag eval` to say.
 
     python -m benchmarks.rag --only indexing
     python -m benchmarks.rag --only search
@@ -28,7 +30,7 @@ from unittest import mock
 import numpy as np
 
 from foliogpt.rag import Document, Rag
-from foliogpt.rag.chunking import Chunk, chunk_document
+from foliogpt.rag.chunking import Chunk, TokenStarts, chunk_document
 from foliogpt.rag.datasets import Dataset, Question
 from foliogpt.rag.embedding import load_embedder
 from foliogpt.rag.known_items import known_items
@@ -164,7 +166,7 @@ def marked(folder: Path) -> Dataset:
     return Dataset("marked", questions, documents)
 
 
-def windows(document: Document, token_starts, max_tokens: int) -> list[Chunk]:
+def windows(document: Document, token_starts: TokenStarts, max_tokens: int) -> list[Chunk]:
     """Fixed windows of so many tokens, wherever they end."""
     text, cuts = document.text, token_starts(document.text)[::max_tokens]
     pairs = zip([0, *cuts[1:]], [*cuts[1:], len(text)], strict=True)
