@@ -118,7 +118,8 @@ def verify(argv: list[str]) -> None:
         report = rag.verify()
     if not report.ok:
         repair = shlex.join(["folio", "rag", "rebuild", "--index", index.index])
-        raise RuntimeError(f"{index.index} is not whole: {'; '.join(report.problems)}. Repair it with: {repair}")
+        problems = "; ".join(report.problems).rstrip(".")
+        raise RuntimeError(f"{index.index} is not whole: {problems}. Repair it with: {repair}")
     print(f"{report.documents:,} documents in {report.chunks:,} chunks: all there, and the same in both.")
 
 
