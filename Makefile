@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN = .venv/bin
 ARGS =
 
-.PHONY: quickstart test test-all check clean
+.PHONY: quickstart test test-all test-oldest test-newest clean-newest check clean
 
 quickstart: .venv/installed
 	$(BIN)/folio quickstart $(ARGS)
@@ -17,6 +17,27 @@ test: .venv/installed
 
 test-all: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+# The ends of what pyproject.toml allows: exactly its floors, and the newest of everything. Each in a new environment.
+test-oldest: .venv-oldest/requirements.txt
+.venv-oldest/requirements.txt: pyproject.toml
+	rm -rf .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet packaging uv
+	.venv-oldest/bin/python tests/floors.py > .venv-oldest/floors.txt
+	.venv-oldest/bin/uv pip compile --quiet --python .venv-oldest/bin/python --resolution lowest-direct \
+		--extra dev --constraints .venv-oldest/floors.txt pyproject.toml --output-file $@
+
+test-newest: clean-newest
+clean-newest:
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	touch .venv-newest/requirements.txt
+
+test-oldest test-newest: test-%:
+	.venv-$*/bin/python -m pip install --quiet -r .venv-$*/requirements.txt -e '.[dev]'
+	.venv-$*/bin/python -m pip list | grep -iE '^(torch|transformers|tokenizers|datasets|accelerate|peft|trl|chromadb) '
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto -m "not slow" $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -30,4 +51,4 @@ check: .venv/installed
 	touch .venv/installed
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info

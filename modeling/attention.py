@@ -6,6 +6,7 @@ from torch import nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .forward_arguments import update_cache
 from .normalization import FolioRMSNorm
 from .positions import apply_rotary_pos_emb
 
@@ -82,7 +83,7 @@ class FolioAttention(nn.Module):
         hidden_states: torch.Tensor,  # (B, T, C)
         attention_mask: torch.Tensor | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the output (B, T, C) and, when written out (`eager`), the attention weights."""
@@ -96,8 +97,8 @@ class FolioAttention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
         if position_embeddings is not None:
             q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
-        if past_key_values is not None:
-            k, v = past_key_values.update(k, v, self.layer_idx)
+        if cache is not None:
+            k, v = update_cache(cache, k, v, self.layer_idx, kwargs)
 
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, weights = attention(
@@ -127,13 +128,13 @@ class FolioCrossAttention(nn.Module):
         hidden_states: torch.Tensor,  # (B, T, C)
         encoder_hidden_states: torch.Tensor,  # (B, S, C)
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the output (B, T, C) and, when written out (`eager`), the attention weights."""
         batch_and_tokens = hidden_states.shape[:-1]
         q = self.q_proj(hidden_states).view(*batch_and_tokens, -1, self.head_dim).transpose(1, 2)
-        k, v = self._keys_and_values(encoder_hidden_states, past_key_values)
+        k, v = self._keys_and_values(encoder_hidden_states, cache)
 
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         kwargs["is_causal"] = False  # the caller's flag is about the decoder's own past
@@ -149,9 +150,9 @@ class FolioCrossAttention(nn.Module):
         )
         return self.o_proj(output.reshape(*batch_and_tokens, -1)), weights
 
-    def _keys_and_values(self, encoder_hidden_states, past_key_values) -> tuple[torch.Tensor, torch.Tensor]:
+    def _keys_and_values(self, encoder_hidden_states, cache) -> tuple[torch.Tensor, torch.Tensor]:
         """The encoder's keys and values (B, H_kv, S, D): the same at every step, so computed once a sequence."""
-        cache = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
+        cache = cache if isinstance(cache, EncoderDecoderCache) else None
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values

@@ -2,12 +2,13 @@
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import FolioAttention, FolioCrossAttention
 from .configuration_folio import FolioConfig
 from .feed_forward import FolioMLP
+from .forward_arguments import CACHE
 from .normalization import build_norm
 
 
@@ -35,16 +36,14 @@ class FolioDecoderLayer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,  # (B, T, C)
         encoder_hidden_states: torch.Tensor | None = None,  # (B, S, C)
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        cache = past_key_values
-        if isinstance(cache, EncoderDecoderCache):
-            cache = cache.self_attention_cache
+        cache = kwargs.pop(CACHE, None)
+        own_cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
 
         x = self.input_layernorm(hidden_states) if self.norm_first else hidden_states
-        x, _ = self.self_attn(x, attention_mask=attention_mask, past_key_values=cache, **kwargs)
+        x, _ = self.self_attn(x, attention_mask=attention_mask, cache=own_cache, **kwargs)
         hidden_states = hidden_states + self.dropout(x)
         if not self.norm_first:
             hidden_states = self.input_layernorm(hidden_states)
@@ -52,7 +51,7 @@ class FolioDecoderLayer(GradientCheckpointingLayer):
         if encoder_hidden_states is not None:
             x = self.cross_attention_layernorm(hidden_states) if self.norm_first else hidden_states
             mask = encoder_attention_mask
-            x, _ = self.cross_attn(x, encoder_hidden_states, mask, past_key_values=past_key_values, **kwargs)
+            x, _ = self.cross_attn(x, encoder_hidden_states, mask, cache=cache, **kwargs)
             hidden_states = hidden_states + self.dropout(x)
             if not self.norm_first:
                 hidden_states = self.cross_attention_layernorm(hidden_states)

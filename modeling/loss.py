@@ -48,11 +48,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             logits.sub_(largest)
             at_target = logits.gather(1, index)
             total = logits.exp_().sum(-1, keepdim=True)
-            loss += ((total.log() - at_target) * counted).sum()
+            # Not `+=`: torch 2.11 compiles the gradients of a result that was changed in place to zeros.
+            loss = loss + ((total.log() - at_target) * counted).sum()
             softmax_share = counted / total
             if z_loss:
                 log_z = total.log() + largest
-                loss += (z_loss * log_z.square() * counted).sum()
+                loss = loss + (z_loss * log_z.square() * counted).sum()
                 softmax_share = softmax_share * (1 + 2 * z_loss * log_z)
             if needs_grad:
                 grad = logits.mul_(softmax_share)  # the softmax, 0 where there is no target

@@ -7,10 +7,10 @@
 - a head that reads the last hidden states: next token, masked token, classes of a text or of its tokens, spans
 """
 
-import inspect
 import math
 
 import torch
+import transformers
 from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
@@ -31,13 +31,14 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention import FolioAttention, FolioCrossAttention
 from .block import FolioDecoderLayer
 from .configuration_folio import FolioConfig
+from .forward_arguments import CACHE, checked_arguments
 from .loss import chunked_causal_lm_loss, classification_loss, span_loss
 from .normalization import build_norm
 from .positions import FolioRotaryEmbedding, build_positions
@@ -46,6 +47,14 @@ from .positions import FolioRotaryEmbedding, build_positions
 # The annotation of **kwargs, by which transformers knows what they may be, names position_ids once more.
 
 # (B, T, C) = (batch, tokens, hidden size); V = vocabulary size.
+
+TESTED = (5, 23), (5, 24)  # the first and the last minor version of transformers that the test suite has passed with
+if not TESTED[0] <= tuple(map(int, transformers.__version__.split(".")[:2])) <= TESTED[1]:
+    first, last = (".".join(map(str, version)) for version in TESTED)
+    logging.get_logger(__name__).warning(
+        f"FolioGPT's model code was tested with transformers {first} to {last}, and this is "
+        f"{transformers.__version__}: if results look wrong, install one of those."
+    )
 
 
 class FolioPreTrainedModel(PreTrainedModel):
@@ -56,7 +65,7 @@ class FolioPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["FolioDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -97,6 +106,7 @@ class FolioModel(FolioPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @checked_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -104,7 +114,7 @@ class FolioModel(FolioPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         encoder_hidden_states: torch.FloatTensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
@@ -130,15 +140,15 @@ class FolioModel(FolioPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         is_causal = self.config.is_causal
-        if use_cache and past_key_values is None and is_causal:
-            past_key_values = DynamicCache(config=self.config)
+        if use_cache and cache is None and is_causal:
+            cache = DynamicCache(config=self.config)
             if encoder_hidden_states is not None:
-                past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
+                cache = EncoderDecoderCache(cache, DynamicCache(config=self.config))
         if position_ids is None:
-            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            seen = cache.get_seq_length() if cache is not None else 0
             position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen).unsqueeze(0)
 
-        masks = self._attention_masks(inputs_embeds, attention_mask, past_key_values, position_ids, is_causal)
+        masks = self._attention_masks(inputs_embeds, attention_mask, cache, position_ids, is_causal)
         if encoder_hidden_states is not None:
             encoder_attention_mask = create_bidirectional_mask(
                 config=self.config,
@@ -166,16 +176,16 @@ class FolioModel(FolioPreTrainedModel):
                 attention_mask=masks[layer_type],
                 position_embeddings=position_embeddings,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 encoder_attention_mask=encoder_attention_mask,
                 use_cache=use_cache,
+                **{CACHE: cache},  # by the name under which gradient checkpointing would take it away
                 **kwargs,
             )
         return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
+            last_hidden_state=self.norm(hidden_states), **{CACHE: cache if use_cache else None}
         )
 
-    def _attention_masks(self, inputs_embeds, attention_mask, past_key_values, position_ids, is_causal) -> dict:
+    def _attention_masks(self, inputs_embeds, attention_mask, cache, position_ids, is_causal) -> dict:
         """The mask for each type of layer. Generation may have prepared them already, as a dict."""
         if isinstance(attention_mask, dict):
             return attention_mask
@@ -183,7 +193,7 @@ class FolioModel(FolioPreTrainedModel):
             "config": self.config,
             "inputs_embeds": inputs_embeds,
             "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
+            CACHE: cache if isinstance(cache, Cache) else None,
         }
         if is_causal:
             arguments["position_ids"] = position_ids
@@ -222,13 +232,14 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    @checked_arguments
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         encoder_hidden_states: torch.FloatTensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
@@ -245,7 +256,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
@@ -272,15 +283,11 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
         )
-
-
-# transformers inspects the signature of custom code at every generated token. Kept, it is ten times cheaper to read.
-FolioForCausalLM.forward.__signature__ = inspect.signature(FolioForCausalLM.forward)
 
 
 class FolioForMaskedLM(FolioPreTrainedModel):
@@ -296,6 +303,7 @@ class FolioForMaskedLM(FolioPreTrainedModel):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    @checked_arguments
     @can_return_tuple
     def forward(
         self,
@@ -336,13 +344,14 @@ class FolioForSequenceClassification(FolioPreTrainedModel):
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
         self.post_init()
 
+    @checked_arguments
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -357,7 +366,7 @@ class FolioForSequenceClassification(FolioPreTrainedModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -378,7 +387,7 @@ class FolioForSequenceClassification(FolioPreTrainedModel):
         return SequenceClassifierOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -408,13 +417,14 @@ class FolioForTokenClassification(FolioPreTrainedModel):
         self.score = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @checked_arguments
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -425,7 +435,7 @@ class FolioForTokenClassification(FolioPreTrainedModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -448,13 +458,14 @@ class FolioForQuestionAnswering(FolioPreTrainedModel):
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
+    @checked_arguments
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
@@ -465,7 +476,7 @@ class FolioForQuestionAnswering(FolioPreTrainedModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )

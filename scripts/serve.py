@@ -26,11 +26,13 @@ def main(argv: list[str]) -> None:
     (args,) = parse(argv, [ServeArguments], "folio serve", __doc__)
     from ..modeling.http_server import bind, serve
     from ..modeling.openai_api import Api
+    from ..modeling.self_check import check_cache
     from ..tokenization import encode_chat
     from ..training.loading import load_model
 
     bound = bind(args.host, args.port)  # first: loading takes longer than finding out that the port is taken
     model, tokenizer = load_model(args.model)
+    check_cache(model)
     path = Path(args.model).expanduser()
     name = path.resolve().name if path.is_dir() else args.model
     address, port = bound.getsockname()[:2]

@@ -4,6 +4,8 @@ import contextlib
 import math
 import os
 import platform
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -15,17 +17,18 @@ import transformers
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..modeling import FolioForCausalLM, preset_config
+from ..modeling.self_check import check_cache
 from ..tokenization import encode_texts, vocabulary_size
 from .arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
 from .callbacks import ProgressBar, StepClock, StopOnInterrupt
-from .checkpoints import STATE_FILE, checkpoints, staged
+from .checkpoints import STAGING, STATE_FILE, checkpoints, staged
 from .data import Data, prepare_data
 from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .out_of_memory import within_memory
-from .processes import command_to_resume, connected, from_first, is_first, job, wait_for_all
+from .processes import command_to_resume, connected, from_first, is_first, job, largest_of_all, wait_for_all
 from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
 from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
 from .run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
@@ -112,9 +115,28 @@ def folder_of(args: PretrainingArguments) -> Iterator[Path]:
     """The folder of the run, claimed by the first process for all."""
     path = Path(args.output_dir).expanduser()
     with claimed(path, args.overwrite, args.resume) if is_first() else contextlib.nullcontext():
-        wait_for_all()
+        check_is_shared(path, args.device)
         yield path
         wait_for_all()
+
+
+def check_is_shared(path: Path, device: torch.device) -> None:
+    """Raises OSError in all processes if one of them has another folder at `path`: a checkpoint would lack its part."""
+    if not connected():
+        return
+    sign = path / from_first(lambda: f"{STAGING}{uuid.uuid4().hex}")
+    if is_first():
+        sign.touch()
+    wait_for_all()
+    tries = (sign.exists() or time.sleep(0.2) for _ in range(10))  # a network's file system may take a moment
+    without = largest_of_all(0 if any(tries) else torch.distributed.get_rank(), device)
+    if is_first():
+        sign.unlink()
+    if without:
+        raise OSError(
+            f"Process {without} does not see the folder {path} of process 0: give an --output_dir that all processes "
+            "share, such as one on a network file system."
+        )
 
 
 def check_batch(data: Data, args: PretrainingArguments) -> None:
@@ -159,6 +181,8 @@ def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, sta
         if is_first():
             save_checkpoint(output_dir, network, data.tokenizer, state, report)
         say(str(output_dir))
+    if is_first():
+        check_cache(network, f"The weights are not at fault: {output_dir} is whole.")
     return report
 
 
@@ -182,6 +206,7 @@ def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[Progr
         return None
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was
+    check_cache(trainer.model)  # now, when nothing can be lost
     stop, progress = StopOnInterrupt(), ProgressBar()
     clock = watch(progress)
     trainer.add_callback(stop)

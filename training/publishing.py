@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
+from ..modeling.self_check import FILE as SELF_CHECK
 from .base_record import BASE_FILE
 from .loading import ADAPTER_CONFIG
 from .report import CARD_FILE, CURVE_FILE, REPORT_FILE, model_card
@@ -51,6 +52,8 @@ model, info = cls.from_pretrained(".", output_loading_info=True, **trust)
 if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
     wrong = {kind: sorted(map(str, names))[:3] for kind, names in info.items() if names}
     sys.exit(f"the weights are not those of the config: {wrong}")
+import runpy
+runpy.run_path(sys.argv[2])["check_cache"](model.eval())
 print(f"{type(model).__name__} of {model.num_parameters():,} parameters loads without foliogpt, ", end="")
 tokenizer = transformers.AutoTokenizer.from_pretrained(".", trust_remote_code=False)
 print(f"and so does its tokenizer of {len(tokenizer):,} tokens")
@@ -319,7 +322,7 @@ def _opens_elsewhere(publication: Publication) -> list[str]:
                 (place / name).symlink_to(file.resolve())
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(temporary) / "modules")}
         done = subprocess.run(
-            [sys.executable, "-c", STRANGER, mode],
+            [sys.executable, "-c", STRANGER, mode, str(SELF_CHECK)],
             cwd=place,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -328,6 +331,6 @@ def _opens_elsewhere(publication: Publication) -> list[str]:
         )
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
-        return [f"it does not load in a process without foliogpt: {reason}"]
+        return [f"it does not work in a process without foliogpt: {reason}"]
     publication.facts.append(done.stdout.splitlines()[-1])
     return []

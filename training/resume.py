@@ -40,7 +40,15 @@ def checkpoint_to_resume(
         if _step(output_dir) is None and not any((path / SUMS_FILE).exists() for path in checkpoints(output_dir)):
             logger.warning("The run in %s has no checkpoint yet: it begins from the start.", output_dir)
             return None
-        raise FileNotFoundError(f"{output_dir} has no whole checkpoint to resume from: start again with --overwrite.")
+        if (done := _step(output_dir)) is not None:
+            raise FileNotFoundError(
+                f"The run in {output_dir} is complete at step {done:,}, and has no intermediate checkpoint to train on "
+                "from: its model is ready to use; for a longer run give another --output_dir."
+            )
+        raise FileNotFoundError(
+            f"No checkpoint in {output_dir} is whole: copy them from where they were last seen whole, or start again "
+            "with another --output_dir."
+        )
     if reached_its_end(checkpoint, args) and _step(output_dir) == _step(checkpoint):
         more = "--max_steps" if args.max_steps > 0 else "--num_train_epochs"
         raise ValueError(

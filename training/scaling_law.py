@@ -12,6 +12,7 @@ HUBER = 1e-3  # in the logarithm of the loss: what lies farther off counts by it
 STARTS = (0.1, 0.3, 0.5, 0.8, 1.2)  # exponents from which the fit begins
 EXPONENTS, LEAST_LOG_E = (0.01, 3.0), -5.0  # bounds
 SAMPLES = 200  # of the bootstrap
+LEAST_SPREAD = 1e-3  # of the losses, of their mean: a run with another seed differs by more
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,21 @@ def fit_law(parameters, tokens, losses) -> Law:
         parameters, tokens, losses: of each run, in the same order.
 
     Raises:
-        ValueError: if the runs have fewer than three sizes or three token counts, by which no law is determined.
+        ValueError: if the runs do not determine a law: fewer than three sizes or three token counts, a loss that is
+            not a number above 0, or losses that differ by less than their rounding.
         ImportError: if scipy is missing; names the extra that has it.
     """
     n, d, loss = (np.asarray(column, dtype=float) for column in (parameters, tokens, losses))
     if len(set(n)) < 3 or len(set(d)) < 3:
         raise ValueError("A law needs runs of at least three sizes and three token counts.")
+    if not (np.isfinite(loss) & (loss > 0)).all():
+        wrong = [f"{p:,.0f} parameters: {v}" for p, v in zip(n, loss, strict=True) if not (np.isfinite(v) and v > 0)]
+        raise ValueError(f"A law needs losses that are numbers above 0; of {'; '.join(wrong)}. Leave these runs out.")
+    if np.ptp(loss) < LEAST_SPREAD * loss.mean():
+        raise ValueError(
+            f"The losses of all runs are nearly the same ({loss.min():.4f} to {loss.max():.4f}), which determines no "
+            "law: give runs of more different sizes and lengths."
+        )
     starts = [_start(n, d, loss, alpha, beta) for alpha in STARTS for beta in STARTS]
     return min((_descend(n, d, loss, start) for start in starts), key=lambda found: found[0])[1]
 

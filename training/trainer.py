@@ -16,6 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType, rot
 from .arguments import PretrainingArguments
 from .checkpoints import last_checkpoint, saving, seal
 from .continuity import Continuity
+from .learning_check import LearningCheck
 from .optimizers import build_optimizer
 from .parallel_trainer import ParallelTrainer
 from .processes import is_first, wait_for_all
@@ -38,6 +39,8 @@ class SafeTraining(Trainer):
         self.remove_callback(PrinterCallback)
         self.continuity = Continuity(self)
         self.add_callback(self.continuity)
+        self.learning = LearningCheck(self)
+        self.add_callback(self.learning)
 
     def log(self, logs, start_time=None):
         if self.speed is not None and "loss" in logs:
@@ -46,15 +49,18 @@ class SafeTraining(Trainer):
             logs["train_loss"] = self.continuity.mean_loss()
         super().log(logs, start_time)
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs):
+    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, *args, **kwargs):
+        if self._looks and self.continuity.in_epoch:
+            self.learning.look(self._step_loss, grad_norm)
         self.continuity.postpone_save()
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         loss = super().training_step(model, inputs, num_items_in_batch)
         # An accelerator would be waited for at every step.
-        looks = loss.device.type == "cpu" or self.state.global_step % max(1, int(self.state.logging_steps)) == 0
-        if looks and not torch.isfinite(loss):
+        self._looks = loss.device.type == "cpu" or self.state.global_step % max(1, int(self.state.logging_steps)) == 0
+        self._step_loss = loss
+        if self._looks and not torch.isfinite(loss):
             ids = inputs["input_ids"][0][:16].tolist()
             batch = "".join(self.processing_class.decode(ids).splitlines()) if self.processing_class else ids
             raise self._not_finite(f"The loss is {loss.item()}", f", whose batch begins with {batch!r}")
@@ -101,7 +107,7 @@ class SafeTraining(Trainer):
         finally:
             self.args.save_total_limit = limit
         if is_first():  # Trainer would have removed the older ones before this one was safe
-            rotate_checkpoints(str(path.parent), limit, self.state.best_model_checkpoint, use_mtime=True)
+            rotate_checkpoints(str(path.parent), limit, self.state.best_model_checkpoint)
 
 
 class FolioTrainer(SafeTraining, ParallelTrainer):

@@ -74,6 +74,7 @@ def test_a_checkpoint_holds_no_code_it_does_not_need(tiny, tmp_path):
         "block.py",
         "configuration_folio.py",
         "feed_forward.py",
+        "forward_arguments.py",
         "loss.py",
         "modeling_folio.py",
         "normalization.py",

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from packaging.version import Version
 
-from foliogpt.modeling import FolioForCausalLM
+from foliogpt.modeling import PRESETS, FolioForCausalLM
 
 IDS = torch.randint(3, 99, (2, 11), generator=torch.Generator().manual_seed(1))
 VARIANTS = {
@@ -31,17 +32,32 @@ def test_the_forward_pass_is_one_graph(model):
             )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("chunk", [None, 4])
-def test_a_training_step_is_one_graph(model, chunk):
-    model.train().loss_chunk_size = chunk
-    expected = model(IDS, labels=IDS).loss
-    loss = torch.compile(model, fullgraph=True, backend="aot_eager")(IDS, labels=IDS).loss
-    loss.backward()
-    torch.testing.assert_close(loss, expected)
-    assert all(p.grad is not None for p in model.parameters())
+@pytest.mark.parametrize("preset", [*PRESETS, "sliding"])
+def test_compiled_gradients_are_those_of_eager(preset, chunk, dtype, tiny):
+    torch._dynamo.reset()
+    model = FolioForCausalLM(tiny(**VARIANTS.get(preset, {"preset": preset}))).train()
+    model.loss_chunk_size, model.z_loss = chunk, 1e-3 if chunk else 0.0
+    results = []
+    for step in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = step(IDS, labels=IDS).loss
+        model.zero_grad()
+        loss.backward()
+        results.append({"loss": loss.detach(), **{name: p.grad.clone() for name, p in model.named_parameters()}})
+    eager, compiled = results
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for name, expected in eager.items():
+        assert expected.norm() > 0, name
+        assert (compiled[name] - expected).norm() <= tolerance * expected.norm(), name
+    torch._dynamo.reset()
 
 
 def test_an_exported_model_takes_any_length(model):
+    is_grouped = model.config.num_key_value_heads < model.config.num_attention_heads
+    if is_grouped and Version("2.10") <= Version(torch.__version__) < Version("2.13"):
+        pytest.xfail("torch 2.10 to 2.12 export grouped-query attention for one length, of Llama and Qwen3 too")
     length = torch.export.Dim("length", min=2, max=60)
     shapes = {"input_ids": {1: length}, "use_cache": None}
     inputs = {"input_ids": IDS, "use_cache": False}

@@ -148,9 +148,8 @@ def test_an_error_of_ours_is_told_from_one_of_the_user(monkeypatch, capsys):
     monkeypatch.setattr("foliogpt.scripts.cli.usage", lambda: {}["missing"])
     assert main(["--help"]) == 1
     assert "KeyError 'missing'" in capsys.readouterr().err
-    monkeypatch.setattr(
-        "foliogpt.scripts.cli.usage", lambda: (_ for _ in ()).throw(_http.httpx2.ConnectError("no network"))
-    )
+    client = _http.httpx2 if hasattr(_http, "httpx2") else _http.httpx  # before huggingface_hub 2
+    monkeypatch.setattr("foliogpt.scripts.cli.usage", lambda: (_ for _ in ()).throw(client.ConnectError("no network")))
     assert error_of(capsys, ["--help"]) == "folio --help: no network"
 
 

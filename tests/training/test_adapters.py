@@ -86,7 +86,7 @@ def test_a_merged_checkpoint_knows_what_it_learnt_from_and_is_no_run_to_resume(p
     )
     weights = load_file(tmp_path / "merged" / "model.safetensors")
     assert main(["finetune", "sft", "--output_dir", merged, "--resume"]) == 2
-    assert "no whole checkpoint to resume from" in capsys.readouterr().err
+    assert "its model is ready to use" in capsys.readouterr().err
     torch.testing.assert_close(load_file(tmp_path / "merged" / "model.safetensors"), weights)
 
 

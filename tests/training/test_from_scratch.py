@@ -31,10 +31,19 @@ def _double_precision():
 def library_in_double(monkeypatch):
     """Let torch's Newton-Schulz run in float64.
 
-    torch.optim.Muon casts to bfloat16 by `grad.bfloat16()` and has no setting for it; everything after that line works
-    in whatever dtype it gets. With that one method replaced, the library's own code runs in float64 from end to end.
+    torch.optim.Muon casts to bfloat16 by `grad.bfloat16()`, from torch 2.14 on by `grad.to(dtype=...)`, and has no
+    setting for it; everything after that line works in whatever dtype it gets. With these methods replaced, the
+    library's own code runs in float64 from end to end.
     """
+    to = torch.Tensor.to
+
+    def to_double(tensor, *args, **kwargs):
+        if kwargs.get("dtype") == torch.bfloat16:
+            kwargs["dtype"] = torch.float64
+        return to(tensor, *args, **kwargs)
+
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor.double().clone())
+    monkeypatch.setattr(torch.Tensor, "to", to_double)
 
 
 # --- Loss ---

@@ -87,7 +87,7 @@ def test_a_process_without_the_package_computes_the_same_logits(run):
 
 def test_a_checkpoint_that_needs_us_is_caught(run, tmp_path):
     (tmp_path / "config.json").write_text((run[0] / "config.json").read_text())
-    with pytest.raises(RuntimeError, match="does not load in a process without foliogpt"):
+    with pytest.raises(RuntimeError, match="does not work in a process without foliogpt"):
         logits_of_stranger(tmp_path, torch.zeros(1, 3, dtype=torch.long))
 
 

@@ -48,6 +48,16 @@ def test_too_few_sizes_are_no_law():
         fit_law([1e5, 2e5] * 3, np.arange(1, 7), np.ones(6))
 
 
+def test_losses_that_are_no_numbers_or_all_alike_are_no_law():
+    n, d = (column.ravel() for column in np.meshgrid([1e5, 2e5, 4e5], [1e6, 2e6, 4e6]))
+    losses = 1 + 400 / n**0.5 + 400 / d**0.4
+    for wrong in (np.inf, np.nan, 0.0):
+        with pytest.raises(ValueError, match=r"200,000 parameters: (inf|nan|0\.0).*Leave these runs out"):
+            fit_law(n, d, np.where((n == 2e5) & (d == 1e6), wrong, losses))
+    with pytest.raises(ValueError, match="nearly the same"):
+        fit_law(n, d, 3 + 1e-5 * losses)
+
+
 def measure(width: int) -> tuple[int, float]:
     return 13 * width**2 * -(-width // 32), width**3 / 1e7
 

@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...modeling.self_check import check_cache
 from ...tokenization import chat_tokenizer, encode_chat, encode_texts
 from ..arguments import from_anywhere
 from ..base_record import BaseRecord, hash_weights
@@ -255,6 +256,8 @@ def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stage
             _save(output_dir, network, trainer.processing_class, state, report, ready.record)
         size = sum(file.stat().st_size for file in output_dir.glob("*.safetensors"))
         say(f"{output_dir}, {size / 1e6:,.1f} MB of weights")
+    if is_first():
+        check_cache(network, f"The weights are not at fault: {output_dir} is whole.")
     return report
 
 

@@ -1,0 +1,66 @@
+"""The arguments of `forward`: the key-value cache under either of its names, and none that nobody reads.
+
+transformers 5.24 renamed `past_key_values` to `cache`, and 5.40 drops the old name. A model that takes one name and
+swallows the other generates with a cache that it never reads.
+"""
+
+import functools
+import inspect
+
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.utils import TransformersKwargs
+
+# What transformers calls the cache in masks, outputs and layers.
+CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+# What transformers and its libraries pass beside the parameters, and its decorators, losses and kernels read.
+READ_BY_TRANSFORMERS = {
+    *TransformersKwargs.__annotations__,
+    *("cache", "return_dict", "output_cross_attentions", "ignore_index", "shift_labels"),
+    "tokenizer",  # of `generate`, which needs it for stop strings and hands it on
+}
+# Any other attention function, such as vLLM's, may read arguments of its own, and is given all.
+STOCK_ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention")
+
+
+def checked_arguments(forward):
+    """Wrap a model's `forward`, whose parameter is `cache`: take both names, and refuse what it does not know.
+
+    Raises:
+        TypeError: when called with an argument that would be swallowed.
+    """
+    parameters = inspect.signature(forward).parameters
+    known = (parameters.keys() | READ_BY_TRANSFORMERS) - {"self", "kwargs"}
+
+    @functools.wraps(forward)
+    def wrapper(self, *args, **kwargs):
+        if (past := kwargs.pop("past_key_values", None)) is not None:
+            # PEFT gives a prefix by the old name, to which `generate` adds an empty cache by the new one.
+            if kwargs.get("cache") is not None and kwargs["cache"].get_seq_length():
+                raise TypeError("cache and past_key_values are one argument under two names: give one of them.")
+            kwargs["cache"] = past
+        cache = kwargs.get("cache")
+        is_paged = cache is not None and not isinstance(cache, Cache)  # of continuous batching, which reads the rest
+        if not is_paged and str(self.config._attn_implementation).startswith(STOCK_ATTENTION):
+            for name in kwargs:
+                if name not in known:
+                    raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument {name!r}")
+        return forward(self, *args, **kwargs)
+
+    # What others read the names of arguments from. transformers does so at every generated token; kept, it is ten
+    # times cheaper.
+    shown = [p.replace(name=CACHE) if name == "cache" else p for name, p in parameters.items()]
+    wrapper.__signature__ = inspect.Signature(shown)
+    return wrapper
+
+
+def update_cache(cache, keys, values, layer_idx: int, kwargs: dict):
+    """Keys and values (B, H_kv, S, D) of the tokens so far, given those of the new ones.
+
+    The cache of continuous batching changes `kwargs`, the arguments of the attention function; before transformers
+    5.24 that function updated it.
+    """
+    if isinstance(cache, Cache) or CACHE == "cache":
+        return cache.update(keys, values, layer_idx, kwargs=kwargs)
+    kwargs["cache"] = cache
+    return keys, values

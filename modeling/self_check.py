@@ -1,0 +1,71 @@
+"""Does this machine's transformers generate with the key-value cache what the model computes without it?
+
+It may not: transformers 5.24 renamed the argument by which `generate` passes the cache, and a model that did not know
+the new name saw one token at a time, without an error. Imports nothing of ours, so that it can be run anywhere.
+"""
+
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import GenerationConfig
+
+PROMPT, NEW = 3, 3  # tokens: the last two are made with a cache
+# Rounding, relative to how much the logits vary. A cache that is not read gives differences of 0.3 and more.
+TOLERANCE = {torch.float64: 1e-2, torch.float32: 1e-2}
+TOLERANCE_OTHERWISE = 0.1
+FILE = Path(__file__)  # for processes that cannot import it by name
+
+
+class CacheMismatchError(RuntimeError):
+    """Generation with the cache is not what the model computes: the installed versions do not fit this package.
+
+    The weights are not at fault. Remedy: install a version of transformers in the range that the package declares.
+    """
+
+
+@torch.no_grad()
+def cache_error(model) -> float:
+    """The difference of logits with and without the cache over a few greedy tokens, relative to their variation."""
+    vocab_size = model.config.get_text_config().vocab_size
+    ids = (torch.arange(1, PROMPT + 1, device=model.device) * (vocab_size // (PROMPT + 2)))[None]  # (1, T)
+    options = GenerationConfig(
+        max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, use_cache=True, pad_token_id=0,
+        output_logits=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    own, training = model.generation_config, model.training
+    model.generation_config = GenerationConfig()  # by which `generate` fills in what the options leave open
+    model.eval()
+    try:
+        found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
+        cached = torch.stack(found.logits, dim=1).float()  # (1, NEW, V)
+        whole = model(input_ids=found.sequences[:, :-1], use_cache=False).logits[:, -NEW:].float()
+    finally:
+        model.generation_config = own
+        model.train(training)
+    varies = (whole - whole.mean(-1, keepdim=True)).norm()
+    return float((cached - whole).norm() / varies.clamp(min=1e-6))
+
+
+def check_cache(model, remedy: str = "") -> None:
+    """Refuse to go on if generation with the cache is wrong. Models that do not generate pass; so do NaN weights.
+
+    Args:
+        model: any model of transformers, or an adapter of PEFT's on one.
+        remedy: what else the message says to do.
+
+    Raises:
+        CacheMismatchError: names the versions.
+    """
+    text_config = model.config.get_text_config()
+    if not getattr(model, "can_generate", bool)() or text_config.is_encoder_decoder:
+        return
+    if (getattr(text_config, "max_position_embeddings", None) or PROMPT + NEW) < PROMPT + NEW:
+        return
+    error = cache_error(model)
+    if error > TOLERANCE.get(model.dtype, TOLERANCE_OTHERWISE):
+        raise CacheMismatchError(
+            f"With transformers {transformers.__version__} and torch {torch.__version__} this model generates other "
+            f"text with its cache than without (relative difference {error:.2g}). Install the versions that foliogpt "
+            f"was tested with: pip install -U foliogpt. {remedy}".strip()
+        )

@@ -1,0 +1,125 @@
+"""Losses: a next-token loss that never holds all logits, and a classification loss that survives accumulation."""
+
+import torch
+from torch import nn
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy of a linear head, computed a few tokens at a time.
+
+    Logits are the largest tensor of a language model in training: tokens x vocabulary, and stock code holds
+    several copies. Here each chunk's logits become its share of the gradient at once and are forgotten
+    (the idea of Liger's fused linear cross-entropy, Hsu et al., 2024, in plain PyTorch).
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, labels, chunk_size, softcap, z_loss):
+        """hidden (N, C), weight (V, C), labels (N) with -100 where there is no target -> summed loss, a scalar.
+
+        `z_loss` is the weight of log(Z)^2, Z being the sum that the softmax divides by: it keeps logits from drifting
+        (PaLM, Chowdhery et al., 2022).
+        """
+        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        with torch.autocast(device, enabled=False):  # it would cast the weights again for each chunk
+            return ChunkedCrossEntropy._forward(
+                ctx, hidden, weight, labels, chunk_size, softcap, z_loss, dtype, needs_grad
+            )
+
+    @staticmethod
+    def _forward(ctx, hidden, weight, labels, chunk_size, softcap, z_loss, dtype, needs_grad):
+        exact = torch.promote_types(dtype, torch.float)
+        loss = torch.zeros((), device=hidden.device, dtype=exact)
+        head = weight.to(dtype)
+        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        grad_weight = torch.zeros_like(weight, dtype=exact) if needs_grad else None
+        for start in range(0, hidden.shape[0], chunk_size):
+            h, target = hidden[start : start + chunk_size].to(dtype), labels[start : start + chunk_size]
+            counted = (target != -100).unsqueeze(1)
+            index = target.clamp(min=0).unsqueeze(1)
+            # All that follows happens in place: at this size a new tensor costs as much as the arithmetic.
+            logits = (h @ head.T).to(exact)  # (chunk, V)
+            tanh = None
+            if softcap is not None:
+                tanh = logits.div_(softcap).tanh_().clone()
+                logits.mul_(softcap)
+            largest = logits.amax(-1, keepdim=True)
+            logits.sub_(largest)
+            at_target = logits.gather(1, index)
+            total = logits.exp_().sum(-1, keepdim=True)
+            loss += ((total.log() - at_target) * counted).sum()
+            softmax_share = counted / total
+            if z_loss:
+                log_z = total.log() + largest
+                loss += (z_loss * log_z.square() * counted).sum()
+                softmax_share = softmax_share * (1 + 2 * z_loss * log_z)
+            if needs_grad:
+                grad = logits.mul_(softmax_share)  # the softmax, 0 where there is no target
+                grad.scatter_add_(1, index, -counted.to(exact))
+                if tanh is not None:
+                    grad.mul_(tanh.square_().neg_().add_(1))
+                grad = grad.to(dtype)
+                grad_hidden[start : start + chunk_size] = grad @ head
+                grad_weight += grad.T @ h
+        if needs_grad:
+            ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grad_output.to(grad_hidden.dtype), grad_weight * grad_output, None, None, None, None
+
+
+def chunked_causal_lm_loss(
+    hidden_states, weight, labels, chunk_size, softcap=None, num_items_in_batch=None, z_loss=0.0
+):
+    """Mean next-token cross-entropy of `hidden_states` (B, T, C) under the head `weight` (V, C).
+
+    `labels` (B, T) are the inputs themselves, -100 where there is no target; the shift by one happens here.
+    Divides by `num_items_in_batch` (targets in the whole accumulated batch) if given, else by the targets here.
+    """
+    targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].reshape(-1)
+    total = ChunkedCrossEntropy.apply(hidden_states.flatten(0, 1), weight, targets, chunk_size, softcap, z_loss)
+    count = (targets != -100).sum() if num_items_in_batch is None else num_items_in_batch
+    return total / count
+
+
+def classification_loss(logits, labels, config, num_items_in_batch=None):
+    """Loss of a sequence classifier: squared error, cross-entropy or, for several labels, binary cross-entropy.
+
+    Chooses `config.problem_type` as transformers does. Unlike the stock loss it divides every kind by
+    `num_items_in_batch` (labels in the whole accumulated batch), so that gradient accumulation changes nothing.
+    """
+    if config.problem_type is None:
+        if config.num_labels == 1:
+            config.problem_type = "regression"
+        else:
+            single = labels.dtype in (torch.long, torch.int)
+            config.problem_type = "single_label_classification" if single else "multi_label_classification"
+    labels = labels.to(logits.device)
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    if config.problem_type == "regression":
+        loss = nn.functional.mse_loss(logits.float().flatten(), labels.float().flatten(), reduction=reduction)
+    elif config.problem_type == "single_label_classification":
+        loss = nn.functional.cross_entropy(
+            logits.float().view(-1, config.num_labels), labels.view(-1), reduction=reduction
+        )
+    else:
+        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction=reduction)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+def span_loss(start_logits, end_logits, start_positions, end_positions, num_items_in_batch=None):
+    """Mean cross-entropy of a span's start and end: logits (B, T), positions (B) or (B, 1).
+
+    A position outside of the T tokens costs nothing. Unlike the stock loss it counts as a text all the same: so
+    gradient accumulation changes nothing, and a batch in which no answer is in sight has a loss of 0, not NaN.
+    """
+    count, outside = start_logits.shape
+    total = 0.0
+    for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
+        positions = positions.reshape(-1).to(logits.device).clamp(0, outside)
+        total += nn.functional.cross_entropy(logits.float(), positions, ignore_index=outside, reduction="sum")
+    return total / 2 / (count if num_items_in_batch is None else num_items_in_batch)
