@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from foliogpt.checkpoints.conversion import TEXT
 from foliogpt.modeling import FolioForCausalLM, preset_config
-from foliogpt.modeling.conversion import TEXT
 from foliogpt.tokenization import train_tokenizer
 
 from .tables import parser, show, write
@@ -37,7 +37,7 @@ STEPS = [
 WORKER = """
 import json, re, sys
 import transformers
-from foliogpt.modeling.conversion import convert
+from foliogpt.checkpoints.conversion import convert
 
 def peak_memory_bytes():  # getrusage would count what the parent held when it started this process
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024

@@ -24,7 +24,8 @@ COMMON = ["--bf16", "false", "--eval_strategy", "no"]
 DIAGNOSE = """
 import dataclasses, json, sys
 from foliogpt.scripts.arguments import parse
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.doctor import diagnose
 groups = [CorpusArguments, ModelArguments, PretrainingArguments]
 print(json.dumps(dataclasses.asdict(diagnose(*parse(sys.argv[1:], groups, "folio doctor", "")))))

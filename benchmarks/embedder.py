@@ -11,12 +11,12 @@ measures, on held-out pairs, is in its report.json. All is kept in --folder, whe
 import json
 from pathlib import Path
 
+from foliogpt.evaluation.bootstrap import Metric, interval, paired_interval
 from foliogpt.rag import Rag
-from foliogpt.rag.datasets import Dataset
-from foliogpt.rag.known_items import known_items
+from foliogpt.rag.evaluation.datasets import Dataset
+from foliogpt.rag.evaluation.known_items import known_items
 from foliogpt.rag.readers import manual_documents
 from foliogpt.scripts.cli import main as folio
-from foliogpt.training.metrics.bootstrap import Metric, interval, paired_interval
 
 from .tables import parser, show, write
 

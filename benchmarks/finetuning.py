@@ -79,8 +79,8 @@ def measure(side: str, folder: Path, batch_size: int) -> dict:
     from transformers import TrainerCallback
     from transformers.trainer import DEFAULT_CALLBACKS
 
+    from foliogpt.jobs.report import peak_memory_bytes
     from foliogpt.training.finetuning import finetuning  # noqa: F401  what both sides import
-    from foliogpt.training.report import peak_memory_bytes
 
     times, libraries = [], psutil.Process().memory_info().rss
 

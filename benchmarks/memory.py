@@ -20,9 +20,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
+from foliogpt.data.packing import PackedCollator
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.training.arguments import PretrainingArguments
-from foliogpt.training.packing import PackedCollator
 from foliogpt.training.pretraining import LOSS_CHUNK
 from foliogpt.training.trainer import FolioTrainer
 

@@ -3,8 +3,9 @@
     python -m benchmarks.optimizers
     python -m benchmarks.optimizers --picture docs/training-optimizers.png --json optimizers.json
 
-All are those of `training/from_scratch.py`, in its loop. Each is tried at three learning rates and shown at its best,
-with three seeds. The text is read as bytes. The loss of held-out text chooses the rate, so it flatters all a little.
+All are those of `training/from_scratch/training_loop.py`, in its loop. Each is tried at three learning rates and shown
+at its best, with three seeds. The text is read as bytes. The loss of held-out text chooses the rate, so it flatters all
+a little.
 """
 
 import statistics
@@ -15,10 +16,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from foliogpt.data.corpora import load_corpus
+from foliogpt.jobs.plotting import pyplot
 from foliogpt.modeling import FolioForCausalLM, preset_config
-from foliogpt.tokenization.plotting import pyplot
-from foliogpt.training.corpora import load_corpus
-from foliogpt.training.from_scratch import SGD, Adam, AdamW, Momentum, Muon, Optimizer, train, warmup_stable_decay
+from foliogpt.training.from_scratch.training_loop import (
+    SGD,
+    Adam,
+    AdamW,
+    Momentum,
+    Muon,
+    Optimizer,
+    train,
+    warmup_stable_decay,
+)
 
 from .tables import parser, show, write
 

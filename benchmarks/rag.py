@@ -29,14 +29,14 @@ from unittest import mock
 
 import numpy as np
 
+from foliogpt.evaluation.bootstrap import interval
 from foliogpt.rag import Document, Rag
 from foliogpt.rag.chunking import Chunk, TokenStarts, chunk_document
-from foliogpt.rag.datasets import Dataset, Question
 from foliogpt.rag.embedding import load_embedder
-from foliogpt.rag.known_items import known_items
+from foliogpt.rag.evaluation.datasets import Dataset, Question
+from foliogpt.rag.evaluation.known_items import known_items
 from foliogpt.rag.readers import manual_documents
 from foliogpt.rag.store import Store
-from foliogpt.training.metrics.bootstrap import interval
 
 from .tables import parser, show, write
 

@@ -29,14 +29,15 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, set_seed
 
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.data.packed_corpus import pack_corpora
+from foliogpt.evaluation.bits_per_byte import total_loss
+from foliogpt.jobs.report import Stages
 from foliogpt.modeling import FolioForCausalLM, preset_config
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.calibration import calibrate
-from foliogpt.training.data import prepare_data
-from foliogpt.training.evaluation import total_loss
 from foliogpt.training.optimizers import MuonAdamW, build_optimizer
 from foliogpt.training.pretraining import LOSS_CHUNK
-from foliogpt.training.report import Stages
 from foliogpt.training.trainer import FolioTrainer
 
 from .tables import parser, show, write
@@ -133,7 +134,7 @@ def stand_in(text: Text) -> dict:
 
 def nanogpt(folder: Path, text: Text) -> dict:
     """nanoGPT's own train.py, in a process of its own; its checkpoint is judged on the whole validation text."""
-    from foliogpt.modeling.nanogpt import nanogpt_logits, read_checkpoint
+    from foliogpt.checkpoints.nanogpt import nanogpt_logits, read_checkpoint
 
     data = folder / "data" / "shakespeare_char"
     for name, split in (("train", text.train), ("val", text.validation)):
@@ -168,7 +169,14 @@ def ours(corpus: Path, name: str, block_size: int, num_hidden_layers: int, **set
         args = PretrainingArguments(f"{folder}/run", **settings, **quiet)
         set_seed(args.seed)
         model = ModelArguments(tokenizer="char", block_size=block_size)
-        data = prepare_data(CorpusArguments(str(corpus)), model, None, Stages(silent=True), args.seed)
+        data = pack_corpora(
+            CorpusArguments(str(corpus)),
+            model.tokenizer,
+            model.vocab_size,
+            model.block_size,
+            Stages(silent=True),
+            seed=args.seed,
+        )
         shape = {"num_hidden_layers": num_hidden_layers, "max_position_embeddings": block_size}
         network = FolioForCausalLM(preset_config("speedrun", "nano", vocab_size=len(data.tokenizer), **shape))
         network.loss_chunk_size = LOSS_CHUNK
@@ -202,7 +210,9 @@ class Clock(TrainerCallback):
 def overhead(corpus: Path, rounds: int = 7, steps: int = 40) -> list[dict]:
     """Milliseconds a step of FolioTrainer and of a plain loop over the same model, batches and optimizer, in turns."""
     model = ModelArguments(tokenizer="char", preset="speedrun", block_size=64)
-    data = prepare_data(CorpusArguments(str(corpus)), model, None, Stages(silent=True))
+    data = pack_corpora(
+        CorpusArguments(str(corpus)), model.tokenizer, model.vocab_size, model.block_size, Stages(silent=True)
+    )
     config = preset_config("speedrun", "nano", vocab_size=len(data.tokenizer), max_position_embeddings=64)
     times: dict[str, list[float]] = {"plain loop": [], "FolioTrainer": []}
     with tempfile.TemporaryDirectory() as folder:

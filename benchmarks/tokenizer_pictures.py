@@ -14,10 +14,10 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from foliogpt.data.corpora import load_corpus
 from foliogpt.tokenization import train_tokenizer
 from foliogpt.tokenization.inspection import cells
 from foliogpt.tokenization.sweep import plot, sweep
-from foliogpt.training.corpora import load_corpus
 
 TEXT = "ROMEO:\nBut, soft! what light through yonder window breaks?\nIt is the east, and Juliet is the sün. 🌞"
 ESCAPE = re.compile(r"\x1b\[([\d;]*)m")

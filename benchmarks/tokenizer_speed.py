@@ -21,8 +21,8 @@ from itertools import pairwise
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from foliogpt.data.corpora import load_corpus
 from foliogpt.tokenization import BPETokenizer
-from foliogpt.training.corpora import load_corpus
 
 from .tables import parser, show, write
 

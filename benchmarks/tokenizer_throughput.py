@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from foliogpt.data.corpora import load_corpus
 from foliogpt.tokenization import encode_texts, train_tokenizer
 from foliogpt.tokenization.trained import SPECIAL_TOKENS
-from foliogpt.training.corpora import load_corpus
 
 from .tables import parser, show, write
 

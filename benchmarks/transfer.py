@@ -107,7 +107,7 @@ def cost(report: dict) -> dict:
 
 def dialogues(folder: Path, args) -> list[dict]:
     """Bits per byte on films and on the manual: what is gained, and what is forgotten."""
-    from foliogpt.training.finetuning.formats import load_examples
+    from foliogpt.data.formats import load_examples
 
     chats, _ = load_examples(str(args.movies))
     texts = [
@@ -169,7 +169,7 @@ def instructions(folder: Path, args) -> list[dict]:
 
 def labels(folder: Path, args) -> list[dict]:
     """Is a line Shakespeare's, or from a film? Beside TF-IDF and logistic regression."""
-    from foliogpt.training.finetuning.formats import load_examples
+    from foliogpt.data.formats import load_examples
 
     chats, _ = load_examples(str(args.movies))
     films = [turn["content"] for chat in chats["messages"] for turn in chat]

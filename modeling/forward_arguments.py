@@ -35,10 +35,12 @@ def checked_arguments(forward):
     @functools.wraps(forward)
     def wrapper(self, *args, **kwargs):
         if (past := kwargs.pop("past_key_values", None)) is not None:
-            # PEFT gives a prefix by the old name, to which `generate` adds an empty cache by the new one.
-            if kwargs.get("cache") is not None and kwargs["cache"].get_seq_length():
+            cache = kwargs.get("cache")
+            # PEFT gives its prefix by one name, beside the empty cache of `generate` by the other.
+            if cache is None or not cache.get_seq_length():
+                kwargs["cache"] = past
+            elif past is not cache and past.get_seq_length():
                 raise TypeError("cache and past_key_values are one argument under two names: give one of them.")
-            kwargs["cache"] = past
         cache = kwargs.get("cache")
         is_paged = cache is not None and not isinstance(cache, Cache)  # of continuous batching, which reads the rest
         if not is_paged and str(self.config._attn_implementation).startswith(STOCK_ATTENTION):

@@ -7,6 +7,7 @@
 - a head that reads the last hidden states: next token, masked token, classes of a text or of its tokens, spans
 """
 
+import functools
 import math
 
 import torch
@@ -288,6 +289,14 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
         )
+
+    @functools.wraps(GenerationMixin.prepare_inputs_for_generation)  # `generate` reads the names of its arguments
+    def prepare_inputs_for_generation(self, *args, **kwargs):
+        """What transformers prepares, with the cache by both of its names: PEFT 0.21 looks for the old one."""
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
+        if inputs.get("cache") is not None:
+            inputs["past_key_values"] = inputs["cache"]
+        return inputs
 
 
 class FolioForMaskedLM(FolioPreTrainedModel):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .answering import NO_ANSWER, Passage, answer_messages, harmless
-from .datasets import Dataset, Question
 from .documents import Hit
+from .evaluation.datasets import Dataset, Question
 from .lexical import coverage
 from .rag import Rag
 from .writers import sentences

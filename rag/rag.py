@@ -22,8 +22,8 @@ from .sync import Sync
 from .writers import QuoteWriter
 
 if TYPE_CHECKING:
-    from .datasets import Dataset
-    from .evaluation_report import EvaluationReport
+    from .evaluation.datasets import Dataset
+    from .evaluation.report import EvaluationReport
 
 
 class Rag:
@@ -181,7 +181,7 @@ class Rag:
             FileNotFoundError: there is no such data set, or no index to make known items of.
             ValueError: the data set is not whole, the index has other documents, or there are too few to calibrate.
         """
-        from .evaluation import evaluate
+        from .evaluation.evaluate import evaluate
 
         with storage_errors(self._store.path):
             return evaluate(self, dataset, modes, questions, generator, calibrate, progress or (lambda line: None))

@@ -64,7 +64,7 @@ TWINS = {"_pydatetime": "datetime", "_pydecimal": "decimal", "_pyio": "io", "_co
 
 def manual_documents() -> list[Document]:
     """The manual of the Python that is running, without private names; it has documents "python-manual/<name>"."""
-    from ..tokenization.python_manual import is_private, python_manual
+    from ..data.python_manual import is_private, python_manual
 
     documents = []
     manual = dict(python_manual())
@@ -81,7 +81,7 @@ def manual_documents() -> list[Document]:
 
 
 def _text(data: bytes) -> str:
-    from ..tokenization.preprocessing import decode  # here: it brings transformers along
+    from ..data.preprocessing import decode  # here: it brings transformers along
 
     logger = logging.getLogger(decode.__module__)
     level = logger.level
@@ -224,7 +224,7 @@ def _docx(name: str, data: bytes) -> dict:
 
 def _python(name: str, data: bytes) -> dict:
     """The docstrings, each under the signature of what it describes."""
-    from ..tokenization.python_manual import docstrings_in
+    from ..data.python_manual import docstrings_in
 
     try:
         found = docstrings_in(data, PurePath(name).stem)

@@ -84,8 +84,8 @@ class ModelWriter:
     """
 
     def __init__(self, model, tokenizer, **options) -> None:
-        from ..modeling.chat import SAMPLING, Chat
-        from ..modeling.serving import TextGenerator
+        from ..serving.chat import SAMPLING, Chat
+        from ..serving.generator import TextGenerator
         from ..tokenization import encode_chat
 
         self.generator = model if isinstance(model, TextGenerator) else TextGenerator(model, tokenizer)
@@ -168,6 +168,6 @@ def load_writer(name: str, **options) -> ModelWriter:
         OSError: there is none.
         ValueError: it is no causal language model, or has no chat template.
     """
-    from ..training.loading import load_model
+    from ..checkpoints.loading import load_model
 
     return ModelWriter(*load_model(name), **options)

@@ -22,9 +22,9 @@ class AnswerArguments:
 
 
 def main(argv: list[str]) -> None:
-    from ..training.finetuning.formats import ANSWER, NO_ANSWER
-    from ..training.finetuning.inference import find_answer
-    from ..training.loading import load_model, task_of
+    from ..checkpoints.loading import load_model, task_of
+    from ..data.formats import ANSWER, NO_ANSWER
+    from ..evaluation.predictions import find_answer
     from .arguments import parse_with_generation
     from .generation import print_reply
     from .inputs import read_text

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from transformers import GenerationConfig, HfArgumentParser
 
-from ..training.run_folder import BESIDE
+from ..jobs.run_folder import BESIDE
 
 YES = ("true", "t", "yes", "y", "1")
 

@@ -34,10 +34,10 @@ class ChatArguments:
 def main(argv: list[str]) -> None:
     import transformers
 
-    from ..modeling.chat import Chat
-    from ..modeling.serving import TextGenerator
+    from ..checkpoints.loading import load_model
+    from ..serving.chat import Chat
+    from ..serving.generator import TextGenerator
     from ..tokenization import encode_chat
-    from ..training.loading import load_model
     from .arguments import parse_with_generation
 
     args, options = parse_with_generation(argv, ChatArguments, "folio chat", __doc__)

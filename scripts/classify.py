@@ -23,8 +23,8 @@ class ClassifyArguments:
 
 
 def main(argv: list[str]) -> None:
-    from ..training.finetuning.inference import classify
-    from ..training.loading import load_model
+    from ..checkpoints.loading import load_model
+    from ..evaluation.predictions import classify
     from .arguments import parse
     from .inputs import read_text
 

@@ -23,11 +23,11 @@ class CleanArguments:
 
 
 def main(argv: list[str]) -> None:
-    from ..tokenization.cleaning import preprocess
-    from ..training.arguments import CorpusArguments
-    from ..training.checkpoints import staged
-    from ..training.corpora import load_corpus
-    from ..training.run_folder import claimed
+    from ..data.arguments import CorpusArguments
+    from ..data.cleaning import preprocess
+    from ..data.corpora import load_corpus
+    from ..jobs.run_folder import claimed
+    from ..jobs.saving import staged
     from .arguments import parse
 
     corpus, args = parse(argv, [CorpusArguments, CleanArguments], "folio clean", "Clean a corpus before training.")

@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 
-from ..training.signals import handled, interrupt, signal_of
+from ..jobs.signals import handled, interrupt, signal_of
 
 COMMANDS = {  # name: (module, what it does)
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
@@ -27,10 +27,10 @@ COMMANDS = {  # name: (module, what it does)
     "summarize": ("summarize", "sum up a dialogue or a text"),
     "answer": ("answer", "answer a question from a text"),
     "classify": ("classify", "labels of texts, with probabilities"),
-    "app": ("app", "a page in the browser: chat, token probabilities, attention maps"),
+    "app": ("app.command", "a page in the browser: chat, token probabilities, attention maps"),
     "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
-    "rag": ("rag", "ask your documents: index them, search them, get answers with citations"),
+    "rag": ("rag.command", "ask your documents: index them, search them, get answers with citations"),
     "embedder": ("embedder", "train an embedder for your documents from a checkpoint"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     code = _run(argv)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from ..training.processes import leave
+        from ..jobs.processes import leave
 
         leave(code)
     return code
@@ -123,7 +123,7 @@ def _fail(command: str, error: Exception, code: int) -> int:
 
 def _say(message: str, error: Exception | None = None) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from ..training.processes import to_say
+        from ..jobs.processes import to_say
 
         message = to_say(message, error)
     if message is not None:

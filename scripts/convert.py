@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
 
     import transformers
 
-    from ..modeling.conversion import convert
+    from ..checkpoints.conversion import convert
     from .arguments import parse
 
     transformers.logging.set_verbosity_error()

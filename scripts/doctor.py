@@ -8,7 +8,8 @@ Takes what `folio pretrain` takes, and writes nothing.
 
 
 def main(argv: list[str]) -> None:
-    from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+    from ..data.arguments import CorpusArguments
+    from ..training.arguments import ModelArguments, PretrainingArguments
     from ..training.doctor import diagnose, show
     from .arguments import parse
 

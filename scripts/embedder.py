@@ -17,8 +17,8 @@ def main(argv: list[str]) -> None:
         return
     if argv[0] != "train":
         raise ValueError(f"There is no `folio embedder {argv[0]}`: the one there is is train.")
-    from ..rag.embedder_card import table
-    from ..rag.embedder_training import EmbedderArguments, train_embedder
+    from ..rag.embedder.card import table
+    from ..rag.embedder.training import EmbedderArguments, train_embedder
     from .arguments import command_line, parse
 
     prog = "folio embedder train"

@@ -12,10 +12,10 @@ Any other option is a field of transformers' GenerationConfig, for tasks in whic
 
 
 def main(argv: list[str]) -> None:
-    from ..training.metrics.arguments import EvaluationArguments
+    from ..evaluation.arguments import EvaluationArguments
     from .arguments import parse_with_generation
 
     args, options = parse_with_generation(argv, EvaluationArguments, "folio evaluate", __doc__)
-    from ..training.metrics.evaluate import evaluate, show
+    from ..evaluation.evaluate import evaluate, show
 
     print(show(evaluate(args, options)))

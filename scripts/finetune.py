@@ -29,12 +29,13 @@ def main(argv: list[str]) -> None:
         return
     if argv[0] not in NEXT_STEPS:
         raise ValueError(f"There is no `folio finetune {argv[0]}`: choose {', '.join(NEXT_STEPS)}.")
-    from ..training.finetuning.arguments import DataArguments, MethodArguments
+    from ..data.arguments import DataArguments
+    from ..jobs.processes import from_first, is_first, is_restart, meet
+    from ..jobs.resume import after_restart
+    from ..jobs.run_folder import RUN_FILE
+    from ..training.finetuning.arguments import MethodArguments
     from ..training.finetuning.finetuning import finetune
     from ..training.finetuning.trainers import arguments_of
-    from ..training.processes import from_first, is_first, is_restart, meet
-    from ..training.resume import after_restart
-    from ..training.run_folder import RUN_FILE
     from .arguments import command_line, parse
 
     task, prog = argv[0], f"folio finetune {argv[0]}"

@@ -21,8 +21,8 @@ class GenerateArguments:
 def main(argv: list[str]) -> None:
     import transformers
 
+    from ..checkpoints.loading import load_model
     from ..tokenization import encode_texts
-    from ..training.loading import load_model
     from .arguments import parse_with_generation
     from .generation import print_generated
 

@@ -5,7 +5,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
-from ..modeling.chat import TooLong
+from ..serving.chat import TooLong
 
 DEFAULT_NEW_TOKENS = 100
 # What would steer the terminal: a model may say anything.
@@ -102,8 +102,8 @@ def print_reply(model, tokenizer, prompt: Callable[[str], str], text: str, optio
     Raises:
         ValueError: for a text that has no room otherwise, or options that cannot be.
     """
-    from ..modeling.chat import SAMPLING, Chat
-    from ..modeling.serving import TextGenerator
+    from ..serving.chat import SAMPLING, Chat
+    from ..serving.generator import TextGenerator
     from ..tokenization import encode_chat
 
     if not SAMPLING & options.keys():

@@ -12,11 +12,12 @@ import shlex
 
 
 def main(argv: list[str]) -> None:
-    from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+    from ..data.arguments import CorpusArguments
+    from ..jobs.processes import from_first, is_first, is_restart, meet
+    from ..jobs.resume import after_restart
+    from ..jobs.run_folder import RUN_FILE
+    from ..training.arguments import ModelArguments, PretrainingArguments
     from ..training.pretraining import pretrain
-    from ..training.processes import from_first, is_first, is_restart, meet
-    from ..training.resume import after_restart
-    from ..training.run_folder import RUN_FILE
     from .arguments import command_line, parse
 
     groups = [CorpusArguments, ModelArguments, PretrainingArguments]

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--directory", *argv]
     (args,) = parse(argv, [PushArguments], "folio push", __doc__)
-    from ..training.publishing import prepare, upload
+    from ..checkpoints.publishing import prepare, upload
 
     publication = prepare(args.directory, args.repo_id, args.license, args.trust_remote_code)
     for name, size in (sizes := publication.sizes()).items():

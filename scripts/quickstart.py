@@ -27,10 +27,11 @@ def main(argv: list[str]) -> None:
     import torch
     import transformers
 
-    from ..training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+    from ..checkpoints.reload import logits_of_stranger
+    from ..data.arguments import CorpusArguments
+    from ..jobs.report import Stages, peak_memory_bytes, write_report
+    from ..training.arguments import ModelArguments, PretrainingArguments
     from ..training.pretraining import pretrain
-    from ..training.reload import logits_of_stranger
-    from ..training.report import Stages, peak_memory_bytes, write_report
     from .arguments import command_line, parse
 
     (chosen,) = parse(argv, [QuickstartArguments], "folio quickstart", "From the Python manual to a GPT.")

@@ -8,10 +8,10 @@ Writes the runs, the law and the prediction to scaling.json, and a picture to sc
 
 
 def main(argv: list[str]) -> None:
-    from ..training.arguments import CorpusArguments
-    from ..training.run_folder import SCALE_FILE
-    from ..training.scaling import scale, summary
-    from ..training.scaling_plan import ScaleArguments
+    from ..data.arguments import CorpusArguments
+    from ..jobs.run_folder import SCALE_FILE
+    from ..training.scaling.plan import ScaleArguments
+    from ..training.scaling.study import scale, summary
     from .arguments import parse
 
     groups = [CorpusArguments, ScaleArguments]

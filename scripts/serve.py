@@ -24,11 +24,11 @@ def main(argv: list[str]) -> None:
     from .arguments import parse
 
     (args,) = parse(argv, [ServeArguments], "folio serve", __doc__)
-    from ..modeling.http_server import bind, serve
-    from ..modeling.openai_api import Api
-    from ..modeling.self_check import check_cache
+    from ..checkpoints.loading import load_model
+    from ..checkpoints.self_check import check_cache
+    from ..serving.http_server import bind, serve
+    from ..serving.openai_api import Api
     from ..tokenization import encode_chat
-    from ..training.loading import load_model
 
     bound = bind(args.host, args.port)  # first: loading takes longer than finding out that the port is taken
     model, tokenizer = load_model(args.model)

@@ -21,8 +21,8 @@ class SummarizeArguments:
 
 
 def main(argv: list[str]) -> None:
-    from ..training.finetuning.formats import SUMMARIZE
-    from ..training.loading import load_model
+    from ..checkpoints.loading import load_model
+    from ..data.formats import SUMMARIZE
     from .arguments import parse_with_generation
     from .generation import print_reply
     from .inputs import read_text

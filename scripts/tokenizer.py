@@ -51,12 +51,12 @@ def main(argv: list[str]) -> None:
 
 
 def train(argv: list[str]) -> None:
+    from ..data.arguments import CorpusArguments
+    from ..data.packed_corpus import read_corpus, texts
+    from ..jobs.report import peak_memory_bytes
+    from ..jobs.run_folder import claimed
+    from ..jobs.saving import staged
     from ..tokenization import train_tokenizer
-    from ..training.arguments import CorpusArguments
-    from ..training.checkpoints import staged
-    from ..training.data import read_corpus, texts
-    from ..training.report import peak_memory_bytes
-    from ..training.run_folder import claimed
     from .arguments import parse
 
     what = "Train a byte-level BPE tokenizer."
@@ -80,8 +80,8 @@ def inspect(argv: list[str]) -> None:
         raise ValueError("Give the text, or a file, first: folio tokenizer inspect TEXT|FILE [--tokenizer DIR].")
     (args,) = parse(argv if wants_help else argv[1:], [InspectArguments], "folio tokenizer inspect", what)
 
+    from ..data.preprocessing import decode
     from ..tokenization import inspection, load_tokenizer, train_tokenizer
-    from ..tokenization.preprocessing import decode
     from ..tokenization.tokenizer_json import check_unicode
 
     try:
@@ -97,7 +97,7 @@ def inspect(argv: list[str]) -> None:
     check_unicode(text)
     tokenizers = {name: load_tokenizer(name) for name in (args.tokenizer, args.vs) if name}
     if not args.tokenizer:
-        from ..training.corpora import load_corpus
+        from ..data.corpora import load_corpus
 
         manual = train_tokenizer(load_corpus()["train"]["text"], show_progress=False)
         tokenizers = {"python-manual": manual, **tokenizers}
@@ -114,12 +114,12 @@ def inspect(argv: list[str]) -> None:
 def sweep(argv: list[str]) -> None:
     import json
 
+    from ..data.arguments import CorpusArguments
+    from ..data.packed_corpus import read_corpus, texts
+    from ..jobs.run_folder import claimed
+    from ..jobs.saving import staged
     from ..tokenization.sweep import VOCAB_SIZES, plot
     from ..tokenization.sweep import sweep as run
-    from ..training.arguments import CorpusArguments
-    from ..training.checkpoints import staged
-    from ..training.data import read_corpus, texts
-    from ..training.run_folder import claimed
     from .arguments import parse
 
     what = "Bytes per token on held-out text against the size of the vocabulary."

@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from foliogpt.checkpoints.loading import load_model
+from foliogpt.data.arguments import CorpusArguments
 from foliogpt.modeling.presets import SIZES
 from foliogpt.rag import Rag
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
-from foliogpt.training.loading import load_model
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.pretraining import pretrain
 
 SOURCE = Path(__file__).parent / "artifacts"

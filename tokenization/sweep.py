@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..jobs.plotting import pyplot
 from .inspection import inspect
-from .plotting import pyplot
 from .trained import train_sizes
 
 VOCAB_SIZES = (300, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)

@@ -9,8 +9,9 @@ from enum import Enum
 import torch
 from transformers import TrainingArguments
 
+from ..data.arguments import CorpusArguments
+from ..jobs.processes import connect
 from ..modeling.presets import PRESETS, SIZES
-from .processes import connect
 
 # The arguments that are no property of the run; what it is spread over may change on the way.
 OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token", "tp_size", "fsdp", "fsdp_config")
@@ -74,43 +75,6 @@ ABOVE_ZERO = (
     "eval_steps",
     "save_steps",
 )
-
-
-@dataclass
-class CorpusArguments:
-    """Where the text comes from."""
-
-    corpus: list[str] = field(
-        default_factory=lambda: ["python-manual"],
-        metadata={
-            "help": "the text: python-manual, a file, a folder, a glob, JSONL, CSV or Parquet, "
-            "or hub:NAME[:CONFIG] for a data set on the Hub; or several of these"
-        },
-    )
-    corpus_weights: list[float] | None = field(
-        default=None, metadata={"help": "of several corpora: the share of each in the tokens, for instance 0.7 0.3"}
-    )
-    text_column: str = field(default="text", metadata={"help": "the column with the text, where there are columns"})
-    streaming: bool = field(default=False, metadata={"help": "read while training; for text larger than the disk"})
-    shuffle_buffer_size: int = field(
-        default=1000, metadata={"help": "with --streaming: the documents among which the next one is drawn"}
-    )
-
-    def __post_init__(self):
-        if isinstance(self.corpus, str):
-            self.corpus = [self.corpus]
-        if self.shuffle_buffer_size < 1:
-            raise ValueError(f"shuffle_buffer_size is {self.shuffle_buffer_size}: give at least 1.")
-        if len(set(self.corpus)) < len(self.corpus):
-            raise ValueError("A corpus is named twice: name each once, and give its share with --corpus_weights.")
-        weights = self.corpus_weights
-        if weights is None:
-            if self.streaming and len(self.corpus) > 1:
-                raise ValueError("Streams have no length to be mixed by: give the share of each with --corpus_weights.")
-        elif len(weights) != len(self.corpus):
-            raise ValueError(f"{len(weights)} corpus_weights for {len(self.corpus)} corpora: give one for each.")
-        elif not all(0 < weight < math.inf for weight in weights):
-            raise ValueError(f"corpus_weights are {weights}: give numbers above 0.")
 
 
 @dataclass

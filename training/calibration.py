@@ -6,9 +6,9 @@ import time
 
 import torch
 
+from ..jobs.processes import from_first
 from .arguments import PretrainingArguments
 from .optimizers import build_optimizer
-from .processes import from_first
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 5
 

@@ -8,8 +8,8 @@ import time
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from .processes import is_first, largest_of_all
-from .signals import handled, interrupt
+from ..jobs.processes import is_first, largest_of_all
+from ..jobs.signals import handled, interrupt
 
 
 class ProgressBar(TrainerCallback):

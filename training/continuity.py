@@ -3,7 +3,7 @@
 import torch
 from transformers import Trainer, TrainerCallback
 
-from .streams import Endless
+from ..data.streams import Endless
 
 KEPT, POSITION = "training_loss", "stream_position"  # in trainer_state.json, among the states of callbacks
 

@@ -7,15 +7,16 @@ from itertools import islice
 
 import torch
 
-from .arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from ..data.arguments import CorpusArguments
+from ..data.corpora import corpus_bytes
+from ..data.packed_corpus import PackedCorpora, pack_corpora
+from ..evaluation.bits_per_byte import COMPRESSIBLE, COMPRESSORS
+from ..jobs.report import Stages, peak_memory_bytes
+from .arguments import ModelArguments, PretrainingArguments
 from .calibration import calibrate, step_seconds
-from .corpora import corpus_bytes
-from .data import Data, prepare_data
-from .evaluation import COMPRESSIBLE, COMPRESSORS
 from .memory import available_bytes, gigabytes, parameters_by_part
 from .out_of_memory import check_fits, memory_of
 from .pretraining import check_batch, check_end, configured_model, total_steps
-from .report import Stages, peak_memory_bytes
 
 COMPRESSED_SAMPLE = 500_000  # bytes
 
@@ -42,7 +43,7 @@ def diagnose(
         ValueError: if the run cannot fit into memory; the message says what would.
     """
     check_end(corpus, args)
-    data = prepare_data(corpus, model, None, stages or Stages(), args.seed)
+    data = pack_corpora(corpus, model.tokenizer, model.vocab_size, model.block_size, stages or Stages(), seed=args.seed)
     check_batch(data, args)
     network = configured_model(model, data.tokenizer, args)
     available = available_bytes(args.device)
@@ -70,7 +71,7 @@ def diagnose(
     )
 
 
-def evaluation_seconds(network, data: Data, args: PretrainingArguments, steps: int) -> float:
+def evaluation_seconds(network, data: PackedCorpora, args: PretrainingArguments, steps: int) -> float:
     """Of all evaluations: those on the way, and the last one in float32."""
     network = network.to(args.device).eval()
     size = args.per_device_eval_batch_size
@@ -87,7 +88,7 @@ def evaluation_seconds(network, data: Data, args: PretrainingArguments, steps: i
     return seconds * (int(times) + 1)
 
 
-def compression_seconds(data: Data) -> float:
+def compression_seconds(data: PackedCorpora) -> float:
     """Of the compressors that the model is compared with, from what they take for a part of the text."""
     if data.train_bytes is None or data.train_bytes > COMPRESSIBLE:
         return 0.0

@@ -6,7 +6,7 @@ torch 2.11 compiled a loss whose gradients were all zero, and the run went on to
 import torch
 from transformers import TrainerCallback
 
-from .processes import largest_of_all
+from ..jobs.processes import largest_of_all
 from .sharding import local
 
 ZEROS = 3  # steps in a row

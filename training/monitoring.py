@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
+from ..jobs.saving import STAGING
 from .callbacks import StepClock
-from .checkpoints import STAGING
 from .sharding import whole_model
 
 METRICS_FILE = "metrics.jsonl"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from ..jobs.processes import command_to_resume
+from ..jobs.saving import last_checkpoint
 from .arguments import ModelArguments, PretrainingArguments
-from .checkpoints import last_checkpoint
 from .memory import StepMemory, available_bytes, gigabytes, step_memory
 from .optimizers import build_optimizer
-from .processes import command_to_resume
 
 ROOM = 0.95  # of the memory that is free; the rest of the machine needs some
 MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "out of memory")

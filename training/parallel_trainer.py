@@ -14,8 +14,8 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput, has_length
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from ..data.packing import IGNORED
 from .arguments import PretrainingArguments
-from .packing import IGNORED
 from .sharding import is_sharded, load_optimizer_state, load_weights, optimizer_state
 
 

@@ -16,24 +16,25 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from ..checkpoints.self_check import check_cache
+from ..data.arguments import CorpusArguments
+from ..data.packed_corpus import PackedCorpora, pack_corpora
+from ..evaluation.bits_per_byte import evaluate
+from ..jobs.processes import command_to_resume, connected, from_first, is_first, job, largest_of_all, wait_for_all
+from ..jobs.report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
+from ..jobs.resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
+from ..jobs.run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
+from ..jobs.saving import STAGING, STATE_FILE, checkpoints, staged
+from ..jobs.signals import Interrupted, signal_of
 from ..modeling import FolioForCausalLM, preset_config
-from ..modeling.self_check import check_cache
 from ..tokenization import encode_texts, vocabulary_size
-from .arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
+from .arguments import FIXED, FIXED_FOR_STREAMS, ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
 from .callbacks import ProgressBar, StepClock, StopOnInterrupt
-from .checkpoints import STAGING, STATE_FILE, checkpoints, staged
-from .data import Data, prepare_data
-from .evaluation import evaluate
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .out_of_memory import within_memory
-from .processes import command_to_resume, connected, from_first, is_first, job, largest_of_all, wait_for_all
-from .report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
-from .resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
-from .run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
 from .sharding import tensor_parallel, whole_model
-from .signals import Interrupted, signal_of
 from .trainer import FolioTrainer, SafeTraining
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
@@ -68,9 +69,10 @@ def pretrain(
         checkpoint = None
         if args.resume:
             settings = run_settings(corpus, model, args)
-            checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args))
+            fixed = (*FIXED, *FIXED_FOR_STREAMS) if corpus.streaming else FIXED
+            checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args, fixed))
         transformers.set_seed(args.seed)
-        data = prepare_data(corpus, model, checkpoint, stages, args.seed)
+        data = pack_corpora(corpus, model.tokenizer, model.vocab_size, model.block_size, stages, checkpoint, args.seed)
         fingerprint = data.fingerprint or run_settings(corpus, model, args)["corpus"]
         if args.resume:
             check_same_text(output_dir, checkpoint, fingerprint)
@@ -139,14 +141,14 @@ def check_is_shared(path: Path, device: torch.device) -> None:
         )
 
 
-def check_batch(data: Data, args: PretrainingArguments) -> None:
+def check_batch(data: PackedCorpora, args: PretrainingArguments) -> None:
     """Refuse to drop the last batch where it is the only one."""
     blocks = None if data.train_documents is None else len(data.train_blocks)
     if args.dataloader_drop_last and blocks is not None and blocks < args.train_batch_size:
         raise ValueError(f"{blocks} blocks are no whole batch: use --per_device_train_batch_size {blocks} or less.")
 
 
-def finish(trainer: FolioTrainer, data: Data, output_dir: Path, known: dict, stages: Stages) -> dict:
+def finish(trainer: FolioTrainer, data: PackedCorpora, output_dir: Path, known: dict, stages: Stages) -> dict:
     """Judge the trained model, write its checkpoint, and return the report: what is `known`, and what was measured."""
     args, state = trainer.args, trainer.state
     trainer.check_weights()
@@ -223,7 +225,7 @@ def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[Progr
     return clock.tokens_per_second(trainer.state)
 
 
-def watch(trainer: FolioTrainer, data: Data, progress: ProgressBar) -> StepClock:
+def watch(trainer: FolioTrainer, data: PackedCorpora, progress: ProgressBar) -> StepClock:
     """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
     args, model = trainer.args, trainer.model
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
@@ -299,7 +301,7 @@ def configured_model(
     return network
 
 
-def total_steps(data: Data, args: PretrainingArguments) -> int:
+def total_steps(data: PackedCorpora, args: PretrainingArguments) -> int:
     """The number of optimizer steps of the run, by which time `minutes` have become `max_steps`."""
     if args.max_steps > 0:
         return args.max_steps

@@ -13,14 +13,14 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType, rotate_checkpoints
 
+from ..jobs.processes import is_first, wait_for_all
+from ..jobs.run_folder import RUN_FILE
+from ..jobs.saving import last_checkpoint, saving, seal
 from .arguments import PretrainingArguments
-from .checkpoints import last_checkpoint, saving, seal
 from .continuity import Continuity
 from .learning_check import LearningCheck
 from .optimizers import build_optimizer
 from .parallel_trainer import ParallelTrainer
-from .processes import is_first, wait_for_all
-from .run_folder import RUN_FILE
 from .sharding import local
 
 

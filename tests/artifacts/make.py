@@ -9,10 +9,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from foliogpt.data.arguments import CorpusArguments, DataArguments
 from foliogpt.modeling.presets import SIZES
 from foliogpt.rag import Rag
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
-from foliogpt.training.finetuning.arguments import DataArguments, MethodArguments
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
+from foliogpt.training.finetuning.arguments import MethodArguments
 from foliogpt.training.finetuning.finetuning import finetune
 from foliogpt.training.finetuning.trainers import arguments_of
 from foliogpt.training.pretraining import pretrain

@@ -5,9 +5,9 @@ import torch
 from transformers import DynamicCache
 
 from foliogpt import modeling
+from foliogpt.checkpoints.self_check import CacheMismatchError, cache_error, check_cache
 from foliogpt.modeling import PRESETS, FolioForCausalLM, preset_config
 from foliogpt.modeling.forward_arguments import CACHE
-from foliogpt.modeling.self_check import CacheMismatchError, cache_error, check_cache
 
 IDS = torch.randint(3, 99, (2, 9), generator=torch.Generator().manual_seed(1))
 CLASSES = [name for name in modeling.__all__ if name.startswith("FolioFor") or name == "FolioModel"]
@@ -38,7 +38,7 @@ def test_forward_raises_when_two_caches_are_given(tiny):
     model = FolioForCausalLM(tiny()).eval()
     filled, empty = model(IDS, use_cache=True)[CACHE], DynamicCache(config=model.config)
     with pytest.raises(TypeError, match="one argument under two names"):
-        model(IDS, cache=filled, past_key_values=filled)
+        model(IDS, cache=filled, past_key_values=model(IDS, use_cache=True)[CACHE])
     # PEFT's prefix beside the empty cache of `generate`
     assert model(IDS, cache=empty, past_key_values=filled, use_cache=True)[CACHE].get_seq_length() == 18
 

@@ -9,7 +9,7 @@ from foliogpt.rag import Document, Rag
 from foliogpt.rag.answering import NO_ANSWER
 from foliogpt.rag.answering_rows import exercises, write_answering_rows
 from foliogpt.rag.citations import verified
-from foliogpt.rag.known_items import known_items
+from foliogpt.rag.evaluation.known_items import known_items
 
 THINGS = ["moon", "ship", "king", "bird", "river", "castle", "song", "bread"]
 COLOURS = ["red", "blue", "green", "white", "dark", "old", "new", "light"]

@@ -62,7 +62,7 @@ def test_a_model_writes_and_what_it_makes_up_is_marked(index, checkpoint, capsys
         for piece in ('It is "the moon is', ' silver" [1]. It', "\x1b[2J is cheese", "."):
             emit(piece)
 
-    monkeypatch.setattr("foliogpt.modeling.serving.TextGenerator._generate", generate)
+    monkeypatch.setattr("foliogpt.serving.generator.TextGenerator._generate", generate)
     argv = ["rag", "ask", "is the moon silver?", "--index", index, "--writer", str(checkpoint), "--k", "1"]
     assert main(argv) == 0
     out = capsys.readouterr().out

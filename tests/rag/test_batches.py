@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("sentence_transformers", reason="needs foliogpt[rag]")
 from datasets import Dataset
 
-from foliogpt.rag.batches import LengthBuckets
+from foliogpt.rag.embedder.batches import LengthBuckets
 
 
 def rows_of(count: int, anchors: int) -> Dataset:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from foliogpt.rag.datasets import load_dataset
+from foliogpt.rag.evaluation.datasets import load_dataset
 
 CORPUS = [{"_id": "1", "title": "Moon", "text": "The moon is silver."}, {"_id": "2", "title": "", "text": "A king."}]
 QUERIES = [{"_id": "q1", "text": "What is silver?"}, {"_id": "q2", "text": "Who?"}, {"_id": "q3", "text": "unjudged"}]

@@ -13,16 +13,16 @@ from transformers import AutoTokenizer
 
 pytest.importorskip("sentence_transformers", reason="needs foliogpt[rag]")
 
+from foliogpt.checkpoints.publishing import prepare
 from foliogpt.modeling import FolioForCausalLM, FolioModel, preset_config
-from foliogpt.rag import embedder_training
-from foliogpt.rag.embedder_card import table
+from foliogpt.rag.embedder import training as embedder_training
+from foliogpt.rag.embedder.card import table
+from foliogpt.rag.embedder.encoder import load_encoder
+from foliogpt.rag.embedder.pair_ranking import by_words, held_by_kind
+from foliogpt.rag.embedder.pairs import SENTENCE, TITLE, Pair
 from foliogpt.rag.embedding import load_embedder
-from foliogpt.rag.encoder import load_encoder
-from foliogpt.rag.pair_ranking import by_words, held_by_kind
-from foliogpt.rag.pairs import SENTENCE, TITLE, Pair
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import chat_tokenizer, train_tokenizer
-from foliogpt.training.publishing import prepare
 
 THINGS = ["cat", "dog", "moon", "ship", "king", "bird", "tree", "song", "rain", "gold", "wine", "bread"]
 PLACES = ["at sea", "by day", "at night", "in the wind", "on the hill"]

@@ -3,7 +3,7 @@
 import pytest
 
 from foliogpt.rag import Document, Heading
-from foliogpt.rag.known_items import known_items, section_starts
+from foliogpt.rag.evaluation.known_items import known_items, section_starts
 
 REST = "It says much more than that, in a sentence that goes on and on. " * 5
 DUMPS = f"json.dumps(obj, *, indent=None)\n\nSerialize obj by dumps to a JSON string. {REST}\n"

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from foliogpt.rag import Document, Heading
-from foliogpt.rag.pairs import SENTENCE, TITLE, Pair, corpus_pairs, hold_out, load_documents, read_pairs
+from foliogpt.rag.embedder.pairs import SENTENCE, TITLE, Pair, corpus_pairs, hold_out, load_documents, read_pairs
 
 TEXT = """The river is long and it is deep. A ship on the river carries bread and wine.
 

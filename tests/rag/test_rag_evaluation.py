@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from embedders import WordEmbedder
 
+from foliogpt.evaluation.bootstrap import mean
 from foliogpt.rag import Citation, Document, Rag, Sentence
-from foliogpt.rag.datasets import Dataset, Question
-from foliogpt.rag.evaluation_report import EvaluationReport
+from foliogpt.rag.evaluation.datasets import Dataset, Question
+from foliogpt.rag.evaluation.refusal_curve import draw, measure
+from foliogpt.rag.evaluation.report import EvaluationReport
 from foliogpt.rag.refusal import OTHERWISE, Features, Threshold, threshold_of
-from foliogpt.rag.refusal_curve import draw, measure
-from foliogpt.training.metrics.bootstrap import mean
 
 THINGS = "moon sun river stone tree bird fish king queen castle sword ship sea wind rain snow fire gold silver bread"
 
@@ -115,7 +115,7 @@ def test_a_calibrated_index_refuses_by_the_line_from_then_on(many):
 
 def test_one_document_draws_no_line_and_is_not_asked_for_it(rag, monkeypatch):
     rag.sync([Document("d", " ".join(document.text for document in texts(8)))])
-    monkeypatch.setattr("foliogpt.rag.evaluation.Found.ask", lambda *args: pytest.fail("was asked"))
+    monkeypatch.setattr("foliogpt.rag.evaluation.evaluate.Found.ask", lambda *args: pytest.fail("was asked"))
     with pytest.raises(ValueError, match="calibrate on two at least"):
         rag.evaluate("known-items", calibrate=True)
 
@@ -124,7 +124,7 @@ def test_too_few_questions_draw_no_line(many, monkeypatch):
     report = many.evaluate("known-items", ["dense"], 19)
     assert report.refusal is None
     assert "needs 20 questions" in str(report)
-    monkeypatch.setattr("foliogpt.rag.evaluation.Found.ask", lambda *args: pytest.fail("was asked"))
+    monkeypatch.setattr("foliogpt.rag.evaluation.evaluate.Found.ask", lambda *args: pytest.fail("was asked"))
     with pytest.raises(ValueError, match="needs 20 questions"):
         many.evaluate("known-items", ["dense"], 19, calibrate=True)
     with pytest.raises(ValueError, match="hybrid or dense"):

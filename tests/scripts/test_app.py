@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
-from foliogpt.modeling.serving import TextGenerator
+from foliogpt.serving.generator import TextGenerator
 from foliogpt.tokenization import train_tokenizer
 
 pytestmark = pytest.mark.slow  # a browser, and Gradio, take seconds to start
@@ -47,8 +47,8 @@ def make_model() -> tuple:
 @pytest.fixture(scope="module")
 def page():
     """(address, generator) of a page in this process, so that tests see what the model is asked."""
-    from foliogpt.modeling.http_server import bind
-    from foliogpt.scripts.app_page import application, build_page
+    from foliogpt.scripts.app.page import application, build_page
+    from foliogpt.serving.http_server import bind
 
     model, tokenizer = make_model()
     generator = TextGenerator(model, tokenizer)
@@ -150,8 +150,8 @@ def test_a_chat_remembers_and_begins_anew_and_html_in_it_is_text(page, user, mon
 
 @needs_browser
 def test_what_a_model_says_is_text(page, user, monkeypatch):
-    monkeypatch.setattr("foliogpt.modeling.serving.IncrementalDecoder.push", lambda self, token: "")
-    monkeypatch.setattr("foliogpt.modeling.serving.IncrementalDecoder.flush", lambda self: HOSTILE)
+    monkeypatch.setattr("foliogpt.serving.generator.IncrementalDecoder.push", lambda self, token: "")
+    monkeypatch.setattr("foliogpt.serving.generator.IncrementalDecoder.flush", lambda self: HOSTILE)
     user.type("one", Keys.ENTER)
     user.wait_for(lambda: user.said()[1:] and not page[1].unfinished)
     assert user.said()[1:] == [HOSTILE]
@@ -375,7 +375,7 @@ def test_a_port_that_is_taken_is_told_in_a_line(capsys):
 
 
 def test_a_document_that_has_gone_is_told_in_a_line():
-    from foliogpt.scripts.app_parts import gr, one_line_errors
+    from foliogpt.scripts.app.parts import gr, one_line_errors
 
     with pytest.raises(gr.Error, match="note"), one_line_errors():
         raise KeyError("note")

@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 
 import torch
 
-from foliogpt.modeling.introspection import Prediction
-from foliogpt.scripts.app_html import attention_html, chat_html, tokens_html
+from foliogpt.evaluation.introspection import Prediction
+from foliogpt.scripts.app.html import attention_html, chat_html, tokens_html
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 

@@ -10,9 +10,9 @@ from spoiling import changed, cut_off
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from foliogpt.data.python_manual import python_manual
 from foliogpt.tokenization import BPETokenizer, train_tokenizer
 from foliogpt.tokenization.bpe import PATTERNS, SHORT
-from foliogpt.tokenization.python_manual import python_manual
 
 MANY_TONGUES = (
     "北京是中华人民共和国的首都。你好,世界! القاهرة هي عاصمة مصر. नमस्ते दुनिया, भारत की राजधानी नई दिल्ली है। "

@@ -6,15 +6,16 @@ import re
 import pytest
 import torch
 
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.jobs.report import Stages
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
 from foliogpt.training import doctor
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.doctor import diagnose, show
 from foliogpt.training.memory import available_bytes, parameters_by_part, step_memory
 from foliogpt.training.optimizers import MuonAdamW
 from foliogpt.training.pretraining import pretrain
-from foliogpt.training.report import Stages
 
 MODEL = ModelArguments(tokenizer="char", block_size=32)
 

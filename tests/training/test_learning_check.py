@@ -9,9 +9,9 @@ import torch
 from small_runs import MODEL, settings
 
 from foliogpt import modeling
+from foliogpt.checkpoints.self_check import CacheMismatchError
+from foliogpt.jobs.saving import checkpoints, last_checkpoint
 from foliogpt.modeling import loss as losses
-from foliogpt.modeling.self_check import CacheMismatchError
-from foliogpt.training.checkpoints import checkpoints, last_checkpoint
 from foliogpt.training.learning_check import NothingLearnedError
 from foliogpt.training.pretraining import pretrain
 from foliogpt.training.trainer import FolioTrainer
@@ -80,9 +80,10 @@ def test_resuming_a_complete_run_without_checkpoints_is_refused_without_harm(cor
 
 DRIVER = """
 import sys
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.pretraining import pretrain
-from foliogpt.training.processes import leave
+from foliogpt.jobs.processes import leave
 try:
     pretrain(CorpusArguments(sys.argv[1]), ModelArguments(tokenizer="char", block_size=32),
              PretrainingArguments(output_dir="run", max_steps=2, bf16=False))

@@ -12,15 +12,16 @@ import pytest
 import torch
 import yaml
 
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.jobs.report import Stages
+from foliogpt.jobs.saving import last_checkpoint
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
 from foliogpt.training import out_of_memory
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
-from foliogpt.training.checkpoints import last_checkpoint
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.memory import available_bytes
 from foliogpt.training.out_of_memory import OutOfMemory, is_out_of_memory, memory_of, proposal, surely_fits
 from foliogpt.training.pretraining import pretrain
-from foliogpt.training.report import Stages
 from foliogpt.training.trainer import FolioTrainer
 
 MODEL = ModelArguments(tokenizer="char", block_size=32)

@@ -16,12 +16,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, TrainerCallback
 
+from foliogpt.checkpoints.reload import logits_of_stranger
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.jobs.saving import last_checkpoint
 from foliogpt.scripts.cli import main
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments, run_settings
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
-from foliogpt.training.checkpoints import last_checkpoint
 from foliogpt.training.pretraining import pretrain
-from foliogpt.training.reload import logits_of_stranger
 from foliogpt.training.trainer import FolioTrainer, NotFinite
 
 

@@ -20,10 +20,11 @@ pytestmark = [
 DRIVER = """
 import json, sys
 from accelerate.state import AcceleratorState
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.pretraining import pretrain
-from foliogpt.training.processes import leave, world_size
-from foliogpt.training.report import Stages
+from foliogpt.jobs.processes import leave, world_size
+from foliogpt.jobs.report import Stages
 
 text, jobs = sys.argv[1], json.loads(sys.argv[2])
 for folder, changes in jobs:

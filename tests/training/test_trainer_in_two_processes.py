@@ -8,16 +8,17 @@ import sys
 import pytest
 import torch
 
-from foliogpt.training.checkpoints import last_checkpoint
+from foliogpt.jobs.saving import last_checkpoint
 
 WORKER = """
 import os, sys
 from functools import partial
 import torch
-from foliogpt.training.arguments import CorpusArguments, ModelArguments, PretrainingArguments
-from foliogpt.training.data import prepare_data
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
+from foliogpt.data.packed_corpus import pack_corpora
 from foliogpt.training.pretraining import configured_model, train, watch
-from foliogpt.training.report import Stages
+from foliogpt.jobs.report import Stages
 from foliogpt.training.trainer import FolioTrainer
 
 folder, = sys.argv[1:]
@@ -26,7 +27,9 @@ args = PretrainingArguments(
     output_dir=folder, max_steps=4, per_device_train_batch_size=4, bf16=False,
     save_steps=2, eval_steps=2, logging_steps=1,
 )
-data = prepare_data(CorpusArguments(folder + "/text.txt"), model, None, Stages(silent=True))
+data = pack_corpora(
+    CorpusArguments(folder + "/text.txt"), model.tokenizer, model.vocab_size, model.block_size, Stages(silent=True)
+)
 trainer = FolioTrainer(
     model=configured_model(model, data.tokenizer, args),
     args=args,

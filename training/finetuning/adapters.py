@@ -4,8 +4,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...data.arguments import LOADED_FOR
 from ...tokenization.control_tokens import control_tokens
-from .arguments import TASKS, MethodArguments
+from .arguments import MethodArguments
 
 HEADS = ["score", "classifier", "qa_outputs"]  # as models name them
 
@@ -28,7 +29,7 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
         import peft
     except ImportError:
         raise ImportError("Adapters need PEFT: pip install 'foliogpt[finetune]'.") from None
-    kind = {"lm": "CAUSAL_LM", "classify": "SEQ_CLS", "tag": "TOKEN_CLS", "qa": "QUESTION_ANS"}[TASKS[task]]
+    kind = {"lm": "CAUSAL_LM", "classify": "SEQ_CLS", "tag": "TOKEN_CLS", "qa": "QUESTION_ANS"}[LOADED_FOR[task]]
     targets = method.lora_target_modules
     common = {"task_type": kind, "target_modules": targets[0] if targets == ["all-linear"] else targets}
     if kind != "CAUSAL_LM":

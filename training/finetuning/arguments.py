@@ -6,16 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from ...data.arguments import LOADED_FOR, DataArguments
 from ..arguments import begin, check_batch_size_is_known, chosen, from_anywhere, plain
 
-TASKS = {  # task: what `load_model` loads the result for
-    "sft": "lm",
-    "dpo": "lm",
-    "lm": "lm",
-    "classify": "classify",
-    "tag": "tag",
-    "qa": "qa",
-}
 RATES = {  # method: learning rate that works in most cases
     "full": 1e-4,
     "lora": 1e-3,  # ten times that of full fine-tuning (Schulman et al., LoRA Without Regret, 2025)
@@ -35,27 +28,6 @@ FIXED = (
     "data_seed", "optim", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "beta",
     "loss_type",
 )  # fmt: skip
-
-
-@dataclass
-class DataArguments:
-    """What is learnt, and from which examples."""
-
-    task: str = field(metadata={"help": "what is learnt; can be named first, without the flag", "choices": list(TASKS)})
-    data: str = field(metadata={"help": "a file or folder of examples, or hub:NAME[:CONFIG]"})
-    validation_data: str | None = field(
-        default=None, metadata={"help": "examples to judge by; if not given, the data's own, or a share of it"}
-    )
-    validation_split: float = field(default=0.05, metadata={"help": "the share that is held out of the data"})
-    text_column: str | None = field(default=None, metadata={"help": "the column with the text, if it is not found"})
-    label_column: list[str] | None = field(
-        default=None, metadata={"help": "the column with the label, if it is not found; or several, each 0 or 1"}
-    )
-    skip_malformed: bool = field(default=False, metadata={"help": "leave out rows that are not as they should be"})
-
-    def __post_init__(self):
-        if not 0 < self.validation_split < 1:
-            raise ValueError(f"validation_split is {self.validation_split}: give a share between 0 and 1.")
 
 
 @dataclass
@@ -162,7 +134,7 @@ def settle(data: DataArguments, method: MethodArguments, args: FinetuningArgumen
     if args.learning_rate is None:
         args.learning_rate = RATES[method.method] * (DPO_SHARE if data.task == "dpo" else 1)
     if method.method in PROMPTS:
-        if TASKS[data.task] != "lm":
+        if LOADED_FOR[data.task] != "lm":
             raise ValueError(f"{method.method} is for sft, dpo and lm: use --method lora for {data.task}.")
         if args.packing:
             raise ValueError(

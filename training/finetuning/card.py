@@ -2,7 +2,7 @@
 
 import json
 
-from ..report import CURVE_FILE, REPORT_FILE, amount
+from ...jobs.report import CURVE_FILE, REPORT_FILE, amount
 
 PIPELINES = {"lm": "text-generation", "classify": "text-classification", "tag": "token-classification",
              "qa": "question-answering"}  # fmt: skip

@@ -10,25 +10,26 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...modeling.self_check import check_cache
+from ...checkpoints.base_record import BaseRecord, hash_weights
+from ...checkpoints.loading import ADAPTER_CONFIG, fit_embeddings, load_checkpoint, load_tokenizer_of
+from ...checkpoints.self_check import check_cache
+from ...data.arguments import LOADED_FOR, DataArguments
+from ...data.examples import Examples, prepare_examples
+from ...jobs.processes import connected, first_before_others, from_first, is_first, job
+from ...jobs.report import CARD_FILE, CURVE_FILE, Stages, loss_curve, peak_memory_bytes, write_report
+from ...jobs.resume import checkpoint_to_resume, run_settings_of
+from ...jobs.run_folder import BATCH, FINGERPRINT, JOB
+from ...jobs.saving import STATE_FILE, staged
+from ...jobs.signals import Interrupted, signal_of
 from ...tokenization import chat_tokenizer, encode_chat, encode_texts
 from ..arguments import from_anywhere
-from ..base_record import BaseRecord, hash_weights
 from ..callbacks import ProgressBar, StepClock
-from ..checkpoints import STATE_FILE, staged
-from ..loading import ADAPTER_CONFIG, fit_embeddings, load_checkpoint, load_tokenizer_of
 from ..monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from ..pretraining import KeepSettings, folder_of, machine, stopped, train
-from ..processes import connected, first_before_others, from_first, is_first, job
-from ..report import CARD_FILE, CURVE_FILE, Stages, loss_curve, peak_memory_bytes, write_report
-from ..resume import checkpoint_to_resume, run_settings_of
-from ..run_folder import BATCH, FINGERPRINT, JOB
-from ..signals import Interrupted, signal_of
 from ..trainer import SafeTraining
 from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
-from .arguments import FIXED, PROMPTS, TASKS, DataArguments, FinetuningArguments, MethodArguments, run_settings, settle
+from .arguments import FIXED, PROMPTS, FinetuningArguments, MethodArguments, run_settings, settle
 from .card import finetuned_card
-from .data import Data, prepare_data
 from .trainers import make_trainer
 
 LONGEST = 2048  # tokens of an example, if the model's context is longer and nothing else was asked for
@@ -81,7 +82,7 @@ def finetune(
             "command": command,
             "output_dir": str(output_dir),
             "task": data_args.task,
-            "loads_as": TASKS[data_args.task],
+            "loads_as": LOADED_FOR[data_args.task],
             "data": data_args.data,
             "base_model": method.model,
             "method": method.method,
@@ -99,7 +100,7 @@ class _Ready:
 
     network: Any  # the model, or its adapter with the model in it
     tokenizer: PreTrainedTokenizerBase
-    data: Data
+    data: Examples
     record: BaseRecord
     trainable: int
     resized: bool  # the tokenizer has more tokens than the base
@@ -116,14 +117,14 @@ def _prepare(data_args: DataArguments, method: MethodArguments, args: Finetuning
         tokenizer.pad_token = tokenizer.eos_token
     with stages("model") as say:
         # A head can be made only when the labels are known.
-        model, missing = _model_for_text(method) if TASKS[task] == "lm" else (None, [])
+        model, missing = _model_for_text(method) if LOADED_FOR[task] == "lm" else (None, [])
         args.max_length = _max_length(model.config if model else _config(method), tokenizer, method, args)
         if args.packing and not keeps_documents_apart(model):
             args.packing = False
             say("its examples would see each other in a packed row, so they are not packed")
         say(f"{method.model}, {args.max_length:,} tokens at most")
     with first_before_others():  # who find in the cache what it has stored
-        data = prepare_data(data_args, tokenizer, args.max_length, bool(args.packing), stages)
+        data = prepare_examples(data_args, tokenizer, args.max_length, bool(args.packing), stages)
     with stages("adapter") as say:
         if model is None:
             model, missing = load_checkpoint(method.model, task, method.trust_remote_code, **data.head_fields())
@@ -177,10 +178,10 @@ def _max_length(config, tokenizer, method: MethodArguments, args: FinetuningArgu
     return args.max_length or min(context, LONGEST)
 
 
-def _record(model: PreTrainedModel, missing: list[str], task: str, data: Data) -> BaseRecord:
+def _record(model: PreTrainedModel, missing: list[str], task: str, data: Examples) -> BaseRecord:
     fields = data.head_fields()
     labels = fields.get("id2label") or ({0: "LABEL_0"} if fields else None)
-    return BaseRecord(hash_weights(model, missing), TASKS[task], labels, data.problem_type)
+    return BaseRecord(hash_weights(model, missing), LOADED_FOR[task], labels, data.problem_type)
 
 
 def _adapted(model: PreTrainedModel, method: MethodArguments, task: str, tokens: list[int]):
@@ -192,7 +193,7 @@ def _adapted(model: PreTrainedModel, method: MethodArguments, task: str, tokens:
     return add_adapter(model, task, method, tokens)
 
 
-def _watch(trainer: SafeTraining, data: Data, method: MethodArguments, progress: ProgressBar) -> StepClock:
+def _watch(trainer: SafeTraining, data: Examples, method: MethodArguments, progress: ProgressBar) -> StepClock:
     """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
     args, tokenizer = trainer.args, trainer.processing_class
     clock, metrics = StepClock(), MetricsFile(Path(args.output_dir).expanduser() / METRICS_FILE)

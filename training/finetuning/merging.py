@@ -4,11 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
-from ..base_record import BaseRecord
-from ..checkpoints import STATE_FILE, staged
-from ..loading import ADAPTER_CONFIG, load_model
-from ..report import CARD_FILE, CURVE_FILE, REPORT_FILE, write_report
-from ..run_folder import RUN_FILE, claimed
+from ...checkpoints.base_record import BaseRecord
+from ...checkpoints.loading import ADAPTER_CONFIG, load_model
+from ...jobs.report import CARD_FILE, CURVE_FILE, REPORT_FILE, write_report
+from ...jobs.run_folder import RUN_FILE, claimed
+from ...jobs.saving import STATE_FILE, staged
 from .card import finetuned_card
 
 # By the settings it is known what was held out; the state says that the run is complete, and not to be resumed.

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ...data.examples import Examples
+from ...data.packing import IGNORED
+from ...jobs.processes import is_first, wait_for_all
+from ...jobs.saving import STAGING
 from ...modeling.loss import classification_loss, span_loss
-from ..checkpoints import STAGING
-from ..packing import IGNORED
 from ..parallel_trainer import WholeBatches
-from ..processes import is_first, wait_for_all
 from ..trainer import SafeTraining
 from .arguments import FinetuningArguments
-from .data import Data
 
 try:
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -174,7 +174,9 @@ def arguments_of(task: str) -> type[FinetuningArguments]:
     return ARGUMENTS.get(task, FinetuningArguments)
 
 
-def make_trainer(task: str, model, tokenizer, data: Data, args: FinetuningArguments, callbacks: list) -> SafeTraining:
+def make_trainer(
+    task: str, model, tokenizer, data: Examples, args: FinetuningArguments, callbacks: list
+) -> SafeTraining:
     """The trainer of a task, for a model that has its adapter already."""
     common: dict[str, Any] = {
         "model": model,

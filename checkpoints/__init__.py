@@ -1,0 +1,1 @@
+"""Finished models: loading, conversion, publishing."""

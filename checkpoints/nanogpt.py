@@ -1,0 +1,228 @@
+"""nanoGPT's checkpoints: `ckpt.pt`, and the characters in its `meta.pkl`. Both are pickles, and neither can run code.
+
+What they look like: github.com/karpathy/nanoGPT, `train.py` (the checkpoint) and `data/shakespeare_char/prepare.py`.
+"""
+
+import dataclasses
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch.nn import functional as F
+from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ..modeling.configuration_folio import FolioConfig
+from ..modeling.modeling_folio import FolioForCausalLM
+from .native import ARCHITECTURES, Weight, to_ours
+from .sources import Source, load_tokenizer, shapes_of, widest
+from .weight_files import DTYPES, check_shapes, some, without
+
+GPT2, GPT2_TOKENS = "openai-community/gpt2", 50257
+SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, strings, lists and dicts. Whatever else a pickle asks for, nothing is imported, nothing called."""
+
+    def find_class(self, module: str, name: str):
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def open_nanogpt(path: Path) -> Source:
+    """Read a nanoGPT checkpoint and find its tokenizer.
+
+    Raises:
+        ValueError: if it is no such checkpoint, is damaged, or holds more than tensors and plain values.
+        FileNotFoundError: if there is no tokenizer for it.
+    """
+    args, tensors, dataset = read_checkpoint(path)
+    bias = args.get("bias", True)
+    config = FolioConfig(
+        vocab_size=args["vocab_size"],
+        hidden_size=args["n_embd"],
+        num_hidden_layers=args["n_layer"],
+        num_attention_heads=args["n_head"],
+        max_position_embeddings=args["block_size"],
+        hidden_act="gelu",
+        norm_eps=1e-5,
+        attention_bias=bias,
+        mlp_bias=bias,
+        attention_dropout=args.get("dropout", 0.0),
+        hidden_dropout=args.get("dropout", 0.0),
+        num_key_value_heads=None,
+        **ARCHITECTURES["gpt2"].fixed,
+    )
+    # GPT-2's names, but nn.Linear's matrices, which are ours; without biases, the norms have none either.
+    stored = ARCHITECTURES["gpt2"].weights(args["n_layer"])
+    weights = [dataclasses.replace(weight, transposed=False) for weight in stored]
+    check_shapes(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        expected_shapes(args, stored, bias),
+        {"lm_head.weight"},
+        path,
+    )
+    head = tensors.pop("lm_head.weight", None)  # the embedding, once more
+    if head is not None and not torch.equal(head, tensors["transformer.wte.weight"]):
+        raise ValueError(f"{path}: lm_head.weight is not transformer.wte.weight, but nanoGPT ties them: another model.")
+    dtype = widest(tensors.values())
+    tokenizer = find_tokenizer(path, dataset, args["vocab_size"])
+    if isinstance(tokenizer.eos_token_id, int):
+        config.eos_token_id = config.bos_token_id = tokenizer.eos_token_id
+
+    def ours() -> dict[str, torch.Tensor]:
+        converted = to_ours(tensors, weights)
+        shapes = shapes_of(FolioForCausalLM, config)
+        missing = [name for name in shapes if name not in converted and name.endswith("norm.bias")]
+        return converted | {name: torch.zeros(shapes[name], dtype=dtype) for name in missing}
+
+    return Source(
+        kind="nanogpt",
+        config=config,
+        dtype=dtype,
+        tensors=ours,
+        logits=lambda batches: [nanogpt_logits(tensors, args["n_layer"], args["n_head"], ids) for ids in batches],
+        tokenizer=tokenizer,
+        folder=None,
+    )
+
+
+def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
+    """The model's arguments, its weights, and the name of the data set it was trained on ("" if unknown)."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is cut off or is no checkpoint of torch's: it is not a zip archive.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no checkpoint of torch's")
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, or is damaged; it is not read, for unpickling can run "
+            f"code ({' '.join(reason.split())[:200]})."
+        ) from None
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path} is cut off or is no checkpoint of torch's: {reason}") from None
+    args, weights = (checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in ("model_args", "model"))
+    if not isinstance(args, dict) or not isinstance(weights, dict):
+        raise ValueError(f"{path} is not nanoGPT's: it has no `model_args` and `model`.")
+    for name in SIZES:
+        if type(args.get(name)) is not int or not 1 <= args[name] < 2**31:
+            raise ValueError(f"{path}: model_args has {name}={args.get(name)!r}; it must be a whole number from 1 on.")
+    dropout = args.get("dropout", 0.0)
+    if type(args.get("bias", True)) is not bool or type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise ValueError(f"{path}: model_args has bias={args.get('bias')!r} and dropout={args.get('dropout')!r}.")
+    if args["n_embd"] % args["n_head"]:
+        raise ValueError(f"{path}: n_embd ({args['n_embd']}) is not a multiple of n_head ({args['n_head']}).")
+    tensors = {
+        str(name).removeprefix("_orig_mod."): tensor  # the prefix is torch.compile's
+        for name, tensor in weights.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+    tensors = {name: tensors[name] for name in without(tensors, [r"\.attn\.bias$"])}  # the mask, of older versions
+    if args["n_layer"] > len(tensors):
+        raise ValueError(f"{path}: model_args has n_layer={args['n_layer']}, but there are {len(tensors)} tensors.")
+    if sparse := [name for name, tensor in tensors.items() if tensor.layout != torch.strided]:
+        raise ValueError(f"{path}: {some(sparse)} is sparse: only dense weights can be converted.")
+    if others := [name for name, tensor in tensors.items() if tensor.dtype not in DTYPES.values()]:
+        raise ValueError(f"{path}: {some(others)} is neither float32, bfloat16 nor float16.")
+    settings = checkpoint.get("config")
+    dataset = settings.get("dataset", "") if isinstance(settings, dict) else ""
+    return args, tensors, Path(str(dataset)).name
+
+
+def expected_shapes(args: dict, weights: list[Weight], bias: bool) -> dict[str, tuple]:
+    """The shapes of nanoGPT's weights by name: GPT-2's, with each matrix the other way round."""
+    config = GPT2Config(
+        vocab_size=args["vocab_size"],
+        n_embd=args["n_embd"],
+        n_layer=args["n_layer"],
+        n_head=args["n_head"],
+        n_positions=args["block_size"],
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    shapes = shapes_of(ARCHITECTURES["gpt2"].model_class, config)
+    turned = {weight.theirs for weight in weights if weight.transposed}
+    return {
+        name: shape[::-1] if name in turned else shape
+        for name, shape in shapes.items()
+        if bias or not name.endswith(".bias")
+    }
+
+
+def nanogpt_logits(tensors: dict[str, torch.Tensor], n_layer: int, n_head: int, ids: torch.Tensor) -> torch.Tensor:
+    """What nanoGPT computes: ids (B, T) to logits (B, T, V) in float32. Written after its `model.py`."""
+    get = {name: tensor.float() for name, tensor in tensors.items()}
+
+    def linear(x, name):
+        return F.linear(x, get[f"{name}.weight"], get.get(f"{name}.bias"))
+
+    def norm(x, name):
+        return F.layer_norm(x, x.shape[-1:], get[f"{name}.weight"], get.get(f"{name}.bias"), 1e-5)
+
+    with torch.no_grad():
+        x = get["transformer.wte.weight"][ids] + get["transformer.wpe.weight"][: ids.shape[1]]
+        for block in (f"transformer.h.{i}" for i in range(n_layer)):
+            q, k, v = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn").chunk(3, dim=-1)
+            q, k, v = (t.unflatten(-1, (n_head, -1)).transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+            x = x + linear(y, f"{block}.attn.c_proj")
+            y = F.gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"))
+            x = x + linear(y, f"{block}.mlp.c_proj")
+        return norm(x, "transformer.ln_f") @ get["transformer.wte.weight"].T
+
+
+def find_tokenizer(path: Path, dataset: str, vocab_size: int) -> PreTrainedTokenizerBase:
+    """The characters of `meta.pkl`, or without one GPT-2's tokens, as nanoGPT's `sample.py` decides."""
+    folders = [path.parent]
+    if dataset:
+        folders += [root / "data" / dataset for root in (path.parent, path.absolute().parent.parent, Path())]
+    for meta in (folder / "meta.pkl" for folder in folders):
+        if meta.is_file():
+            return character_tokenizer(read_meta(meta, vocab_size))
+    if vocab_size < GPT2_TOKENS:
+        raise FileNotFoundError(
+            f"{path} has a vocabulary of {vocab_size}, so not GPT-2's: copy the meta.pkl of its data set beside it."
+        )
+    if (path.parent / "tokenizer.json").is_file():
+        return load_tokenizer(path.parent)
+    try:
+        return AutoTokenizer.from_pretrained(GPT2)
+    except Exception:  # offline, in one of many ways
+        raise OSError(
+            f"There is no meta.pkl beside {path}, so its tokens are GPT-2's, and {GPT2} on the Hub is not within "
+            f"reach: copy its tokenizer.json and tokenizer_config.json beside {path.name}."
+        ) from None
+
+
+def read_meta(path: Path, vocab_size: int) -> dict[str, int]:
+    """The id of each character."""
+    try:
+        with path.open("rb") as file:
+            meta = PlainUnpickler(file).load()
+    except Exception as error:  # a damaged pickle raises whatever its last bytes happen to mean
+        raise ValueError(f"{path} is damaged or no plain dict, so it is not read: {error}") from None
+    ids = meta.get("stoi") if isinstance(meta, dict) else None
+    if not isinstance(ids, dict) or not all(isinstance(c, str) and len(c) == 1 for c in ids):
+        raise ValueError(f"{path} has no `stoi` with an id for each character.")
+    if not all(type(i) is int and 0 <= i < vocab_size for i in ids.values()) or len(set(ids.values())) < len(ids):
+        raise ValueError(f"{path}: the ids in `stoi` must differ and be below the model's vocab_size, {vocab_size}.")
+    return ids
+
+
+def character_tokenizer(ids: dict[str, int]) -> PreTrainedTokenizerFast:
+    """One token a character. Characters that nanoGPT would stop at are left out."""
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)

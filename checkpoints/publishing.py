@@ -1,0 +1,336 @@
+"""From a directory to the Hub: what would go, whether it can be used there, and the upload."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
+
+from ..jobs.report import CARD_FILE, CURVE_FILE, REPORT_FILE, model_card
+from ..jobs.run_folder import LOCK_FILE
+from .base_record import BASE_FILE
+from .loading import ADAPTER_CONFIG
+from .self_check import FILE as SELF_CHECK
+
+# Nothing else goes: no trainer states, no pickles, no settings with this machine's paths.
+TRAVELS = (
+    "config.json", "generation_config.json", ADAPTER_CONFIG, BASE_FILE, "*.safetensors", "*.safetensors.index.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja", "*.py",
+    CARD_FILE, "LICENSE*", REPORT_FILE, CURVE_FILE,
+    # An embedder's: what makes a vector of the stack's states.
+    "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*/config.json",
+)  # fmt: skip
+SECRETS = re.compile(
+    r"hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|sk-[\w-]{32,}|AKIA[0-9A-Z]{16}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+
+# Runs in a fresh interpreter, where every import of this package fails, in the folder's copy of what would go.
+STRANGER = """
+import sys
+sys.modules["foliogpt"] = None
+import transformers
+config = transformers.AutoConfig.from_pretrained(".", trust_remote_code=sys.argv[1] == "code")
+name = (config.architectures or [None])[0]
+auto_map = getattr(config, "auto_map", None) or {}
+auto = next((auto for auto, target in auto_map.items() if target.split(".")[-1] == name), None)
+cls = getattr(transformers, auto or name or "AutoModel")
+trust = {"trust_remote_code": sys.argv[1] == "code"} if auto else {}
+model, info = cls.from_pretrained(".", output_loading_info=True, **trust)
+if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
+    wrong = {kind: sorted(map(str, names))[:3] for kind, names in info.items() if names}
+    sys.exit(f"the weights are not those of the config: {wrong}")
+import runpy
+runpy.run_path(sys.argv[2])["check_cache"](model.eval())
+print(f"{type(model).__name__} of {model.num_parameters():,} parameters loads without foliogpt, ", end="")
+tokenizer = transformers.AutoTokenizer.from_pretrained(".", trust_remote_code=False)
+print(f"and so does its tokenizer of {len(tokenizer):,} tokens")
+"""
+
+
+@dataclass
+class Publication:
+    """What would go to the Hub, what stays, and what is wrong with it."""
+
+    folder: Path
+    files: dict[str, Path | bytes] = field(default_factory=dict)
+    stays: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+    def sizes(self) -> dict[str, int]:
+        return {
+            name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in self.files.items()
+        }
+
+
+def prepare(
+    directory: str | Path, repo_id: str, license: str | None = None, trust_remote_code: bool = False
+) -> Publication:
+    """Choose the files of a checkpoint or adapter that would go, and check them. Nothing is changed or sent.
+
+    Args:
+        license: written into the model card's metadata, as the Hub names it (`apache-2.0`).
+        trust_remote_code: run code in the directory that is not this package's, for the check.
+
+    Raises:
+        ValueError, OSError: if the directory holds no checkpoint, a run is writing to it, or `repo_id` cannot be one.
+    """
+    folder = Path(directory).expanduser()
+    _check_repo_id(repo_id)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no directory {folder}.")
+    if not (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} is no checkpoint: it has no config.json, nor {ADAPTER_CONFIG}.")
+    _check_nobody_writes(folder)
+    found = (path for pattern in TRAVELS for path in folder.glob(pattern) if path.is_file())
+    chosen = {path.relative_to(folder).as_posix(): path for path in found}
+    publication = Publication(folder, dict(sorted(chosen.items())))
+    goes = {name.partition("/")[0] for name in chosen}
+    publication.stays = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if path.name not in goes)
+    problems = publication.problems
+    problems += _weights(publication)
+    problems += _card(publication, repo_id, license)
+    problems += _secrets(publication)
+    if (folder / "config.json").is_file():
+        if "tokenizer_config.json" not in chosen:
+            problems.append("there is no tokenizer: save one beside the model with tokenizer.save_pretrained")
+        problems += _code(publication, trust_remote_code)
+    else:
+        problems += _adapter(publication)
+    if not problems:  # the others would only be said again, less clearly
+        problems += _opens_elsewhere(publication)
+    return publication
+
+
+def upload(publication: Publication, repo_id: str, private: bool = False, overwrite: bool = False) -> str:
+    """Create the repository if need be, and put the files there in one commit: all of them or none.
+
+    Args:
+        overwrite: a repository that has files already gets these in their place.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        ValueError: if there is no token.
+        FileExistsError: if the repository has files and may not be overwritten, or is public and should be private.
+        OSError: if the Hub refuses, or cannot be reached.
+    """
+    if get_token() is None:
+        raise ValueError("There is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN.")
+    api = HfApi()
+    try:
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(url.repo_id).private:
+            raise FileExistsError(
+                f"{url.repo_id} is on the Hub and public: make it private in its settings, or leave out --private."
+            )
+        there = set(api.list_repo_files(url.repo_id)) - {".gitattributes"}
+        if there and not overwrite:
+            raise FileExistsError(
+                f"{url.repo_id} is on the Hub and has files: give another --repo_id, or replace them with --overwrite."
+            )
+        operations = [CommitOperationDelete(name) for name in sorted(there - publication.files.keys())]
+        operations += [
+            CommitOperationAdd(name, file if isinstance(file, bytes) else str(file))
+            for name, file in publication.files.items()
+        ]
+        api.create_commit(url.repo_id, operations, commit_message="Upload with FolioGPT")
+    except (FileExistsError, HFValidationError):
+        raise
+    except Exception as error:  # of the libraries below, each reports a lost connection in a way of its own
+        raise OSError(_what_went_wrong(error, repo_id)) from error
+    return str(url)
+
+
+def _what_went_wrong(error: Exception, repo_id: str) -> str:
+    response = getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
+    status = getattr(response, "status_code", None)
+    if status == 401:
+        return "The Hub does not know the token: log in again with `hf auth login`, or set HF_TOKEN."
+    if status == 403:
+        return f"The token may not write to {repo_id}: use one with write access to that name (`hf auth login`)."
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
+    return f"The upload failed, and nothing of it is in {repo_id} ({reason}): run the same command again."
+
+
+def _check_repo_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"--repo_id {repo_id!r} cannot be a name on the Hub: {error}") from None
+
+
+def _check_nobody_writes(folder: Path) -> None:
+    if (folder / LOCK_FILE).exists():
+        try:
+            with FileLock(folder / LOCK_FILE, timeout=0):
+                pass
+        except Timeout:
+            raise FileExistsError(f"A run is writing to {folder} now: wait for it.") from None
+
+
+def _weights(publication: Publication) -> list[str]:
+    names = [name for name in publication.files if name.endswith(".safetensors")]
+    if not names:
+        pickles = [name for name in publication.stays if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))]
+        also = f" ({pickles[0]} is a pickle, which nobody should load)" if pickles else ""
+        return [f"there are no weights in safetensors{also}"]
+    problems = []
+    for name in names:
+        try:
+            with safe_open(publication.files[name], framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            problems.append(f"{name} is not whole ({error})")
+    for name, file in publication.files.items():
+        if name.endswith(".index.json"):
+            try:
+                needed = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError):
+                problems.append(f"{name} is not an index of shards")
+                continue
+            problems += [
+                f"{shard}, which {name} names, is missing" for shard in sorted(needed - publication.files.keys())
+            ]
+    return problems
+
+
+def _card(publication: Publication, repo_id: str, license: str | None) -> list[str]:
+    """Write the card that would go: with the licence, and with the name on the Hub where it named a directory."""
+    report = None
+    try:
+        if REPORT_FILE in publication.files:
+            report = json.loads((publication.folder / REPORT_FILE).read_text(encoding="utf-8"))
+            if not isinstance(report, dict):
+                raise ValueError(f"{REPORT_FILE} is no mapping")
+        if CARD_FILE in publication.files:
+            text = (publication.folder / CARD_FILE).read_text(encoding="utf-8")
+        elif report is not None:
+            text = model_card(report)
+        else:
+            return [f"there is no model card: write {CARD_FILE}"]
+        card = ModelCard(text, ignore_metadata_errors=False)
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        return [f"{CARD_FILE} or {REPORT_FILE} cannot be read ({' '.join(str(error).split())})"]
+    problems = []
+    if license is not None:
+        card.data.license = license
+    if not card.data.license:
+        problems.append("the model card names no licence: add one, for instance --license apache-2.0")
+    elif not LICENCE.fullmatch(str(card.data.license)):
+        problems.append(
+            f"{card.data.license!r} is not how the Hub names a licence: write it as in apache-2.0, mit, other"
+        )
+    if report is not None:
+        for result in card.data.eval_results or []:
+            if result.metric_name is not None:  # not the run's own: `folio evaluate` has put it there
+                continue
+            measured = report.get(f"val_{result.metric_type}")
+            numbers = all(isinstance(value, int | float) for value in (measured, result.metric_value))
+            if measured is not None and not (numbers and abs(result.metric_value - measured) <= 1e-3 * abs(measured)):
+                problems.append(
+                    f"{CARD_FILE} says {result.metric_type} {result.metric_value}, {REPORT_FILE} {measured}: "
+                    "they are of two runs"
+                )
+        if report.get("output_dir"):
+            card.text = card.text.replace(json.dumps(report["output_dir"]), json.dumps(repo_id))
+    publication.files[CARD_FILE] = str(card).encode()
+    publication.facts.append(f"licence {card.data.license}")
+    return problems
+
+
+def _secrets(publication: Publication) -> list[str]:
+    problems = []
+    for name, file in publication.files.items():
+        if name.endswith((".safetensors", ".png", ".model")):
+            continue
+        data = file if isinstance(file, bytes) else file.read_bytes()
+        if SECRETS.search(data.decode("utf-8", errors="replace")):
+            problems.append(f"{name} holds what looks like a secret token: take it out, and revoke it")
+    return problems
+
+
+def _code(publication: Publication, trust_remote_code: bool) -> list[str]:
+    """What `auto_map` names is there, and it is our own code, or the user vouches for it."""
+    try:
+        config = json.loads((publication.folder / "config.json").read_text(encoding="utf-8"))
+        targets = [str(target) for target in (config.get("auto_map") or {}).values()]
+    except (ValueError, AttributeError) as error:
+        return [f"config.json cannot be read ({error})"]
+    if elsewhere := [target for target in targets if "--" in target]:
+        return [f"config.json takes code from another repository ({elsewhere[0]}): save the model with its code"]
+    missing = {f"{target.split('.')[0]}.py" for target in targets} - publication.files.keys()
+    if missing:
+        return [f"{name}, which config.json names, is missing" for name in sorted(missing)]
+    ours = Path(__file__).parents[1] / "modeling"
+    for name, file in publication.files.items():
+        if name.endswith(".py") and not trust_remote_code:
+            own = ours / name
+            if not own.is_file() or own.read_text(encoding="utf-8") != file.read_text(encoding="utf-8"):
+                return [
+                    f"{name} is not the code of this version of FolioGPT: look at it, then let the check run it with "
+                    "--trust_remote_code, or save the model again"
+                ]
+    return []
+
+
+def _adapter(publication: Publication) -> list[str]:
+    try:
+        base = json.loads((publication.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        validate_repo_id(base)
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if base is None or Path(base).exists():
+        return [
+            f"{ADAPTER_CONFIG} names no base model that others can load ({base}): push that first, and write its name "
+            "on the Hub as base_model_name_or_path"
+        ]
+    publication.facts.append(f"adapter of {base}")
+    return []
+
+
+def _opens_elsewhere(publication: Publication) -> list[str]:
+    """Load what would go, and nothing else, where this package cannot be imported."""
+    if "config.json" not in publication.files:  # an adapter, whose base is elsewhere
+        return []
+    mode = "code" if any(name.endswith(".py") for name in publication.files) else "none"
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) / "checkpoint"
+        place.mkdir()
+        for name, file in publication.files.items():
+            (place / name).parent.mkdir(exist_ok=True)
+            if isinstance(file, bytes):
+                (place / name).write_bytes(file)
+            else:
+                (place / name).symlink_to(file.resolve())
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(temporary) / "modules")}
+        done = subprocess.run(
+            [sys.executable, "-c", STRANGER, mode, str(SELF_CHECK)],
+            cwd=place,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+        return [f"it does not work in a process without foliogpt: {reason}"]
+    publication.facts.append(done.stdout.splitlines()[-1])
+    return []

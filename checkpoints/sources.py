@@ -1,0 +1,230 @@
+"""What is converted: a checkpoint of any known kind, checked before a weight of it is read."""
+
+import copy
+import functools
+import gc
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..modeling.configuration_folio import FolioConfig
+from ..modeling.modeling_folio import FolioForCausalLM
+from .native import ARCHITECTURES, to_folio_config, to_ours
+from .weight_files import (
+    GENERATION,
+    StoredTensor,
+    check_shapes,
+    find_checkpoint,
+    read_config,
+    some,
+    stored_tensors,
+    without,
+)
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "*.model", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that is read, whatever its kind.
+
+    Args:
+        kind: "folio", a native architecture, or "nanogpt".
+        config: of the Folio model that computes the same.
+        dtype: the one that holds every weight exactly.
+        tensors: reads the weights under their Folio names.
+        logits: what the source itself computes for each of some batches of ids, in float32.
+        tokenizer: None if it has none.
+        folder: where the files of the tokenizer and of generation are, if it has any.
+    """
+
+    kind: str
+    config: FolioConfig
+    dtype: torch.dtype
+    tensors: Callable[[], dict[str, torch.Tensor]]
+    logits: Callable[[list[torch.Tensor]], list[torch.Tensor]]
+    tokenizer: PreTrainedTokenizerBase | None
+    folder: Path | None
+
+
+def open_checkpoint(source: str) -> Source:
+    """A Folio or native checkpoint, by its directory or Hub name.
+
+    Raises:
+        OSError: if it is not there, or not whole.
+        ValueError: if it is of an unknown kind, damaged, contradicts itself, or no Folio model computes the same.
+    """
+    folder = find_checkpoint(source)
+    written = read_config(folder)
+    if (folder / GENERATION).is_file():
+        read_config(folder, GENERATION)  # it will be copied as it is
+    kind = written.get("model_type")
+    if kind != "folio" and kind not in ARCHITECTURES:
+        known = ", ".join(("folio", *ARCHITECTURES))
+        raise ValueError(f"{folder} has model_type {kind!r}: known are {known}, and nanoGPT's .pt files.")
+    files = stored_tensors(folder)
+    check_written_config(written, len(files), folder)
+    config, model_class = _load_config(folder, kind), FolioForCausalLM
+    folio_config = config
+    if kind == "folio":
+        check_folio_config(written, config)
+    else:
+        folio_config, model_class = to_folio_config(config), ARCHITECTURES[kind].model_class
+
+    stored = named_for(model_class, files)
+    expected = _expected_shapes(model_class, config, folder)
+    check_shapes({name: tensor.shape for name, tensor in stored.items()}, expected, tied(config), folder)
+    if others := [name for name, tensor in stored.items() if tensor.dtype is None]:
+        raise ValueError(
+            f"{some(others)} in {folder} is quantized or of a rare dtype: give a model in float32, bfloat16 or float16."
+        )
+    if config.tie_word_embeddings:
+        drop_tied_head(stored, model_class, folder)
+    dtype = widest(stored.values())
+
+    def load():
+        return model_class.from_pretrained(None, config=config, state_dict=dict(stored), dtype=dtype)
+
+    def tensors() -> dict[str, torch.Tensor]:
+        weights = [] if kind == "folio" else ARCHITECTURES[kind].weights(config.num_hidden_layers)
+        return to_ours({name: tensor[...] for name, tensor in stored.items()}, weights)
+
+    return Source(
+        kind=kind,
+        config=folio_config,
+        dtype=dtype,
+        tensors=tensors,
+        logits=lambda batches: logits_of(load, batches),
+        tokenizer=load_tokenizer(folder),
+        folder=folder,
+    )
+
+
+def _load_config(folder: Path, kind: str) -> PreTrainedConfig:
+    config_class = FolioConfig if kind == "folio" else ARCHITECTURES[kind].model_class.config_class
+    try:
+        return config_class.from_pretrained(folder, local_files_only=True)
+    except StrictDataclassError as error:
+        raise ValueError(f"{folder / 'config.json'} is refused: {error.__cause__ or error}") from None
+    except (TypeError, KeyError, AttributeError) as error:  # of a value that transformers did not expect
+        raise ValueError(f"{folder / 'config.json'} is damaged: {type(error).__name__} {error}") from None
+
+
+def _expected_shapes(model_class: type, config: PreTrainedConfig, folder: Path) -> dict[str, tuple]:
+    try:
+        return shapes_of(model_class, config)
+    except Exception as error:  # of a value that nobody checks; an assertion in torch's Embedding, for one
+        reason = f"{type(error).__name__} {' '.join(str(error).split())}"
+        raise ValueError(f"No model can be made of {folder / 'config.json'}: {reason}") from None
+
+
+def check_written_config(written: dict, tensors: int, folder: Path) -> None:
+    """Refuse a model that is no plain causal language model, or of more layers than its files have tensors."""
+    for name in written.get("architectures") or []:
+        if not str(name).endswith(("ForCausalLM", "LMHeadModel")):
+            raise ValueError(f"architectures is [{name!r}] in {folder}: only causal language models can be converted.")
+    if written.get("model_type") != "folio" and "AutoModelForCausalLM" in str(written.get("auto_map")):
+        raise ValueError(
+            f"auto_map is set in {folder}: the model is code of its own, which is not run here and may compute "
+            "something else. If it computes the same as transformers' class, remove the entry."
+        )
+    if written.get("quantization_config"):
+        raise ValueError(f"quantization_config is set in {folder}: convert the model it was quantized from.")
+    layers = written.get("num_hidden_layers", written.get("n_layer"))
+    if isinstance(layers, int) and layers > tensors:  # to make a billion layers, only to miss them, takes all memory
+        raise ValueError(f"{folder} has {tensors} tensors, so not the {layers} layers that its config.json speaks of.")
+
+
+def check_folio_config(written: dict, config: FolioConfig) -> None:
+    """Refuse an encoder, and a checkpoint with choices that this version has never heard of."""
+    if not config.is_causal:
+        raise ValueError("is_causal is False: an encoder; only causal language models can be converted.")
+    if unknown := sorted(set(written) - set(FolioConfig().to_dict())):
+        raise ValueError(
+            f"config.json has {', '.join(unknown)}, which this version of FolioGPT does not know, so it would compute "
+            "something else: upgrade foliogpt, or remove the entry if it is a note of your own."
+        )
+
+
+def named_for(model_class: type, stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Tensors under the names that `model_class` has, without what it computes itself."""
+    prefix = f"{model_class.base_model_prefix}."
+    if not any(name.startswith(prefix) for name in stored):  # saved from the model without its head, as gpt2 was
+        stored = {name if name == "lm_head.weight" else prefix + name: tensor for name, tensor in stored.items()}
+    computed = [r"\.attn\.(masked_)?bias$", r"rotary_emb\.inv_freq$"]
+    return {name: stored[name] for name in without(stored, computed)}
+
+
+def drop_tied_head(stored: dict[str, StoredTensor], model_class: type, folder: Path) -> None:
+    """A tied head is the embedding. Refuse one that was stored and is another."""
+    head, embedding = next(iter(model_class._tied_weights_keys.items()))
+    if head in stored and not torch.equal(stored.pop(head)[...], stored[embedding][...]):
+        raise ValueError(
+            f"{head} is not {embedding} in {folder}, but tie_word_embeddings is true: set it to false in config.json."
+        )
+
+
+def tied(config: PreTrainedConfig) -> set[str]:
+    return {"lm_head.weight"} if config.tie_word_embeddings else set()
+
+
+def shapes_of(model_class: type, config: PreTrainedConfig) -> dict[str, tuple]:
+    return {name: tuple(tensor.shape) for name, tensor in without_memory(model_class, config).state_dict().items()}
+
+
+def without_memory(model_class: type, config: PreTrainedConfig, dtype: torch.dtype = torch.float32):
+    """A model that has shapes and no weights."""
+    with torch.device("meta"):
+        return model_class(copy.deepcopy(config)).to(dtype)
+
+
+def widest(tensors: Iterable) -> torch.dtype:
+    """The dtype that holds every one of the tensors exactly."""
+    return functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    if not any(next(folder.glob(name), None) for name in TOKENIZER_FILES):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # what files that somebody else wrote can raise has no end
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"The tokenizer in {folder} does not load: {reason}") from None
+
+
+def logits_of(load: Callable, batches: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Logits (1, T, V) of a model for each batch of ids. The model is gone from memory afterwards."""
+    model = load().eval()
+    compute_in_float32(model)
+    with torch.no_grad():
+        logits = [model(ids, use_cache=False).logits for ids in batches]
+    del model
+    gc.collect()  # modules refer to themselves
+    return logits
+
+
+def compute_in_float32(model: torch.nn.Module) -> None:
+    """Make each module cast its weights to float32 while it runs: exact, at the memory of the stored dtype."""
+
+    def widen(module, inputs):
+        module.stored = [parameter.data for parameter in module.parameters(recurse=False)]
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.float()
+
+    def restore(module, inputs, output):
+        for parameter, stored in zip(module.parameters(recurse=False), module.stored, strict=True):
+            parameter.data = stored
+        del module.stored
+
+    for module in model.modules():
+        if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(widen)
+            module.register_forward_hook(restore)

@@ -1,0 +1,1 @@
+"""Files to text and rows: readers, decoding, cleaning, corpora, example formats, packing, streams."""

@@ -1,0 +1,167 @@
+"""What a run trains and is judged on: corpora, read, split, tokenised, packed and mixed."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import datasets
+from datasets import Dataset, IterableDataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..jobs.processes import first_before_others, from_first
+from ..jobs.report import Stages, amount
+from ..tokenization import load_tokenizer, train_char_tokenizer, train_tokenizer
+from .arguments import CorpusArguments
+from .corpora import corpus_bytes, load_corpus
+from .packing import PackedCollator, PackedStream, documents_fingerprint, pack
+from .streams import Endless
+
+STREAMED_VALIDATION = 1000  # documents held out of an endless stream
+
+
+@dataclass
+class Corpus:
+    """One corpus of the run: two splits of documents. The training split of a stream has no known size."""
+
+    name: str
+    train: Dataset | IterableDataset
+    validation: Dataset
+
+    @property
+    def is_stream(self) -> bool:
+        return isinstance(self.train, IterableDataset)
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, str] | None:
+        """Of the splits; None for a stream."""
+        if isinstance(self.train, IterableDataset):
+            return None
+        return documents_fingerprint(self.train), documents_fingerprint(self.validation)
+
+
+@dataclass
+class PackedCorpora:
+    """The corpora of a run as text and as blocks."""
+
+    corpora: list[Corpus]
+    tokenizer: PreTrainedTokenizerBase
+    train_blocks: Dataset | Endless
+    validation_blocks: list[Dataset]  # of each corpus
+    collator: PackedCollator
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A hash of all documents, by which a text that has changed is told; None if there is a stream."""
+        if any(corpus.is_stream for corpus in self.corpora):
+            return None
+        parts = [fingerprint for corpus in self.corpora for fingerprint in corpus.fingerprints or ()]
+        return hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest()
+
+    @property
+    def train_documents(self) -> int | None:
+        return None if self.fingerprint is None else sum(len(corpus.train) for corpus in self.corpora)
+
+    @cached_property
+    def train_bytes(self) -> int | None:
+        return None if self.fingerprint is None else sum(corpus_bytes(corpus.train) for corpus in self.corpora)
+
+    def train_texts(self) -> Iterator[str]:
+        return texts(corpus.train for corpus in self.corpora)
+
+    def validation_texts(self) -> Iterator[str]:
+        return texts(corpus.validation for corpus in self.corpora)
+
+
+def texts(splits) -> Iterator[str]:
+    """The texts of all documents, one after the other."""
+    return (document["text"] for document in chain.from_iterable(splits))
+
+
+def pack_corpora(
+    corpus: CorpusArguments,
+    tokenizer: str | None,
+    vocab_size: int,
+    block_size: int,
+    stages: Stages,
+    resumed: Path | None = None,
+    seed: int = 0,
+) -> PackedCorpora:
+    """Read the corpora, get the tokenizer, pack and mix.
+
+    Args:
+        tokenizer: a directory or Hub name, or "char"; None trains one with `vocab_size` tokens on the corpora.
+        block_size: tokens in a block.
+        resumed: the checkpoint of a run that goes on, whose tokenizer is used.
+
+    Raises:
+        ValueError, OSError: for a corpus or tokenizer that does not work; the message says what to do.
+    """
+    with stages("corpus") as say:
+        with first_before_others():
+            corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
+        for each in corpora:
+            documents = None if each.is_stream else len(each.train)
+            say(f"{each.name}: {amount(documents)} documents, and {len(each.validation):,} held out")
+    with stages("tokenizer") as say:
+        reader = from_first(lambda: get_tokenizer(tokenizer, vocab_size, block_size, corpora, resumed))
+        say(f"{len(reader):,} tokens")
+    with stages("packing") as say:
+        train, held_out = [], []
+        for each in corpora:
+            known_as = each.fingerprints or (None, None)
+            with first_before_others():  # who find in the cache what it has stored
+                train.append(pack(each.train, reader, block_size, known_as[0]))
+                held_out.append(pack(each.validation, reader, block_size, known_as[1]))
+            tokens = len(next(iter(train[-1]))["input_ids"])
+            if tokens < block_size:
+                raise ValueError(f"{each.name} has only {tokens:,} tokens to train on: use --block_size {tokens}.")
+        blocks = mix(train, corpus.corpus_weights, seed)
+        known = len(blocks) if isinstance(blocks, Dataset) else None
+        say(f"{amount(known)} blocks of {block_size}")
+    return PackedCorpora(corpora, reader, blocks, held_out, PackedCollator(reader.eos_token_id))
+
+
+def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
+    """One corpus in its two splits, shuffled within a buffer if it is a stream."""
+    splits = load_corpus(spec, text_column=corpus.text_column, streaming=corpus.streaming)
+    train, validation = splits["train"], splits["validation"]
+    if corpus.streaming:
+        train = train.shuffle(seed=seed, buffer_size=corpus.shuffle_buffer_size)
+        return Corpus(spec, train, Dataset.from_list(list(validation.take(STREAMED_VALIDATION))))
+    return Corpus(spec, train, validation)
+
+
+def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | Endless:
+    """Blocks of several corpora as one data set, each with its share `weights` of the tokens.
+
+    Without weights all blocks once. With them a pass ends when every block of every corpus has come at least once; by
+    then those of a corpus with a large weight have come several times. Streams have no end.
+    """
+    if isinstance(blocks[0], PackedStream):
+        return Endless(blocks, weights or [1.0], seed)
+    if len(blocks) == 1:
+        return blocks[0]
+    if weights is None:
+        return datasets.concatenate_datasets(blocks)
+    shares = [weight / sum(weights) for weight in weights]
+    return datasets.interleave_datasets(blocks, probabilities=shares, seed=seed, stopping_strategy="all_exhausted")
+
+
+def get_tokenizer(
+    name: str | None, vocab_size: int, block_size: int, corpora: list[Corpus], resumed: Path | None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of the run that is resumed, the one that was named, or a new one trained on the texts."""
+    documents = texts(corpus.train for corpus in corpora)
+    if resumed is not None:
+        tokenizer = AutoTokenizer.from_pretrained(resumed)
+    elif name == "char":
+        tokenizer = train_char_tokenizer(documents)
+    elif name is not None:
+        tokenizer = load_tokenizer(name)
+    else:
+        tokenizer = train_tokenizer(documents, vocab_size)
+    tokenizer.model_max_length = block_size
+    return tokenizer

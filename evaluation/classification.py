@@ -1,0 +1,72 @@
+"""Figures of predicted labels: accuracy, F1, the confusion matrix; and of entities in tagged words."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from ..jobs.extras import extra
+from .bootstrap import Metric, divide, mean
+
+
+def label_metrics(references: Sequence[set[str]], predictions: Sequence[set[str]]) -> list[Metric]:
+    """Accuracy, macro F1 and micro F1 of the labels of rows: one each, or any number.
+
+    A row is accurate if its set of labels is exactly right. F1 is the harmonic mean of precision and recall: macro
+    averages that of each label, rare ones alike; micro counts all rows together, which for one label a row is the
+    accuracy. As in scikit-learn, the labels are those that occur in either list, and F1 is 0 where nothing is right.
+    """
+    labels = sorted(set().union(*references, *predictions))
+    true, predicted = _indicators(references, labels), _indicators(predictions, labels)
+    rows = np.hstack([true * predicted, predicted, true])  # (N, 3 * labels)
+    return [
+        mean("accuracy", (true == predicted).all(1)),
+        Metric("f1_macro", rows, partial(_f1, average="macro")),
+        Metric("f1_micro", rows, partial(_f1, average="micro")),
+    ]
+
+
+def confusion_matrix(references: Sequence[str], predictions: Sequence[str]) -> dict:
+    """How often each label (a row) was taken for each (a column); both in the order of `labels`."""
+    labels = sorted(set(references) | set(predictions))
+    places = {label: place for place, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), int)
+    for true, predicted in zip(references, predictions, strict=True):
+        counts[places[true], places[predicted]] += 1
+    return {"labels": labels, "counts": counts.tolist()}
+
+
+def entity_metrics(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> list[Metric]:
+    """F1, precision and recall of entities, and the accuracy of tags, for tags such as B-PER, I-PER, O.
+
+    An entity is right if its first word, last word and type are (CoNLL-2000; seqeval's default reading of the tags).
+    """
+    with extra("evaluate", "F1 of entities"):
+        from seqeval.metrics.sequence_labeling import get_entities
+
+    counts = []  # right, predicted, true entities of a row
+    for true, predicted in zip(references, predictions, strict=True):
+        entities, found = set(get_entities(list(true))), set(get_entities(list(predicted)))
+        counts.append((len(entities & found), len(found), len(entities)))
+    rows = np.array(counts, float).reshape(-1, 3)
+    right = [sum(a == b for a, b in zip(*row, strict=True)) for row in zip(references, predictions, strict=True)]
+    words = np.stack([np.array(right, float), np.array([len(row) for row in references], float)], axis=1)
+    return [
+        Metric("entity_f1", rows, partial(_f1, average="micro")),
+        Metric("entity_precision", rows, lambda totals: divide(totals[:, 0], totals[:, 1])),
+        Metric("entity_recall", rows, lambda totals: divide(totals[:, 0], totals[:, 2])),
+        Metric("accuracy", words, lambda totals: divide(totals[:, 0], totals[:, 1])),
+    ]
+
+
+def _indicators(rows: Sequence[set[str]], labels: list[str]) -> np.ndarray:
+    return np.array([[label in row for label in labels] for row in rows], float).reshape(len(rows), len(labels))
+
+
+def _f1(totals: np.ndarray, average: str) -> np.ndarray:
+    """F1 from the counts of right, predicted and true labels, (R, 3 * labels)."""
+    right, predicted, true = np.split(totals, 3, axis=1)
+    if average == "micro":
+        return divide(2 * right.sum(1), (predicted + true).sum(1))
+    occurs = (predicted + true) > 0
+    return divide((divide(2 * right, predicted + true) * occurs).sum(1), occurs.sum(1))

@@ -1,0 +1,139 @@
+"""The steps behind `folio evaluate`: what was asked for, the figures, and where they are written."""
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ..checkpoints.loading import load_model, task_of
+from .arguments import EvaluationArguments
+from .harness import run_harness
+from .pictures import check_picture, draw
+from .results import check_writable, confusion_table, summarise, table, verdict, write_json, write_model_index
+from .tasks import Rows, evaluate_checkpoint, fine_tuned_on, load_rows, same_file, trained_on
+
+SHOWN = 3  # samples
+
+
+def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -> dict:
+    """Evaluate a model as `args` say, write what they ask for, and return the results.
+
+    Args:
+        options: fields of transformers' GenerationConfig, where the model writes.
+
+    Returns:
+        What is written as JSON: `figures` by name, each with its `value` and 95 % `interval`, with those `before` and
+        their `difference`; `notes`, `details`, and what it was done with.
+
+    Raises:
+        ValueError, OSError, ImportError: for arguments, data or models that do not do; the message says what to do.
+    """
+    _check_outputs(args)
+    transformers.set_seed(args.seed)
+    began = time.perf_counter()
+    found = _harness(args) if args.harness else _task(args, options or {})
+    results = {
+        "model": args.model,
+        **found,
+        "seed": args.seed,
+        "seconds": round(time.perf_counter() - began, 2),
+        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+    }
+    if args.output:
+        write_json(args.output, results)
+    if args.picture:
+        draw(results, args.picture)
+    if args.model_index:
+        write_model_index(args.model, results)
+    return results
+
+
+def _check_outputs(args: EvaluationArguments) -> None:
+    """Find out before the work, and not after it, what cannot be written."""
+    if args.model_index and not Path(args.model).expanduser().is_dir():
+        raise ValueError(f"--model_index writes into the folder of the model, and {args.model} is none.")
+    for name in filter(None, (args.output, args.picture)):
+        check_writable(name)
+
+
+def _task(args: EvaluationArguments, options: dict[str, Any]) -> dict:
+    rows = load_rows(args, task_of(args.model, args.trust_remote_code))
+    if args.picture:
+        check_picture(rows.task, args.before)
+    train = _train_rows(args, rows)
+    after = evaluate_checkpoint(args.model, rows, args, options, train)
+    copied_from = train if rows.task == "samples" else None
+    before = evaluate_checkpoint(args.before, rows, args, options, copied_from) if args.before else None
+    figures = summarise(after, before, args.seed)
+    main, name = after.metrics[0], after.metrics[0].name
+    compared = {"before": "difference"} if before else {}
+    compared |= {baseline: f"difference from {baseline}" for baseline in after.baselines}
+    return {
+        "task": rows.task,
+        "data": args.data,
+        "split": rows.split,
+        "examples": after.examples,
+        "before": args.before,
+        "figures": figures,
+        "verdicts": [verdict(main, figures[name], other, key) for other, key in compared.items()],
+        "notes": after.notes,
+        "details": after.details,
+    }
+
+
+def _train_rows(args: EvaluationArguments, rows: Rows) -> Rows | None:
+    if not args.train_data:
+        return None
+    if rows.task not in ("classify", "samples"):
+        raise ValueError(f"--train_data is for classify and samples, and this is {rows.task}: leave it out.")
+    split = None
+    if rows.task == "samples":
+        held_out = same_file(str(args.data), args.train_data) or trained_on(args.model, args.train_data)
+        split = "train" if held_out else "all"
+    elif fine_tuned_on(args.model, args.train_data) or not os.path.isfile(os.path.expanduser(args.train_data)):
+        split = "train"
+    other = dataclasses.replace(args, data=args.train_data, task=rows.task, split=split, limit=None)
+    return load_rows(other, rows.task if rows.task == "classify" else "lm")
+
+
+def _harness(args: EvaluationArguments) -> dict:
+    figures = {}
+    for key, name in (("value", args.model), ("before", args.before)):
+        if name:
+            model, tokenizer = load_model(name, "lm", args.trust_remote_code)
+            found = run_harness(
+                model, tokenizer, args.harness or [], args.include_path, args.num_fewshot, args.limit, args.batch_size,
+                args.seed,
+            )  # fmt: skip
+            for metric, entry in found.items():
+                if key == "value":
+                    figures[metric] = entry
+                else:
+                    figures[metric][key] = entry
+    return {"task": "harness", "harness": args.harness, "before": args.before, "figures": figures}
+
+
+def show(results: dict) -> str:
+    """The results for people, in Markdown."""
+    lines = []
+    if results["task"] != "harness":
+        split = "" if results["split"] == "all" else f", {results['split']}"
+        lines.append(f"{results['task']} on {results['data']}{split}: {results['examples']:,} examples\n")
+    lines.append(table(results["figures"]))
+    lines += ["", *(f"{line}" for line in results.get("verdicts", []) if line)]
+    if notes := results.get("notes"):
+        lines.append(f"Note: {'; '.join(notes)}.")
+    details = results.get("details", {})
+    if matrix := details.get("confusion_matrix"):
+        lines += ["", confusion_table(matrix)]
+    if copied := details.get("longest_copy"):
+        lines.append(f"The longest copy: {' '.join(copied.split())[:200]!r}")
+    for row in details.get("samples", [])[:SHOWN]:
+        lines.append(f"  ... {' '.join(row['prompt'].split())[-60:]} | {' '.join(row['sample'].split())[:200]}")
+    for row in details.get("predictions", [])[:SHOWN]:
+        lines.append(f"  {' '.join(row['prediction'].split())[:120]!r} should be {str(row['reference'])[:120]!r}")
+    return "\n".join(lines).rstrip()

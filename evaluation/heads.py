@@ -1,0 +1,204 @@
+"""Models with a head: labels of texts, labels of words, answers that are marked in a text."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.encoding import encode_question, encode_text, encode_words
+from .answers import answer_metrics
+from .baselines import tfidf_predictions
+from .bootstrap import Metric, mean
+from .classification import confusion_matrix, entity_metrics, label_metrics
+from .inference import Said, context_length, head_logits, nothing, windows
+from .results import Evaluation
+
+LONGEST_ANSWER = 30  # tokens
+BASELINE = "TF-IDF + logistic regression"
+
+
+def evaluate_labels(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict],
+    train_rows: Sequence[dict] = (),
+    batch_size: int = 8,
+    max_length: int | None = None,
+    said: Said = nothing,
+    seed: int = 0,
+) -> Evaluation:
+    """Accuracy, F1 and the confusion matrix of a classifier of texts; where labels are numbers, the mean errors.
+
+    A text that is longer than the context loses its end.
+
+    Args:
+        rows: each has a `text` and a `label`: a string, a list of strings, or a number.
+        train_rows: where given, TF-IDF with logistic regression learns from them, as a baseline on the same rows.
+
+    Raises:
+        ValueError: if the model has none of the labels, or there is no row.
+    """
+    labels = [row["label"] for row in rows]
+    ids, cut = _encode(tokenizer, [row["text"] for row in rows], context_length(model, max_length))
+    logits = head_logits(model, ids, batch_size, said)
+    notes = [f"{cut:,} of {len(rows):,} texts lost their end: the context has no room"] if cut else []
+    if all(isinstance(label, float) for label in labels):
+        if model.config.num_labels != 1:
+            raise ValueError("The labels are numbers, and the model is a classifier: give data with names of classes.")
+        return Evaluation("classify", _errors(labels, [one[0] for one in logits]), len(rows), notes)
+    names = label_names(model)
+    several = isinstance(labels[0], list)
+    references = [set(label) if several else {str(label)} for label in labels]
+    if unknown := check_labels(references, names):
+        notes.append(f"the model does not have the labels {', '.join(unknown)}: rows with them count as wrong")
+    if several:
+        predictions = [{names[i] for i in np.flatnonzero(one > 0)} for one in logits]
+    else:
+        predictions = [{names[int(one.argmax())]} for one in logits]
+    evaluation = Evaluation("classify", label_metrics(references, predictions), len(rows), notes)
+    if not several:
+        flat = [next(iter(prediction)) for prediction in predictions]
+        evaluation.details["confusion_matrix"] = confusion_matrix([str(label) for label in labels], flat)
+        if train_rows:
+            known = [(row["text"], str(row["label"])) for row in train_rows]
+            guessed = tfidf_predictions(*zip(*known, strict=True), [row["text"] for row in rows], seed=seed)
+            evaluation.baselines[BASELINE] = label_metrics(references, [{guess} for guess in guessed])
+    return evaluation
+
+
+def label_names(model: PreTrainedModel) -> list[str]:
+    """The names of a head's labels; where it has none but LABEL_0, LABEL_1 ..., the numbers alone."""
+    names = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in names]
+    return [number[1] for number in numbers if number] if all(numbers) else names
+
+
+def check_labels(references: Sequence[set[str]], names: Sequence[str]) -> list[str]:
+    """The labels of the data that the model does not have.
+
+    Raises:
+        ValueError: if it has none of them.
+    """
+    found = set().union(*references)
+    unknown = sorted(found - set(names))
+    if unknown and not found & set(names):
+        raise ValueError(
+            f"The labels of the data ({', '.join(unknown[:5])}) are none of the model's ({', '.join(names[:5])}): "
+            "give data with the labels that it was trained on."
+        )
+    return unknown
+
+
+def _errors(labels: Sequence[float], predictions: Sequence[float]) -> list[Metric]:
+    difference = np.array(predictions) - np.array(labels)
+    return [
+        mean("mean_squared_error", difference**2, higher_is_better=False),
+        mean("mean_absolute_error", abs(difference), higher_is_better=False),
+    ]
+
+
+def _encode(tokenizer, texts: Sequence[str], size: int) -> tuple[list[list[int]], int]:
+    """Ids of texts, at most `size` each, and how many texts were longer."""
+    encoded = [encode_text(tokenizer, text) for text in texts]
+    cut = [index for index, ids in enumerate(encoded) if len(ids) > size]
+    for index in cut:
+        encoded[index] = encode_text(tokenizer, texts[index], size)
+    return [ids or [tokenizer.eos_token_id or 0] for ids in encoded], len(cut)
+
+
+def evaluate_tags(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict],
+    batch_size: int = 8,
+    max_length: int | None = None,
+    said: Said = nothing,
+) -> Evaluation:
+    """F1, precision and recall of entities, and the accuracy of words' tags.
+
+    Args:
+        rows: each has `tokens`, its words, and their `tags`.
+
+    Raises:
+        ValueError: if the model has none of the tags, or there is no row.
+    """
+    names = label_names(model)
+    unknown = check_labels([set(row["tags"]) for row in rows if row["tags"]], names)
+    notes = [f"the model does not have the tags {', '.join(unknown)}"] if unknown else []
+    size = context_length(model, max_length)
+    sentences = [encode_words(tokenizer, row["tokens"]) for row in rows]
+    pieces = [(i, *window) for i, (ids, _) in enumerate(sentences) if ids for window in windows(len(ids), size)]
+    logits = head_logits(model, [sentences[i][0][begin:end] for i, begin, end, _ in pieces], batch_size, said)
+    found = [np.zeros(len(ids), int) for ids, _ in sentences]
+    for (index, begin, end, counted), one in zip(pieces, logits, strict=True):
+        first = counted if begin else 0  # before that, the window before has seen more
+        found[index][begin + first : end] = one[first:].argmax(1)
+    predictions = [
+        _word_tags(tags, places, len(row["tokens"]), names)
+        for tags, (_, places), row in zip(found, sentences, rows, strict=True)
+    ]
+    return Evaluation("tag", entity_metrics([row["tags"] for row in rows], predictions), len(rows), notes)
+
+
+def _word_tags(tags: np.ndarray, places: list[int | None], count: int, names: list[str]) -> list[str]:
+    """The tag of each word: that of its first token, and "O" if it has none."""
+    found = ["O" if "O" in names else names[0]] * count
+    for tag, place in zip(reversed(tags), reversed(places), strict=True):
+        if place is not None:
+            found[place] = names[tag]
+    return found
+
+
+def evaluate_spans(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict],
+    batch_size: int = 8,
+    max_length: int | None = None,
+    said: Said = nothing,
+) -> Evaluation:
+    """Exact match and F1, as SQuAD counts them, of the answers that a model marks in contexts.
+
+    A context of any length is read whole, in overlapping windows. Where some question has no answer, the model may
+    say so: by marking the first token of every window more surely than any answer.
+
+    Args:
+        rows: each has a `question`, a `context`, and `answers` with the `text` of none, one or several.
+
+    Raises:
+        ValueError: if there is no row, or a question leaves no room for a context.
+    """
+    size = context_length(model, max_length)
+    references = [row["answers"]["text"] for row in rows]
+    may_be_none = not all(references)
+    pieces = [
+        (index, ids, spans)
+        for index, row in enumerate(rows)
+        for ids, spans in encode_question(tokenizer, row["question"], row["context"], size)
+    ]
+    logits = head_logits(model, [ids for _, ids, _ in pieces], batch_size, said)
+    best: list[tuple[float, str]] = [(-np.inf, "")] * len(rows)
+    none = [np.inf] * len(rows)
+    for (index, _, spans), (starts, ends) in zip(pieces, logits, strict=True):
+        best[index] = max(best[index], best_span(spans, starts, ends, rows[index]["context"]))
+        none[index] = min(none[index], starts[0] + ends[0])
+    predictions = [
+        "" if may_be_none and nowhere > score else text for (score, text), nowhere in zip(best, none, strict=True)
+    ]
+    answers = [{"reference": true, "prediction": text} for true, text in zip(references, predictions, strict=True)]
+    return Evaluation("qa", answer_metrics(references, predictions), len(rows), details={"predictions": answers})
+
+
+def best_span(
+    spans: Sequence[tuple[int, int]], starts: np.ndarray, ends: np.ndarray, context: str
+) -> tuple[float, str]:
+    """The score and the text of the answer whose first and last token score the most together."""
+    places = np.array([i for i, (begin, end) in enumerate(spans) if end > begin], int)
+    if not len(places):
+        return -np.inf, ""
+    scores = starts[places][:, None] + ends[places][None]
+    length = places[None] - places[:, None]
+    scores[(length < 0) | (length >= LONGEST_ANSWER)] = -np.inf
+    first, last = np.unravel_index(scores.argmax(), scores.shape)
+    return float(scores[first, last]), context[spans[places[first]][0] : spans[places[last]][1]].strip()

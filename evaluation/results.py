@@ -1,0 +1,215 @@
+"""What an evaluation found: as a table, as JSON, and in a model card's `model-index`."""
+
+import contextlib
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+
+from ..jobs.report import CARD_FILE
+from .bootstrap import Metric, interval, paired_interval
+
+METHOD = "folio evaluate"
+PIPELINES = {  # task: what the Hub calls it
+    "lm": "text-generation", "sft": "text-generation", "dpo": "text-generation", "samples": "text-generation",
+    "summarize": "summarization", "classify": "text-classification", "tag": "token-classification",
+    "qa": "question-answering",
+}  # fmt: skip
+
+
+@dataclass
+class Evaluation:
+    """The figures of one model on one data set.
+
+    Attributes:
+        task: as `folio evaluate --task` names it.
+        metrics: the figures, the most telling first.
+        examples: how many texts, chats, questions ... they are of.
+        notes: what a reader has to know to read them.
+        details: what is no figure: the confusion matrix, the longest copy.
+        baselines: figures of something simpler, by its name.
+    """
+
+    task: str
+    metrics: list[Metric]
+    examples: int
+    notes: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    baselines: dict[str, list[Metric]] = field(default_factory=dict)
+
+
+def summarise(after: Evaluation, before: Evaluation | None = None, seed: int = 0) -> dict[str, dict]:
+    """Every figure as numbers: value and interval, those before, the difference, and of the baselines."""
+    figures = {}
+    for metric in after.metrics:
+        entry: dict[str, Any] = {"value": metric.value, "interval": interval(metric, seed=seed)}
+        if before is not None:
+            old = _named(before.metrics, metric.name)
+            entry["before"] = {"value": old.value, "interval": interval(old, seed=seed)}
+            entry["difference"] = {"value": metric.value - old.value, "interval": _paired(old, metric, seed)}
+        for name, others in after.baselines.items():
+            other = _named(others, metric.name)
+            entry[name] = {"value": other.value, "interval": interval(other, seed=seed)}
+            entry[f"difference from {name}"] = {
+                "value": metric.value - other.value, "interval": _paired(other, metric, seed),
+            }  # fmt: skip
+        figures[metric.name] = entry
+    return figures
+
+
+def _named(metrics: list[Metric], name: str) -> Metric:
+    return next(metric for metric in metrics if metric.name == name)
+
+
+def _paired(old: Metric, new: Metric, seed: int) -> tuple[float, float] | None:
+    """None as well where the two models' rows are not the same stretches of text."""
+    return paired_interval(old, new, seed=seed) if len(old.rows) == len(new.rows) else None
+
+
+def table(figures: dict[str, dict]) -> str:
+    """The figures in Markdown, with 95 % intervals in brackets."""
+    columns = [name for name, value in next(iter(figures.values())).items() if isinstance(value, dict)]
+    lines = [["", "this model", *columns]]
+    for name, entry in figures.items():
+        lines.append([name, _cell(entry), *(_cell(entry[column]) for column in columns)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    return "\n".join([rows[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *rows[1:]])
+
+
+def _cell(entry: dict) -> str:
+    if entry.get("stderr") is not None:  # the harness gives a standard error, and no interval
+        return f"{_number(entry['value'])} ± {_number(entry['stderr'])}"
+    bounds = entry.get("interval")
+    return _number(entry["value"]) + (f" [{_number(bounds[0])}, {_number(bounds[1])}]" if bounds else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def verdict(metric: Metric, entry: dict, name: str, difference: str) -> str:
+    """One sentence: whether the model is better than `name` by more than chance."""
+    bounds, value = entry[difference]["interval"], entry[difference]["value"]
+    if metric.higher_is_better is None:
+        return ""
+    if bounds is None or bounds[0] <= 0 <= bounds[1]:
+        return f"By {metric.name}, there is no telling this model and {name} apart on so little data."
+    better = (value > 0) == metric.higher_is_better
+    return f"By {metric.name}, this model is {'better' if better else 'worse'} than {name}."
+
+
+def confusion_table(matrix: dict, most: int = 12) -> str:
+    """The confusion matrix in Markdown, its largest labels alone where there are many."""
+    labels, counts = matrix["labels"], np.array(matrix["counts"])
+    kept = sorted(np.argsort(-counts.sum(1), kind="stable")[:most])
+    header = ["true \\ predicted", *(labels[i] for i in kept)]
+    lines = [header, *([labels[i], *(str(counts[i, j]) for j in kept)] for i in kept)]
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([rows[0], "|" + "---|" * len(header), *rows[1:]])
+
+
+def check_writable(file: str | Path) -> None:
+    """Find out before the work, and not after it, that a file cannot be written.
+
+    Raises:
+        ValueError: it is a folder.
+        PermissionError: nothing can be written there.
+    """
+    path = Path(file).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{file} is a folder: give the name of a file.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise PermissionError(f"Cannot write {file}: give another place.")
+
+
+def write_json(file: str | Path, results: dict) -> None:
+    """Write the results, whole or not at all; what is no number in JSON becomes null.
+
+    Raises:
+        OSError: if the file cannot be written; the message says where.
+    """
+    write_text(Path(file).expanduser(), json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+    except OSError as error:
+        raise OSError(f"Cannot write {path} ({error.strerror or error}): give another place.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_model_index(folder: str | Path, results: dict) -> Path:
+    """Write the figures into the `model-index` of the model card in a checkpoint's folder.
+
+    The same figure of the same data is replaced; all else in the card stays. A folder without a card gets one.
+
+    Raises:
+        OSError, ValueError: if there is no such folder, or its card cannot be read.
+    """
+    path = Path(folder).expanduser() / CARD_FILE
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{folder} is no directory here, so there is no model card to write to.")
+    text = path.read_text(encoding="utf-8") if path.exists() else f"---\n---\n\n# {path.parent.resolve().name}\n"
+    try:
+        card = ModelCard(text, ignore_metadata_errors=False)
+        old = card.data.eval_results or []
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"The metadata of {path} cannot be read: {' '.join(str(error).split())}") from None
+    new = _eval_results(results)
+    card.data.eval_results = [*(one for one in old if not any(map(one.is_equal_except_value, new))), *new]
+    card.data.model_name = card.data.model_name or path.parent.resolve().name
+    write_text(path, str(card))
+    return path
+
+
+def _eval_results(results: dict) -> list[EvalResult]:
+    found = []
+    for name, entry in results["figures"].items():
+        if not math.isfinite(entry["value"]):
+            continue
+        if results["task"] == "harness":
+            dataset, metric = name.split(" ", 1)
+            kind, split = "lm-evaluation-harness", None
+        else:
+            data, metric, split = results["data"], name, results["split"]
+            kind = data.removeprefix("hub:") if data.startswith("hub:") else "text"
+            dataset = data.removeprefix("hub:") if data.startswith("hub:") else Path(data).name
+        found.append(
+            EvalResult(
+                task_type=PIPELINES.get(results["task"], "text-generation"),
+                dataset_type=kind,
+                dataset_name=dataset,
+                dataset_split=None if split == "all" else split,
+                metric_type=metric,
+                metric_name=f"{metric}, {METHOD}",  # the figure of the training run, which is another, stays
+                metric_value=round(entry["value"], 6),
+            )
+        )
+    return found

@@ -1,0 +1,117 @@
+"""Going on with a run: the checkpoint to go on from, and what may not change on the way."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import TrainingArguments
+from transformers.trainer_callback import TrainerState
+
+from .processes import job
+from .run_folder import BATCH, FINGERPRINT, JOB, read_settings
+from .saving import STATE_FILE, SUMS_FILE, checkpoints, last_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_to_resume(
+    output_dir: Path, settings: dict, args: TrainingArguments, fixed: Iterable[str]
+) -> Path | None:
+    """The newest whole checkpoint in `output_dir`; None if the run was stopped before its first, and begins again.
+
+    Args:
+        fixed: the settings that a resumed run may not change.
+
+    Raises:
+        ValueError: if the `settings` are those of another run, or the run is complete.
+        FileNotFoundError: if there are checkpoints, and none is whole.
+    """
+    checkpoint = last_checkpoint(output_dir)
+    saved = run_settings_of(output_dir, checkpoint)
+    for name in fixed:
+        if name in saved and saved[name] != settings[name]:
+            raise ValueError(
+                f"The run of {checkpoint or output_dir} has {name} {saved[name]}, not {settings[name]}: "
+                "leave it out to go on, or start another run with another --output_dir."
+            )
+    _check_batch(output_dir, saved, args)
+    if checkpoint is None:
+        if _step(output_dir) is None and not any((path / SUMS_FILE).exists() for path in checkpoints(output_dir)):
+            logger.warning("The run in %s has no checkpoint yet: it begins from the start.", output_dir)
+            return None
+        if (done := _step(output_dir)) is not None:
+            raise FileNotFoundError(
+                f"The run in {output_dir} is complete at step {done:,}, and has no intermediate checkpoint to train on "
+                "from: its model is ready to use; for a longer run give another --output_dir."
+            )
+        raise FileNotFoundError(
+            f"No checkpoint in {output_dir} is whole: copy them from where they were last seen whole, or start again "
+            "with another --output_dir."
+        )
+    if reached_its_end(checkpoint, args) and _step(output_dir) == _step(checkpoint):
+        more = "--max_steps" if args.max_steps > 0 else "--num_train_epochs"
+        raise ValueError(
+            f"The run in {output_dir} is complete at step {_step(checkpoint):,}: to train longer, give a larger {more}."
+        )
+    return checkpoint
+
+
+def run_settings_of(output_dir: Path, checkpoint: Path | None) -> dict:
+    """The settings that a checkpoint was trained with, which it carries; without one, those of the run."""
+    return (checkpoint and read_settings(checkpoint)) or read_settings(output_dir) or {}
+
+
+def check_same_text(output_dir: Path, checkpoint: Path | None, fingerprint) -> None:
+    """Raises ValueError if the texts are not those that the checkpoint was trained on."""
+    if fingerprint != run_settings_of(output_dir, checkpoint).get(FINGERPRINT):
+        raise ValueError("The corpus is not the text that this run began with: start another run for it.")
+
+
+def _check_batch(output_dir: Path, saved: dict, args) -> None:
+    """Refuse another global batch, which would be another run; how many processes share it may change."""
+    of_one = saved.get("per_device_train_batch_size", 1) * saved.get("gradient_accumulation_steps", 1)
+    blocks = saved.get(BATCH, of_one)
+    if blocks == args.global_batch_size:
+        return
+    sharing = args.world_size // getattr(args, "tp_size", 1)
+    if blocks % sharing:
+        remedy = f"which {sharing} processes cannot share equally: start it with another number of them"
+    else:
+        remedy = f"so give --per_device_train_batch_size {blocks // sharing} --gradient_accumulation_steps 1"
+    raise ValueError(
+        f"The run in {output_dir} has {blocks} rows in a step, not {args.global_batch_size} "
+        f"({args.train_batch_size} per_device_train_batch_size x {args.gradient_accumulation_steps} "
+        f"gradient_accumulation_steps x {sharing} processes), {remedy}."
+    )
+
+
+def after_restart(output_dir: Path) -> list[str]:
+    """The flag with which a run goes on after torchrun has started its processes again.
+
+    Only in a folder that this very job has written to: another's is not touched.
+    """
+    settings = read_settings(Path(output_dir).expanduser()) or {}
+    return ["--resume"] if settings.get(JOB, "") == job() else []
+
+
+def reached_its_end(checkpoint: Path, args: TrainingArguments) -> bool:
+    """Whether there is nothing left to train after this checkpoint."""
+    if getattr(args, "minutes", None) is not None:
+        return False
+    state = read_state(checkpoint)
+    if args.max_steps > 0:
+        return state.global_step >= args.max_steps
+    return (state.epoch or 0) >= args.num_train_epochs
+
+
+def read_state(folder: Path) -> TrainerState:
+    """The trainer's state in a checkpoint."""
+    return TrainerState.load_from_json(str(folder / STATE_FILE))
+
+
+def _step(folder: Path) -> int | None:
+    """The step of the checkpoint in a folder, or None if there is none."""
+    try:
+        return read_state(folder).global_step
+    except (OSError, ValueError, TypeError):  # not there, or not written by Trainer
+        return None

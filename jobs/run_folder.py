@@ -1,0 +1,116 @@
+"""The folder of a run: one run writes to it at a time, and another's is never overwritten by accident."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from .saving import STAGING, STATE_FILE, checkpoints
+
+RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
+# What its settings have: of pretraining, fine-tuning, an embedder's training.
+OF_A_RUN = ({"corpus", "preset", "size"}, {"task", "model", "data"}, {"model", "corpus", "pairs"})
+NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
+SCALE_FILE = "scale.yaml"  # the same of a scaling grid
+FINGERPRINT, BATCH, JOB = "corpus_fingerprint", "global_batch_size", "torchrun_job"
+BESIDE = (FINGERPRINT, BATCH, JOB)  # what stands beside the settings, and is none
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def claimed(
+    output_dir: str | Path, overwrite: bool = False, resume: bool = False, marker: str = RUN_FILE
+) -> Iterator[Path]:
+    """Make `output_dir` if need be, and have it to ourselves until the block ends. Nothing in it is changed.
+
+    Args:
+        overwrite: another run may be there.
+        resume: a run must be there.
+        marker: the file that tells a folder of ours.
+
+    Raises:
+        FileExistsError: if another run, or something else, is there, or a run is writing to it now.
+        FileNotFoundError: if `resume` is asked for and there is no run.
+        PermissionError: if the directory cannot be written to.
+    """
+    path = Path(output_dir).expanduser()
+    _check(path, overwrite, resume, marker)
+    is_new = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK_FILE)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(f"A run is writing to {path} now: wait for it, or give another --output_dir.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        reason = getattr(error, "strerror", error)
+        raise PermissionError(f"Cannot write to {path} ({reason}): give another --output_dir.") from None
+    try:
+        _check(path, overwrite, resume, marker)  # once more, now that nobody else can change it
+        for leftover in path.glob(f"{STAGING}*"):  # of a process that was killed while saving
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink()
+        yield path
+    finally:
+        with contextlib.suppress(OSError):  # on Windows the release removes it
+            (path / LOCK_FILE).unlink()
+        lock.release()
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
+def _check(path: Path, overwrite: bool, resume: bool, marker: str) -> None:
+    try:
+        exists = path.exists()
+        holds_ours = read_settings(path) is not None if marker == RUN_FILE else (path / marker).is_file()
+    except (OSError, ValueError):  # too long; with a null character, from Python 3.13 on
+        raise PermissionError(f"{path} cannot be a folder: give another --output_dir.") from None
+    if exists and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: give another --output_dir.")
+    if resume and not holds_ours:
+        raise FileNotFoundError(f"{path} holds no run to resume: start one without --resume.")
+    if resume or not path.is_dir():
+        return
+    if all(entry.name == LOCK_FILE or entry.name.startswith(STAGING) for entry in path.iterdir()):
+        return
+    if not holds_ours:
+        raise FileExistsError(f"{path} is not empty and has no {marker} of ours: give another --output_dir.")
+    if marker != RUN_FILE and (path / "config.json").exists():
+        raise FileExistsError(f"{path} holds a model: give another --output_dir.")
+    if not overwrite:
+        go_on = " continue it with --resume," if marker in (RUN_FILE, SCALE_FILE) else ""
+        raise FileExistsError(
+            f"{path} already has a {marker}: give another --output_dir,{go_on} or replace it with --overwrite."
+        )
+
+
+def start_run(output_dir: Path, settings: dict, is_new: bool) -> None:
+    """Write the settings of the run that begins or goes on, whole or not at all.
+
+    If `is_new`, the intermediate checkpoints of the run that was here are removed. Its finished checkpoint stays
+    until the new one is whole, which then replaces it.
+    """
+    new = output_dir / NEW_RUN_FILE
+    new.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    if is_new:
+        for checkpoint in checkpoints(output_dir):
+            shutil.rmtree(checkpoint)
+        (output_dir / STATE_FILE).unlink(missing_ok=True)  # by which a finished run is told
+    os.replace(new, output_dir / RUN_FILE)
+
+
+def read_settings(output_dir: Path) -> dict | None:
+    """The settings of the run in a folder, or None if there is none of ours."""
+    try:
+        settings = yaml.safe_load((output_dir / RUN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    is_ours = isinstance(settings, dict) and any(needed <= settings.keys() for needed in OF_A_RUN)
+    return settings if is_ours else None

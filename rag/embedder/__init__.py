@@ -1,0 +1,1 @@
+"""An embedder trained on one's own documents."""

@@ -1,0 +1,163 @@
+"""What an embedder is trained on: pairs of a text that is asked with and the text that it should find.
+
+Of a corpus that nobody has asked anything yet, a passage is asked for by the title or heading that it stands under, and
+by one of its own sentences, which is taken out of it (the inverse cloze task; K. Lee, M.-W. Chang and K. Toutanova,
+"Latent Retrieval for Weakly Supervised Open Domain Question Answering", 2019).
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...data.rows import read_rows
+from ..chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, TokenStarts, chunk_document
+from ..documents import Document
+from ..readers import PYTHON_MANUAL, manual_documents, read_documents
+from ..sources import find_files, read_file
+
+ANCHORS, POSITIVES = ("anchor", "query", "question"), ("positive", "text", "answer")
+TITLE, SENTENCE, GIVEN = "title", "sentence", "question"  # kinds of pairs
+SENTENCES = 3  # of a passage that it is asked for by
+WORDS = range(4, 61)  # in such a sentence
+SAYS_SOMETHING = 40  # characters that must be left of the passage
+
+HELD_OUT, MOST_HELD_OUT = 0.05, 500  # the share of sources, and how many at most
+FEWEST = 4  # sources: two to learn from, and two to tell apart
+MANY_DOCUMENTS = 100  # with fewer, a document's passages are held out one by one
+
+SENTENCE_END = re.compile(r"\n\s*\n\s*|(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """`anchor` should find `positive`, and not `negative`, if there is one.
+
+    `source` is what it was made from: pairs of the same source are held out together.
+    """
+
+    anchor: str
+    positive: str
+    negative: str = ""
+    kind: str = GIVEN
+    source: str = ""
+
+
+def load_documents(source: str, text_column: str = "text") -> list[Document]:
+    """The documents of a file, a folder, or "python-manual", as `Rag.sync` reads them; what cannot be read is left out.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: there is no text in it.
+    """
+    if source == PYTHON_MANUAL:
+        return manual_documents()
+    root = Path(source).expanduser().resolve()
+    if not source.strip() or not root.exists():
+        raise FileNotFoundError(f'There is no file or folder {source!r}; give one, or "python-manual".')
+    documents: list[Document] = []
+    reason = "holds no text"
+    for path in find_files(root)[0]:
+        try:
+            documents += read_documents(path, read_file(path, "").data, text_column)
+        except (OSError, ValueError, ImportError) as error:
+            reason = " ".join(str(error).split())
+    if not documents:
+        raise ValueError(f"{source} {reason}.")
+    return documents
+
+
+def corpus_pairs(
+    documents: Iterable[Document], token_starts: TokenStarts, max_tokens: int, sentences: int = SENTENCES, seed: int = 0
+) -> list[Pair]:
+    """Pairs of titles or headings and their passages, and of sentences and what is left of their passages.
+
+    Args:
+        token_starts: the character at which each token of a text starts, for the tokenizer of the embedder.
+        max_tokens: how many tokens the embedder sees. Passages are cut as an index with this embedder cuts them.
+        sentences: the most that a passage is asked for by.
+    """
+    documents = list(documents)
+    size = min(CHUNK_TOKENS, max(max_tokens - CONTEXT_TOKENS, 16))
+    pairs = []
+    for document in documents:
+        for chunk in chunk_document(document, token_starts, size):
+            source = document.name if len(documents) >= MANY_DOCUMENTS else f"{document.name}:{chunk.start}"
+            title = chunk.heading.rpartition(" > ")[2] or document.title
+            if title.strip() and title.strip() != chunk.text:
+                pairs.append(Pair(title.strip(), chunk.text, kind=TITLE, source=source))
+            chance = random.Random(f"{seed} {document.name} {chunk.start}")
+            found = [Pair(*cloze, kind=SENTENCE, source=source) for cloze in _clozes(chunk)]
+            pairs += chance.sample(found, min(sentences, len(found)))
+    return pairs
+
+
+def _clozes(chunk: Chunk) -> list[tuple[str, str]]:
+    """Each sentence of a passage that says something, and the rest of it as the embedder sees it."""
+    found, start = [], 0
+    for end, following in [*(m.span() for m in SENTENCE_END.finditer(chunk.text)), (len(chunk.text),) * 2]:
+        sentence = " ".join(chunk.text[start:end].split())
+        rest = f"{chunk.text[:start]}{chunk.text[following:]}".strip()
+        if len(sentence.split()) in WORDS and len(rest) >= SAYS_SOMETHING:
+            found.append((sentence, f"{chunk.context}\n{rest}" if chunk.context else rest))
+        start = following
+    return found
+
+
+def read_pairs(source: str) -> list[Pair]:
+    """Pairs from a file of rows: JSONL, JSON, CSV, TSV or Parquet, a folder of such files, or hub:NAME[:CONFIG].
+
+    Its columns are anchor and positive, query and text, or question and answer, and perhaps negative.
+
+    Raises:
+        ValueError: a row that is no pair, with its place.
+        OSError: nothing is there, or it cannot be reached.
+    """
+    pairs = []
+    for place, row in read_rows(source):
+        if isinstance(row, ValueError):
+            raise ValueError(f"{place} {row}: correct it.")
+        columns = list(row) if isinstance(row, Mapping) else []
+        names = [next((n for n in known if n in columns), None) for known in (ANCHORS, POSITIVES)]
+        if None in names:
+            has = f"only {', '.join(map(str, columns))[:200]}" if columns else "no columns"
+            raise ValueError(
+                f"{place} has {has}: give the columns anchor and positive (or query and text, question and answer), "
+                "and negative if there is one."
+            )
+        texts = {name: row[name] for name in names}
+        for name, value in texts.items():
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"{place} has {str(value)[:40]!r} as {name}, not a text: correct it.")
+        anchor, positive = texts.values()
+        negative = row.get("negative")
+        if "negative" in columns and (not isinstance(negative, str) or not negative.strip()):
+            raise ValueError(f"{place} has {str(negative)[:40]!r} as negative: give each row one, or none of them.")
+        pairs.append(Pair(anchor, positive, negative or "", source=positive))
+    with_negative = sum(bool(pair.negative) for pair in pairs)
+    if 0 < with_negative < len(pairs):
+        raise ValueError(f"{with_negative} of the {len(pairs)} rows of {source} have a negative: give all of them one.")
+    return pairs
+
+
+def hold_out(pairs: list[Pair], where: str) -> tuple[list[Pair], list[Pair]]:
+    """Part the pairs into those to learn from and those to judge by, by a hash of what they were made from.
+
+    Raises:
+        ValueError: there are too few; `where` says of what.
+    """
+    sources = sorted({pair.source for pair in pairs}, key=_digest)
+    if len(sources) < FEWEST:
+        count = {0: "no pairs", 1: "one pair"}.get(len(pairs), f"{len(pairs)} pairs of {len(sources)} passages")
+        raise ValueError(
+            f"{where} gives {count} to train on: give at least {FEWEST} passages, with titles or sentences."
+        )
+    held_out = set(sources[: min(max(2, round(HELD_OUT * len(sources))), MOST_HELD_OUT)])
+    train = [pair for pair in pairs if pair.source not in held_out]
+    return train, [pair for pair in pairs if pair.source in held_out]
+
+
+def _digest(source: str) -> bytes:
+    return hashlib.blake2b(source.encode(), digest_size=8).digest()

@@ -1,0 +1,1 @@
+"""How good an index and its answers are."""

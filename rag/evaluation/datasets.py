@@ -1,0 +1,247 @@
+"""Data sets that an index is judged by: questions, and where their answers are.
+
+A folder in BEIR's layout: N. Thakur et al., "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information
+Retrieval Models", 2021. SQuAD's form: P. Rajpurkar, R. Jia and P. Liang, "Know What You Don't Know", 2018.
+"""
+
+import gzip
+import json
+import math
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..documents import Document, Hit
+
+SPLITS = ("test", "dev")
+ACCEPTED = (
+    "give a folder in BEIR's layout (queries.jsonl, qrels/test.tsv, and corpus.jsonl unless the index has the "
+    "documents), a file in SQuAD's form, or known-items"
+)
+
+Place = tuple[str, int]  # a document, and the number of a section of it
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, and what answers it.
+
+    Args:
+        relevant: the places that answer it, each with how well (1, or a grade).
+        spans: (document, start, end) of the answer itself, where somebody marked it; each is as good as another.
+        answers: right answers, in words.
+        answerable: False if the data set says that nothing answers it, though `relevant` looks as if it did.
+    """
+
+    id: str
+    text: str
+    relevant: Mapping[Place, float]
+    spans: tuple[tuple[str, int, int], ...] = ()
+    answers: tuple[str, ...] = ()
+    answerable: bool = True
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Questions to documents.
+
+    Args:
+        documents: what is asked about; None if that is what the index has.
+        sections: where the sections of a document start, from the first; a document that is not in it is one section.
+        articles: what a document is a part of, as a docstring is of its module; a document that is not in it is whole.
+            Without an article, none of its documents answers.
+    """
+
+    name: str
+    questions: list[Question]
+    documents: list[Document] | None = None
+    sections: Mapping[str, list[int]] = field(default_factory=dict)
+    articles: Mapping[str, str] = field(default_factory=dict)
+
+    def article(self, document: str) -> str:
+        return self.articles.get(document, document)
+
+    def places(self, hit: Hit) -> list[Place]:
+        """The sections that a passage touches."""
+        starts = self.sections.get(hit.document)
+        if starts is None:
+            return [(hit.document, 0)]
+        first, last = bisect_right(starts, hit.start), bisect_right(starts, hit.end - 1)
+        return [(hit.document, max(number - 1, 0)) for number in range(first, last + 1)]
+
+
+def load_dataset(source: str | Path) -> Dataset:
+    """Read a data set.
+
+    Args:
+        source: a folder in BEIR's layout, corpus.jsonl, queries.jsonl and qrels/test.tsv, or queries.test.jsonl and
+            qrels.test.tsv, each .jsonl also as .jsonl.gz; without a corpus, the judgements name documents of the
+            index. Or questions in SQuAD's form: its nested file, rows in a file, or hub:NAME[:CONFIG] (validation).
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it is none of these, or not whole; says where.
+        ConnectionError: the Hub cannot be reached.
+    """
+    path = Path(source).expanduser()
+    if str(source).startswith("hub:"):
+        return squad(str(source))
+    if not str(source).strip() or not path.exists():
+        raise FileNotFoundError(f"There is no data set {str(source)!r}: {ACCEPTED}.")
+    return beir(path) if path.is_dir() else squad(str(path))
+
+
+def beir(folder: Path) -> Dataset:
+    """Read a folder in BEIR's layout: its documents, and the queries that are judged."""
+    found = [(s, qrels) for s in SPLITS if (qrels := _first(folder, f"qrels/{s}.tsv", f"qrels.{s}.tsv"))]
+    if not found:
+        raise ValueError(f"{folder} has no qrels/test.tsv, so it is no data set: {ACCEPTED}.")
+    split, qrels = found[0]
+    queries = _first(folder, *(f"{name}.jsonl{gz}" for name in (f"queries.{split}", "queries") for gz in ("", ".gz")))
+    if queries is None:
+        raise ValueError(f"{folder} has no queries.jsonl, so it is no data set: {ACCEPTED}.")
+    corpus = _first(folder, "corpus.jsonl", "corpus.jsonl.gz")
+    documents = None if corpus is None else [_document(place, row) for place, row in _json_lines(corpus)]
+    _refuse_doubles(documents or [], corpus)
+    texts = {_string(place, row, "_id"): _string(place, row, "text") for place, row in _json_lines(queries)}
+    names = None if documents is None else {document.name for document in documents}
+    relevant: dict[str, dict[Place, float]] = {}
+    for place, query, document, grade in _judgements(qrels):
+        if query not in texts:
+            raise ValueError(f"{place} names the query {query!r}, which {queries.name} does not have: correct it.")
+        if names is not None and document not in names:
+            raise ValueError(f"{place} names the document {document!r}, which the corpus does not have: correct it.")
+        if grade > 0:
+            relevant.setdefault(query, {})[document, 0] = grade
+    questions = [Question(id, texts[id], places) for id, places in relevant.items()]
+    return Dataset(folder.resolve().name, _some(questions, qrels), documents)
+
+
+def _document(place: str, row: dict) -> Document:
+    title, text = row.get("title") or "", _string(place, row, "text", may_be_empty=True)
+    if not isinstance(title, str):
+        raise ValueError(f"{place} has {type(title).__name__} as title, not text: correct it.")
+    return Document(_string(place, row, "_id"), f"{title}\n\n{text}" if title else text, title)
+
+
+def _judgements(qrels: Path) -> Iterator[tuple[str, str, str, float]]:
+    """Each with its place; the first line may name the columns."""
+    try:
+        lines = qrels.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{qrels} is not UTF-8 ({error.reason}): correct it.") from None
+    for number, line in enumerate(lines, 1):
+        fields = line.rstrip("\r").split("\t")
+        try:
+            query, document, grade = fields
+            if not math.isfinite(float(grade)):
+                raise ValueError
+            yield f"{qrels}, line {number}", query, document, float(grade)
+        except ValueError:
+            if line.strip() and number > 1:
+                raise ValueError(
+                    f"{qrels}, line {number} is not query, document and grade with tabs between: {line[:60]!r}."
+                ) from None
+
+
+def squad(source: str) -> Dataset:
+    """Read questions in SQuAD's form. The paragraphs of a title are one document, its sections."""
+    from ...data.formats import recognise
+    from ...data.readers import READ, Columns, Malformed
+    from ...data.rows import read_rows
+
+    paragraphs: dict[str, dict[str, int]] = {}  # document -> paragraph -> its number
+    found: list[tuple[str, int, dict]] = []
+    for place, row in read_rows(source, "validation"):
+        try:
+            if not isinstance(row, Mapping):
+                raise Malformed(str(row) if isinstance(row, ValueError) else "is no object with columns")
+            if not found:
+                recognise(row, "qa", source=source)
+            example = READ["qa"](row, Columns())
+        except Malformed as error:
+            raise ValueError(f"{place} {error}: correct it.") from None
+        title = row.get("title")
+        name = title if isinstance(title, str) and title.strip() else example["context"]
+        numbers = paragraphs.setdefault(name, {})
+        found.append((name, numbers.setdefault(example["context"], len(numbers)), example))
+    names = {key: key if key not in texts else f"context-{n}" for n, (key, texts) in enumerate(paragraphs.items(), 1)}
+    starts = {key: _starts(texts) for key, texts in paragraphs.items()}
+    documents = [
+        Document(names[key], BETWEEN.join(texts), names[key].replace("_", " ") if key not in texts else "")
+        for key, texts in paragraphs.items()
+    ]
+    questions = [
+        _question(number, example, names[key], section, starts[key][section])
+        for number, (key, section, example) in enumerate(found, 1)
+    ]
+    sections = {names[key]: starts[key] for key in paragraphs}
+    return Dataset(Path(source).name, _some(questions, source), documents, sections)
+
+
+BETWEEN = "\n\n"
+
+
+def _starts(paragraphs: Iterable[str]) -> list[int]:
+    starts, at = [], 0
+    for paragraph in paragraphs:
+        starts.append(at)
+        at += len(paragraph) + len(BETWEEN)
+    return starts
+
+
+def _question(number: int, example: dict, document: str, section: int, start: int) -> Question:
+    texts, starts = example["answers"]["text"], example["answers"]["answer_start"]
+    spans = {(document, start + at, start + at + len(text)) for text, at in zip(texts, starts, strict=True) if text}
+    return Question(
+        example["id"] or str(number),
+        example["question"],
+        {(document, section): 1},
+        tuple(sorted(spans)),
+        tuple(dict.fromkeys(texts)),
+        answerable=bool(texts),
+    )
+
+
+def _first(folder: Path, *names: str) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
+    """The objects of a file, one a line, each with its place."""
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError("not an object")
+                    yield f"{path}, line {number}", row
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}, line {number} cannot be read as JSON ({error}): correct it.") from None
+
+
+def _string(place: str, row: dict, name: str, may_be_empty: bool = False) -> str:
+    value = row.get(name)
+    if name == "_id" and isinstance(value, int):
+        value = str(value)
+    if not isinstance(value, str) or not (may_be_empty or value.strip()):
+        raise ValueError(f"{place} has no text as {name}: correct it.")
+    return value
+
+
+def _refuse_doubles(documents: list[Document], corpus: Path | None) -> None:
+    seen: set[str] = set()
+    for document in documents:
+        if document.name in seen:
+            raise ValueError(f"{corpus} has two documents {document.name!r}: correct it.")
+        seen.add(document.name)
+
+
+def _some(questions: list[Question], source: str | Path) -> list[Question]:
+    if not questions:
+        raise ValueError(f"{source} has no questions: give other data.")
+    return questions

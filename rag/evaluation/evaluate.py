@@ -1,0 +1,203 @@
+"""Evaluation: what an index finds in which mode, and what it refuses, with 95 % intervals.
+
+Known items are asked of a copy of the index without the sentences that are asked for; a data set with documents of its
+own, of an index that has nothing else.
+"""
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ...evaluation.bootstrap import Metric, mean
+from ..answering import Writer
+from ..documents import Hit
+from ..refusal import BEST, Features, features, store_threshold, threshold_of
+from ..retrieval import MODES
+from ..store import Store
+from ..writers import QuoteWriter
+from .answers import judge_answers
+from .datasets import Dataset, Question, load_dataset
+from .index import Index
+from .known_items import QUESTIONS, known_items
+from .ranking import has_span, ndcg, ranked_places, recall, reciprocal_rank
+from .refusal_curve import Refusal, check_enough, measure
+from .report import EvaluationReport
+
+KNOWN_ITEMS = "known-items"
+QUOTE = "quote"
+DEPTH = 100  # passages that are looked at; of the first ten documents, several may have more than one
+CUTOFFS = (1, 5, 10)
+
+Say = Callable[[str], None]
+
+
+def evaluate(
+    rag: Index,
+    source: str | Path | Dataset,
+    modes: Sequence[str],
+    questions: int | None,
+    generator: Writer | str | None,
+    calibrate: bool,
+    say: Say,
+) -> EvaluationReport:
+    """What `Rag.evaluate` does."""
+    modes = list(dict.fromkeys(modes))  # else a question would count twice
+    unknown = [mode for mode in modes if mode not in MODES]
+    if unknown or not modes:
+        raise ValueError(f"modes is {modes!r}; choose from {', '.join(MODES)}.")
+    if questions is not None and questions < 1:
+        raise ValueError(f"questions is {questions}; give how many to ask, at least 1.")
+    refusing = next((mode for mode in ("hybrid", "dense") if mode in modes), None)  # refusal looks at cosines
+    if calibrate and refusing is None:
+        raise ValueError("Calibration needs cosines: let hybrid or dense be among the modes.")
+    if isinstance(generator, str) and generator != QUOTE:
+        raise ValueError(f'generator is {generator!r}; give "{QUOTE}" or a writer: load_writer(NAME).')
+    with _prepared(rag, source, questions, say) as (judged, dataset):
+        if calibrate and judged._store.catalog.counts()[0] < 2:  # said before minutes of asking
+            raise ValueError("Without the document that answers there is no other to ask: calibrate on two at least.")
+        if calibrate:
+            check_enough(sum(question.answerable for question in dataset.questions), len(dataset.questions))
+        found = Found(judged, dataset)
+        for number, question in enumerate(dataset.questions, 1):
+            found.ask(question, modes, refusing)
+            say(f"{number:,} of {len(dataset.questions):,} questions")
+        refusal, notes = _refusal(found, rag, calibrate) if refusing else (None, [])
+        answers = {}
+        if generator is not None:
+            writer = QuoteWriter(judged._store.embedder) if isinstance(generator, str) else generator
+            answers = judge_answers(judged, dataset, writer, refusing or modes[0], say)
+        documents, chunks = judged._store.catalog.counts()
+    if calibrate and refusal:
+        store_threshold(rag._store.catalog, refusal.threshold)
+    embedder = rag._store.catalog.meta.get("embedder")
+    asked = sum(question.answerable for question in dataset.questions)
+    figures = found.metrics()
+    return EvaluationReport(dataset.name, embedder, documents, chunks, asked, figures, refusal, answers, notes)
+
+
+class Found:
+    """What was found for the questions that were asked so far, in numbers."""
+
+    def __init__(self, rag: Index, dataset: Dataset) -> None:
+        self.rag, self.dataset = rag, dataset
+        self.values: dict[str, dict[str, list[float]]] = {}  # metric -> mode -> one a question
+        self.answerable: list[Features] = []
+        self.unanswerable: list[Features] = []
+        self.marked: list[Features] = []
+
+    def ask(self, question: Question, modes: Sequence[str], refusing: str | None) -> None:
+        for mode in modes:
+            hits = self.rag.search(question.text, DEPTH, mode)
+            if question.answerable:
+                for name, value in scores(hits, question, self.dataset).items():
+                    self.values.setdefault(name, {}).setdefault(mode, []).append(value)
+            if mode == refusing:
+                self._look_at(question, hits, mode)
+
+    def _look_at(self, question: Question, hits: list[Hit], mode: str) -> None:
+        catalog = self.rag._store.catalog
+        if not question.answerable:
+            self.marked.append(features(question.text, hits, catalog))
+        elif set(ranked_places(hits[:BEST], question, self.dataset)) & question.relevant.keys():
+            # Only of these: where the answer was not found, it is right to refuse.
+            self.answerable.append(features(question.text, hits, catalog))
+        article = self.dataset.article
+        answering = {article(document) for document, _ in question.relevant}
+        others = [hit for hit in hits if article(hit.document) not in answering]
+        if len(others) < BEST:
+            names = [name for name, _ in catalog.document_hashes() if article(name) in answering]
+            others = self.rag.search(question.text, DEPTH, mode, {"document": {"$nin": names}})
+        if others:  # else there is no other document
+            self.unanswerable.append(features(question.text, others, catalog))
+
+    def metrics(self) -> dict[str, dict[str, Metric]]:
+        return {
+            name: {mode: mean(name, values) for mode, values in by_mode.items()}
+            for name, by_mode in self.values.items()
+        }
+
+
+def scores(hits: list[Hit], question: Question, dataset: Dataset) -> dict[str, float]:
+    """The figures of one question; the first one is what modes are compared by."""
+    ranking = ranked_places(hits, question, dataset)
+    found = {"nDCG@10": ndcg(ranking, question.relevant, 10)}
+    found |= {f"recall@{k}": recall(ranking, question.relevant, k) for k in CUTOFFS}
+    found["MRR@10"] = reciprocal_rank(ranking, question.relevant, 10)
+    if question.spans:
+        found |= {f"span recall@{k}": float(has_span(hits[:k], question)) for k in CUTOFFS}
+    return found
+
+
+def _refusal(found: Found, rag: Index, must: bool) -> tuple[Refusal | None, list[str]]:
+    try:
+        current = threshold_of(rag._store.catalog)
+        return measure(found.answerable, found.unanswerable, found.marked, current), []
+    except ValueError as error:
+        if must:
+            raise
+        return None, [str(error)]
+
+
+@contextmanager
+def _prepared(rag: Index, source: str | Path | Dataset, count: int | None, say: Say) -> Iterator[tuple[Index, Dataset]]:
+    """A data set, and an index that has its documents and no others."""
+    if source == KNOWN_ITEMS:
+        documents = [document for _, document in rag._store.catalog.documents()]
+        dataset = known_items(documents, QUESTIONS if count is None else count)
+        with _copy(rag) as copy:
+            copy.sync(dataset.documents or [], progress=lambda report: say(f"{report.added:,} documents indexed"))
+            store_threshold(copy._store.catalog, threshold_of(rag._store.catalog))
+            yield copy, dataset
+        return
+    dataset = source if isinstance(source, Dataset) else load_dataset(source)
+    if count is not None and count < len(dataset.questions):
+        chosen = sorted(random.Random(0).sample(range(len(dataset.questions)), count))
+        dataset = replace(dataset, questions=[dataset.questions[number] for number in chosen])
+    if not any(question.answerable for question in dataset.questions):
+        raise ValueError(
+            f"Of the {len(dataset.questions):,} questions of {dataset.name} none has an answer, so there is nothing "
+            "to find: ask more of them, or give others."
+        )
+    if dataset.documents is None:
+        _check_names(rag, dataset)
+    else:
+        _check_others(rag, dataset)
+        rag.sync(dataset.documents, progress=lambda report: say(f"{report.added:,} documents indexed"))
+    yield rag, dataset
+
+
+@contextmanager
+def _copy(rag: Index) -> Iterator[Index]:
+    """An empty index that knows the vectors of another, for as long as the block runs."""
+    store = rag._store
+    with tempfile.TemporaryDirectory(prefix="folio-rag-eval-") as folder:
+        copied = Store(Path(folder), None, store.embedder)
+        copied.create()
+        copied.catalog.copy_vectors(store.catalog.path, *store.catalog.model)
+        with type(rag)(copied, rag._retriever.on(copied)) as copy:
+            yield copy
+
+
+def _check_names(rag: Index, dataset: Dataset) -> None:
+    asked = {document for question in dataset.questions for document, _ in question.relevant}
+    unknown = sorted(name for name in asked if rag._store.catalog.document_hash(name) is None)
+    if unknown:
+        raise ValueError(
+            f"{dataset.name} names {len(unknown):,} documents that {rag._store.path} does not have, {unknown[0]!r} "
+            "for instance: sync them, or give a corpus.jsonl."
+        )
+
+
+def _check_others(rag: Index, dataset: Dataset) -> None:
+    """Refuse an index of other documents: they would be found as well, and these would be among them for ever."""
+    rag._store.create()
+    hashes = {document.name: document.hash for document in dataset.documents or []}
+    others = [name for name, hash in rag._store.catalog.document_hashes() if hashes.get(name) != hash]
+    if others:
+        raise ValueError(
+            f"{rag._store.path} has other documents than {dataset.name}, {others[0]!r} for instance: give a folder of "
+            "its own as --index, which will be made."
+        )

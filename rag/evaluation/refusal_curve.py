@@ -1,0 +1,121 @@
+"""The refusal curve: how many unanswerable questions are refused, against how many answerable ones are answered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...evaluation.bootstrap import Metric, mean
+from ...jobs.plotting import pyplot
+from ..refusal import Features, Threshold, calibrate
+
+KEEP = 0.95
+FEWEST = 20  # questions of a kind; a threshold that rests on fewer is chance
+SHOWN = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+POINTS = [share / 100 for share in range(100, 49, -1)]
+
+Curve = list[tuple[float, float]]  # shares: of the answerable that are answered, of the others that are refused
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a line between questions does.
+
+    Attributes:
+        answerable, unanswerable: how many questions there were, of those whose answer is found, and of others.
+        threshold: the best line, of all the questions; what it would do to others is in `figures`.
+        figures: by the line's name, "answered" (of the answerable) and "refused" (of the others), each question judged
+            by a line that was drawn without it; "refused, marked" is of those that the data set calls unanswerable.
+        curves: by the features that are looked at.
+    """
+
+    answerable: int
+    unanswerable: int
+    threshold: Threshold
+    figures: dict[str, dict[str, Metric]]
+    curves: dict[str, Curve]
+
+
+def measure(
+    answerable: Sequence[Features], unanswerable: Sequence[Features], marked: Sequence[Features], current: Threshold
+) -> Refusal:
+    """Draw the best line between two kinds of questions, and see what it and the `current` one do.
+
+    Args:
+        answerable: questions whose answer is among the passages that were found.
+        unanswerable: questions without the documents that answer them.
+        marked: questions that a data set calls unanswerable; nothing is fitted to them.
+
+    Raises:
+        ValueError: there are too few questions.
+    """
+    check_enough(len(answerable), len(unanswerable))
+    by_cosine = [[Features(each.cosine, 0.0) for each in kind] for kind in (answerable, unanswerable, marked)]
+    both = answerable, unanswerable, marked
+    return Refusal(
+        len(answerable),
+        len(unanswerable),
+        calibrate(answerable, unanswerable, KEEP),
+        {
+            "the index's threshold": _figures(*([current.answers(each) for each in kind] for kind in both)),
+            "calibrated": _figures(*_held_out(*both)),
+            "calibrated, cosine alone": _figures(*_held_out(*by_cosine)),
+        },
+        {"cosine and words": _curve(*both[:2]), "cosine alone": _curve(*by_cosine[:2])},
+    )
+
+
+def check_enough(answerable: int, unanswerable: int) -> None:
+    """Refuse so few questions that a line through them would be chance."""
+    if min(answerable, unanswerable) < FEWEST:
+        raise ValueError(
+            f"A threshold needs {FEWEST} questions whose answer is found and {FEWEST} that nothing answers, and there "
+            f"are {answerable} and {unanswerable}: give more, of several documents."
+        )
+
+
+def _held_out(*kinds: Sequence[Features]) -> list[list[bool]]:
+    """Whether each question is answered, by the line that is best for the other half of the questions."""
+    answered = [[False] * len(kind) for kind in kinds]
+    for half in (0, 1):
+        threshold = calibrate(kinds[0][1 - half :: 2], kinds[1][1 - half :: 2], KEEP)
+        for kind, found in zip(kinds, answered, strict=True):
+            found[half::2] = [threshold.answers(each) for each in kind[half::2]]
+    return answered
+
+
+def _figures(answerable: list[bool], unanswerable: list[bool], marked: list[bool]) -> dict[str, Metric]:
+    figures = {"answered": mean("answered", answerable), "refused": mean("refused", ~np.array(unanswerable))}
+    return figures | ({"refused, marked": mean("refused, marked", ~np.array(marked))} if marked else {})
+
+
+def _curve(answerable: Sequence[Features], unanswerable: Sequence[Features]) -> Curve:
+    points = []
+    for keep in POINTS:
+        threshold = calibrate(answerable, unanswerable, keep)
+        kept = np.mean([threshold.answers(each) for each in answerable])
+        points.append((float(kept), float(np.mean([not threshold.answers(each) for each in unanswerable]))))
+    return points
+
+
+def draw(refusal: Refusal, file: str | Path, title: str) -> None:
+    """Draw the curves into a PNG file, and where the lines stand.
+
+    Raises:
+        ImportError: matplotlib is missing; names the extra that has it.
+        OSError: the file cannot be written.
+    """
+    plt = pyplot("The refusal curve")
+    path = Path(file).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    for (name, points), style in zip(refusal.curves.items(), ("-", "--"), strict=True):
+        axes.plot(*zip(*points, strict=True), style, label=name)
+    for (name, figures), marker in zip(refusal.figures.items(), "xo.", strict=True):
+        axes.plot(figures["answered"].value, figures["refused"].value, marker, color="black", label=name)
+    axes.set(xlabel="answered, of the answerable questions", ylabel="refused, of the others", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(path, dpi=120, format="png")
+    plt.close(figure)

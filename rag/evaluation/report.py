@@ -1,0 +1,129 @@
+"""What an evaluation found, for people and as JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ...evaluation.bootstrap import Metric, interval, paired_interval
+from ..refusal import BEST
+from .refusal_curve import SHOWN, Refusal
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """How good an index is.
+
+    Attributes:
+        dataset, embedder: their names.
+        documents, chunks: of the index that was asked.
+        questions: those that something answers.
+        figures: metric -> mode -> figure.
+        refusal: what is refused; None where there were too few questions, or no mode gives cosines.
+        answers: metric -> what the writer was given -> figure; empty unless there was a writer.
+        notes: what a reader has to know.
+    """
+
+    dataset: str
+    embedder: str
+    documents: int
+    chunks: int
+    questions: int
+    figures: dict[str, dict[str, Metric]]
+    refusal: Refusal | None = None
+    answers: dict[str, dict[str, Metric]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def best_mode(self) -> str:
+        """The mode with the highest first figure."""
+        by_mode = next(iter(self.figures.values()))
+        return max(by_mode, key=lambda mode: by_mode[mode].value)
+
+    def verdict(self) -> str:
+        """Which mode is best, and which ones cannot be told from it."""
+        name, by_mode = next(iter(self.figures.items()))
+        best = self.best_mode
+        if len(by_mode) == 1:
+            return ""
+        differences = {mode: paired_interval(by_mode[mode], by_mode[best]) for mode in by_mode if mode != best}
+        sure = [mode for mode, bounds in differences.items() if bounds is not None and bounds[0] > 0]
+        unsure = [mode for mode in differences if mode not in sure]
+        said = [f"{best} is better than {_listed(sure)}"] if sure else []
+        if unsure:
+            said.append(f"there is no telling {_listed([best, *unsure])} apart on {self.questions:,} questions")
+        return f"By {name}, {', but '.join(said)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        refusal = self.refusal
+        return {
+            **{name: getattr(self, name) for name in ("dataset", "embedder", "documents", "chunks", "questions")},
+            "figures": _entries(self.figures),
+            "best_mode": self.best_mode,
+            "verdict": self.verdict(),
+            "refusal": refusal and {
+                "answerable": refusal.answerable,
+                "unanswerable": refusal.unanswerable,
+                "threshold": asdict(refusal.threshold),
+                "figures": _entries(refusal.figures),
+                "curves": refusal.curves,
+            },
+            "answers": _entries(self.answers),
+            "notes": self.notes,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.dataset}: {self.questions:,} questions to {self.documents:,} documents in {self.chunks:,} chunks, "
+            f"{self.embedder}",
+            _table(self.figures),
+            self.verdict(),
+            *(_shown(self.refusal) if self.refusal else []),
+            *(["Answers, by what the writer is given:", _table(self.answers)] if self.answers else []),
+            *(f"Note: {note}" for note in self.notes),
+        ]
+        return "\n\n".join(part for part in parts if part)
+
+
+def _shown(refusal: Refusal) -> list[str]:
+    curve = refusal.curves["cosine and words"]
+    points = [next(point for point in reversed(curve) if point[0] >= share) for share in SHOWN]
+    answered, refused = ([f"{share:.2f}" for share in column] for column in zip(*points, strict=True))
+    return [
+        f"Refusal, of {refusal.answerable:,} questions whose answer is in the first {BEST} passages, and "
+        f"{refusal.unanswerable:,} without the documents that answer them:",
+        _table(refusal.figures),
+        _lines([["answered", *answered], ["refused", *refused]]),
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _entries(figures: dict[str, dict[str, Metric]]) -> dict[str, dict[str, dict]]:
+    return {
+        row: {column: {"value": each.value, "interval": interval(each)} for column, each in entries.items()}
+        for row, entries in figures.items()
+    }
+
+
+def _table(figures: dict[str, dict[str, Metric]]) -> str:
+    """Figures in Markdown, with 95 % intervals in brackets."""
+    columns = list(next(iter(figures.values())))
+    rows = [[row, *(_cell(entries.get(column)) for column in columns)] for row, entries in figures.items()]
+    return _lines([["", *columns], *rows])
+
+
+def _cell(metric: Metric | None) -> str:
+    if metric is None:
+        return ""
+    bounds = interval(metric)
+    return f"{metric.value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+
+
+def _lines(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    filled = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([filled[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *filled[1:]])

@@ -1,0 +1,73 @@
+"""Say how good an index is, in which mode best, with 95 % intervals; and teach it what to refuse.
+
+    folio rag eval known-items --index runs/index
+    folio rag eval known-items --index runs/index --calibrate --picture refusal.png
+    folio rag eval squad.json --index runs/squad --writer runs/chat
+    folio rag eval scifact --index runs/scifact --output scifact.json
+
+DATA is known-items, for questions made of the index's own documents and asked of a copy of it; a folder in BEIR's
+layout; or questions in SQuAD's form, a file or hub:NAME. Documents that come with it are indexed at --index, which has
+to be an index of theirs alone, or a new one.
+"""
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+
+
+@dataclass
+class EvalArguments:
+    modes: list[str] = field(
+        default_factory=lambda: ["dense", "lexical", "hybrid"], metadata={"help": "which ones to compare"}
+    )
+    questions: int | None = field(
+        default=None, metadata={"help": "ask so many at most, drawn by chance; else 300 known items, or all there are"}
+    )
+    reranker: str | None = field(default=None, metadata={"help": "a cross-encoder that reads the best ones again"})
+    writer: str | None = field(
+        default=None, metadata={"help": "judge answers, too: quote, or a causal language model's directory or Hub name"}
+    )
+    calibrate: bool = field(
+        default=False, metadata={"help": "refuse, from now on, by the line that these questions draw"}
+    )
+    output: str | None = field(default=None, metadata={"help": "write the figures into this JSON file as well"})
+    picture: str | None = field(default=None, metadata={"help": "draw the refusal curve into this PNG file"})
+
+
+def evaluate(argv: list[str]) -> None:
+    from ..arguments import parse
+    from .ask import QUOTE
+    from .common import IndexArguments, open_index
+
+    data, index, args = parse(argv, [IndexArguments, EvalArguments], "folio rag eval", __doc__, positional=("DATA",))
+    from ...evaluation.results import check_writable, write_json
+    from ...jobs.plotting import pyplot
+    from ...rag import load_writer
+    from ...rag.evaluation.refusal_curve import draw
+
+    for file in filter(None, (args.output, args.picture)):
+        check_writable(file)
+    if args.picture:
+        pyplot("--picture")
+        if not {"hybrid", "dense"} & set(args.modes):
+            raise ValueError("--picture draws the refusal curve, which needs cosines: add hybrid or dense to --modes.")
+    with open_index(index, reranker=args.reranker) as rag, contextlib.ExitStack() as stack:
+        writer = args.writer
+        if writer not in (None, QUOTE):
+            writer = stack.enter_context(load_writer(writer))
+        report = rag.evaluate(data, args.modes, args.questions, writer, args.calibrate, show_progress)
+    show_progress("")
+    print(report)
+    if args.output:
+        write_json(args.output, report.to_dict())
+    if args.picture and report.refusal is None:
+        raise ValueError("There is no refusal curve to draw; the note above says why.")
+    if args.picture:
+        draw(report.refusal, args.picture, f"{report.dataset}, {report.embedder}")
+    if args.calibrate:
+        print("\nFrom now on the index refuses by the line that these questions drew.")
+
+
+def show_progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{line}", end="\033[K\r", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Text generation, chat, and the OpenAI-compatible API."""

@@ -1,0 +1,106 @@
+"""A chat of any length with a model whose context has an end: its oldest turns are forgotten, whole."""
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from transformers import PreTrainedTokenizerBase
+
+from .generator import Choice, TextGenerator, generation_config
+
+SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p"}  # who sets one of them wants tokens to be drawn
+UNBOUNDED_TOKENS = 1024  # of an answer, if nobody says how long it may be and the context has room
+
+
+class TooLong(ValueError):
+    """The system prompt and the last message alone have no room in the model's context: shorten them."""
+
+
+class Chat:
+    """What a model says next in a chat.
+
+    Args:
+        generator: runs the model, in the order in which answers are asked for.
+        tokenizer: the model's, with a chat template.
+        encode_chat: `(tokenizer, messages, add_generation_prompt=...)` to a dict with `input_ids`. Content of a message
+            must not become a control token in it.
+
+    Raises:
+        ValueError: if there is no chat template.
+    """
+
+    def __init__(self, generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, encode_chat: Callable):
+        if not tokenizer.chat_template:
+            raise ValueError(
+                "This model has no chat template, so it was not made for chats: `folio generate` continues a text with "
+                "it, and `folio finetune sft` makes a model that chats of it."
+            )
+        self.generator, self.tokenizer, self.encode_chat = generator, tokenizer, encode_chat
+        self.end_of_turn = end_of_turn(tokenizer, encode_chat)
+
+    def answer(self, messages: list[dict], seed: int | None = None, **options) -> tuple[Choice, int]:
+        """The answer to the last of `messages`, ready for `generator.stream`.
+
+        Without `max_new_tokens`, a quarter of the context is kept for the answer, and it takes what is left.
+
+        Args:
+            options: fields of transformers' `GenerationConfig`; the checkpoint's hold where there are none.
+
+        Returns:
+            The answer to be, and the number of old messages that found no room in the context.
+
+        Raises:
+            TooLong: if the system prompt and the last turn alone leave no room for the answer.
+            ValueError: if the template refuses the messages, or an option cannot be.
+        """
+        context, wanted = self.generator.context_length, options.pop("max_new_tokens", None)
+        if wanted is not None and (type(wanted) is not int or wanted < 1):
+            raise ValueError(f"max_new_tokens is {wanted!r}: give a whole number from 1 on.")
+        if context is not None and wanted is not None and wanted >= context:
+            raise ValueError(f"The model's context is {context} tokens: use max_new_tokens {context - 1} or less.")
+        ids, forgotten = self._fitted(messages, context, wanted)
+        if max(ids) >= self.generator.model.get_input_embeddings().num_embeddings:
+            raise ValueError("The chat template writes tokens that the model does not have: it was not made for chats.")
+        left = min(UNBOUNDED_TOKENS, context - len(ids)) if context else UNBOUNDED_TOKENS
+        stop = options.pop("stop_strings", None) or self.generator.stop_strings
+        if SAMPLING & options.keys():
+            options.setdefault("do_sample", True)
+        if options.get("do_sample") is False:
+            options = {**options, "temperature": 0.0}
+        config = generation_config(self.generator.model, wanted or left, also_ends=self.end_of_turn, **options)
+        config.validate()
+        return Choice(ids, config, [stop] if isinstance(stop, str) else stop, seed), forgotten
+
+    def _fitted(self, messages: list[dict], context: int | None, wanted: int | None) -> tuple[list[int], int]:
+        """Ids of the system prompt and of as many of the last turns as there is room for, and how many are left out."""
+        system = messages[:1] if messages and messages[0]["role"] == "system" else []
+        said = messages[len(system) :]
+
+        def encode(start: int) -> list[int]:
+            return self.encode_chat(self.tokenizer, system + said[start:], add_generation_prompt=True)["input_ids"]
+
+        ids = encode(0)
+        most = len(ids) if context is None else context - (wanted or max(context // 4, 1))
+        if len(ids) <= most:
+            return ids, 0
+        turns = [index for index, message in enumerate(said) if message["role"] == "user" and index > 0]
+        turn = bisect_left(turns, True, key=lambda start: len(encode(start)) <= most)
+        start = turns[min(turn, len(turns) - 1)] if turns else 0
+        ids = encode(start)
+        most = most if wanted else context - 1
+        if len(ids) > most:
+            raise TooLong(
+                f"The message, with the system prompt, has {len(ids)} tokens, and there is room for {most}: shorten it."
+            )
+        return ids, start
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase, encode_chat: Callable) -> int | None:
+    """The token that ends what the assistant says: a model that never learnt chat's end must stop there too."""
+    if not tokenizer.chat_template:
+        return None
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        ids = encode_chat(tokenizer, messages)["input_ids"]
+    except ValueError:  # this template has other ideas of a chat
+        return None
+    return next((id for id in reversed(ids) if id in tokenizer.all_special_ids), None)

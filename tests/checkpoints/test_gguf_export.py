@@ -1,0 +1,158 @@
+"""GGUF files, read back by transformers and, where it is installed, by llama.cpp itself."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from foliogpt.checkpoints import conversion
+from foliogpt.checkpoints.conversion import convert
+from foliogpt.modeling import FolioForCausalLM
+from foliogpt.tokenization import train_char_tokenizer, train_tokenizer
+
+gguf = pytest.importorskip("gguf", reason="needs pip install 'foliogpt[gguf]'")
+ARCHITECTURES = {"gpt2": "gpt2", "llama": "llama", "folio": "qwen3"}  # preset: architecture of llama.cpp's
+CHAT = [{"role": "system", "content": "Fold."}, {"role": "user", "content": "How?"},
+        {"role": "assistant", "content": "Once."}]  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ARCHITECTURES)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_transformers_reads_the_same_weights_logits_and_tokens(save, tokenizer, tmp_path, preset, tied, dtype):
+    fields = (
+        {} if preset == "gpt2" else {"head_dim": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    )
+    source = save(preset, dtype, tie_word_embeddings=tied, norm_eps=1e-3, intermediate_size=128, **fields)
+    convert(source, tmp_path / "model.gguf", "gguf")
+
+    ours = FolioForCausalLM.from_pretrained(source, dtype=torch.float32)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
+    assert theirs.config.model_type == ARCHITECTURES[preset]
+    assert theirs.config.tie_word_embeddings == tied
+    assert theirs.config.max_position_embeddings == 64
+    ids = torch.randint(304, (2, 40))
+    torch.testing.assert_close(theirs(ids).logits, ours(ids).logits, atol=1e-4, rtol=0)
+    if preset != "gpt2":
+        before = ours.state_dict()
+        assert all(torch.equal(tensor, before[name]) for name, tensor in theirs.state_dict().items())
+
+    again = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
+    for text in (conversion.TEXT, "  two  spaces\n\n\ttabs 12345 isn't 🙂🙂", "<|im_start|>user\nhi<|im_end|>\n"):
+        assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert (again.bos_token_id, again.eos_token_id, again.pad_token_id) == (0, 0, 1)
+
+
+def test_the_chat_template_prints_the_same_without_the_tag_that_llama_cpp_does_not_know(save, tokenizer, tmp_path):
+    convert(save("folio"), tmp_path / "model.gguf", "gguf")
+    again = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
+    assert "generation %}" in tokenizer.chat_template
+    assert "generation %}" not in again.chat_template
+    expected = tokenizer.apply_chat_template(CHAT, tokenize=False)
+    assert again.apply_chat_template(CHAT, tokenize=False) == expected
+
+
+def test_a_gpt2_of_another_width_is_written_though_transformers_cannot_be_told(save, tmp_path):
+    convert(save("gpt2", intermediate_size=48), tmp_path / "model.gguf", "gguf")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    assert reader.fields["gpt2.feed_forward_length"].contents() == 48
+
+
+def test_a_vocabulary_that_was_rounded_up_is_filled(save, tmp_path):
+    convert(save("folio", vocab_size=320), tmp_path / "model.gguf", "gguf")
+    fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+    tokens, types = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type"))
+    assert (tokens[299:301], types[:4], types[299:301]) == ([tokens[299], "[PAD300]"], [3, 3, 3, 3], [1, 5])
+    assert len(tokens) == len(types) == 320
+
+
+@pytest.mark.parametrize(
+    ("preset", "fields", "message"),
+    [
+        ("folio", {"sliding_window": 8}, "sliding_window is 8"),
+        ("folio", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ("folio", {"attention_bias": True}, "attention_bias is True"),
+        ("gpt2", {"hidden_act": "gelu"}, "nearest is gpt2: hidden_act is 'gelu'"),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope_type is 'linear'"),
+        ("vaswani", {}, "position_embedding_type is 'sinusoidal'"),
+        ("speedrun", {}, "final_logit_softcapping"),
+    ],
+)  # fmt: skip
+def test_what_llama_cpp_cannot_compute_is_refused_by_name(save, tmp_path, preset, fields, message):
+    source = save(preset, **fields)
+    with pytest.raises(ValueError, match=message):
+        convert(source, tmp_path / "model.gguf", "gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_tokenizer_that_llama_cpp_has_no_name_for_is_refused(save, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="WordLevel that is not byte-level"):
+        convert(save("folio", tokenizer=train_char_tokenizer(["abc"])), tmp_path / "model.gguf", "gguf")
+    tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = True
+    try:
+        with pytest.raises(ValueError, match="no name for"):
+            convert(save("folio"), tmp_path / "model.gguf", "gguf")
+    finally:
+        tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = False
+    with pytest.raises(ValueError, match="no merges"):
+        convert(save("folio", tokenizer=train_tokenizer(["abc"], 260)), tmp_path / "model.gguf", "gguf")
+    with pytest.raises(ValueError, match=r"The tokenizer has id \d+ .* but vocab_size is 290"):
+        convert(save("folio", vocab_size=290), tmp_path / "model.gguf", "gguf")
+    source = save("folio")
+    for file in source.glob("tokenizer*"):
+        file.unlink()
+    (source / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="this checkpoint has none"):
+        convert(source, tmp_path / "model.gguf", "gguf")
+
+
+def test_the_name_must_end_in_gguf_and_the_package_be_there(save, tmp_path, monkeypatch):
+    source = save("folio")
+    with pytest.raises(ValueError, match=r"call it model.gguf"):
+        convert(source, tmp_path / "model", "gguf")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ImportError, match=r"pip install 'foliogpt\[gguf\]'"):
+        convert(source, tmp_path / "model.gguf", "gguf")
+
+
+LLAMA_CPP = """
+import json, sys
+import numpy as np
+from llama_cpp import Llama
+path, text = sys.argv[1:]
+model = Llama(path, n_ctx=256, logits_all=True, verbose=False, n_threads=1)
+ids = model.tokenize(text.encode(), add_bos=False, special=True)
+model.eval(ids)
+logits = np.array(model.scores[: len(ids)])
+tokens, continuation = model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0), []
+while len(continuation) < 100:
+    continuation.append(int(next(tokens)))
+chat = model.create_chat_completion([{"role": "user", "content": "Fold."}], max_tokens=2)["choices"][0]["message"]
+print(json.dumps({"ids": ids, "logits": logits.tolist(), "continuation": continuation, "role": chat["role"]}))
+"""
+
+
+@pytest.mark.parametrize("preset", ARCHITECTURES)
+def test_llama_cpp_itself_continues_a_prompt_with_the_same_tokens(save, tokenizer, tmp_path, preset):
+    pytest.importorskip("llama_cpp", reason="needs pip install llama-cpp-python, which compiles for 10 to 20 minutes")
+    source = save(preset, max_position_embeddings=256, tie_word_embeddings=False)
+    convert(source, tmp_path / "model.gguf", "gguf")
+    text = "<|im_start|>user\nIn 1623 thirty-six plays isn't Größe, 東京 🙂<|im_end|>\n"
+    command = [sys.executable, "-c", LLAMA_CPP, str(tmp_path / "model.gguf"), text]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    assert got["ids"] == ids[0].tolist()
+    model = FolioForCausalLM.from_pretrained(source)
+    with torch.no_grad():
+        logits = model(ids).logits[0]
+    # llama.cpp keeps keys and values in float16.
+    torch.testing.assert_close(torch.tensor(got["logits"]), logits, atol=0.02, rtol=0.02)
+    continuation = model.generate(ids, do_sample=False, min_new_tokens=100, max_new_tokens=100)[0, ids.shape[1] :]
+    assert got["continuation"] == continuation.tolist()
+    assert got["role"] == "assistant"

@@ -1,0 +1,235 @@
+import json
+import logging
+import pickle
+import traceback
+from pathlib import Path
+
+import datasets
+import pytest
+
+from foliogpt.data.corpora import load_corpus
+
+pytestmark = pytest.mark.usefixtures("private_datasets_cache")
+
+
+def write_jsonl(path: Path, rows: list) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def documents(part) -> list[tuple[str, str]]:
+    return [(row["name"], row["text"]) for row in part]
+
+
+def both(corpus) -> dict[str, list[tuple[str, str]]]:
+    assert list(corpus) == ["train", "validation"]
+    return {split: documents(part) for split, part in corpus.items()}
+
+
+def numbered(count: int) -> list[dict]:
+    return [{"text": f"text number {number}"} for number in range(count)]
+
+
+@pytest.mark.parametrize("name", ["wikitext-2/valid.txt", "movie_dialogs/movie_lines.txt"])
+def test_real_text_files_are_read_whole(shared_data, name):
+    corpus = load_corpus(str(shared_data / name))
+    texts = [part[0]["text"] for part in corpus.values()]
+    assert "".join(texts).encode() == (shared_data / name).read_bytes()
+
+
+def test_a_file_that_is_not_utf_8_is_read_with_a_warning(tmp_path, caplog):
+    text = "Le garçon préfère les oeufs à la crème brûlée. " * 50
+    (tmp_path / "old.txt").write_bytes(text.encode("latin-1"))
+    corpus = both(load_corpus(str(tmp_path / "old.txt")))
+    assert corpus["train"][0][1] + corpus["validation"][0][1] == text
+    assert "read as cp1252" in caplog.text
+
+
+def test_a_folder_is_read_recursively_and_what_is_skipped_is_counted_once(tmp_path, caplog):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_text("a text outside of the folder")
+    folder = tmp_path / "folder"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("a hidden text")
+    (folder / "b.txt").write_text("the text b of the folder")
+    (folder / "deep" / "er" / "a.md").write_text("the text a of the folder")
+    (folder / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
+    (folder / "empty.txt").write_text("")
+    (folder / "link").symlink_to(outside)
+    (folder / "link.txt").symlink_to(outside / "secret.txt")
+    write_jsonl(folder / "rows.jsonl", [{"text": "the first row of rows"}, {"text": "the second row of rows"}])
+    with caplog.at_level(logging.WARNING):
+        corpus = both(load_corpus(str(folder)))
+    assert [name for name, _ in corpus["train"]] == ["b.txt", "deep/er/a.md", "rows.jsonl:1", "rows.jsonl:2"]
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("foliogpt")]
+    assert messages == [f"{folder}: files skipped: 5 (1 empty, 1 hidden, 1 not text, 2 symbolic link)"]
+
+
+def test_a_pattern_names_files_by_their_path_below_its_fixed_part(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.md", "b.txt", "sub/c.md"):
+        (tmp_path / name).write_text("some text that can be split")
+    names = {
+        pattern: [name for name, _ in documents(load_corpus(f"{tmp_path}/{pattern}")["train"])]
+        for pattern in ("*.md", "**/*.md", "**", "sub/*")
+    }
+    assert names == {
+        "*.md": ["a.md"],
+        "**/*.md": ["a.md", "sub/c.md"],
+        "**": ["a.md", "b.txt", "sub/c.md"],
+        "sub/*": ["c.md"],
+    }
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path):
+    (tmp_path / "a[1].txt").write_text("some text that can be split")
+    write_jsonl(tmp_path / "b[1].jsonl", [{"text": "some text that can be split"}])
+    assert documents(load_corpus(str(tmp_path / "a[1].txt"))["train"])[0][0] == "a[1].txt"
+    assert documents(load_corpus(str(tmp_path / "b[1].jsonl"))["train"])[0][0] == "b[1].jsonl:1"
+
+
+ROWS = [f'text "{number}", with a comma\nand a line' for number in range(12)] + ["None", "1984"]
+
+
+@pytest.fixture(params=["jsonl", "json", "csv", "tsv", "parquet"])
+def rows_file(request, tmp_path) -> Path:
+    path = tmp_path / f"rows.{request.param}"
+    table = datasets.Dataset.from_dict({"id": list(range(len(ROWS))), "body": ROWS})
+    if request.param == "json":
+        path.write_text(json.dumps(list(table)))
+    elif request.param == "jsonl":
+        table.to_json(path)
+    elif request.param == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, sep="\t" if request.param == "tsv" else ",", index=False)
+    return path
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_every_row_of_every_format_is_a_document(rows_file, streaming):
+    corpus = both(load_corpus(str(rows_file), text_column="body", streaming=streaming))
+    tails = dict(corpus["validation"])
+    whole = [(name, text + tails[name]) for name, text in corpus["train"]]
+    assert whole == [(f"{rows_file.name}:{number}", text) for number, text in enumerate(ROWS, start=1)]
+
+
+def test_real_rows_are_read(shared_data):
+    path = str(shared_data / "summarization" / "dialogsum.dev.jsonl")
+    corpus = load_corpus(path, text_column="dialogue")
+    assert corpus["train"].num_rows + corpus["validation"].num_rows == 500
+    assert both(corpus) == both(load_corpus(path, text_column="dialogue", streaming=True))
+
+
+def test_streams_begin_anew_shuffle_without_moving_the_split_and_can_be_pickled(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", numbered(200))
+    write_jsonl(tmp_path / "b.jsonl", numbered(200))
+    (tmp_path / "c.txt").write_text("a text among the rows")
+    stored = both(load_corpus(str(tmp_path)))
+    streamed = load_corpus(str(tmp_path), streaming=True)
+    assert isinstance(streamed, datasets.IterableDatasetDict)
+    assert both(streamed) == both(streamed) == stored
+    assert streamed["train"].column_names == ["name", "text"]
+    shuffled = streamed["train"].shuffle(seed=1, buffer_size=50)
+    assert sorted(documents(shuffled)) == sorted(stored["train"])
+    assert documents(pickle.loads(pickle.dumps(streamed["validation"]))) == stored["validation"]
+
+
+def test_the_manual_and_text_files_can_be_streamed_too(tmp_path):
+    (tmp_path / "a.txt").write_text("some text that can be split")
+    corpus = load_corpus(str(tmp_path), streaming=True)
+    assert isinstance(corpus, datasets.IterableDatasetDict)
+    assert both(corpus) == both(load_corpus(str(tmp_path)))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_without_text_are_skipped_and_counted(tmp_path, streaming, caplog):
+    rows = [
+        {"text": "a first text to split"},
+        {"text": None},
+        {"other": 1},
+        {"text": " "},
+        {"text": "a last text"},
+    ]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    corpus = both(load_corpus(str(path), streaming=streaming))
+    assert [name for name, _ in corpus["train"]] == ["rows.jsonl:1", "rows.jsonl:5"]
+    assert "rows.jsonl: skipped 3 of 5 rows, whose text is null or blank" in caplog.text
+
+
+BAD_FILES = {
+    "empty.txt": (b"", "holds no text"),
+    "blank.txt": (b" \n\t\n", "holds no text"),
+    "binary.txt": (b"a\0b", r"binary.txt is not text \(a NUL byte at offset 1\)"),
+    "empty.jsonl": (b"", "empty.jsonl is empty"),
+    "blank.jsonl": (b"\n", "blank.jsonl has no rows"),
+    "none.json": (b"[]", "none.json has no rows"),
+    "header.csv": (b"id,text\n", "header.csv has no rows"),
+    "null.jsonl": (b'{"text": null}\n', "holds no text"),
+    "column.jsonl": (
+        b'{"body": "a", "id": 1}\n',
+        "no column 'text'; pass --text-column with one of body, id",
+    ),
+    "column.csv": (b"body,id\na,1\n", "no column 'text'; pass --text-column with one of body, id"),
+    "number.jsonl": (
+        b'{"text": "a"}\n{"text": 5}\n',
+        "row 2 of number.jsonl has int '5' in the column 'text'",
+    ),
+    "numbers.jsonl": (b'{"text": 4}\n{"text": 5}\n', "row 1 of numbers.jsonl has int '4'"),
+    "list.jsonl": (b'{"text": ["a"]}\n', "row 1 of list.jsonl has list"),
+    "broken.jsonl": (b'{"text": "a"}\n{"text":\n', "broken.jsonl cannot be read: "),
+    "words.jsonl": (b"these are words\n", "words.jsonl cannot be read: "),
+    "latin.jsonl": (b'{"text": "caf\xe9"}\n', "latin.jsonl cannot be read: 'utf-8' codec can't decode"),
+    "ragged.csv": (b"id,text\n1,a\n2,b,c,d\n", "ragged.csv cannot be read: "),
+    "words.parquet": (b"these are words", "words.parquet cannot be read: "),
+}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_refused_in_one_line_that_says_why(tmp_path, name, streaming):
+    data, message = BAD_FILES[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_corpus(str(tmp_path / name), streaming=streaming)
+    assert "\n" not in str(caught.value)
+    assert len(traceback.format_exception(caught.value)[-1].splitlines()) == 1
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_that_break_off_later_are_refused_too(tmp_path, streaming):
+    path = write_jsonl(tmp_path / "late.jsonl", [{"text": "x" * 100}] * 100_000)
+    with path.open("a") as file:
+        file.write('{"text": "broken\n')
+    with pytest.raises(ValueError, match=r"late.jsonl cannot be read: "):
+        both(load_corpus(str(path), streaming=streaming))
+
+
+@pytest.mark.parametrize("spec", ["missing.txt", "missing/*.txt", "*.none", "", " "])
+def test_what_does_not_exist_is_refused_with_the_accepted_forms(tmp_path, monkeypatch, spec):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match='give "python-manual", a file, a folder, a pattern'):
+        load_corpus(spec)
+
+
+def test_a_folder_without_text_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no text"):
+        load_corpus(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_a_file_that_may_not_be_read_raises_permission_error(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text('{"text": "a"}')
+
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for method in ("open", "read_bytes"):  # not by chmod, which does not keep root out
+        monkeypatch.setattr(Path, method, refuse)
+    for spec in (tmp_path / name, tmp_path):
+        with pytest.raises(PermissionError, match=name):
+            load_corpus(str(spec))

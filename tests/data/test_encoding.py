@@ -1,0 +1,162 @@
+"""Examples as ids and labels: what is learnt of a chat, of words, of a question and its text."""
+
+import pytest
+
+from foliogpt.data.arguments import DataArguments
+from foliogpt.data.encoding import (
+    encode_answer,
+    encode_preference,
+    encode_question,
+    encode_tags,
+    encode_text,
+    encode_turns,
+    encode_words,
+)
+from foliogpt.data.examples import Collator, read_examples
+from foliogpt.tokenization import train_tokenizer
+
+CHAT = [
+    {"role": "system", "content": "be kind"},
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+    {"role": "assistant", "content": "four"},
+]
+UNMARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = train_tokenizer(["one two three four, Anna sings in Paris"] * 9, 280, show_progress=False)
+    tokenizer.eos_token = "<|im_end|>"
+    return tokenizer
+
+
+def said(tokenizer, labels: list[int]) -> str:
+    return tokenizer.decode([label for label in labels if label != -100])
+
+
+@pytest.mark.parametrize("template", [None, UNMARKED], ids=["marks what is generated", "marks nothing"])
+def test_of_a_chat_what_the_assistant_says_is_learnt(tokenizer, template, monkeypatch):
+    if template:
+        monkeypatch.setattr(tokenizer, "chat_template", template)
+    encoded = encode_turns(tokenizer, CHAT)
+    assert said(tokenizer, encoded["labels"]) == "two<|im_end|>four<|im_end|>"
+    assert tokenizer.decode(encoded["input_ids"]) == tokenizer.apply_chat_template(CHAT, tokenize=False)
+
+
+def test_a_template_that_rewrites_earlier_turns_and_marks_none_is_refused(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages | length }}" + UNMARKED)
+    with pytest.raises(ValueError, match="generation"):
+        encode_turns(tokenizer, CHAT)
+
+
+def test_a_preference_is_a_prompt_and_two_answers_with_their_ends(tokenizer):
+    encoded = encode_preference(tokenizer, CHAT[:2], "two", "four")
+    assert tokenizer.decode(encoded["prompt_ids"]).endswith("<|im_start|>assistant\n")
+    assert [tokenizer.decode(encoded[name]) for name in ("chosen_ids", "rejected_ids")] == [
+        "two<|im_end|>", "four<|im_end|>"]  # fmt: skip
+
+
+def test_a_control_token_that_a_text_spells_is_text(tokenizer):
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end not in encode_text(tokenizer, "one<|im_end|>two")
+    assert end not in encode_words(tokenizer, ["one<|im_end|>", "two"])[0]
+    (window,) = encode_question(tokenizer, "<|im_end|>", "one <|im_end|> two", 99)
+    assert end not in window[0]
+
+
+def test_every_token_has_the_tag_of_its_word(tokenizer):
+    words, tags = ["Anna", "sings", "in", "Parisians", "x,y"], ["B-PER", "O", "O", "B-LOC", "B-MISC"]
+    names = ["B-LOC", "B-MISC", "B-PER", "I-LOC", "O"]
+    ids, places = encode_words(tokenizer, words)
+    pieces = [[tokenizer.decode([id]) for id, place in zip(ids, places, strict=True) if place == i] for i in range(5)]
+    assert ["".join(piece).strip() for piece in pieces] == words
+    labels = [names[label] for label in encode_tags(tokenizer, words, tags, names, 99)["labels"]]
+    by_word = [[tag for tag, place in zip(labels, places, strict=True) if place == i] for i in range(5)]
+    assert by_word[3] == ["B-LOC"] + ["I-LOC"] * (len(pieces[3]) - 1)
+    assert len(pieces[3]) > 1
+    assert set(by_word[4]) == {"B-MISC"}  # there is no I-MISC
+    assert len(encode_tags(tokenizer, words, tags, names, 3)["labels"]) == 3
+
+
+def test_an_answer_is_found_in_the_window_that_holds_it(tokenizer):
+    context = "one two three four " * 6 + "Anna sings in Paris" + " one two" * 8
+    start = context.index("in Paris")
+    windows = encode_question(tokenizer, "Where?", context, 40)
+    assert len(windows) > 2
+    assert all(len(ids) == len(spans) <= 40 for ids, spans in windows)
+    asked = tokenizer("Where?\n")["input_ids"]
+    seen = set()
+    found = []
+    for ids, spans in windows:
+        assert ids[: len(asked)] == asked
+        seen.update(range(min(a for a, b in spans if b), max(b for _, b in spans)))
+        first, last = encode_answer(spans, start, "in Paris")
+        if last:
+            found.append(context[spans[first][0] : spans[last][1]].strip())
+    assert seen == set(range(len(context)))  # nothing is left out
+    assert set(found) == {"in Paris"}
+    assert encode_answer(windows[0][1], 0, "") == [0, 0]
+    with pytest.raises(ValueError, match="no room"):
+        encode_question(tokenizer, "Where?" * 20, context, 40)
+
+
+def test_rows_are_filled_up_and_what_fills_them_is_not_learnt():
+    batch = Collator(9)([{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}, {"input_ids": [4], "labels": [4]}])
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert batch["labels"].tolist() == [[-100, 2, 3], [4, -100, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    packed = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3], "seq_lengths": [2, 1]}, {"input_ids": [4], "labels": [4],
+               "seq_lengths": [1]}]  # fmt: skip
+    assert Collator(9)(packed)["position_ids"].tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert "attention_mask" not in Collator(9)(packed)
+
+
+def test_no_question_is_in_both_splits_and_more_rows_move_none(tmp_path):
+    lines = [f'{{"prompt": "say {i}", "completion": "{answer}"}}\n' for i in range(60) for answer in "ab"]
+    file = tmp_path / "rows.jsonl"
+
+    def split(count: int) -> tuple[set, set]:
+        file.write_text("".join(lines[:count]))
+        train, validation, _ = read_examples(DataArguments(task="sft", data=str(file), validation_split=0.2))
+        return set(train["prompt"]), set(validation["prompt"])
+
+    (train, held_out), (fewer, held_out_of_fewer) = split(120), split(60)
+    assert not train & held_out
+    assert 2 <= len(held_out) <= 24
+    assert fewer <= train
+    assert held_out_of_fewer <= held_out
+
+
+def test_a_split_of_the_data_itself_is_used_and_the_users_comes_first(tmp_path):
+    row = '{{"prompt": "{0}", "completion": "{0}"}}\n'
+    (tmp_path / "data").mkdir()
+    for name in ("train", "validation"):
+        (tmp_path / "data" / f"{name}.jsonl").write_text(row.format(name))
+    (tmp_path / "mine.jsonl").write_text(row.format("mine"))
+    data = str(tmp_path / "data")
+    assert read_examples(DataArguments(task="sft", data=data))[1]["prompt"] == ["validation"]
+    mine = DataArguments(task="sft", data=data, validation_data=str(tmp_path / "mine.jsonl"))
+    assert read_examples(mine)[1]["prompt"] == ["mine"]
+    with pytest.raises(ValueError, match="too few different examples"):
+        read_examples(DataArguments(task="sft", data=str(tmp_path / "mine.jsonl")))
+
+
+def test_labels_to_judge_by_are_of_the_type_of_those_to_train_on(tmp_path):
+    def file(name, *labels):
+        (tmp_path / name).write_text("text,label\n" + "".join(f"text {n},{label}\n" for n, label in enumerate(labels)))
+        return str(tmp_path / name)
+
+    def read(data, validation):
+        return read_examples(DataArguments(task="classify", data=data, validation_data=validation))[1]["label"]
+
+    fractions, whole, names = file("a.csv", 0.5, 1.5), file("b.csv", 1, 2), file("c.csv", "good", "bad")
+    assert read(fractions, whole) == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"c\.csv has labels such as 'good', and the data to train on 0\.5"):
+        read(fractions, names)
+    with pytest.raises(ValueError, match=r"a\.csv has labels such as 0\.5, and the data to train on 'good'"):
+        read(names, fractions)

@@ -1,0 +1,265 @@
+"""Examples of every common form are recognised, and a row that is not as it should be is named."""
+
+import csv
+import json
+
+import pyarrow.parquet
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from foliogpt.data.formats import as_messages, load_examples
+
+ASKED, SAID = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
+SQUAD = {"text": ["Paris"], "answer_start": [9]}
+ROWS = {
+    "chat": {"messages": [ASKED, SAID]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hello."}]},
+    "prompt-completion": {"prompt": "Hi?", "completion": "Hello."},
+    "instruction": {"instruction": "Add.", "input": "1 2", "output": "3"},
+    "dolly": {"instruction": "Add.", "context": "1 2", "response": "3", "category": "sums"},
+    "preference": {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."},
+    "preference of chats": {"chosen": [ASKED, SAID], "rejected": [ASKED, {"role": "assistant", "content": "No."}]},
+    "preference, alpaca": {"instruction": "Hi?", "input": "", "output": "x", "chosen": "Hello.", "rejected": "No."},
+    "qa": {"question": "Where?", "context": "He is in Paris.", "answers": SQUAD},
+    "summary": {"dialogue": "A: Hi. B: Hello.", "summary": "They greet."},
+    "tags": {"tokens": ["Ann", "sings"], "ner_tags": ["PER", "O"]},
+    "classification": {"text": "good", "label": "yes"},
+    "text": {"text": "some words"},
+}
+KINDS = {
+    "sharegpt": "chat",
+    "dolly": "instruction",
+    "preference of chats": "preference",
+    "preference, alpaca": "preference",
+}
+
+
+def lines(folder, rows, name="rows.jsonl") -> str:
+    file = folder / name
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def other(row: dict) -> dict:
+    return {**row, "label": "no"} if "label" in row else row
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_form_is_recognised(tmp_path, name):
+    examples, kind = load_examples(lines(tmp_path, [ROWS[name], other(ROWS[name])]))
+    assert kind == KINDS.get(name, name)
+    assert len(examples) == 2
+    expected = {
+        "chat": ROWS["chat"],
+        "instruction": {"instruction": "Add.", "input": "1 2", "output": "3"},
+        "preference": {"prompt": [ASKED], "chosen": "Hello.", "rejected": "No."},
+        "tags": {"tokens": ["Ann", "sings"], "tags": ["PER", "O"]},
+        "qa": {**ROWS["qa"], "id": ""},
+    }
+    assert examples[0] == expected.get(kind, ROWS.get(name))
+
+
+@pytest.mark.parametrize("name", ["chat", "prompt-completion", "instruction", "summary", "qa"])
+def test_what_sft_learns_ends_with_what_the_assistant_says(name):
+    messages = as_messages({"input": "", **ROWS[name]}, name)
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    assert messages[-1]["content"] in ("Hello.", "3", "They greet.", "Paris")
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "tsv", "parquet"])
+def test_every_kind_of_file_gives_the_same(tmp_path, suffix):
+    rows = [{"text": 'one, "two"\nthree\tfour', "label": "a"}, {"text": "None", "label": "b"}]
+    file = tmp_path / f"rows.{suffix}"
+    if suffix == "json":
+        file.write_text(json.dumps(rows, indent=1))
+    elif suffix == "jsonl":
+        lines(tmp_path, rows)
+    elif suffix == "parquet":
+        pyarrow.parquet.write_table(Dataset.from_list(rows).data.table, file)
+    else:
+        with file.open("w", newline="") as opened:
+            writer = csv.DictWriter(opened, ["text", "label"], delimiter="\t" if suffix == "tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    examples, kind = load_examples(str(file))
+    assert (list(examples), kind) == (rows, "classification")
+
+
+def test_names_of_classes_come_from_a_typed_table(tmp_path):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(tmp_path / "rows.parquet")
+    assert load_examples(str(tmp_path / "rows.parquet"))[0]["label"] == ["good", "bad"]
+
+
+def test_a_folder_is_read_split_by_split(tmp_path):
+    for name in ("part-1.jsonl", "part-2.jsonl", "dialogsum.dev.jsonl", "test.jsonl"):
+        lines(tmp_path, [{"text": name}], name)
+    (tmp_path / "README.md").write_text("about")
+    for split, names in {"train": ["part-1", "part-2"], "validation": ["dialogsum.dev"], "test": ["test"]}.items():
+        assert load_examples(str(tmp_path), split=split)[0]["text"] == [f"{name}.jsonl" for name in names]
+
+
+def test_squad_in_its_nested_file(tmp_path):
+    answers = [{"text": "Paris", "answer_start": 9}]
+    questions = [{"id": "1", "question": "Where?", "answers": answers}, {"id": "2", "question": "When?", "answers": [],
+                  "is_impossible": True}]  # fmt: skip
+    article = {"title": "He", "paragraphs": [{"context": "He is in Paris.", "qas": questions}]}
+    (tmp_path / "squad.json").write_text(json.dumps({"version": "2.0", "data": [article]}))
+    examples, kind = load_examples(str(tmp_path / "squad.json"))
+    assert kind == "qa"
+    assert [example["answers"]["text"] for example in examples] == [["Paris"], []]
+
+
+SEPARATOR = " +++$+++ "
+
+
+def movie(folder, conversations):
+    said = {
+        "L1": ("u0", "Hi."),
+        "L2": ("u1", "Hello\x85 you."),
+        "L3": ("u1", "Sit."),
+        "L4": ("u0", ""),
+        "L5": ("u0", "Não."),
+    }
+    text = "\n".join(SEPARATOR.join([id, user, "m0", "ANN", line]) for id, (user, line) in said.items())
+    (folder / "movie_lines.txt").write_text(text + "\n", encoding="iso-8859-1")
+    rows = [SEPARATOR.join(["u0", "u1", "m0", str(names)]) for names in conversations]
+    (folder / "movie_conversations.txt").write_text("\n".join(rows) + "\n", encoding="iso-8859-1")
+    return str(folder)
+
+
+def test_movie_dialogs_become_chats_of_several_turns(tmp_path):
+    (chat,), kind = load_examples(movie(tmp_path, [["L1", "L2", "L3", "L4", "L5"], ["L2", "L3"], ["L1", "L4"]]))
+    assert kind == "chat"
+    assert [(m["role"], m["content"]) for m in chat["messages"]] == [
+        ("user", "Hi."), ("assistant", "Hello\x85 you.\nSit."), ("user", "Não.")]  # fmt: skip
+
+
+def test_a_movie_line_that_is_missing_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"movie_conversations.txt, line 2 names the line 'L9'"):
+        load_examples(movie(tmp_path, [["L1", "L2"], ["L1", "L9"]]))
+
+
+MALFORMED = [
+    ("chat", {"messages": "Hi"}, "has str 'Hi' as messages"),
+    ("chat", {"messages": [{"role": "me", "content": "x"}, SAID]}, "who is none of"),
+    ("chat", {"messages": [ASKED]}, "nothing that the assistant says"),
+    ("chat", {"messages": ["Hi"]}, "not a message"),
+    ("instruction", {"instruction": "", "output": "3"}, "has nothing as instruction"),
+    ("instruction", {"instruction": "Add.", "output": 3}, "has int '3' as output"),
+    ("preference", {"prompt": "Hi?", "chosen": "Hello."}, "has no value as rejected"),
+    ("preference", {"chosen": [ASKED, SAID], "rejected": [SAID, SAID]}, "answer different chats"),
+    ("qa", {**ROWS["qa"], "answers": {"text": ["Rome"], "answer_start": [9]}}, "'Rome', which is not at 9"),
+    ("qa", {**ROWS["qa"], "answers": "Paris"}, "no JSON"),
+    ("summary", {"dialogue": None, "summary": "x"}, "has no value as dialogue"),
+    ("tags", {"tokens": ["a", "b"], "ner_tags": ["O"]}, "has 2 tokens and 1 ner_tags"),
+    ("classification", {"text": "x", "label": None}, "has no value as label"),
+    ("text", ["x"], "is list, not an object"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "row", "says"), MALFORMED, ids=[says for *_, says in MALFORMED])
+def test_a_malformed_row_is_named_and_skipped_only_when_asked(tmp_path, caplog, name, row, says):
+    file = lines(tmp_path, [ROWS[name], row, other(ROWS[name])])
+    with pytest.raises(ValueError, match=r"^rows.jsonl, line 2 .*--skip_malformed\.$") as error:
+        load_examples(file)
+    assert says in str(error.value)
+    examples, _ = load_examples(file, skip_malformed=True)
+    assert len(examples) == 2
+    assert "1 malformed rows left out" in caplog.text
+
+
+def test_a_line_that_is_not_json_and_one_with_too_many_fields_are_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n\n{"text": \n')
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 3 is not JSON"):
+        load_examples(str(tmp_path / "rows.jsonl"))
+    (tmp_path / "rows.csv").write_text('text,label\n"a\nb",x\nb,y,z\n')
+    with pytest.raises(ValueError, match=r"rows.csv, line 4 has 3 fields, and the header 2"):
+        load_examples(str(tmp_path / "rows.csv"))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "no usable row"),
+        ("[1, 2]\n", "no usable row"),
+        ('{"a": 1, "b": 2}\n', "has the columns a, b; no kind of data"),
+        ('{"messages": []}\n', "line 1 has list"),
+        ('{"text": "a", "label": 1}\n' * 2, "one label only, '1'"),
+        ('{"text": "a", "label": "x"}\n{"text": "b", "label": ["x"]}\n', "lists of labels in some rows"),
+    ],
+)
+def test_data_that_nothing_can_be_learnt_from_is_an_error(tmp_path, content, says):
+    (tmp_path / "rows.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=says):
+        load_examples(str(tmp_path / "rows.jsonl"))
+
+
+def test_if_all_rows_are_skipped_there_is_no_usable_row(tmp_path):
+    with pytest.raises(ValueError, match=r"no usable row \(rows.jsonl, line 1 "):
+        load_examples(lines(tmp_path, [{"text": ""}]), skip_malformed=True)
+
+
+def test_what_is_not_there_or_no_rows_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file or folder 'nowhere'"):
+        load_examples("nowhere")
+    with pytest.raises(FileNotFoundError, match="has no rows for train"):
+        load_examples(str(tmp_path))
+    (tmp_path / "rows.txt").write_text("text")
+    with pytest.raises(ValueError, match="no file of rows"):
+        load_examples(str(tmp_path / "rows.txt"))
+    with pytest.raises((ValueError, ConnectionError), match="hub:nobody/nothing cannot be loaded"):
+        load_examples("hub:nobody/nothing")
+
+
+def test_the_task_chooses_among_the_kinds_that_the_columns_allow(tmp_path):
+    file = lines(tmp_path, [ROWS["preference, alpaca"]])
+    assert load_examples(file)[1] == "preference"
+    assert load_examples(file, "sft")[1] == "instruction"
+    with pytest.raises(ValueError, match="which is preference data; classify needs classification data"):
+        load_examples(file, "classify")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["b", "a"], ["b", "a"]),
+        ([1, 0], ["1", "0"]),
+        ([True, False], ["true", "false"]),
+        ([0.5, 2.0], [0.5, 2.0]),
+        (["0.5", "2"], [0.5, 2.0]),
+        ([["x", "y"], []], [["x", "y"], []]),
+    ],
+)
+def test_labels_of_every_type(tmp_path, labels, expected):
+    examples, _ = load_examples(lines(tmp_path, [{"text": "t", "label": label} for label in labels]))
+    assert examples["label"] == expected
+
+
+def test_columns_of_other_names_and_several_columns_of_labels(tmp_path):
+    file = lines(tmp_path, [{"comment": "a", "rude": 1, "long": 0}, {"comment": "b", "rude": "1", "long": "true"}])
+    examples, kind = load_examples(file, "classify", text_column="comment", label_column=["rude", "long"])
+    assert (examples["text"], examples["label"], kind) == (["a", "b"], [["rude"], ["rude", "long"]], "classification")
+    with pytest.raises(ValueError, match="as comment, not 0 or 1"):
+        load_examples(file, "classify", text_column="comment", label_column=["rude", "comment"])
+
+
+def test_calls_of_tools_keep_their_arguments(tmp_path):
+    calls = [
+        {"function": {"name": "add", "arguments": {"a": 1}}},
+        {"function": {"name": "say", "arguments": {"b": "x"}}},
+    ]
+    rows = [{"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [call]}]} for call in calls]
+    examples, _ = load_examples(lines(tmp_path, rows))
+    assert [example["messages"][1]["tool_calls"][0] for example in examples] == calls
+
+
+def test_real_files(shared_data):
+    for name, kind, count in (
+        ("instruct/instruction-data.json", "instruction", 1100),
+        ("instruct/preference-data.json", "preference", 1100),
+        ("summarization/dialogsum.dev.jsonl", "summary", 500),
+        ("movie_dialogs", "chat", 8065),
+    ):
+        examples, found = load_examples(str(shared_data / name))
+        assert (found, len(examples)) == (kind, count)

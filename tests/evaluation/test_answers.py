@@ -1,0 +1,42 @@
+"""Exact match and F1 are those of SQuAD's official script, version 2.0."""
+
+import pytest
+
+from foliogpt.evaluation.answers import answer_metrics, exact_match, normalize_answer, token_f1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "references", "exact", "f1"),
+    [  # figures of the official script
+        ("the Eiffel Tower!", ["Eiffel tower"], 1, 1),
+        ("Anaconda", ["an anaconda", "Python"], 1, 1),
+        ("Theatre", ["the atre"], 0, 0),
+        ("in 1066, at Hastings", ["1066"], 0, 0.4),
+        ("in 1066", ["1066", "in the year 1066"], 0, 0.8),
+        ("U.S. Army", ["us army", "the army"], 1, 1),
+        ("rock-and-roll", ["rock and roll"], 0, 0),
+        ("red red blue", ["red blue blue"], 0, 2 / 3),
+        ("", [], 1, 1),
+        ("something", [], 0, 0),
+        ("", ["something"], 0, 0),
+        ("the", ["a", "an"], 1, 1),
+        ("cat", ["the", "cat"], 1, 1),
+        ("  a  cat\n sat ", ["cat sat"], 1, 1),
+        ("Ünïcode — yes", ["ünïcode yes"], 0, 0.8),
+    ],
+)
+def test_it_counts_as_the_official_script(prediction, references, exact, f1):
+    found = {metric.name: metric.value for metric in answer_metrics([references], [prediction])}
+    assert found == pytest.approx({"exact_match": exact, "f1": f1})
+
+
+def test_figures_are_means_over_questions():
+    exact, f1 = answer_metrics([["blue"], ["dark red"], []], ["Blue.", "red", "green"])
+    assert exact.value == pytest.approx(1 / 3)
+    assert f1.value == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+def test_normalising_twice_changes_nothing():
+    for text in ("A the an", "It's — a (test)!", "ΑΒΓ the", ""):
+        assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
+    assert exact_match("An.", "") == token_f1("An.", "") == 1

@@ -1,0 +1,65 @@
+"""Intervals cover what they should, and pairing makes them narrower."""
+
+import numpy as np
+import pytest
+
+from foliogpt.evaluation.bootstrap import Metric, interval, mean, paired_interval, ratio
+
+
+def test_a_95_percent_interval_covers_the_truth_about_95_times_of_100():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(400):
+        low, high = interval(mean("accuracy", generator.random(120) < 0.7), resamples=500, seed=trial)
+        covered += low <= 0.7 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_a_paired_interval_covers_a_difference_and_is_narrower_than_two_intervals():
+    generator = np.random.default_rng(1)
+    covered, widths = 0, []
+    for trial in range(400):
+        difficulty, noise = generator.normal(3, 2, 100), generator.normal(0, 0.3, (2, 100))
+        before, after = mean("loss", difficulty + noise[0]), mean("loss", difficulty - 0.2 + noise[1])
+        low, high = paired_interval(before, after, resamples=500, seed=trial)
+        covered += low <= -0.2 <= high
+        widths.append((high - low) / np.diff(interval(after, resamples=500, seed=trial))[0])
+    assert 0.92 <= covered / 400 <= 0.98
+    assert np.mean(widths) < 0.5
+
+
+def test_a_figure_that_is_no_mean_is_computed_from_the_sums_of_the_drawn_rows():
+    generator = np.random.default_rng(2)
+    nats, tokens = generator.random(40) * 100, generator.integers(1, 90, 40)
+    metric = ratio("loss", nats, tokens, False)
+    assert metric.value == pytest.approx(nats.sum() / tokens.sum())
+    draws = np.random.default_rng(0).integers(0, 40, (2000, 40))
+    expected = np.percentile(nats[draws].sum(1) / tokens[draws].sum(1), [2.5, 97.5])
+    assert interval(metric) == pytest.approx(expected)
+
+
+def test_resampling_in_pieces_is_resampling_at_once(monkeypatch):
+    metric = mean("f1", np.random.default_rng(3).random(70))
+    at_once = interval(metric)
+    monkeypatch.setattr("foliogpt.evaluation.bootstrap.NUMBERS_AT_ONCE", 700)
+    assert interval(metric) == at_once
+
+
+def test_one_row_says_nothing_about_others():
+    assert interval(mean("accuracy", [1.0])) is None
+    assert paired_interval(mean("a", [1.0]), mean("a", [0.0])) is None
+
+
+def test_the_same_seed_gives_the_same_interval_and_equal_models_do_not_differ():
+    metric = mean("accuracy", [1, 0, 1, 1])
+    assert interval(metric, seed=5) == interval(metric, seed=5)
+    assert paired_interval(metric, metric) == (0, 0)
+
+
+def test_figures_of_other_rows_cannot_be_paired():
+    with pytest.raises(ValueError, match="2 rows before and 3 after"):
+        paired_interval(mean("accuracy", [1, 0]), mean("accuracy", [1, 0, 1]))
+
+
+def test_nothing_to_divide_by_is_zero():
+    assert Metric("f", np.zeros((3, 2)), ratio("f", [0], [0]).of_totals).value == 0

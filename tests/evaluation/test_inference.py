@@ -1,0 +1,137 @@
+"""No figure depends on batches, padding, or where a text was cut into windows."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    GenerationConfig,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+from foliogpt.evaluation.inference import context_length, continuations, head_logits, token_nats, windows
+from foliogpt.modeling import (
+    FolioForCausalLM,
+    FolioForQuestionAnswering,
+    FolioForSequenceClassification,
+    FolioForTokenClassification,
+    preset_config,
+)
+
+TINY = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+INPUTS = [list(range(3, 3 + length)) for length in (12, 5, 1, 30, 7, 2, 19, 30, 3)]
+
+
+def folio(cls=FolioForCausalLM, preset="folio", **fields):
+    torch.manual_seed(0)
+    config = preset_config(preset, "nano", **TINY, pad_token_id=0, residual_init="normal", initializer_range=0.3,
+                           max_position_embeddings=64, bos_token_id=1, eos_token_id=1, **fields)  # fmt: skip
+    return cls(config).eval()
+
+
+def stock(kind: str):
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4, n_positions=64)).eval()
+    return LlamaForCausalLM(LlamaConfig(**TINY, max_position_embeddings=64)).eval()
+
+
+MODELS = {
+    "folio": folio,
+    "learned positions": lambda: folio(preset="gpt2"),
+    "gpt2": lambda: stock("gpt2"),
+    "llama": lambda: stock("llama"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_batches_do_not_change_the_loss_of_tokens(name):
+    model = MODELS[name]()
+    one, eight = (token_nats(model, INPUTS, batch_size) for batch_size in (1, 8))
+    for ids, alone, together in zip(INPUTS, one, eight, strict=True):
+        assert len(alone) == len(ids) - 1
+        assert together == pytest.approx(alone, abs=1e-4)
+        if len(ids) > 1:
+            with torch.no_grad():
+                loss = model(torch.tensor([ids]), labels=torch.tensor([ids])).loss.item()
+            assert alone.mean() == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_texts_generated_in_batches_are_those_generated_one_by_one(name):
+    model = MODELS[name]()
+    config = GenerationConfig(do_sample=False, max_new_tokens=8, pad_token_id=0, eos_token_id=1)
+    one, eight = (continuations(model, INPUTS, config, batch_size) for batch_size in (1, 8))
+    assert one == eight
+    with torch.no_grad():
+        alone = model.generate(torch.tensor([INPUTS[0]]), generation_config=copy.deepcopy(config))[0, 12:].tolist()
+    assert one[0] == alone[: alone.index(1) if 1 in alone else None]
+
+
+def test_samples_depend_on_the_seed_and_not_on_the_batch():
+    model = folio()
+    config = GenerationConfig(do_sample=True, max_new_tokens=8, pad_token_id=0, eos_token_id=1)
+    torch.manual_seed(5)
+    one = continuations(model, INPUTS, config, 1, seed=3)
+    assert one == continuations(model, INPUTS, config, 8, seed=3)
+    assert one != continuations(model, INPUTS, config, 8, seed=4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: folio(FolioForSequenceClassification, num_labels=3),
+        lambda: folio(FolioForTokenClassification, num_labels=3),
+        lambda: folio(FolioForQuestionAnswering),
+        lambda: GPT2ForSequenceClassification(
+            GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4, n_positions=64, num_labels=3)  # no pad_token_id
+        ).eval(),
+    ],
+    ids=["texts", "words", "spans", "a stock model without padding"],
+)
+def test_batches_do_not_change_the_logits_of_heads(make):
+    model = make()
+    for ids, alone, together in zip(INPUTS, head_logits(model, INPUTS, 1), head_logits(model, INPUTS, 8), strict=True):
+        assert alone.shape == together.shape
+        assert together == pytest.approx(alone, abs=1e-4)
+        assert alone.ndim == 1 or len(ids) in alone.shape
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 8, 9, 31, 100])
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_windows_count_every_token_once_with_half_a_window_before_it(length, size):
+    counted = []
+    for start, end, first in windows(length, size):
+        assert 0 <= start < end <= length
+        assert end - start <= size
+        counted += range(start + first, end)
+        assert first >= min(start + 1, size // 2)
+    assert counted == list(range(1, length))
+
+
+def test_a_window_is_no_longer_than_the_model_reads():
+    model = folio()
+    assert context_length(model) == 64
+    assert context_length(model, 10) == 10
+    for wrong in (65, 1, 0):
+        with pytest.raises(ValueError, match="give 2 to 64"):
+            context_length(model, wrong)
+
+
+def test_broken_weights_are_said_to_be_broken():
+    model = folio()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(np.nan)
+    with pytest.raises(ValueError, match="input 4 are not numbers"):
+        token_nats(model, INPUTS, 2)
+
+
+def test_a_model_is_left_in_the_mode_it_was_in():
+    model = folio().train()
+    token_nats(model, INPUTS[:2], 1)
+    assert model.training

@@ -1,0 +1,41 @@
+"""What the page shows of a model is what the model computes."""
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from foliogpt.evaluation.introspection import attention_weights, token_predictions, with_attentions
+from foliogpt.modeling import FolioForCausalLM
+
+IDS = [5, 17, 3, 3, 60, 8]
+
+
+@pytest.fixture(params=["folio", "gpt2", "vaswani", "stock"])
+def model(request, tiny):
+    if request.param == "stock":
+        return GPT2LMHeadModel(GPT2Config(vocab_size=99, n_positions=64, n_embd=32, n_layer=2, n_head=4)).eval()
+    return FolioForCausalLM(tiny(request.param)).eval()
+
+
+def test_probabilities_are_those_that_the_loss_is_made_of(model):
+    predictions = token_predictions(model, IDS)
+    assert [each.id for each in predictions] == IDS
+    assert predictions[0].probability is None
+    ids = torch.tensor([IDS])
+    losses = -torch.tensor([each.probability for each in predictions[1:]]).log()
+    torch.testing.assert_close(losses.mean(), model(ids, labels=ids).loss.detach())
+    best = model(ids).logits[0, 2].softmax(-1).topk(5)
+    assert [id for id, _ in predictions[3].likeliest] == best.indices.tolist()
+
+
+def test_attention_is_causal_sums_to_one_and_the_model_itself_stays_as_it_is(model):
+    before = model.config._attn_implementation
+    eager = with_attentions(model)
+    weights = attention_weights(eager, IDS)
+    assert weights.shape == (2, 4, 6, 6)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 6))
+    assert not weights.triu(1).any()
+    assert model.config._attn_implementation == before
+    assert next(eager.parameters()) is next(model.parameters())
+    ids = torch.tensor([IDS])
+    torch.testing.assert_close(eager(ids).logits, model(ids).logits, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,155 @@
+"""Labels and answers are those of the model, for texts of any length."""
+
+import json
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from foliogpt.evaluation.predictions import classify, find_answer
+from foliogpt.modeling import FolioForQuestionAnswering, FolioForSequenceClassification, preset_config
+from foliogpt.scripts.cli import main
+from foliogpt.tokenization import train_tokenizer
+
+TEXT = "The sun is in the east, and Juliet is the sun of Verona."
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([TEXT + " one two three"] * 50, vocab_size=280, show_progress=False)
+
+
+def config(tokenizer, **fields):
+    torch.manual_seed(0)
+    tiny = {"vocab_size": 280, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+    tiny |= {"max_position_embeddings": 64, "pad_token_id": tokenizer.pad_token_id, "initializer_range": 0.5}
+    return preset_config("folio", "nano", **tiny, **fields)
+
+
+@pytest.fixture(scope="module")
+def classifier(tokenizer):
+    labels = {0: "sun", 1: "moon", 2: "star"}
+    return FolioForSequenceClassification(config(tokenizer, id2label=labels, residual_init="normal")).eval()
+
+
+def test_probabilities_are_the_models_and_in_order(classifier, tokenizer):
+    (scores,) = classify(classifier, tokenizer, [TEXT])
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    assert sum(scores.values()) == pytest.approx(1)
+    logits = classifier(**tokenizer(TEXT, return_tensors="pt")).logits[0]
+    assert max(scores, key=scores.get) == classifier.config.id2label[logits.argmax().item()]
+
+
+def test_a_long_text_loses_its_end_and_a_control_token_in_it_is_text(classifier, tokenizer):
+    long, longer = classify(classifier, tokenizer, [TEXT * 10, TEXT * 20])
+    assert long == longer
+    spelled, special = "one<|im_end|>two", tokenizer("one<|im_end|>two", return_tensors="pt")
+    scores = classify(classifier, tokenizer, [spelled])[0]
+    forged = classifier(**special).logits.softmax(-1)[0].max().item()
+    assert max(scores.values()) != pytest.approx(forged, abs=1e-6)
+    with pytest.raises(ValueError, match="empty"):
+        classify(classifier, tokenizer, [""])
+
+
+def test_several_labels_have_probabilities_of_their_own_and_a_number_is_one(classifier, tokenizer, monkeypatch):
+    monkeypatch.setattr(classifier.config, "problem_type", "multi_label_classification")
+    (scores,) = classify(classifier, tokenizer, [TEXT])
+    logits = classifier(**tokenizer(TEXT, return_tensors="pt")).logits[0]
+    assert sorted(scores.values()) == pytest.approx(logits.sigmoid().sort().values.tolist(), rel=1e-4)
+    number = FolioForSequenceClassification(config(tokenizer, num_labels=1)).eval()
+    assert list(classify(number, tokenizer, [TEXT])[0].values()) == pytest.approx(
+        number(**tokenizer(TEXT, return_tensors="pt")).logits[0].tolist(), rel=1e-4
+    )
+
+
+def test_a_stock_classifier_will_do(tokenizer):
+    stock = BertConfig(vocab_size=280, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    (scores,) = classify(BertForSequenceClassification(stock).eval(), tokenizer, [TEXT])
+    assert set(scores) == {"LABEL_0", "LABEL_1"}
+
+
+class Marker(torch.nn.Module):
+    """A model that marks one text wherever it reads it, and otherwise says that there is no answer."""
+
+    def __init__(self, tokenizer, answer: str):
+        super().__init__()
+        self.tokenizer, self.answer = tokenizer, tokenizer(answer)["input_ids"]
+        self.config, self.device = config(tokenizer), torch.device("cpu")
+
+    def forward(self, ids):
+        starts, ends = torch.zeros(2, *ids.shape)
+        starts[0, 0] = ends[0, 0] = 5
+        row, size = ids[0].tolist(), len(self.answer)
+        for i in range(len(row)):
+            if row[i : i + size] == self.answer:
+                starts[0, i] = ends[0, i + size - 1] = 9
+        return type("Output", (), {"start_logits": starts, "end_logits": ends})
+
+
+@pytest.mark.parametrize("before", [0, 1, 7, 30])
+def test_an_answer_is_found_wherever_it_is_in_a_text_longer_than_the_context(tokenizer, before):
+    text = "one two three. " * before + "It is Juliet." + " three two one" * 20
+    start, end = find_answer(Marker(tokenizer, " Juliet"), tokenizer, "Who?", text)
+    assert text[start:end].strip() == "Juliet"
+    assert text.index("Juliet") in (start, start + 1)
+
+
+def test_no_answer_is_an_answer_and_a_question_is_not_taken_for_the_text(tokenizer):
+    assert find_answer(Marker(tokenizer, " Juliet"), tokenizer, "Is it Juliet or not?", "one two three " * 30) is None
+    with pytest.raises(ValueError, match="no room"):
+        find_answer(Marker(tokenizer, " Juliet"), tokenizer, "Who? " * 50, TEXT)
+
+
+@pytest.fixture(scope="module")
+def saved(classifier, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("heads")
+    reader = FolioForQuestionAnswering(config(tokenizer, residual_init="normal"))
+    for name, model in {"classifier": classifier, "reader": reader}.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+def test_folio_classify_prints_a_line_a_text(saved, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text(f"{TEXT}\n\none two\n")
+    command = ["classify", "--model", str(saved / "classifier")]
+    assert main([*command, "--file", str(tmp_path / "texts.txt"), "--json", "--top_k", "2"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == [TEXT, "one two"]
+    assert all(len(row["labels"]) == 2 for row in rows)
+    assert main([*command, "--text", "one\ntwo"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("sun", "moon", "star"))
+
+
+def test_folio_answer_marks_with_a_head_and_refuses_what_generates(saved, capsys):
+    command = ["answer", "--model", str(saved / "reader"), "--question", "Who is the sun?", "--context", TEXT]
+    assert main(command) == 0
+    said = capsys.readouterr().out.strip()
+    assert said in TEXT or said == "The text does not say."
+    assert main([*command, "--temperature", "1"]) == 2
+    assert "leave out --temperature" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["classify", "--text", " "], "There is no text"),
+        (["classify", "--text", "one", "--top_k", "0"], "--top_k is 0"),
+        (["classify", "--file", "nowhere.txt"], "nowhere.txt"),
+        (["answer", "--question", " ", "--context", "a"], "The question is empty"),
+        (["answer", "--question", "a", "--context", " "], "There is no context"),
+        (["answer", "--question", "a " * 200, "--context", "a b c d e f g h i"], "no room"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(saved, capsys, argv, says):
+    model = saved / ("classifier" if argv[0] == "classify" else "reader")
+    assert main([argv[0], "--model", str(model), *argv[1:]]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]  # no progress bars
+    assert len(said) == 1
+    assert says in said[0]
+
+
+def test_a_model_with_another_head_is_refused(saved, capsys):
+    assert main(["classify", "--model", str(saved / "reader"), "--text", "one"]) == 2
+    assert "no classifier of texts" in capsys.readouterr().err

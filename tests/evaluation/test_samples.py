@@ -1,0 +1,66 @@
+"""Repetition and copies are found where they are."""
+
+import random
+
+import numpy as np
+import pytest
+
+from foliogpt.evaluation.samples import distinct, longest_copies, repetition, suffix_order
+
+
+def codes(text: str) -> list[int]:
+    return list(map(ord, text))
+
+
+def longest_by_hand(sample: str, documents: list[str]) -> int:
+    return max(
+        (j - i for i in range(len(sample)) for j in range(i + 1, len(sample) + 1)
+         if any(sample[i:j] in document for document in documents)),
+        default=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("alphabet", ["ab", "abcdefghij ", "aé漢😀"])
+def test_the_longest_copy_is_the_longest(seed, alphabet, monkeypatch):
+    if seed % 2:  # the training text in several pieces
+        monkeypatch.setattr("foliogpt.evaluation.samples.PIECE", 40)
+    draw = random.Random(seed)
+    documents = ["".join(draw.choices(alphabet, k=draw.randint(0, 70))) for _ in range(5)]
+    samples = ["".join(draw.choices(alphabet, k=draw.randint(0, 40))) for _ in range(6)]
+    found = longest_copies(list(map(codes, samples)), map(codes, documents))
+    for sample, (begin, length) in zip(samples, found, strict=True):
+        assert length == longest_by_hand(sample, documents)
+        assert any(sample[begin : begin + length] in document for document in documents)
+
+
+def test_a_copy_does_not_go_on_from_one_document_into_the_next():
+    assert longest_copies([codes("abcdef")], [codes("abc"), codes("def")]) == [(0, 3)]
+
+
+def test_a_text_of_one_symbol_is_sorted_and_searched():
+    assert longest_copies([[7] * 300], [[7] * 5000]) == [(0, 300)]
+
+
+def test_token_zero_is_a_token():
+    assert longest_copies([[0, 0, 5]], [[0, 0], [0, 5]]) == [(0, 2)]
+
+
+def test_nothing_is_copied_from_nothing():
+    assert longest_copies([codes("abc"), []], []) == [(0, 0), (0, 0)]
+    assert longest_copies([[], []], [codes("abc")]) == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("symbols", [2, 300, 70_000])
+def test_suffixes_are_in_order(symbols):
+    text = np.random.default_rng(0).integers(1, symbols + 1, 400)
+    order = suffix_order(text, limit=400)
+    assert order.tolist() == sorted(range(400), key=lambda place: text[place:].tolist())
+
+
+def test_distinct_and_repetition():
+    assert distinct([list("abab"), list("ab")], 1).value == pytest.approx(2 / 6)
+    assert distinct([list("abab"), list("ab")], 2).value == pytest.approx(2 / 4)
+    assert repetition([list("ababab"), list("abcdef")], 2).value == pytest.approx((1 - 2 / 5) / 2)
+    assert distinct([[], list("a")], 2).value == 0
+    assert repetition([[], list("abc")], 4).value == 0

@@ -1,0 +1,150 @@
+"""What the API does with models that are not as one expects; `tests/scripts/test_serve.py` has the rest."""
+
+import contextlib
+import importlib
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+import uvicorn
+from starlette.testclient import TestClient
+
+from foliogpt.modeling import FolioForCausalLM
+from foliogpt.serving.openai_api import Api
+from foliogpt.tokenization import encode_chat, train_tokenizer
+
+HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "the cat"}], "max_tokens": 5}
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(["the cat is free"] * 20, vocab_size=265, show_progress=False)
+
+
+@pytest.fixture
+def model(tiny, tokenizer):
+    return FolioForCausalLM(tiny(vocab_size=len(tokenizer)))
+
+
+def open_api(model, tokenizer) -> TestClient:
+    return TestClient(Api("tiny", model, tokenizer, encode_chat).application(), raise_server_exceptions=False)
+
+
+@contextlib.contextmanager
+def served(api: Api) -> Iterator[int]:
+    """The API on a port, in a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(api.application(), log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield bound.getsockname()[1]
+        finally:
+            api.generator.stop()
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_generation_stops_when_the_client_goes(tiny, tokenizer, monkeypatch, streamed):
+    model = FolioForCausalLM(tiny(vocab_size=len(tokenizer), max_position_embeddings=50_000))
+    api = Api("tiny", model, tokenizer, encode_chat)
+    begun = []
+    stream = api.generator.stream
+    monkeypatch.setattr(api.generator, "stream", lambda choice: begun.append(choice) or stream(choice))
+    wanted = {"model": "tiny", "prompt": "the", "n": 3, "max_tokens": 49_000, "stream": streamed}
+    body = json.dumps(wanted).encode()
+    with served(api) as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+            while not (begun and begun[0].tokens):
+                time.sleep(0.01)
+        while api.generator.unfinished:
+            time.sleep(0.01)
+        api.generator._thread.submit(int).result()  # it has nothing else to do
+        assert len(begun) == 1, "a second text was begun"
+        assert begun[0].tokens < 49_000, "the text went on to its end"
+
+
+def test_the_stop_strings_of_the_checkpoint_hold_too(model, tokenizer):
+    (token,) = tokenizer("x").input_ids
+    model.generation_config.update(sequence_bias=[[[token], 1000.0]], stop_strings="xx")  # it says nothing else
+    with open_api(model, tokenizer) as api:
+        (choice,) = api.post("/v1/completions", json={"model": "tiny", "prompt": "the"}).json()["choices"]
+        assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+        (choice,) = api.post("/v1/completions", json={"model": "tiny", "prompt": "a", "stop": "x"}).json()["choices"]
+        assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused_where_it_matters(tiny, tokenizer):
+    """A token was added and the model's embeddings were not resized; on a GPU its id would end every later request."""
+    model = FolioForCausalLM(tiny(vocab_size=len(tokenizer)))
+    tokenizer.add_tokens("zebra")
+    with open_api(model, tokenizer) as api:
+        for path, said in (
+            ("/v1/completions", {"prompt": "a zebra"}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a zebra"}]}),
+        ):
+            answer = api.post(path, json={"model": "tiny", "max_tokens": 1, **said})
+            assert (answer.status_code, "not in the vocabulary" in answer.text) == (400, True)
+        assert api.post("/v1/completions", json={"model": "tiny", "prompt": "the"}).status_code == 200
+
+
+def test_a_base_model_that_chats_stops_at_the_end_of_its_turn(model, tokenizer):
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.sequence_bias = [[[end], 1000.0]]  # it says nothing else
+    with open_api(model, tokenizer) as api:
+        answer = api.post("/v1/chat/completions", json=HELLO).json()
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        assert answer["choices"][0]["message"]["content"] == ""
+        assert answer["usage"]["completion_tokens"] == 1
+        text = api.post("/v1/completions", json={"model": "tiny", "prompt": "the", "max_tokens": 5}).json()
+        assert (text["choices"][0]["finish_reason"], text["usage"]["completion_tokens"]) == ("length", 5)
+
+
+def test_a_model_without_a_chat_template_says_so_and_completes(model, tokenizer):
+    tokenizer.chat_template = None
+    with open_api(model, tokenizer) as api:
+        answer = api.post("/v1/chat/completions", json=HELLO)
+        assert answer.status_code == 400
+        assert "no chat template" in answer.json()["error"]["message"]
+        assert api.post("/v1/completions", json={"model": "tiny", "prompt": "the"}).status_code == 200
+
+
+def test_a_template_that_refuses_the_messages_is_the_clients_error(model, tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with open_api(model, tokenizer) as api:
+        answer = api.post("/v1/chat/completions", json=HELLO)
+        assert (answer.status_code, "roles must alternate" in answer.json()["error"]["message"]) == (400, True)
+
+
+def test_after_an_error_of_the_server_the_next_request_is_served(model, tokenizer, monkeypatch):
+    with open_api(model, tokenizer) as api:
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "generate", lambda *args, **kwargs: torch.zeros(1) @ torch.zeros(2))
+            answer = api.post("/v1/chat/completions", json=HELLO)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+            stream = api.post("/v1/chat/completions", json={**HELLO, "stream": True}).text
+            assert '"server_error"' in stream
+            assert "[DONE]" not in stream
+        assert api.get("/health").json() == {"status": "ok", "unfinished": 0}
+        assert api.post("/v1/chat/completions", json=HELLO).status_code == 200
+
+
+def test_when_too_many_wait_the_next_is_told_to_come_later(model, tokenizer, monkeypatch):
+    monkeypatch.setattr("foliogpt.serving.openai_api.MOST_WAITING", 0)
+    with open_api(model, tokenizer) as api:
+        assert api.post("/v1/chat/completions", json=HELLO).status_code == 429
+
+
+def test_without_its_packages_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    monkeypatch.delitem(sys.modules, "foliogpt.serving.openai_api")
+    with pytest.raises(ImportError, match=r"needs starlette: pip install 'foliogpt\[serve\]'"):
+        importlib.import_module("foliogpt.serving.openai_api")

@@ -1,0 +1,156 @@
+"""L(N, D) = E + A / N^alpha + B / D^beta: the loss of a run by its parameters and its training tokens.
+
+The fit is approach 3 of "Training Compute-Optimal Large Language Models" (Hoffmann et al., 2022).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+HUBER = 1e-3  # in the logarithm of the loss: what lies farther off counts by its distance alone
+STARTS = (0.1, 0.3, 0.5, 0.8, 1.2)  # exponents from which the fit begins
+EXPONENTS, LEAST_LOG_E = (0.01, 3.0), -5.0  # bounds
+SAMPLES = 200  # of the bootstrap
+LEAST_SPREAD = 1e-3  # of the losses, of their mean: a run with another seed differs by more
+
+
+@dataclass(frozen=True)
+class Law:
+    """Loss in nats a token; N in parameters, D in tokens."""
+
+    E: float  # what no model of the family would get below
+    A: float
+    B: float
+    alpha: float
+    beta: float
+
+    def __call__(self, parameters, tokens):
+        """The loss of a run; takes arrays as well."""
+        return self.E + self.A / np.power(parameters, self.alpha) + self.B / np.power(tokens, self.beta)
+
+    def best_split(self, flops):
+        """The N and D that reach the lowest loss with 6 N D = `flops` (Hoffmann et al., equation 4)."""
+        share = self.beta / (self.alpha + self.beta)
+        ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
+        parameters = ratio * (np.asarray(flops) / 6) ** share
+        return parameters, np.asarray(flops) / 6 / parameters
+
+
+def fit_law(parameters, tokens, losses) -> Law:
+    """The law that is closest to the losses of runs: Huber loss on the logarithms, the best of several starts.
+
+    Args:
+        parameters, tokens, losses: of each run, in the same order.
+
+    Raises:
+        ValueError: if the runs do not determine a law: fewer than three sizes or three token counts, a loss that is
+            not a number above 0, or losses that differ by less than their rounding.
+        ImportError: if scipy is missing; names the extra that has it.
+    """
+    n, d, loss = (np.asarray(column, dtype=float) for column in (parameters, tokens, losses))
+    if len(set(n)) < 3 or len(set(d)) < 3:
+        raise ValueError("A law needs runs of at least three sizes and three token counts.")
+    if not (np.isfinite(loss) & (loss > 0)).all():
+        wrong = [f"{p:,.0f} parameters: {v}" for p, v in zip(n, loss, strict=True) if not (np.isfinite(v) and v > 0)]
+        raise ValueError(f"A law needs losses that are numbers above 0; of {'; '.join(wrong)}. Leave these runs out.")
+    if np.ptp(loss) < LEAST_SPREAD * loss.mean():
+        raise ValueError(
+            f"The losses of all runs are nearly the same ({loss.min():.4f} to {loss.max():.4f}), which determines no "
+            "law: give runs of more different sizes and lengths."
+        )
+    starts = [_start(n, d, loss, alpha, beta) for alpha in STARTS for beta in STARTS]
+    return min((_descend(n, d, loss, start) for start in starts), key=lambda found: found[0])[1]
+
+
+def bootstrap(parameters, tokens, losses, law: Law, seed: int = 0) -> list[Law]:
+    """Laws fitted to runs drawn with replacement, each from `law` on: how far they spread is how sure the law is."""
+    n, d, loss = (np.asarray(column, dtype=float) for column in (parameters, tokens, losses))
+    draw, laws = np.random.default_rng(seed), []
+    while len(laws) < SAMPLES:
+        chosen = draw.integers(len(n), size=len(n))
+        if len(set(n[chosen])) > 2 and len(set(d[chosen])) > 2:
+            start = np.log([law.A, law.B, max(law.E, np.exp(LEAST_LOG_E))])
+            start = np.array([*start, law.alpha, law.beta])
+            laws.append(_descend(n[chosen], d[chosen], loss[chosen], start)[1])
+    return laws
+
+
+def _start(n, d, loss, alpha: float, beta: float) -> np.ndarray:
+    """Given the exponents, the law is linear in E, A and B: their best values, none below 0."""
+    from scipy.optimize import nnls
+
+    columns = np.stack([np.ones_like(n), n**-alpha, d**-beta], axis=1)
+    found, _ = nnls(columns / loss[:, None], np.ones_like(loss))
+    e, a, b = np.maximum(found, 1e-2)
+    return np.array([np.log(a), np.log(b), np.log(e), alpha, beta])
+
+
+def _descend(n, d, loss, start: np.ndarray) -> tuple[float, Law]:
+    """The objective and the law that L-BFGS reaches from (log A, log B, log E, alpha, beta)."""
+    from scipy.optimize import minimize
+
+    log_n, log_d, log_loss = np.log(n), np.log(d), np.log(loss)
+
+    def objective(x):
+        terms = np.stack([x[0] - x[3] * log_n, x[1] - x[4] * log_d, np.full_like(log_n, x[2])])  # (3, runs)
+        predicted = np.logaddexp.reduce(terms)
+        shares = np.exp(terms - predicted)
+        # In units of HUBER, so that the search does not stop at an objective that is merely small.
+        off = (predicted - log_loss) / HUBER
+        value = np.where(np.abs(off) <= 1, off**2 / 2, np.abs(off) - 0.5).sum()
+        pull = np.clip(off, -1, 1) / HUBER * shares
+        a, b, e = pull.sum(axis=1)
+        return value, np.array([a, b, e, -(pull[0] * log_n).sum(), -(pull[1] * log_d).sum()])
+
+    bounds = [(None, None), (None, None), (LEAST_LOG_E, None), EXPONENTS, EXPONENTS]
+    found = minimize(
+        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 5000, "maxfun": 10_000}
+    )
+    log_a, log_b, log_e, alpha, beta = map(float, found.x)
+    return float(found.fun), Law(float(np.exp(log_e)), float(np.exp(log_a)), float(np.exp(log_b)), alpha, beta)
+
+
+def draw(result: dict, path: Path) -> None:
+    """Draw what `scale` found: loss by flops with the frontier, and predicted by actual."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure  # without pyplot, which would look for a screen
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    law, larger, expected = Law(**result["law"]), result["actual"], result["predicted"]
+    sizes = sorted({run["parameters"] for run in result["grid"]})
+    colors = colormaps["viridis"](np.linspace(0, 0.85, len(sizes)))
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for size, color in zip(sizes, colors, strict=True):
+        runs = [run for run in result["grid"] if run["parameters"] == size]
+        tokens, losses = (np.array([run[name] for run in runs]) for name in ("tokens", "loss"))
+        longer = np.geomspace(tokens.min(), 2 * tokens.max())
+        left.plot(6 * size * tokens, losses, "o", color=color, label=f"{size / 1e6:.2f}M parameters")
+        left.plot(6 * size * longer, law(size, longer), color=color, linewidth=1)
+        right.plot(law(size, tokens), losses, "o", color=color)
+    flops = [6 * run["parameters"] * run["tokens"] for run in (*result["grid"], larger)]
+    flops = np.geomspace(min(flops), max(flops))
+    best = np.clip(law.best_split(flops)[0], sizes[0], larger["parameters"])
+    left.plot(flops, law(best, flops / 6 / best), "k--", linewidth=1, label="frontier, of these sizes")
+    for axes, x in ((left, 6 * larger["parameters"] * larger["tokens"]), (right, expected["loss"])):
+        axes.plot(x, larger["loss"], "*", color="crimson", markersize=13, label="larger run, not fitted")
+        axes.grid(alpha=0.3)
+    left.set(xscale="log", xlabel="training flops (6 N D)", ylabel="held-out loss (nats a token)")
+    left.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    left.xaxis.set_major_formatter(lambda flops, position: f"{flops:.0e}")
+    left.xaxis.set_minor_formatter(NullFormatter())
+    left.legend(fontsize=8)
+    ends = [larger["loss"], max(run["loss"] for run in result["grid"])]
+    right.plot(ends, ends, "k--", linewidth=1)
+    right.set(xlabel="loss by the law", ylabel="loss", title=f"larger run: {result['error']:+.1%} off")
+    figure.savefig(path, dpi=120)
+
+
+def check_libraries() -> None:
+    """Raises ImportError, which names the extra, if scipy or matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+        import scipy.optimize  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"Scaling laws need {error.name}: pip install 'foliogpt[scale]'.") from None

@@ -1,0 +1,151 @@
+"""Which runs a scaling grid has: shapes of one family, and token counts that fit into the time."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count, product
+
+from ...modeling import FolioForCausalLM, preset_config
+from ...modeling.presets import PRESETS
+
+WIDTHS = (48, 64, 80, 96, 112, 144, 176, 208, 256, 320, 384, 448, 512)
+LAYER_EVERY, HEAD_DIM, INNER = 32, 16, 3  # of the width: a layer for 32, heads of 16, three times as wide inside
+SIZES, COUNTS = 4, 5  # of the grid
+BETWEEN_COUNTS = 2**0.5  # so the fewest tokens are a quarter of the most
+LARGER = 2  # times as many tokens in the run that is predicted, of the next width
+DECAY = 0.3  # share of a run in which the rate falls; what comes before is common to all runs of a size
+WARMUP_STEPS = 20
+# Of the shortest run. In the first hundreds of steps loss falls faster than by a power of the tokens: a grid whose
+# shortest runs had 128 steps gave E = 0 and was 1.6 % off for the larger run, its runs above 300 steps alone 0.4 %.
+LEAST_STEPS = 200
+BATCH_SIZE = 8
+ENOUGH = 20  # tokens a parameter; with time for more, larger models teach more (Hoffmann et al., 2022)
+PASSES = 2  # over the text at the most: repeated text is worth less than new text, which the law doesn't know
+PART_SECONDS = 1.0  # of a run besides its steps
+
+
+@dataclass
+class ScaleArguments:
+    """What `folio scale` can be told."""
+
+    minutes: float = field(default=20.0, metadata={"help": "for all runs together; reading the text comes on top"})
+    output_dir: str = field(default="runs/scale", metadata={"help": "where results and pictures are written"})
+    resume: bool = field(default=False, metadata={"help": "go on with the runs that are missing in output_dir"})
+    overwrite: bool = field(default=False, metadata={"help": "replace the results that are in output_dir"})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "a directory or Hub name, or 'char'; trained on the corpus if not given"}
+    )
+    vocab_size: int = field(default=1024, metadata={"help": "of the tokenizer that is trained"})
+    preset: str = field(default="folio", metadata={"help": "the architecture", "choices": list(PRESETS)})
+    block_size: int = field(default=128, metadata={"help": "tokens in a training example"})
+    seed: int = field(default=0, metadata={"help": "of weights and data order, the same in all runs"})
+
+    def __post_init__(self):
+        if not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes is {self.minutes}: give a number above 0.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of the grid, or the larger one."""
+
+    width: int
+    steps: int
+
+    @property
+    def branch(self) -> int:
+        """The step at which the decay begins."""
+        return self.steps - round(DECAY * self.steps)
+
+
+@dataclass
+class Plan:
+    """The runs, and what they were planned by."""
+
+    widths: list[int]
+    steps: list[int]
+    larger: Run
+    step_seconds: dict[int, float]  # by width
+    evaluation_steps: float  # training steps that take as long as an evaluation
+
+    @property
+    def grid(self) -> list[Run]:
+        """In the order in which they are trained: all of a size, shortest first."""
+        return [Run(width, steps) for width, steps in product(self.widths, self.steps)]
+
+    @property
+    def minutes(self) -> float:
+        """What all runs take."""
+        return sum(map(self.seconds, [*self.grid, self.larger])) / 60
+
+    def seconds(self, run: Run) -> float:
+        """What the run takes, if those before it in the grid are done."""
+        before = self.steps.index(run.steps) if run != self.larger else 0
+        trunk = Run(run.width, self.steps[before - 1]).branch if before else 0
+        return self.step_seconds[run.width] * (run.steps - trunk + self.evaluation_steps) + PART_SECONDS
+
+
+def family_member(width: int, vocab_size: int, block_size: int, preset: str = "folio", **ids) -> FolioForCausalLM:
+    """A model with fresh weights; all members have the same proportions."""
+    config = preset_config(
+        preset,
+        hidden_size=width,
+        num_hidden_layers=math.ceil(width / LAYER_EVERY),
+        num_attention_heads=width // HEAD_DIM,
+        num_key_value_heads=width // HEAD_DIM,
+        intermediate_size=INNER * width,
+        vocab_size=vocab_size,
+        max_position_embeddings=block_size,
+        **ids,
+    )
+    return FolioForCausalLM(config)
+
+
+def make_plan(
+    minutes: float,
+    text_tokens: int,
+    batch_tokens: int,
+    evaluation_tokens: int,
+    measure: Callable[[int], tuple[int, float]],
+) -> Plan:
+    """The runs that take about `minutes`: of the smallest sizes that have use for so many tokens.
+
+    Args:
+        text_tokens: in the training text; no run reads more than `PASSES` times as many.
+        batch_tokens: in a step.
+        evaluation_tokens: in the held-out text.
+        measure: parameters, and seconds of a training step, of the model with a width.
+
+    Raises:
+        ValueError: if the time or the text is too short; the message says by how much.
+    """
+    evaluation = evaluation_tokens / batch_tokens / 3  # backward takes twice as long as forward
+    most = PASSES * text_tokens // batch_tokens
+    shares = [BETWEEN_COUNTS**-k for k in reversed(range(COUNTS))]
+    if most < LARGER * LEAST_STEPS / shares[0]:
+        needed = LARGER * LEAST_STEPS / shares[0] * batch_tokens / PASSES
+        raise ValueError(f"{text_tokens:,} tokens are too little text for a grid: give at least {needed:,.0f}.")
+    measure = cache(measure)
+
+    def steps_in_time(widths: tuple[int, ...], minutes: float) -> float:
+        """Of the longest run of the grid."""
+        *small, large = (measure(width)[1] for width in widths)
+        fixed = evaluation * (COUNTS * sum(small) + large) + PART_SECONDS * (COUNTS * SIZES + 1)
+        # Of a size: the trunk up to where the longest run leaves it, and every run's own decay.
+        return (60 * minutes - fixed) / (sum(small) * (1 - DECAY + DECAY * sum(shares)) + LARGER * large)
+
+    widths = WIDTHS[: SIZES + 1]
+    least = LEAST_STEPS / shares[0]
+    if steps_in_time(widths, minutes) < least:
+        enough = next(more for more in count(math.ceil(minutes)) if steps_in_time(widths, more) >= least)
+        raise ValueError(f"{minutes:g} minutes are too few for a grid: give --minutes {enough}.")
+    for first in range(1, len(WIDTHS) - SIZES):
+        useful = min(most, ENOUGH * measure(widths[-1])[0] / batch_tokens)
+        next_widths = WIDTHS[first : first + SIZES + 1]
+        if LARGER * steps_in_time(widths, minutes) <= useful or steps_in_time(next_widths, minutes) < least:
+            break
+        widths = next_widths
+    counts = [round(share * min(steps_in_time(widths, minutes), most / LARGER)) for share in shares]
+    seconds = {width: measure(width)[1] for width in widths}
+    return Plan(list(widths[:-1]), counts, Run(widths[-1], LARGER * counts[-1]), seconds, evaluation)
