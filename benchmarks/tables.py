@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+from foliogpt.jobs.markdown import markdown_table
+
 
 def machine() -> str:
     """The kind of machine: processor, cores, Python and torch."""
@@ -22,11 +24,8 @@ def machine() -> str:
 def show(title: str, rows: list[dict], note: str = "") -> None:
     """Print rows with the same keys as a Markdown table."""
     print(f"\n### {title}\n\n{datetime.date.today()}, {machine()}. {note}\n")
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + "---|" * len(rows[0]))
-    for row in rows:
-        cells = [f"{cell:,.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()]
-        print("| " + " | ".join(cells) + " |", flush=True)
+    cells = [[f"{cell:,.3g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows]
+    print(markdown_table(rows[0], cells), flush=True)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..jobs.extras import extra
 from ..modeling.configuration_folio import FolioConfig
 from .native import ARCHITECTURES, obstacles, to_native_config, to_theirs
 from .sources import Source, shapes_of
@@ -40,10 +41,8 @@ def plan_gguf(source: Source, destination: Path) -> Plan:
         ImportError: if the package `gguf` is not installed.
         ValueError: if no architecture, or no tokenizer, of llama.cpp's does; or if `destination` is not called *.gguf.
     """
-    try:
+    with extra("gguf", "Writing GGUF"):
         import gguf  # noqa: F401
-    except ImportError:
-        raise ImportError("Writing GGUF needs a package: pip install 'foliogpt[gguf]'.") from None
     if destination.suffix != ".gguf":
         raise ValueError(f"{destination} will be a file: call it {destination.name}.gguf.")
     name = choose_architecture(source.config)

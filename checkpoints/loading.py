@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from transformers.utils import cached_file
 
 from .. import modeling  # noqa: F401  makes our checkpoints load without remote code
+from ..jobs.errors import first_line
+from ..jobs.extras import extra
 from ..tokenization import vocabulary_size
 from .base_record import BASE_FILE, BaseRecord, hash_weights
 
@@ -103,6 +105,17 @@ def load_checkpoint(
     return model, sorted(info["missing_keys"])
 
 
+def context_length(model: PreTrainedModel) -> int | None:
+    """Count the tokens that a model reads at once, less the virtual tokens of an active prompt adapter.
+
+    Returns:
+        None if there is no end, as with relative positions.
+    """
+    config, adapter = model.config.get_text_config(), getattr(model, "active_peft_config", None)
+    own = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return own and own - (adapter.num_virtual_tokens if adapter and adapter.is_prompt_learning else 0)
+
+
 def load_tokenizer_of(name: str, source: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer beside a model."""
     with one_line(name):
@@ -115,9 +128,8 @@ def one_line(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
-            f"{name} is not a whole checkpoint's directory, nor a model on the Hub within reach ({reason})"
+            f"{name} is not a whole checkpoint's directory, nor a model on the Hub within reach ({first_line(error)})"
         ) from None
 
 
@@ -140,10 +152,8 @@ def _adapter_folder(source: str) -> Path | None:
 
 
 def _load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool):
-    try:
+    with extra("finetune", f"{name} is an adapter, which"):
         from peft import PeftConfig, PeftModel
-    except ImportError:
-        raise ImportError(f"{name} is an adapter, which needs PEFT: pip install 'foliogpt[finetune]'.") from None
     record = BaseRecord.load(folder)
     if record is not None and record.task != task:
         raise ValueError(f"{name} is an adapter for {record.task}, and no {TASKS[task][1]}: name one that is.")

@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..jobs.errors import first_line
 from ..modeling.configuration_folio import FolioConfig
 from ..modeling.modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, Weight, to_ours
@@ -110,8 +111,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
         AttributeError,
         AssertionError,
     ) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{path} is cut off or is no checkpoint of torch's: {reason}") from None
+        raise ValueError(f"{path} is cut off or is no checkpoint of torch's: {first_line(error)}") from None
     args, weights = (checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in ("model_args", "model"))
     if not isinstance(args, dict) or not isinstance(weights, dict):
         raise ValueError(f"{path} is not nanoGPT's: it has no `model_args` and `model`.")

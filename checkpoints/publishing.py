@@ -1,10 +1,7 @@
 """From a directory to the Hub: what would go, whether it can be used there, and the upload."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +13,16 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
-from ..jobs.report import CARD_FILE, CURVE_FILE, REPORT_FILE, model_card
+from ..jobs.cards import pretrained_card
+from ..jobs.errors import first_line
+from ..jobs.report import CARD_FILE, CURVE_FILE, REPORT_FILE
 from ..jobs.run_folder import LOCK_FILE
 from .base_record import BASE_FILE
+from .clean_process import load_in_clean_process
 from .loading import ADAPTER_CONFIG
-from .self_check import FILE as SELF_CHECK
 
 # Nothing else goes: no trainer states, no pickles, no settings with this machine's paths.
-TRAVELS = (
+UPLOAD_PATTERNS = (
     "config.json", "generation_config.json", ADAPTER_CONFIG, BASE_FILE, "*.safetensors", "*.safetensors.index.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja", "*.py",
@@ -37,28 +36,6 @@ SECRETS = re.compile(
 )
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
-# Runs in a fresh interpreter, where every import of this package fails, in the folder's copy of what would go.
-STRANGER = """
-import sys
-sys.modules["foliogpt"] = None
-import transformers
-config = transformers.AutoConfig.from_pretrained(".", trust_remote_code=sys.argv[1] == "code")
-name = (config.architectures or [None])[0]
-auto_map = getattr(config, "auto_map", None) or {}
-auto = next((auto for auto, target in auto_map.items() if target.split(".")[-1] == name), None)
-cls = getattr(transformers, auto or name or "AutoModel")
-trust = {"trust_remote_code": sys.argv[1] == "code"} if auto else {}
-model, info = cls.from_pretrained(".", output_loading_info=True, **trust)
-if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
-    wrong = {kind: sorted(map(str, names))[:3] for kind, names in info.items() if names}
-    sys.exit(f"the weights are not those of the config: {wrong}")
-import runpy
-runpy.run_path(sys.argv[2])["check_cache"](model.eval())
-print(f"{type(model).__name__} of {model.num_parameters():,} parameters loads without foliogpt, ", end="")
-tokenizer = transformers.AutoTokenizer.from_pretrained(".", trust_remote_code=False)
-print(f"and so does its tokenizer of {len(tokenizer):,} tokens")
-"""
-
 
 @dataclass
 class Publication:
@@ -69,6 +46,11 @@ class Publication:
     stays: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+
+    def require_ready(self) -> None:
+        """Raise ValueError, which names every problem, if there is one."""
+        if self.problems:
+            raise ValueError(f"Not ready for the Hub: {'; '.join(self.problems)}.")
 
     def sizes(self) -> dict[str, int]:
         return {
@@ -95,7 +77,7 @@ def prepare(
     if not (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: it has no config.json, nor {ADAPTER_CONFIG}.")
     _check_nobody_writes(folder)
-    found = (path for pattern in TRAVELS for path in folder.glob(pattern) if path.is_file())
+    found = (path for pattern in UPLOAD_PATTERNS for path in folder.glob(pattern) if path.is_file())
     chosen = {path.relative_to(folder).as_posix(): path for path in found}
     publication = Publication(folder, dict(sorted(chosen.items())))
     goes = {name.partition("/")[0] for name in chosen}
@@ -156,6 +138,28 @@ def upload(publication: Publication, repo_id: str, private: bool = False, overwr
     return str(url)
 
 
+def push(
+    directory: str | Path,
+    repo_id: str,
+    license: str | None = None,
+    private: bool = False,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> str:
+    """Check a checkpoint or adapter as `prepare` does, and upload it as `upload` does.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        ValueError: if the check finds a problem, and for what `prepare` and `upload` refuse. Nothing is sent.
+        OSError: if the Hub refuses, or cannot be reached.
+    """
+    publication = prepare(directory, repo_id, license, trust_remote_code)
+    publication.require_ready()
+    return upload(publication, repo_id, private, overwrite)
+
+
 def _what_went_wrong(error: Exception, repo_id: str) -> str:
     response = getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
     status = getattr(response, "status_code", None)
@@ -166,8 +170,7 @@ def _what_went_wrong(error: Exception, repo_id: str) -> str:
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    reason = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
-    return f"The upload failed, and nothing of it is in {repo_id} ({reason}): run the same command again."
+    return f"The upload failed, and nothing of it is in {repo_id} ({first_line(cause)}): run the same command again."
 
 
 def _check_repo_id(repo_id: str) -> None:
@@ -223,7 +226,7 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
         if CARD_FILE in publication.files:
             text = (publication.folder / CARD_FILE).read_text(encoding="utf-8")
         elif report is not None:
-            text = model_card(report)
+            text = pretrained_card(report)
         else:
             return [f"there is no model card: write {CARD_FILE}"]
         card = ModelCard(text, ignore_metadata_errors=False)
@@ -310,27 +313,18 @@ def _opens_elsewhere(publication: Publication) -> list[str]:
     """Load what would go, and nothing else, where this package cannot be imported."""
     if "config.json" not in publication.files:  # an adapter, whose base is elsewhere
         return []
-    mode = "code" if any(name.endswith(".py") for name in publication.files) else "none"
+    has_code = any(name.endswith(".py") for name in publication.files)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / "checkpoint"
-        place.mkdir()
         for name, file in publication.files.items():
-            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(file, bytes):
                 (place / name).write_bytes(file)
             else:
                 (place / name).symlink_to(file.resolve())
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(temporary) / "modules")}
-        done = subprocess.run(
-            [sys.executable, "-c", STRANGER, mode, str(SELF_CHECK)],
-            cwd=place,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        reason = (done.stderr.strip() or "no message").splitlines()[-1]
-        return [f"it does not work in a process without foliogpt: {reason}"]
-    publication.facts.append(done.stdout.splitlines()[-1])
+        try:
+            fact, _ = load_in_clean_process(place, trust_remote_code=has_code)
+        except RuntimeError as error:
+            return [f"it {error}"]
+    publication.facts.append(fact)
     return []

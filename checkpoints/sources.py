@@ -11,6 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..jobs.errors import first_line
 from ..modeling.configuration_folio import FolioConfig
 from ..modeling.modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, to_folio_config, to_ours
@@ -196,8 +197,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # what files that somebody else wrote can raise has no end
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"The tokenizer in {folder} does not load: {reason}") from None
+        raise ValueError(f"The tokenizer in {folder} does not load: {first_line(error)}") from None
 
 
 def logits_of(load: Callable, batches: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -10,6 +10,8 @@ from types import EllipsisType
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..jobs.errors import first_line
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, GENERATION = "config.json", "generation_config.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
@@ -64,8 +66,9 @@ def _download(source: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
     except Exception as error:  # offline, no such name, no such host: each library has its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise OSError(f"{source} is neither a directory here nor a model on the Hub within reach ({reason})") from None
+        raise OSError(
+            f"{source} is neither a directory here nor a model on the Hub within reach ({first_line(error)})"
+        ) from None
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict:

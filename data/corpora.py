@@ -18,11 +18,11 @@ from typing import Any, Literal, cast, overload
 import datasets
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
 
+from ..jobs.errors import first_line
 from .corpus_files import (
     ACCEPTED_FORMS,
     Document,
     find_files,
-    first_line,
     load_rows,
     read_texts,
     stream_documents,

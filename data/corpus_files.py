@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import datasets
 from datasets import Dataset, IterableDataset, Value
 
+from ..jobs.errors import first_line
 from .preprocessing import decode
 
 logger = logging.getLogger(__name__)
@@ -238,8 +239,3 @@ def one_line_error(source: str) -> Iterator[None]:
     except Exception as error:
         reason = first_line(error.__cause__ or error)
         raise ValueError(f"{source} cannot be read: {reason}; correct it or leave it out") from None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, to go into a message of ours."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

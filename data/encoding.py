@@ -6,7 +6,7 @@ from itertools import accumulate
 from transformers import PreTrainedTokenizerBase
 
 from ..tokenization import encode_chat
-from .packing import IGNORED
+from .packing import IGNORE_INDEX
 
 
 def encode_turns(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> dict[str, list[int]]:
@@ -15,7 +15,7 @@ def encode_turns(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> di
     ids, mask = encoded["input_ids"], encoded["assistant_masks"]
     if not any(mask):  # the template does not mark what is generated
         mask = _mask_by_prefixes(tokenizer, messages, ids)
-    return {"input_ids": ids, "labels": [id if said else IGNORED for id, said in zip(ids, mask, strict=True)]}
+    return {"input_ids": ids, "labels": [id if said else IGNORE_INDEX for id, said in zip(ids, mask, strict=True)]}
 
 
 def _mask_by_prefixes(tokenizer, messages: list[dict], ids: list[int]) -> list[int]:
@@ -94,7 +94,7 @@ def encode_tags(tokenizer, words: list[str], tags: list[str], names: list[str], 
         tag = None if place is None else tags[place]
         if tag is not None and place == last and tag.startswith("B-"):
             tag = tag if f"I-{tag[2:]}" not in known else f"I-{tag[2:]}"
-        labels.append(IGNORED if tag is None else known[tag])
+        labels.append(IGNORE_INDEX if tag is None else known[tag])
         last = place
     return {"input_ids": ids, "labels": labels}
 

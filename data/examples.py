@@ -18,7 +18,7 @@ from .encoding import encode_answer, encode_preference, encode_question, encode_
 from .formats import as_messages, key_of, load_examples
 from .labels import label_names, same_labels
 from .movie_dialogs import is_movie_dialogs, movie_chats
-from .packing import IGNORED, PackedCollator, pack
+from .packing import IGNORE_INDEX, PackedCollator, pack
 from .rows import splits_in
 
 
@@ -243,7 +243,7 @@ def _fit(rows: Dataset, max_length: int, notes: list[str]) -> Dataset:
     """Cut what is too long, and leave out what then has nothing to learn from."""
     long = sum(len(ids) > max_length for ids in rows["input_ids"])
     rows = rows.map(lambda row: {name: ids[:max_length] for name, ids in row.items()}, **_UNSEEN)
-    kept = rows.filter(lambda row: any(label != IGNORED for label in row["labels"][1:]), **_UNSEEN)
+    kept = rows.filter(lambda row: any(label != IGNORE_INDEX for label in row["labels"][1:]), **_UNSEEN)
     if long:
         notes.append(f"{long:,} longer than {max_length:,} tokens, cut at the end")
     if len(kept) < len(rows):
@@ -279,7 +279,7 @@ class Collator:
         length = batch["input_ids"].shape[1]
         if self.per_token:
             labels = [torch.tensor(example["labels"]) for example in examples]
-            batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+            batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX)
         else:
             batch["labels"] = torch.tensor([example["labels"] for example in examples])
         if "seq_lengths" in examples[0]:

@@ -17,7 +17,7 @@ from ..tokenization import load_tokenizer, train_char_tokenizer, train_tokenizer
 from .arguments import CorpusArguments
 from .corpora import corpus_bytes, load_corpus
 from .packing import PackedCollator, PackedStream, documents_fingerprint, pack
-from .streams import Endless
+from .streams import InfiniteMixture
 
 STREAMED_VALIDATION = 1000  # documents held out of an endless stream
 
@@ -48,7 +48,7 @@ class PackedCorpora:
 
     corpora: list[Corpus]
     tokenizer: PreTrainedTokenizerBase
-    train_blocks: Dataset | Endless
+    train_blocks: Dataset | InfiniteMixture
     validation_blocks: list[Dataset]  # of each corpus
     collator: PackedCollator
 
@@ -134,14 +134,14 @@ def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
     return Corpus(spec, train, validation)
 
 
-def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | Endless:
+def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | InfiniteMixture:
     """Blocks of several corpora as one data set, each with its share `weights` of the tokens.
 
     Without weights all blocks once. With them a pass ends when every block of every corpus has come at least once; by
     then those of a corpus with a large weight have come several times. Streams have no end.
     """
     if isinstance(blocks[0], PackedStream):
-        return Endless(blocks, weights or [1.0], seed)
+        return InfiniteMixture(blocks, weights or [1.0], seed)
     if len(blocks) == 1:
         return blocks[0]
     if weights is None:

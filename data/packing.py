@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from ..tokenization import encode_texts, vocabulary_size
 
-IGNORED = -100  # the label of a position that has nothing to predict
-TOGETHER = 1000  # documents that are tokenised at once, and joined
+IGNORE_INDEX = -100  # the label of a position that has nothing to predict
+TOKENIZE_BATCH_SIZE = 1000  # documents that are tokenized at once, and joined
 FORMAT = "2"  # of the stored blocks; another one when what `pack` does has changed
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of an Arrow file that is whole
 
@@ -28,7 +28,7 @@ class PackedStream:
     def batches(self, skip: int = 0) -> Iterator[tuple[int, list[dict]]]:
         """The blocks of the documents after `skip`, and of how many documents they are, a batch at a time."""
         rows = islice(iter(self.documents), skip, None)
-        while batch := list(islice(rows, TOGETHER)):
+        while batch := list(islice(rows, TOKENIZE_BATCH_SIZE)):
             blocks = self.pack_batch({"text": [row["text"] for row in batch]})["input_ids"]
             yield len(batch), [{"input_ids": block} for block in blocks]
 
@@ -76,7 +76,7 @@ def pack(
     if isinstance(documents, IterableDataset):
         return PackedStream(documents, pack_batch)
     width = "uint16" if vocabulary_size(tokenizer) <= 2**16 else "uint32"
-    how = {"batched": True, "batch_size": TOGETHER, "remove_columns": ["name", "text"], "desc": "tokenising"}
+    how = {"batched": True, "batch_size": TOKENIZE_BATCH_SIZE, "remove_columns": ["name", "text"], "desc": "tokenising"}
     how["features"] = Features({"input_ids": List(Value(width))})
     if fingerprint is None or not tokenizer.is_fast:  # only a fast one can say all that it is
         return documents.map(pack_batch, new_fingerprint=datasets.fingerprint.generate_random_fingerprint(), **how)
@@ -150,7 +150,7 @@ class PackedCollator:
         input_ids = torch.nn.utils.rnn.pad_sequence(blocks, batch_first=True, padding_value=self.eos_token_id)
         labels = input_ids.clone()
         for row, block in zip(labels, blocks, strict=True):
-            row[len(block) :] = IGNORED
+            row[len(block) :] = IGNORE_INDEX
         index = torch.arange(input_ids.shape[1]).expand_as(input_ids)
         begins = torch.where(input_ids == self.eos_token_id, index, 0)
         return {

@@ -13,7 +13,8 @@ import datasets
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset, List
 
-from .corpus_files import first_line, one_line_error
+from ..jobs.errors import first_line
+from .corpus_files import one_line_error
 from .preprocessing import decode
 
 ACCEPTED = "give a file of rows (.json, .jsonl, .csv, .tsv, .parquet), a folder of them, or hub:NAME[:CONFIG]"

@@ -12,7 +12,7 @@ SKIPPED: dict = {}  # stands for a block that the run has had: Trainer throws as
 INTERVAL = 64  # blocks between positions that are remembered
 
 
-class Endless(torch.utils.data.IterableDataset):
+class InfiniteMixture(torch.utils.data.IterableDataset):
     """Streams of blocks, of which each next one is drawn by weight; one that ends begins again, in another order.
 
     To Trainer it is a single pass. A run that goes on skips the batches that the pass has had; how many passes came

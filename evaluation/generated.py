@@ -10,7 +10,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from ..tokenization import encode_chat, encode_texts
 from .answers import answer_metrics
 from .bootstrap import Metric, mean, ratio
-from .inference import Said, context_length, continuations, nothing
+from .inference import Said, continuations, input_length, nothing
 from .overlap import overlap_metrics
 from .results import Evaluation
 from .samples import distinct, longest_copies, repetition
@@ -45,7 +45,7 @@ def evaluate_answers(
         ValueError: if there is no chat, or no room for an answer.
     """
     config = generation_options(model, {"do_sample": False, **(options or {})})
-    room = context_length(model) - config.max_new_tokens
+    room = input_length(model) - config.max_new_tokens
     if room < 1:
         raise ValueError(f"--max_new_tokens {config.max_new_tokens} leaves no room for a prompt: use a smaller one.")
     prompts, cut = [], 0
@@ -124,7 +124,7 @@ def evaluate_samples(
     config = generation_options(model, options or {})
     prompts = encode_texts(tokenizer, [text[:PROMPT_CHARACTERS] for text in texts])
     start = tokenizer("")["input_ids"]
-    room = context_length(model) - config.max_new_tokens - len(start)
+    room = input_length(model) - config.max_new_tokens - len(start)
     if room < 1:
         raise ValueError(f"--max_new_tokens {config.max_new_tokens} leaves no room for a prompt: use a smaller one.")
     new = continuations(model, [[*start, *ids[-room:]] for ids in prompts], config, batch_size, said, seed)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..jobs.errors import first_line
 from ..jobs.extras import extra
 
 
@@ -61,8 +62,9 @@ def run_harness(
             fewshot_random_seed=seed,
         )
     except Exception as error:  # what tasks of others can raise has no end
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"The harness cannot run {', '.join(tasks)} ({type(error).__name__}: {reason})") from error
+        raise ValueError(
+            f"The harness cannot run {', '.join(tasks)} ({type(error).__name__}: {first_line(error)})"
+        ) from error
     return _figures(results["results"])
 
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.encoding import encode_question, encode_text, encode_words
+from ..data.encoding import encode_text, encode_words
 from .answers import answer_metrics
 from .baselines import tfidf_predictions
 from .bootstrap import Metric, mean
 from .classification import confusion_matrix, entity_metrics, label_metrics
-from .inference import Said, context_length, head_logits, nothing, windows
+from .inference import Said, head_logits, input_length, nothing, windows
 from .results import Evaluation
+from .spans import find_answers
 
-LONGEST_ANSWER = 30  # tokens
 BASELINE = "TF-IDF + logistic regression"
 
 
@@ -40,7 +40,7 @@ def evaluate_labels(
         ValueError: if the model has none of the labels, or there is no row.
     """
     labels = [row["label"] for row in rows]
-    ids, cut = _encode(tokenizer, [row["text"] for row in rows], context_length(model, max_length))
+    ids, cut = _encode(tokenizer, [row["text"] for row in rows], input_length(model, max_length))
     logits = head_logits(model, ids, batch_size, said)
     notes = [f"{cut:,} of {len(rows):,} texts lost their end: the context has no room"] if cut else []
     if all(isinstance(label, float) for label in labels):
@@ -126,7 +126,7 @@ def evaluate_tags(
     names = label_names(model)
     unknown = check_labels([set(row["tags"]) for row in rows if row["tags"]], names)
     notes = [f"the model does not have the tags {', '.join(unknown)}"] if unknown else []
-    size = context_length(model, max_length)
+    size = input_length(model, max_length)
     sentences = [encode_words(tokenizer, row["tokens"]) for row in rows]
     pieces = [(i, *window) for i, (ids, _) in enumerate(sentences) if ids for window in windows(len(ids), size)]
     logits = head_logits(model, [sentences[i][0][begin:end] for i, begin, end, _ in pieces], batch_size, said)
@@ -160,45 +160,15 @@ def evaluate_spans(
 ) -> Evaluation:
     """Exact match and F1, as SQuAD counts them, of the answers that a model marks in contexts.
 
-    A context of any length is read whole, in overlapping windows. Where some question has no answer, the model may
-    say so: by marking the first token of every window more surely than any answer.
-
     Args:
         rows: each has a `question`, a `context`, and `answers` with the `text` of none, one or several.
 
     Raises:
         ValueError: if there is no row, or a question leaves no room for a context.
     """
-    size = context_length(model, max_length)
+    questions, contexts = [row["question"] for row in rows], [row["context"] for row in rows]
+    spans = find_answers(model, tokenizer, questions, contexts, batch_size, max_length, said)
     references = [row["answers"]["text"] for row in rows]
-    may_be_none = not all(references)
-    pieces = [
-        (index, ids, spans)
-        for index, row in enumerate(rows)
-        for ids, spans in encode_question(tokenizer, row["question"], row["context"], size)
-    ]
-    logits = head_logits(model, [ids for _, ids, _ in pieces], batch_size, said)
-    best: list[tuple[float, str]] = [(-np.inf, "")] * len(rows)
-    none = [np.inf] * len(rows)
-    for (index, _, spans), (starts, ends) in zip(pieces, logits, strict=True):
-        best[index] = max(best[index], best_span(spans, starts, ends, rows[index]["context"]))
-        none[index] = min(none[index], starts[0] + ends[0])
-    predictions = [
-        "" if may_be_none and nowhere > score else text for (score, text), nowhere in zip(best, none, strict=True)
-    ]
+    predictions = [context[slice(*span)] if span else "" for context, span in zip(contexts, spans, strict=True)]
     answers = [{"reference": true, "prediction": text} for true, text in zip(references, predictions, strict=True)]
     return Evaluation("qa", answer_metrics(references, predictions), len(rows), details={"predictions": answers})
-
-
-def best_span(
-    spans: Sequence[tuple[int, int]], starts: np.ndarray, ends: np.ndarray, context: str
-) -> tuple[float, str]:
-    """The score and the text of the answer whose first and last token score the most together."""
-    places = np.array([i for i, (begin, end) in enumerate(spans) if end > begin], int)
-    if not len(places):
-        return -np.inf, ""
-    scores = starts[places][:, None] + ends[places][None]
-    length = places[None] - places[:, None]
-    scores[(length < 0) | (length >= LONGEST_ANSWER)] = -np.inf
-    first, last = np.unravel_index(scores.argmax(), scores.shape)
-    return float(scores[first, last]), context[spans[places[first]][0] : spans[places[last]][1]].strip()

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from ..checkpoints.loading import context_length
+
 LONGEST = 2048  # tokens of context, however many a model could take
 LOGITS_AT_ONCE = 1 << 27  # numbers: half a gigabyte in float32
 Said = Callable[[int, int], None]  # told how many more inputs are done, and how many there are
@@ -16,26 +18,18 @@ def nothing(done: int, total: int) -> None:
     """The progress of what nobody watches."""
 
 
-def context_length(model: PreTrainedModel, max_length: int | None = None) -> int:
+def input_length(model: PreTrainedModel, max_length: int | None = None) -> int:
     """The tokens that an input may have: `max_length` if given, else the model's context, at most 2,048.
 
     Raises:
         ValueError: if `max_length` is no room for anything, or more than the model has.
     """
-    config = model.config.get_text_config()
-    own = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or LONGEST
-    virtual = max((one.num_virtual_tokens or 0 for one in _adapters(model) if one.is_prompt_learning), default=0)
-    room = own - virtual
+    room = context_length(model) or LONGEST
     if max_length is None:
         return min(room, LONGEST)
     if not 2 <= max_length <= room:
         raise ValueError(f"--max_length is {max_length}: give 2 to {room}, which is what the model reads at once.")
     return max_length
-
-
-def _adapters(model) -> list:
-    configs = getattr(model, "peft_config", None)
-    return [one for one in configs.values() if hasattr(one, "is_prompt_learning")] if isinstance(configs, dict) else []
 
 
 def windows(length: int, size: int) -> Iterator[tuple[int, int, int]]:
@@ -87,14 +81,14 @@ def head_logits(
     if model.config.get_text_config().pad_token_id is None:
         batch_size = 1  # transformers' classifiers could not tell where a text ends
     for indices, batch in _batches(model, inputs, batch_size, said):
-        outputs = model(**batch)
+        outputs, width = model(**batch), batch["input_ids"].shape[1]  # an adapter's virtual tokens come before these
         logits = outputs.logits if "logits" in outputs else torch.stack([outputs.start_logits, outputs.end_logits], 1)
         for row, index in enumerate(indices):
             one, length = logits[row].double().cpu().numpy(), len(inputs[index])
             if "logits" not in outputs:
-                one = one[:, :length]
+                one = one[:, -width:][:, :length]
             elif one.ndim == 2:
-                one = one[:length]
+                one = one[-width:][:length]
             out[index] = _finite(one, index)
     return out
 

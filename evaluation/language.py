@@ -7,10 +7,10 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encoding import encode_preference, encode_turns
-from ..data.packing import IGNORED
+from ..data.packing import IGNORE_INDEX
 from ..tokenization import encode_texts
 from .bootstrap import Metric, divide, mean
-from .inference import Said, context_length, nothing, token_nats, windows
+from .inference import Said, input_length, nothing, token_nats, windows
 from .results import Evaluation
 
 STRETCH = 1000  # characters
@@ -39,7 +39,7 @@ def evaluate_texts(
     texts = [text for text in texts if text]
     if not texts:
         raise ValueError("There is no text to evaluate on: give --data with text in it.")
-    size = context_length(model, max_length)
+    size = input_length(model, max_length)
     documents = [[start, *ids] for ids in encode_texts(tokenizer, texts)]
     pieces = [(index, *window) for index, ids in enumerate(documents) for window in windows(len(ids), size)]
     losses = token_nats(model, [documents[i][begin:end] for i, begin, end, _ in pieces], batch_size, said)
@@ -112,13 +112,13 @@ def evaluate_chats(
     Raises:
         ValueError: if the assistant says nothing in any chat.
     """
-    size = context_length(model, max_length)
+    size = input_length(model, max_length)
     encoded = [encode_turns(tokenizer, chat) for chat in chats]
     pieces = [(i, *window) for i, chat in enumerate(encoded) for window in windows(len(chat["input_ids"]), size)]
     losses = token_nats(model, [encoded[i]["input_ids"][begin:end] for i, begin, end, _ in pieces], batch_size, said)
     rows = np.zeros((len(chats), 3))  # nats, tokens, bytes
     for (index, begin, end, counted), loss in zip(pieces, losses, strict=True):
-        says = np.array(encoded[index]["labels"][begin + counted : end]) != IGNORED
+        says = np.array(encoded[index]["labels"][begin + counted : end]) != IGNORE_INDEX
         rows[index, :2] += loss[counted - 1 :][says].sum(), says.sum()
     for row, chat in zip(rows, chats, strict=True):
         row[2] = sum(len(str(turn.get("content") or "").encode()) for turn in chat if turn["role"] == "assistant")
@@ -145,7 +145,7 @@ def evaluate_preferences(
     Raises:
         ValueError: if the chat template writes a prompt in another way when an answer follows.
     """
-    size = context_length(model, max_length)
+    size = input_length(model, max_length)
     answers, lengths, cut = [], [], 0
     for pair in pairs:
         encoded = encode_preference(tokenizer, pair["prompt"], pair["chosen"], pair["rejected"])

@@ -1,6 +1,5 @@
 """What an evaluation found: as a table, as JSON, and in a model card's `model-index`."""
 
-import contextlib
 import json
 import math
 import os
@@ -12,7 +11,9 @@ import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 
+from ..jobs.markdown import markdown_table
 from ..jobs.report import CARD_FILE
+from ..jobs.saving import write_atomically
 from .bootstrap import Metric, interval, paired_interval
 
 METHOD = "folio evaluate"
@@ -75,14 +76,8 @@ def _paired(old: Metric, new: Metric, seed: int) -> tuple[float, float] | None:
 def table(figures: dict[str, dict]) -> str:
     """The figures in Markdown, with 95 % intervals in brackets."""
     columns = [name for name, value in next(iter(figures.values())).items() if isinstance(value, dict)]
-    lines = [["", "this model", *columns]]
-    for name, entry in figures.items():
-        lines.append([name, _cell(entry), *(_cell(entry[column]) for column in columns)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    ]
-    return "\n".join([rows[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *rows[1:]])
+    rows = [[name, _cell(entry), *(_cell(entry[column]) for column in columns)] for name, entry in figures.items()]
+    return markdown_table(["", "this model", *columns], rows)
 
 
 def _cell(entry: dict) -> str:
@@ -111,10 +106,8 @@ def confusion_table(matrix: dict, most: int = 12) -> str:
     """The confusion matrix in Markdown, its largest labels alone where there are many."""
     labels, counts = matrix["labels"], np.array(matrix["counts"])
     kept = sorted(np.argsort(-counts.sum(1), kind="stable")[:most])
-    header = ["true \\ predicted", *(labels[i] for i in kept)]
-    lines = [header, *([labels[i], *(str(counts[i, j]) for j in kept)] for i in kept)]
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([rows[0], "|" + "---|" * len(header), *rows[1:]])
+    rows = [[labels[i], *(counts[i, j] for j in kept)] for i in kept]
+    return markdown_table(["true \\ predicted", *(labels[i] for i in kept)], rows)
 
 
 def check_writable(file: str | Path) -> None:
@@ -143,16 +136,11 @@ def write_json(file: str | Path, results: dict) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
+        write_atomically(path, text)
     except OSError as error:
         raise OSError(f"Cannot write {path} ({error.strerror or error}): give another place.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            new.unlink()
 
 
 def _plain(value: Any) -> Any:

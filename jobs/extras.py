@@ -1,12 +1,19 @@
-"""Libraries that only some figures need."""
+"""Libraries that only some commands need."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .errors import first_line
+
+
+def missing_extra(name: str, what: str, package: str) -> ImportError:
+    """Return the error, in one line, that `what` needs a package of the extra `name`."""
+    return ImportError(f"{what} needs {package}: pip install 'foliogpt[{name}]'.")
+
 
 @contextmanager
 def extra(name: str, what: str) -> Iterator[None]:
-    """Say of an import in the block that fails how to install what it needs.
+    """Name the extra to install if an import in the block fails.
 
     Raises:
         ImportError: in one line.
@@ -14,4 +21,5 @@ def extra(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(f"{what} needs {error.name}: pip install 'foliogpt[{name}]'.") from None
+        package = error.name.partition(".")[0] if error.name else first_line(error)
+        raise missing_extra(name, what, package) from None

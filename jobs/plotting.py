@@ -1,18 +1,18 @@
-"""matplotlib, where it is installed: an extra, and never a window."""
+"""matplotlib without windows: it is an extra, and pictures are written to files."""
 
 from types import ModuleType
 
+from .extras import extra
+
 
 def pyplot(picture: str) -> ModuleType:
-    """matplotlib.pyplot for a picture that goes into a file; `picture` is what an error calls it.
+    """Import matplotlib.pyplot to write a picture to a file; `picture` is its name in the error.
 
     Raises:
         ImportError: if matplotlib is missing; names the extra that has it.
     """
-    try:
+    with extra("plots", picture):
         import matplotlib
-    except ImportError:
-        raise ImportError(f"{picture} needs matplotlib: pip install 'foliogpt[plots]'.") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -105,8 +105,6 @@ def command_to_resume(command: str, args, *flags: str) -> str:
     if args.world_size == 1:
         return shlex.join([*command.split(), *given])
     of_one_call = ["--fsdp"] if args.fsdp else []
-    if (tp_size := getattr(args, "tp_size", 1)) > 1:
-        of_one_call = ["--tp_size", str(tp_size)]
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     machines = "" if here == args.world_size else f" --nnodes {args.world_size // here} ..."
     start = f"torchrun{machines} --nproc_per_node {here} -m foliogpt.scripts.cli {command.partition(' ')[2]}"

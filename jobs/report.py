@@ -1,15 +1,18 @@
-"""What a run leaves for people: a line for each stage, report.json, a picture of the loss, a model card."""
+"""What a run leaves for people: a line for each stage, report.json and a picture of the loss."""
 
 import contextlib
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 from .plotting import pyplot
 
 REPORT_FILE, CARD_FILE, CURVE_FILE = "report.json", "README.md", "loss.png"
+PACKAGE = Path(__file__).parents[1]
 
 
 class Stages:
@@ -52,6 +55,19 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def code_version() -> str:
+    """Return the version of foliogpt and, if it runs from a clone, the git commit: `0.1.0 (4c82541)`."""
+    number = version("foliogpt")
+    if not (PACKAGE / ".git").exists():  # installed, perhaps inside another project's repository
+        return number
+    try:
+        command = ["git", "-C", str(PACKAGE), "rev-parse", "--short", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return number
+    return f"{number} ({done.stdout.strip()})"
+
+
 def write_report(report: dict, directory: str | Path) -> None:
     """Write report.json."""
     (Path(directory) / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -84,73 +100,3 @@ def loss_curve(log_history: list[dict], path: Path, title: str) -> None:
     figure.align_ylabels()
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def model_card(report: dict) -> str:
-    """The README.md of a checkpoint: what it is, how good, how to use it, and the command that made it."""
-    baselines = report["baseline_bits_per_byte"]
-    compared = "".join(f"| {name}, given the training text | {bits:.3f} |\n" for name, bits in baselines.items())
-    minutes = sum(report["seconds"].values()) / 60
-    speed = report["tokens_per_second"]
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- foliogpt
-- custom_code
-model-index:
-- name: {json.dumps(report["name"])}
-  results:
-  - task:
-      type: text-generation
-    dataset:
-      name: {json.dumps(report["corpus"])}
-      type: text
-      split: validation
-    metrics:
-    - type: perplexity
-      value: {report["val_perplexity"]:.4f}
-    - type: bits_per_byte
-      value: {report["val_bits_per_byte"]:.4f}
----
-
-# {report["name"]}
-
-A GPT of {report["parameters"]:,} parameters (preset `{report["preset"]}`, size `{report["size"]}`), trained from
-scratch with FolioGPT on `{report["corpus"]}`: {amount(report["train_documents"])} documents,
-{amount(report["train_bytes"])} bytes, {report["steps"]:,} steps, {report["tokens"]:,} tokens in {report["precision"]}.
-
-## How good it is
-
-On {report["val_documents"]:,} held-out documents ({report["val_bytes"]:,} bytes):
-
-| | bits per byte |
-|---|---|
-| this model | **{report["val_bits_per_byte"]:.3f}** |
-{compared}
-Loss {report["val_loss"]:.3f} nats a token, perplexity {report["val_perplexity"]:.1f}. The run took
-{minutes:.1f} minutes on {report["machine"]}, training at {amount(speed and round(speed))} tokens a second.
-
-It is a small model: it has the form of its training text and little of the knowledge. Do not rely on what it says.
-
-## Use
-
-```python
-from transformers import pipeline
-
-generator = pipeline("text-generation", {json.dumps(report["output_dir"])}, trust_remote_code=True)
-print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated_text"])
-```
-
-`trust_remote_code=True` runs the Python files beside the weights; with `foliogpt` installed and
-`import foliogpt.modeling` it is not needed.
-
-## Made by
-
-```
-{report["command"]}
-```
-
-transformers {report["versions"]["transformers"]}, torch {report["versions"]["torch"]}, seed {report["seed"]}.
-The curve is in `{CURVE_FILE}`, every figure in `{REPORT_FILE}`.
-"""

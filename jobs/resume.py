@@ -73,15 +73,14 @@ def _check_batch(output_dir: Path, saved: dict, args) -> None:
     blocks = saved.get(BATCH, of_one)
     if blocks == args.global_batch_size:
         return
-    sharing = args.world_size // getattr(args, "tp_size", 1)
-    if blocks % sharing:
-        remedy = f"which {sharing} processes cannot share equally: start it with another number of them"
+    if blocks % args.world_size:
+        remedy = f"which {args.world_size} processes cannot share equally: start it with another number of them"
     else:
-        remedy = f"so give --per_device_train_batch_size {blocks // sharing} --gradient_accumulation_steps 1"
+        remedy = f"so give --per_device_train_batch_size {blocks // args.world_size} --gradient_accumulation_steps 1"
     raise ValueError(
         f"The run in {output_dir} has {blocks} rows in a step, not {args.global_batch_size} "
         f"({args.train_batch_size} per_device_train_batch_size x {args.gradient_accumulation_steps} "
-        f"gradient_accumulation_steps x {sharing} processes), {remedy}."
+        f"gradient_accumulation_steps x {args.world_size} processes), {remedy}."
     )
 
 

@@ -9,20 +9,22 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from .saving import STAGING, STATE_FILE, checkpoints
+from .processes import job
+from .report import code_version
+from .saving import STAGING, STATE_FILE, checkpoints, write_atomically
 
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
-# What its settings have: of pretraining, fine-tuning, an embedder's training.
-OF_A_RUN = ({"corpus", "preset", "size"}, {"task", "model", "data"}, {"model", "corpus", "pairs"})
-NEW_RUN_FILE = f"{STAGING}{RUN_FILE}"
+# The keys by which run.yaml is known as ours: of pretraining, fine-tuning, an embedder's training.
+REQUIRED_RUN_KEYS = ({"corpus", "preset", "size"}, {"task", "model", "data"}, {"model", "corpus", "pairs"})
 SCALE_FILE = "scale.yaml"  # the same of a scaling grid
 FINGERPRINT, BATCH, JOB = "corpus_fingerprint", "global_batch_size", "torchrun_job"
-BESIDE = (FINGERPRINT, BATCH, JOB)  # what stands beside the settings, and is none
+VERSION = "foliogpt_version"
+RUN_METADATA_KEYS = (FINGERPRINT, BATCH, JOB, VERSION)  # in run.yaml beside the settings
 LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def claimed(
+def lock_run_folder(
     output_dir: str | Path, overwrite: bool = False, resume: bool = False, marker: str = RUN_FILE
 ) -> Iterator[Path]:
     """Make `output_dir` if need be, and have it to ourselves until the block ends. Nothing in it is changed.
@@ -91,14 +93,19 @@ def _check(path: Path, overwrite: bool, resume: bool, marker: str) -> None:
         )
 
 
+def run_metadata(fingerprint, global_batch_size: int) -> dict:
+    """Return what run.yaml holds beside the settings: which text, which batch, which job, which version."""
+    return {FINGERPRINT: fingerprint, BATCH: global_batch_size, JOB: job(), VERSION: code_version()}
+
+
 def start_run(output_dir: Path, settings: dict, is_new: bool) -> None:
     """Write the settings of the run that begins or goes on, whole or not at all.
 
     If `is_new`, the intermediate checkpoints of the run that was here are removed. Its finished checkpoint stays
     until the new one is whole, which then replaces it.
     """
-    new = output_dir / NEW_RUN_FILE
-    new.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    new = output_dir / f"{STAGING}{RUN_FILE}"
+    write_atomically(new, yaml.safe_dump(settings, sort_keys=False))  # if that fails, no checkpoint is removed
     if is_new:
         for checkpoint in checkpoints(output_dir):
             shutil.rmtree(checkpoint)
@@ -112,5 +119,5 @@ def read_settings(output_dir: Path) -> dict | None:
         settings = yaml.safe_load((output_dir / RUN_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, yaml.YAMLError):
         return None
-    is_ours = isinstance(settings, dict) and any(needed <= settings.keys() for needed in OF_A_RUN)
+    is_ours = isinstance(settings, dict) and any(needed <= settings.keys() for needed in REQUIRED_RUN_KEYS)
     return settings if is_ours else None

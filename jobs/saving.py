@@ -33,14 +33,14 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest checkpoint that is whole, or None. Says which ones it passes over."""
     for path in reversed(checkpoints(output_dir)):
-        torn = torn_file(path)
+        torn = find_corrupt_file(path)
         if torn is None:
             return path
         logger.warning("%s is not whole (%s): going back to the one before.", path, torn)
     return None
 
 
-def torn_file(checkpoint: Path) -> str | None:
+def find_corrupt_file(checkpoint: Path) -> str | None:
     """The name of a file that is missing or is not as it was written, or None if the checkpoint is whole."""
     try:
         lines = (checkpoint / SUMS_FILE).read_text(encoding="utf-8").splitlines()
@@ -55,7 +55,7 @@ def torn_file(checkpoint: Path) -> str | None:
         return SUMS_FILE
 
 
-def seal(checkpoint: Path) -> None:
+def write_checksums(checkpoint: Path) -> None:
     """Put the files of a checkpoint on the disk, and then their hashes beside them, by which it is known to be whole.
 
     A process that is killed leaves no hashes; a machine that loses power may leave files of the right size that are
@@ -64,11 +64,8 @@ def seal(checkpoint: Path) -> None:
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SUMS_FILE)
     for file in files:
         _to_disk(file)
-    sums = checkpoint / f"{STAGING}{SUMS_FILE}"
     lines = [f"{_sha256(file)}  {file.relative_to(checkpoint).as_posix()}\n" for file in files]
-    sums.write_text("".join(lines), encoding="utf-8", newline="\n")
-    _to_disk(sums)
-    os.replace(sums, checkpoint / SUMS_FILE)
+    write_atomically(checkpoint / SUMS_FILE, "".join(lines))
     for folder in {file.parent for file in files} | {checkpoint.parent}:
         _to_disk(folder)
 
@@ -87,6 +84,18 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 so that `path` holds either its old content or the new one, after any interruption."""
+    new = path.with_name(f"{STAGING}{os.getpid()}-{path.name}")
+    try:
+        new.write_text(text, encoding="utf-8", newline="\n")
+        _to_disk(new)
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink()
 
 
 @contextlib.contextmanager

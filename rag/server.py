@@ -6,8 +6,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..jobs.extras import extra
 from .catalog import Catalog
-from .index import CHROMA_FOLDER, EXTRA
+from .index import CHROMA_FOLDER
 from .store import lock_name
 
 
@@ -19,10 +20,8 @@ def serve(folder: Path, port: int) -> None:
         OSError: another process is using it, or the port.
         ImportError: the extra is not installed.
     """
-    try:
+    with extra("rag", "The server of an index"):
         import chromadb_rust_bindings
-    except ImportError:
-        raise ImportError(EXTRA) from None
     Catalog(folder)
     with socket.socket() as probe:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from transformers import GenerationConfig, HfArgumentParser
 
-from ..jobs.run_folder import BESIDE
+from ..jobs.run_folder import RUN_METADATA_KEYS
 
 YES = ("true", "t", "yes", "y", "1")
 
@@ -123,7 +123,7 @@ def _settings(file: Path) -> dict:
         raise ValueError(f"{file} is not YAML: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must be a mapping, one `name: value` a line.")
-    return {str(name).replace("-", "_"): value for name, value in settings.items() if name not in BESIDE}
+    return {str(name).replace("-", "_"): value for name, value in settings.items() if name not in RUN_METADATA_KEYS}
 
 
 def _flags(file: Path, settings: dict, parser: Parser, also: set[str]) -> list[str]:

@@ -26,12 +26,12 @@ def main(argv: list[str]) -> None:
     from ..data.arguments import CorpusArguments
     from ..data.cleaning import preprocess
     from ..data.corpora import load_corpus
-    from ..jobs.run_folder import claimed
+    from ..jobs.run_folder import lock_run_folder
     from ..jobs.saving import staged
     from .arguments import parse
 
     corpus, args = parse(argv, [CorpusArguments, CleanArguments], "folio clean", "Clean a corpus before training.")
-    with claimed(args.output_dir, args.overwrite, marker="corpus.jsonl") as output_dir:
+    with lock_run_folder(args.output_dir, args.overwrite, marker="corpus.jsonl") as output_dir:
         documents: dict[str, str] = {}
         for spec in corpus.corpus:
             splits = load_corpus(spec, text_column=corpus.text_column, streaming=corpus.streaming)

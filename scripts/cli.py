@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import warnings
+from importlib.metadata import version
 
 from ..jobs.signals import handled, interrupt, signal_of
 
@@ -54,13 +55,16 @@ Your own GPT, from raw text to the Hub.
 
 {commands}
 
-`folio COMMAND --help` lists the options. Every command takes --config FILE.yaml."""
+`folio COMMAND --help` lists the options, `folio --version` the version. Every command takes --config FILE.yaml."""
 
 
 def run(argv: list[str]) -> None:
     """Run the command that `argv` names."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
+        return
+    if argv[0] == "--version":
+        print(f"foliogpt {version('foliogpt')}")
         return
     if argv[0] not in COMMANDS:
         raise ValueError(f"There is no such command: choose one of {', '.join(COMMANDS)}.")

@@ -17,13 +17,13 @@ def main(argv: list[str]) -> None:
         return
     if argv[0] != "train":
         raise ValueError(f"There is no `folio embedder {argv[0]}`: the one there is is train.")
-    from ..rag.embedder.card import table
+    from ..jobs.cards import recall_table
     from ..rag.embedder.training import EmbedderArguments, train_embedder
     from .arguments import command_line, parse
 
     prog = "folio embedder train"
     (args,) = parse(argv[1:], [EmbedderArguments], prog, "Train an embedder on pairs of texts.")
     report = train_embedder(args, command=command_line(prog, argv[1:]))
-    print(f"\n{table(report)}")
+    print(f"\n{recall_table(report)}")
     command = ["folio", "rag", "sync", args.corpus or "PATH", "--index", "runs/index"]
     print(f"\nTry it: {shlex.join([*command, '--embedder', report['output_dir']])}")

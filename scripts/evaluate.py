@@ -16,6 +16,6 @@ def main(argv: list[str]) -> None:
     from .arguments import parse_with_generation
 
     args, options = parse_with_generation(argv, EvaluationArguments, "folio evaluate", __doc__)
-    from ..evaluation.evaluate import evaluate, show
+    from ..evaluation.run import evaluate, show
 
     print(show(evaluate(args, options)))

@@ -5,6 +5,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
+from ..checkpoints.loading import context_length
 from ..serving.chat import TooLong
 
 DEFAULT_NEW_TOKENS = 100
@@ -18,7 +19,7 @@ def within_context(options: dict, length: int, model) -> dict:
     Raises:
         ValueError: if there is no room, or an option that counts is not a whole number or asks for more than there is.
     """
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_length(model)
     room = length + DEFAULT_NEW_TOKENS if context is None else context - length
     if room < 1:
         raise ValueError(f"The prompt has {length} tokens, the model's context {context}: shorten the prompt.")

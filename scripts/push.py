@@ -33,8 +33,7 @@ def main(argv: list[str]) -> None:
         print(f"{size / 1e6:>10,.3f} MB  {name}")
     total = f"{len(sizes)} files, {sum(sizes.values()) / 1e6:,.1f} MB"
     print(f"{total}; not among them: {', '.join(publication.stays) or 'nothing'}")
-    if publication.problems:
-        raise ValueError(f"Not ready for the Hub: {'; '.join(publication.problems)}.")
+    publication.require_ready()
     print(f"Checked: {'; '.join(publication.facts)}")
     if not args.yes:
         print("Nothing was sent. To upload, add --yes.")

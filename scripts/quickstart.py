@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     import torch
     import transformers
 
-    from ..checkpoints.reload import logits_of_stranger
+    from ..checkpoints.clean_process import logits_in_clean_process
     from ..data.arguments import CorpusArguments
     from ..jobs.report import Stages, peak_memory_bytes, write_report
     from ..training.arguments import ModelArguments, PretrainingArguments
@@ -39,7 +39,9 @@ def main(argv: list[str]) -> None:
         output_dir=chosen.output_dir, minutes=chosen.minutes, seed=chosen.seed, overwrite=chosen.overwrite
     )
     stages = Stages()
-    report = pretrain(CorpusArguments(), ModelArguments(), args, command_line("folio quickstart", argv), stages)
+    report = pretrain(
+        CorpusArguments(), ModelArguments(), args, command=command_line("folio quickstart", argv), stages=stages
+    )
     folder = report["output_dir"]
 
     transformers.set_seed(chosen.seed)
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> None:
         ids = generator.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
         with torch.no_grad():
             here = generator.model.to("cpu")(ids).logits
-        if not torch.equal(here, logits_of_stranger(folder, ids)):
+        if not torch.equal(here, logits_in_clean_process(folder, ids)):
             raise RuntimeError("The reloaded checkpoint computes other logits: please report this.")
         say("a process without foliogpt computes the same logits, bit for bit")
     with stages("question") as say:
@@ -64,13 +66,15 @@ def main(argv: list[str]) -> None:
 
 def ask_manual(say) -> dict | None:
     """The question answered from some modules of the manual; None without the extra that it needs."""
+    from ..jobs.extras import missing_extra
+
     try:
         from ..rag import Rag
-        from ..rag.embedding import EXTRA, packaged_minilm
+        from ..rag.embedding import MINILM_PACKAGE, packaged_minilm
         from ..rag.readers import manual_documents
 
         if packaged_minilm() is None:  # else it would be downloaded
-            raise ImportError(EXTRA)
+            raise missing_extra("rag", "The default embedder", MINILM_PACKAGE)
         wanted = [d for d in manual_documents() if d.title.partition(".")[0] in MODULES]
         with tempfile.TemporaryDirectory() as index, Rag.open(index) as rag:
             rag.sync(wanted)

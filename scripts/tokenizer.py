@@ -54,14 +54,14 @@ def train(argv: list[str]) -> None:
     from ..data.arguments import CorpusArguments
     from ..data.packed_corpus import read_corpus, texts
     from ..jobs.report import peak_memory_bytes
-    from ..jobs.run_folder import claimed
+    from ..jobs.run_folder import lock_run_folder
     from ..jobs.saving import staged
     from ..tokenization import train_tokenizer
     from .arguments import parse
 
     what = "Train a byte-level BPE tokenizer."
     corpus, args = parse(argv, [CorpusArguments, TrainArguments], "folio tokenizer train", what)
-    with claimed(args.output_dir, args.overwrite, marker="tokenizer.json") as output_dir:
+    with lock_run_folder(args.output_dir, args.overwrite, marker="tokenizer.json") as output_dir:
         read = [read_corpus(spec, corpus) for spec in corpus.corpus]
         tokenizer = train_tokenizer(texts(each.train for each in read), args.vocab_size)
         with staged(output_dir) as folder:
@@ -116,7 +116,7 @@ def sweep(argv: list[str]) -> None:
 
     from ..data.arguments import CorpusArguments
     from ..data.packed_corpus import read_corpus, texts
-    from ..jobs.run_folder import claimed
+    from ..jobs.run_folder import lock_run_folder
     from ..jobs.saving import staged
     from ..tokenization.sweep import VOCAB_SIZES, plot
     from ..tokenization.sweep import sweep as run
@@ -124,7 +124,7 @@ def sweep(argv: list[str]) -> None:
 
     what = "Bytes per token on held-out text against the size of the vocabulary."
     corpus, args = parse(argv, [CorpusArguments, SweepArguments], "folio tokenizer sweep", what)
-    with claimed(args.output_dir, args.overwrite, marker="sweep.json") as output_dir:
+    with lock_run_folder(args.output_dir, args.overwrite, marker="sweep.json") as output_dir:
         read = [read_corpus(spec, corpus) for spec in corpus.corpus]
         held_out = "\n".join(texts(each.validation for each in read))
         rows = run(texts(each.train for each in read), held_out, args.vocab_sizes or VOCAB_SIZES)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
+from ..checkpoints.loading import context_length
+
 logger = logging.getLogger(__name__)
 
 UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
@@ -46,7 +48,7 @@ class TextGenerator:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model.eval()
-        self.context_length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context_length: int | None = context_length(model)
         own = model.generation_config.stop_strings or []  # pyright: ignore[reportOptionalMemberAccess]
         self.stop_strings: list[str] = [own] if isinstance(own, str) else list(own)
         model.generation_config.stop_strings = None  # pyright: ignore[reportOptionalMemberAccess]

@@ -5,14 +5,13 @@ import logging
 import signal
 import socket
 
+from ..jobs.extras import extra
 from .generator import TextGenerator
 
-try:
+with extra("serve", "A server"):
     import uvicorn
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.types import ASGIApp
-except ImportError as error:
-    raise ImportError(f"A server needs {str(error.name).split('.')[0]}: pip install 'foliogpt[serve]'.") from None
 
 SECONDS_TO_END = 5  # for clients that neither finish their request nor read their answer, when the server ends
 

@@ -16,10 +16,11 @@ from contextlib import aclosing, asynccontextmanager
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..jobs.extras import extra
 from .chat import UNBOUNDED_TOKENS, end_of_turn
 from .generator import Choice, ServerEnding, TextGenerator, generation_config
 
-try:
+with extra("serve", "A server"):
     from pydantic import ValidationError
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -28,8 +29,6 @@ try:
     from starlette.routing import Route
 
     from .openai_requests import MOST_CHOICES, ChatRequest, CompletionRequest, GenerationRequest, NamedModel
-except ImportError as error:
-    raise ImportError(f"A server needs {str(error.name).split('.')[0]}: pip install 'foliogpt[serve]'.") from None
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..jobs.errors import first_line
 from .tokenizer_json import check_unicode, cut_long_runs
 
 END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -163,8 +164,9 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # what files of others can raise has no end; a panic in Rust is no Exception
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-        raise ValueError(f"{source} is not a tokenizer's directory or Hub name within reach ({reason}).") from None
+        raise ValueError(
+            f"{source} is not a tokenizer's directory or Hub name within reach ({first_line(error)})."
+        ) from None
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -14,7 +14,7 @@ from ..jobs.processes import connect
 from ..modeling.presets import PRESETS, SIZES
 
 # The arguments that are no property of the run; what it is spread over may change on the way.
-OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token", "tp_size", "fsdp", "fsdp_config")
+OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token", "fsdp", "fsdp_config")
 # What a resumed run may not change: the weights would not fit, the data would be another, the loss would mean something
 # else, or the restored state of the optimizer or the schedule would quietly win.
 FIXED = (
@@ -63,7 +63,6 @@ RANGES = {  # setting: (least, below)
     "per_device_train_batch_size": (1, math.inf),
     "per_device_eval_batch_size": (1, math.inf),
     "gradient_accumulation_steps": (1, math.inf),
-    "tp_size": (1, math.inf),
     "ddp_timeout": (1, math.inf),
 }
 ABOVE_ZERO = (
@@ -126,9 +125,6 @@ class PretrainingArguments(TrainingArguments):
     )
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 16
-    tp_size: int = field(
-        default=1, metadata={"help": "tensor parallelism: the number of processes that share one copy of the model"}
-    )
     num_train_epochs: float = 4.0  # repeated text is worth nearly as much as new up to here (Muennighoff et al., 2023)
     lr_scheduler_type: str = "warmup_stable_decay"
     warmup_steps: float = 0.02
@@ -186,20 +182,12 @@ class PretrainingArguments(TrainingArguments):
 
     def _check_processes(self) -> None:
         """Refuse what needs more processes than there are."""
-        start = "start it with torchrun --nproc_per_node N -m foliogpt.scripts.cli"
         if self.fsdp and self.world_size == 1:
             raise ValueError(
-                f"fsdp spreads the weights over several processes, and this is one: {start}, or leave it out."
+                "fsdp spreads the weights over several processes, and this is one: start it with torchrun "
+                "--nproc_per_node N -m foliogpt.scripts.cli, or leave it out."
             )
-        if self.tp_size not in (1, self.world_size):
-            raise ValueError(
-                f"tp_size is {self.tp_size}, and the number of processes {self.world_size}: {start}, with N the same."
-            )
-        if self.tp_size > 1 and self.fsdp:
-            raise ValueError("tp_size and fsdp are both given: choose one of them.")
-        if self.tp_size > 1 and self.gradient_accumulation_steps > 1:  # transformers would sum some gradients twice
-            raise ValueError("tp_size and gradient_accumulation_steps are both given: choose one of them.")
-        if self.z_loss and (self.fsdp or self.tp_size > 1):  # only the chunked loss has it
+        if self.z_loss and self.fsdp:  # only the chunked loss has it
             raise ValueError("z_loss does not work with weights that are spread over processes: leave it out.")
         check_batch_size_is_known(self)
         if self.fsdp and self.fsdp_config.get("state_dict_type", "FULL_STATE_DICT") != "FULL_STATE_DICT":
@@ -211,7 +199,7 @@ class PretrainingArguments(TrainingArguments):
     @property
     def global_batch_size(self) -> int:
         """Blocks in a step of the optimizer, of all processes together."""
-        return self.train_batch_size * self.gradient_accumulation_steps * (self.world_size // self.tp_size)
+        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
     @property
     def use_muon(self) -> bool:

@@ -3,7 +3,7 @@
 import torch
 from transformers import Trainer, TrainerCallback
 
-from ..data.streams import Endless
+from ..data.streams import InfiniteMixture
 
 KEPT, POSITION = "training_loss", "stream_position"  # in trainer_state.json, among the states of callbacks
 
@@ -47,10 +47,11 @@ class Continuity(TrainerCallback):
         if position and (stream := self._stream(args)):
             stream.start = position
 
-    def _stream(self, args) -> Endless | None:
+    def _stream(self, args) -> InfiniteMixture | None:
         """The stream that the run reads, if it does so alone and from its beginning."""
         dataset = self.trainer.train_dataset
-        return dataset if isinstance(dataset, Endless) and args.world_size == 1 and not args.ignore_data_skip else None
+        reads_alone = args.world_size == 1 and not args.ignore_data_skip
+        return dataset if isinstance(dataset, InfiniteMixture) and reads_alone else None
 
     def mean_loss(self) -> float:
         """Of all steps of the run, whatever number of times it was resumed."""

@@ -30,7 +30,9 @@ def flops_per_token(model: nn.Module, block_size: int) -> float:
     Chowdhery et al., 2022, appendix B).
     """
     config = model.config
-    attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * block_size
+    heads = getattr(config, "num_attention_heads", 0)  # none in a state-space model
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
+    attention = 12 * config.num_hidden_layers * heads * head_dim * block_size
     return 6 * multiplied_parameters(model) + attention
 
 

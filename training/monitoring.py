@@ -2,14 +2,14 @@
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 
 import torch
 from transformers import TrainerCallback
 
-from ..jobs.saving import STAGING
+from ..checkpoints.loading import context_length
+from ..jobs.saving import write_atomically
 from .callbacks import StepClock
 from .sharding import whole_model
 
@@ -30,9 +30,7 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero:
             kept = [entry for entry in read_metrics(self.path) if came_before(entry, state.global_step)]
             self.before = kept[-1].get("seconds", 0.0) if kept else 0.0
-            new = self.path.with_name(f"{STAGING}{self.path.name}")
-            new.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-            os.replace(new, self.path)
+            write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
@@ -98,7 +96,7 @@ class Samples(TrainerCallback):
         model = whole_model(model)  # of which every process may have a part
         if not state.is_world_process_zero:
             return
-        room = model.config.max_position_embeddings - len(self.prompt_ids)
+        room = (context_length(model) or len(self.prompt_ids) + SAMPLE_TOKENS) - len(self.prompt_ids)
         if room < 1:
             return
         ids = torch.tensor([self.prompt_ids], device=model.device)

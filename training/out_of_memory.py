@@ -13,7 +13,7 @@ from .arguments import ModelArguments, PretrainingArguments
 from .memory import StepMemory, available_bytes, gigabytes, step_memory
 from .optimizers import build_optimizer
 
-ROOM = 0.95  # of the memory that is free; the rest of the machine needs some
+USABLE_MEMORY_FRACTION = 0.95  # of the memory that is free; the rest of the machine needs some
 MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "out of memory")
 
 
@@ -38,8 +38,8 @@ def within_memory(model: ModelArguments, args: PretrainingArguments) -> Iterator
         if args.world_size > 1:  # a machine's processes share its memory, and a model may be in pieces
             return
         if args.auto_find_batch_size:
-            settle_batch_size(network, model, args, available)
-        elif not surely_fits(network, model, args, available):
+            find_batch_size(network, model, args, available)
+        elif not fits_upper_bound(network, model, args, available):
             check_fits(network, model, args, available)
 
     try:
@@ -77,10 +77,10 @@ def memory_of(network, model: ModelArguments, args: PretrainingArguments, size=N
     )
 
 
-def surely_fits(network, model: ModelArguments, args: PretrainingArguments, available: int) -> bool:
+def fits_upper_bound(network, model: ModelArguments, args: PretrainingArguments, available: int) -> bool:
     """Whether several times what a step takes would fit: following a step through, to know it, takes a second."""
     config, tokens = network.config, args.per_device_train_batch_size * model.block_size
-    a_token = 100 * config.hidden_size + 4 * config.num_attention_heads * model.block_size
+    a_token = 100 * config.hidden_size + 4 * getattr(config, "num_attention_heads", 0) * model.block_size
     floats = 10 * network.num_parameters() + tokens * (config.num_hidden_layers * a_token + 4 * config.vocab_size)
     return 4 * floats < available
 
@@ -92,23 +92,22 @@ def check_fits(network, model: ModelArguments, args: PretrainingArguments, avail
         ValueError: if there is not as much; the message says what would fit.
     """
     memory = memory_of(network, model, args)
-    if memory.peak > ROOM * available:
+    if memory.peak > USABLE_MEMORY_FRACTION * available:
         raise ValueError(
             f"A step needs {gigabytes(memory.peak)}, and {gigabytes(available)} are free on {args.device}. "
-            + proposal(network, model, args, ROOM * available)[1]
+            + suggest_settings(network, model, args, USABLE_MEMORY_FRACTION * available)[1]
         )
     return memory
 
 
-def proposal(network, model: ModelArguments, args: PretrainingArguments, room: float) -> tuple[list[str], str]:
+def suggest_settings(network, model: ModelArguments, args: PretrainingArguments, room: float) -> tuple[list[str], str]:
     """The smallest change by which a step takes at most `room` bytes: flags, none if nothing helps, and a sentence."""
     batch, was_checkpointing = args.per_device_train_batch_size, network.is_activation_checkpointing
     try:
         for checkpointing in [True] if was_checkpointing else [False, True]:
             if checkpointing:
                 network.activation_checkpointing_enable()
-            # Tensor parallelism goes without gradient accumulation.
-            for size in [batch] if args.tp_size > 1 else smaller_sizes(batch):
+            for size in smaller_sizes(batch):
                 steps = args.gradient_accumulation_steps * batch // size
                 needed = memory_of(network, model, args, size, steps)
                 if needed.peak <= room:
@@ -126,12 +125,12 @@ def smaller_sizes(batch: int) -> list[int]:
     return [size for size in range(batch, 0, -1) if batch % size == 0]
 
 
-def settle_batch_size(network, model: ModelArguments, args: PretrainingArguments, available: int) -> None:
+def find_batch_size(network, model: ModelArguments, args: PretrainingArguments, available: int) -> None:
     """Take the largest part of the batch that fits, and accumulate as many: the run learns the same.
 
     Trainer would find out while it trains, with a smaller batch for the same steps.
     """
-    flags, sentence = proposal(network, model, args, ROOM * available)
+    flags, sentence = suggest_settings(network, model, args, USABLE_MEMORY_FRACTION * available)
     if not flags:
         raise ValueError(f"{gigabytes(available)} are free on {args.device}. {sentence}")
     args.per_device_train_batch_size, args.gradient_accumulation_steps = int(flags[1]), int(flags[3])
@@ -146,7 +145,8 @@ def explanation(network, model: ModelArguments, args: PretrainingArguments, avai
     needed = memory_of(network, model, args).peak
     said = f"Out of memory: a step needs {gigabytes(needed)}, and {gigabytes(available)} were free on {args.device}"
     said += " before the run" + (". " if needed > available else ", but something else took some. ")
-    flags, sentence = proposal(network, model, args, min(ROOM * available, 0.8 * needed))  # this much was not there
+    room = min(USABLE_MEMORY_FRACTION * available, 0.8 * needed)  # `needed` was not there
+    flags, sentence = suggest_settings(network, model, args, room)
     last = last_checkpoint(args.output_dir)
     if last is None or not flags:
         return said + sentence

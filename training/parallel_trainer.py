@@ -14,7 +14,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput, has_length
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..data.packing import IGNORED
+from ..data.packing import IGNORE_INDEX
 from .arguments import PretrainingArguments
 from .sharding import is_sharded, load_optimizer_state, load_weights, optimizer_state
 
@@ -25,10 +25,6 @@ class WholeBatches(Trainer):
     Neither batches nor processes, between which examples are divided, are seen in the results.
     """
 
-    def _sharing(self) -> tuple[int, int]:
-        """The number of parts that a batch is dealt in, and which of them this process gets."""
-        return self.args.world_size, self.args.process_index
-
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches = self._once(epoch_iterator, self.train_dataset, self._train_batch_size)
         return super().get_batch_samples(batches, num_batches, device)
@@ -38,25 +34,24 @@ class WholeBatches(Trainer):
 
         A process for which nothing is left goes along with one example that counts for nothing.
         """
-        sharing, index = self._sharing()
         repeats = self.args.world_size > 1 and has_length(dataset) and not self.args.dataloader_drop_last
-        remainder = len(dataset) % (size * sharing) if repeats else 0
+        remainder = len(dataset) % (size * self.args.world_size) if repeats else 0
         for batch in batches:
             if remainder and self.accelerator.gradient_state.end_of_dataloader:
-                left = remainder - size * index
+                left = remainder - size * self.args.process_index
                 batch = {name: tensor[: max(left, 1)] for name, tensor in batch.items()}
                 if left <= 0:
-                    batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+                    batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
             yield batch
 
     def _track_num_input_tokens(self, inputs):
-        if self.args.world_size > 1 and (inputs["labels"] == IGNORED).all():  # see `_once`
+        if self.args.world_size > 1 and (inputs["labels"] == IGNORE_INDEX).all():  # see `_once`
             inputs = {**inputs, "input_ids": inputs["input_ids"][:0]}
         super()._track_num_input_tokens(inputs)
 
     def _judge(self, model, batch: dict) -> dict[str, tuple]:
         """Figures of a batch, each as a sum and what it is to be divided by, when those of all batches are added."""
-        tokens = (batch["labels"][:, 1:] != IGNORED).sum()
+        tokens = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
         nats = self.compute_loss(model, batch, num_items_in_batch=torch.ones((), device=tokens.device))
         # Trainer multiplies it, since DDP takes the mean of the gradients.
         return {"loss": (nats / self.args.world_size if self.args.average_tokens_across_devices else nats, tokens)}
@@ -78,41 +73,12 @@ class WholeBatches(Trainer):
 
 
 class ParallelTrainer(WholeBatches):
-    """`Trainer` whose results do not depend on the number of processes, under DDP, FSDP2 and tensor parallelism."""
+    """`Trainer` whose results do not depend on the number of processes, under DDP and FSDP2."""
 
     args: PretrainingArguments
 
-    def __init__(self, model=None, args=None, **kwargs):
-        # Trainer refuses to save optimizers of tensor-parallel models, as it could not load them again. We can.
-        only_model, args.save_only_model = args.save_only_model, args.tp_size > 1 or args.save_only_model
-        super().__init__(model, args, **kwargs)
-        args.save_only_model = only_model
-
-    def _build_accelerator_args(self, **kwargs):
-        options = super()._build_accelerator_args(**kwargs)
-        if self.args.tp_size > 1:
-            # accelerate knows tensor parallelism on accelerators only. transformers has spread the model, so all that
-            # is left is to deal the batches.
-            options["parallelism_config"] = None
-        return options
-
-    def _get_dataloader(self, *args, **kwargs):
-        loader = super()._get_dataloader(*args, **kwargs)
-        for dealer in (loader.batch_sampler, loader.dataset) if self.args.tp_size > 1 else ():
-            if hasattr(dealer, "num_processes"):  # the processes that share a copy of the model see the same batches
-                dealer.num_processes, dealer.process_index = self._sharing()
-        return loader
-
-    def _sharing(self) -> tuple[int, int]:
-        return self.args.world_size // self.args.tp_size, self.args.process_index // self.args.tp_size
-
-    def _track_num_input_tokens(self, inputs):
-        before = self.state.num_input_tokens_seen
-        super()._track_num_input_tokens(inputs)
-        self.state.num_input_tokens_seen = before + (self.state.num_input_tokens_seen - before) // self.args.tp_size
-
     def _judge(self, model, batch):
-        tokens = (batch["labels"][:, 1:] != IGNORED).sum()
+        tokens = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
         return {"loss": (model(**batch, num_items_in_batch=torch.ones((), device=tokens.device)).loss, tokens)}
 
     # A checkpoint is the same whatever the weights were spread over, so that any number of processes can go on with it.

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,16 +14,23 @@ from pathlib import Path
 import datasets
 import torch
 import transformers
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 
 from ..checkpoints.self_check import check_cache
 from ..data.arguments import CorpusArguments
 from ..data.packed_corpus import PackedCorpora, pack_corpora
 from ..evaluation.bits_per_byte import evaluate
-from ..jobs.processes import command_to_resume, connected, from_first, is_first, job, largest_of_all, wait_for_all
-from ..jobs.report import CARD_FILE, CURVE_FILE, Stages, loss_curve, model_card, peak_memory_bytes, write_report
+from ..jobs.cards import pretrained_card
+from ..jobs.processes import command_to_resume, connected, from_first, is_first, largest_of_all, wait_for_all
+from ..jobs.report import CARD_FILE, CURVE_FILE, Stages, code_version, loss_curve, peak_memory_bytes, write_report
 from ..jobs.resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
-from ..jobs.run_folder import BATCH, FINGERPRINT, JOB, claimed, start_run
+from ..jobs.run_folder import lock_run_folder, run_metadata, start_run
 from ..jobs.saving import STAGING, STATE_FILE, checkpoints, staged
 from ..jobs.signals import Interrupted, signal_of
 from ..modeling import FolioForCausalLM, preset_config
@@ -34,25 +41,40 @@ from .callbacks import ProgressBar, StepClock, StopOnInterrupt
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .out_of_memory import within_memory
-from .sharding import tensor_parallel, whole_model
+from .sharding import whole_model
 from .trainer import FolioTrainer, SafeTraining
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
+LONGEST_BLOCK = 1024  # tokens in an example of a model that the caller brings, if nothing else is asked for
 
 
 def pretrain(
-    corpus: CorpusArguments,
-    model: ModelArguments,
-    args: PretrainingArguments,
+    corpus: CorpusArguments | str | list[str],
+    model: ModelArguments | PreTrainedConfig | PreTrainedModel | None = None,
+    args: PretrainingArguments | None = None,
+    *,
+    tokenizer: str | None = None,
+    block_size: int | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    trainer_class: type[FolioTrainer] = FolioTrainer,
+    optimizer: Callable[[PreTrainedModel], torch.optim.Optimizer] | None = None,
     command: str = "",
     stages: Stages | None = None,
 ) -> dict:
     """Train a model from scratch and write its checkpoint to `args.output_dir`.
 
     Args:
-        corpus, model, args: the settings; `args` is changed where it left things to be measured.
+        corpus: the text, as `--corpus` names it, or all settings of it.
+        model: a preset and size; or the config of any causal language model in transformers, which gets fresh weights;
+            or a model, which is trained as it is. Default: the `folio` preset at size `nano`.
+        args: transformers' `TrainingArguments` with our defaults; changed where it left things to be measured.
+        tokenizer, block_size: with a config or a model: the tokenizer (a directory, a Hub name or "char"; None trains
+            one) and the tokens in a training example (None: the model's context, 1,024 at most).
+        callbacks: added to the trainer.
+        trainer_class: a subclass of `FolioTrainer`.
+        optimizer: makes the optimizer of the model; then `args.optim` and its learning rates are not used.
         command: what the model card says the run was made by.
-        stages: collects times and says a line for each stage.
+        stages: collects times and prints a line for each stage.
 
     Returns:
         The report, as written to report.json.
@@ -61,9 +83,17 @@ def pretrain(
         ValueError, OSError: for settings and input that do not work; the message says what to do.
         Interrupted: if a signal stopped the training; the message says where it was saved and how to go on.
     """
-    stages = stages or Stages()
+    stages, args = stages or Stages(), args or PretrainingArguments()
+    corpus = corpus if isinstance(corpus, CorpusArguments) else CorpusArguments(corpus)
+    own = None if model is None or isinstance(model, ModelArguments) else model
+    if own is not None:
+        model = arguments_of_own(own, tokenizer, block_size)
+    elif tokenizer is not None or block_size is not None:
+        raise ValueError("tokenizer and block_size belong to a config or a model: give them in ModelArguments instead.")
+    model = model or ModelArguments()
     check_end(corpus, args)
-    args.settle_adam_learning_rate(preset_config(model.preset, model.size).hidden_size)
+    config = preset_config(model.preset, model.size) if own is None else getattr(own, "config", own).get_text_config()
+    args.settle_adam_learning_rate(config.hidden_size)
     stages.silent = stages.silent or not is_first()
     with folder_of(args) as output_dir, within_memory(model, args) as check_fits:
         checkpoint = None
@@ -77,21 +107,22 @@ def pretrain(
         if args.resume:
             check_same_text(output_dir, checkpoint, fingerprint)
         check_batch(data, args)
-        network = configured_model(model, data.tokenizer, args)
+        network = configured_model(own or model, data.tokenizer, args)
         check_fits(network)
         with stages("calibration") as say:
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)
             say(", ".join(f"{name} {seconds:.3f} s a step" for name, seconds in timed.items()) or "not needed")
-        beside = {FINGERPRINT: fingerprint, BATCH: args.global_batch_size, JOB: job()}
-        trainer = FolioTrainer(
-            model=tensor_parallel(network, args.tp_size) if args.tp_size > 1 else network,
+        beside = run_metadata(fingerprint, args.global_batch_size)
+        trainer = trainer_class(
+            model=network,
             args=args,
             train_dataset=data.train_blocks,
             eval_dataset=datasets.concatenate_datasets(data.validation_blocks),
             data_collator=data.collator,
             processing_class=data.tokenizer,
-            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), **beside})],
+            callbacks=[KeepSettings(output_dir, {**run_settings(corpus, model, args), **beside}), *callbacks],
+            optimizers=(optimizer(network) if optimizer else None, None),
         )
         with stages("training") as say:
             speed = train(trainer, checkpoint, partial(watch, trainer, data))
@@ -114,9 +145,9 @@ def pretrain(
 
 @contextlib.contextmanager
 def folder_of(args: PretrainingArguments) -> Iterator[Path]:
-    """The folder of the run, claimed by the first process for all."""
+    """Lock the folder of the run, in the first process for all."""
     path = Path(args.output_dir).expanduser()
-    with claimed(path, args.overwrite, args.resume) if is_first() else contextlib.nullcontext():
+    with lock_run_folder(path, args.overwrite, args.resume) if is_first() else contextlib.nullcontext():
         check_is_shared(path, args.device)
         yield path
         wait_for_all()
@@ -153,7 +184,8 @@ def finish(trainer: FolioTrainer, data: PackedCorpora, output_dir: Path, known: 
     args, state = trainer.args, trainer.state
     trainer.check_weights()
     network = whole_model(trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False))
-    network.loss_chunk_size = LOSS_CHUNK
+    if isinstance(network, FolioForCausalLM):
+        network.loss_chunk_size = LOSS_CHUNK
     with stages("evaluation") as say:
         quality = evaluate(network, data, args.per_device_eval_batch_size)
         compared = {"this model": quality["val_bits_per_byte"], **quality["baseline_bits_per_byte"]}
@@ -170,13 +202,14 @@ def finish(trainer: FolioTrainer, data: PackedCorpora, output_dir: Path, known: 
         "tokens": state.num_input_tokens_seen,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         **quality,
+        "custom_code": bool(getattr(network.config, "auto_map", None)),
         "seconds": dict(stages.seconds),
         "peak_memory_bytes": peak_memory_bytes(),
         "seed": args.seed,
         "machine": machine(args.device),
         "world_size": args.world_size,
         "backend": torch.distributed.get_backend() if connected() else None,
-        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+        "versions": {"foliogpt": code_version(), "transformers": transformers.__version__, "torch": torch.__version__},
         "prompt": first_words(next(data.validation_texts())),
     }
     with stages("checkpoint") as say:
@@ -230,7 +263,7 @@ def watch(trainer: FolioTrainer, data: PackedCorpora, progress: ProgressBar) -> 
     args, model = trainer.args, trainer.model
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
     clock, metrics = StepClock(), MetricsFile(Path(args.output_dir) / METRICS_FILE)
-    block_size = model.config.max_position_embeddings
+    block_size = data.tokenizer.model_max_length
     peak = peak_flops(args.device, dtype)
     trainer.speed = Speed(clock, flops_per_token(model, block_size), peak and peak * args.world_size)
     (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
@@ -288,13 +321,46 @@ def first_words(text: str) -> str:
     return " ".join(line[:40].split(" ")[:4]).strip() or "The"
 
 
+def arguments_of_own(
+    model: PreTrainedConfig | PreTrainedModel, tokenizer: str | None, block_size: int | None
+) -> ModelArguments:
+    """The settings of a model that the caller brings, for the run's files and its tokenizer."""
+    config = getattr(model, "config", model).get_text_config()
+    block_size = block_size or min(getattr(config, "max_position_embeddings", None) or LONGEST_BLOCK, LONGEST_BLOCK)
+    return ModelArguments(tokenizer, config.vocab_size, preset=config.model_type, size="custom", block_size=block_size)
+
+
+def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model that the caller brings, or one with fresh weights of the config.
+
+    Raises:
+        ValueError: if it has no embedding for some of the tokenizer's tokens.
+    """
+    network = model if isinstance(model, PreTrainedModel) else AutoModelForCausalLM.from_config(model)
+    vocab_size = network.config.get_text_config().vocab_size
+    if vocabulary_size(tokenizer) > vocab_size:
+        raise ValueError(
+            f"The tokenizer has {vocabulary_size(tokenizer):,} tokens, and the model {vocab_size:,}: make its config "
+            f"with vocab_size={vocabulary_size(tokenizer)}."
+        )
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(network.config, name, getattr(tokenizer, name))
+        setattr(network.generation_config, name, getattr(tokenizer, name))
+    return network
+
+
 def configured_model(
-    model: ModelArguments, tokenizer: PreTrainedTokenizerBase, args: PretrainingArguments
-) -> FolioForCausalLM:
-    """A model with fresh weights that computes its loss as the run wants it."""
-    network = new_model(model, tokenizer)
+    model: ModelArguments | PreTrainedConfig | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    args: PretrainingArguments,
+) -> PreTrainedModel:
+    """The model of a run, which computes its loss as the run wants it."""
+    network = new_model(model, tokenizer) if isinstance(model, ModelArguments) else own_model(model, tokenizer)
+    is_ours = isinstance(network, FolioForCausalLM)
+    if args.z_loss and not is_ours:
+        raise ValueError(f"z_loss is {args.z_loss}, and {type(network).__name__} has none: leave it out.")
     # Trainer smooths logits, and then needs all of them; the chunked loss needs all of the head's weights.
-    if args.label_smoothing_factor == 0 and not args.fsdp and args.tp_size == 1:
+    if is_ours and args.label_smoothing_factor == 0 and not args.fsdp:
         network.loss_chunk_size, network.z_loss = LOSS_CHUNK, args.z_loss
     if args.gradient_checkpointing:  # for the steps that are timed before Trainer is there
         network.activation_checkpointing_enable()
@@ -337,7 +403,7 @@ def save_checkpoint(output_dir: Path, network: FolioForCausalLM, tokenizer, stat
         tokenizer.save_pretrained(folder)
         state.save_to_json(str(folder / STATE_FILE))
         write_report(report, folder)
-        (folder / CARD_FILE).write_text(model_card(report), encoding="utf-8")
+        (folder / CARD_FILE).write_text(pretrained_card(report), encoding="utf-8")
         try:
             title = f"{report['name']}: {report['val_bits_per_byte']:.3f} bits a byte on held-out text"
             loss_curve(state.log_history, folder / CURVE_FILE, title)

@@ -1,15 +1,12 @@
-"""Weights that are spread over processes, by FSDP2 or tensor parallelism, and as one again.
+"""Weights that are spread over processes, by FSDP2, and as one again.
 
 Each process holds a part of such a weight, a `DTensor`; to everything else here a `DTensor` is a tensor like any other.
 """
-
-import copy
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers.distributed import DistributedConfig
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -44,34 +41,12 @@ def whole_model(model):
     """A model with all the weights in one piece, for what only works on such. A collective if they are spread."""
     if not is_sharded(model):
         return model
-    config = copy.deepcopy(model.config)
-    config.distributed_config = None
-    single = type(model)(config).to(model.device)
+    single = type(model)(model.config).to(model.device)
     single.generation_config = model.generation_config
     with torch.no_grad():
         for (_, mine), (_, theirs) in zip(single.named_parameters(), model.named_parameters(), strict=True):
             mine.copy_(whole(theirs))
     return single.train(model.training)
-
-
-def tensor_parallel(model, tp_size: int):
-    """Spread the matrices of a model over `tp_size` processes by its `tp_plan`, and what remains by FSDP2.
-
-    Every process must have the same weights.
-
-    Raises:
-        ValueError: if heads or features cannot be dealt equally.
-    """
-    heads = model.config.num_key_value_heads
-    if heads % tp_size:
-        raise ValueError(f"{heads} key-value heads cannot be dealt to --tp_size {tp_size} processes: use a divisor.")
-    config = DistributedConfig(tp_size=tp_size, fsdp_size=torch.distributed.get_world_size() // tp_size)
-    config, _, mesh = type(model).prepare_distribute_model(config)
-    head = model.get_output_embeddings()
-    head.weight = nn.Parameter(head.weight.detach().clone())  # the plan names it, and knows of no shared weights
-    model = type(model).maybe_distribute_model(model, config, mesh)
-    model.tie_weights()
-    return model
 
 
 def load_weights(model: nn.Module, file) -> None:

@@ -15,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType, rot
 
 from ..jobs.processes import is_first, wait_for_all
 from ..jobs.run_folder import RUN_FILE
-from ..jobs.saving import last_checkpoint, saving, seal
+from ..jobs.saving import last_checkpoint, saving, write_checksums
 from .arguments import PretrainingArguments
 from .continuity import Continuity
 from .learning_check import LearningCheck
@@ -103,7 +103,7 @@ class SafeTraining(Trainer):
                 if is_first():
                     if (settings := path.parent / RUN_FILE).exists():  # which run it is of
                         shutil.copy(settings, path)
-                    seal(path)
+                    write_checksums(path)
         finally:
             self.args.save_total_limit = limit
         if is_first():  # Trainer would have removed the older ones before this one was safe

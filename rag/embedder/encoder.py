@@ -8,9 +8,10 @@ import transformers
 from transformers import AutoConfig
 
 from ...checkpoints.loading import ADAPTER_CONFIG, load_tokenizer_of, one_line
+from ...jobs.extras import extra
 from ...modeling import FolioConfig, FolioModel
 from ..chunking import CHUNK_TOKENS, CONTEXT_TOKENS
-from ..embedding import EXTRA, load_embedder
+from ..embedding import load_embedder
 
 MODULES_FILE = "modules.json"  # by which a sentence-transformers model is told
 LONGEST = CHUNK_TOKENS + CONTEXT_TOKENS + 6  # tokens: what an index gives an embedder to read
@@ -29,11 +30,9 @@ def load_encoder(name: str, max_length: int | None = None):
         ValueError: it is none of ours, is an adapter, or cannot read `max_length` tokens.
         ImportError: sentence-transformers is missing; names the extra that has it.
     """
-    try:
+    with extra("rag", "An embedder"):
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    except ImportError:
-        raise ImportError(EXTRA) from None
     source = str(Path(name).expanduser())
     if (Path(source) / ADAPTER_CONFIG).is_file():
         raise ValueError(f"{name} is an adapter: merge it first with folio merge {name} DIRECTORY.")

@@ -11,8 +11,9 @@ import transformers
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from ...jobs.report import CARD_FILE, Stages, peak_memory_bytes, write_report
-from ...jobs.run_folder import claimed, start_run
+from ...jobs.cards import embedder_card
+from ...jobs.report import CARD_FILE, Stages, code_version, peak_memory_bytes, write_report
+from ...jobs.run_folder import lock_run_folder, start_run
 from ...jobs.saving import staged
 from ...jobs.signals import Interrupted, signal_of
 from ...training.arguments import from_anywhere
@@ -20,7 +21,6 @@ from ...training.callbacks import ProgressBar
 from ...training.optimizers import MuonAdamW
 from ...training.pretraining import machine
 from ..embedding import MINILM, Embedder, load_embedder, packaged_minilm
-from .card import embedder_card
 from .encoder import MODULES_FILE, load_encoder
 from .pair_ranking import Held, by_vectors, by_words, held_by_kind
 from .pairs import Pair, corpus_pairs, hold_out, load_documents, read_pairs
@@ -99,7 +99,7 @@ def train_embedder(args: EmbedderArguments, command: str = "", stages: Stages | 
         Interrupted: a signal stopped it. Nothing was written.
     """
     stages = stages or Stages()
-    with claimed(args.output_dir, args.overwrite) as output_dir, _stopped_in_one_line():
+    with lock_run_folder(args.output_dir, args.overwrite) as output_dir, _stopped_in_one_line():
         transformers.set_seed(args.seed)
         with stages("model") as say:
             model = load_encoder(args.model, args.max_length)
@@ -140,7 +140,11 @@ def train_embedder(args: EmbedderArguments, command: str = "", stages: Stages | 
             "peak_memory_bytes": peak_memory_bytes(),
             "seed": args.seed,
             "machine": machine(model.device),
-            "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+            "versions": {
+                "foliogpt": code_version(),
+                "transformers": transformers.__version__,
+                "torch": torch.__version__,
+            },
         }
         with stages("embedder") as say:
             _save(output_dir, model, args, report)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...evaluation.bootstrap import Metric, interval, paired_interval
+from ...jobs.markdown import markdown_table
 from ..refusal import BEST
 from .refusal_curve import SHOWN, Refusal
 
@@ -92,7 +93,7 @@ def _shown(refusal: Refusal) -> list[str]:
         f"Refusal, of {refusal.answerable:,} questions whose answer is in the first {BEST} passages, and "
         f"{refusal.unanswerable:,} without the documents that answer them:",
         _table(refusal.figures),
-        _lines([["answered", *answered], ["refused", *refused]]),
+        markdown_table(["answered", *answered], [["refused", *refused]]),
     ]
 
 
@@ -111,7 +112,7 @@ def _table(figures: dict[str, dict[str, Metric]]) -> str:
     """Figures in Markdown, with 95 % intervals in brackets."""
     columns = list(next(iter(figures.values())))
     rows = [[row, *(_cell(entries.get(column)) for column in columns)] for row, entries in figures.items()]
-    return _lines([["", *columns], *rows])
+    return markdown_table(["", *columns], rows)
 
 
 def _cell(metric: Metric | None) -> str:
@@ -119,11 +120,3 @@ def _cell(metric: Metric | None) -> str:
         return ""
     bounds = interval(metric)
     return f"{metric.value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
-
-
-def _lines(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    filled = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return "\n".join([filled[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *filled[1:]])

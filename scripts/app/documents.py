@@ -80,10 +80,11 @@ class Visit:
 @cache
 def _embedder():
     """One for all visitors. It is not fetched from anywhere."""
-    from ...rag.embedding import EXTRA, load_embedder, packaged_minilm
+    from ...jobs.extras import missing_extra
+    from ...rag.embedding import MINILM_PACKAGE, load_embedder, packaged_minilm
 
     if packaged_minilm() is None:
-        raise ImportError(EXTRA)
+        raise missing_extra("rag", "The default embedder", MINILM_PACKAGE)
     return load_embedder()
 
 

@@ -5,12 +5,12 @@ import os
 from collections.abc import Iterator
 from html import escape
 
+from ...jobs.extras import extra
+
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # before the import, which would call home
-try:
+with extra("app", "The app"):
     import fastapi
     import gradio as gr
-except ImportError as error:
-    raise ImportError(f"The app needs {str(error.name).split('.')[0]}: pip install 'foliogpt[app]'.") from None
 
 __all__ = ["box", "check", "fastapi", "gr", "one_line_errors"]
 

@@ -5,10 +5,10 @@ import json
 import peft
 import pytest
 import torch
-from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from foliogpt.checkpoints.base_record import BASE_FILE, BaseRecord, hash_weights
-from foliogpt.checkpoints.loading import load_model
+from foliogpt.checkpoints.loading import context_length, load_model
 from foliogpt.modeling import FolioForCausalLM, FolioForSequenceClassification, preset_config
 from foliogpt.tokenization import train_tokenizer
 
@@ -84,6 +84,23 @@ def test_an_adapter_that_cannot_be_merged_is_loaded_too(base, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(model(IDS).logits, expected)
     assert model.generate(input_ids=IDS, max_new_tokens=3).shape == (1, 15)
+
+
+def test_virtual_tokens_of_the_active_adapter_are_no_context():
+    model = FolioForCausalLM(preset_config("folio", "nano", **SMALL, max_position_embeddings=64))
+    assert context_length(model) == 64
+    adapted = peft.get_peft_model(model, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    adapted.add_adapter("other", peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5))
+    assert context_length(adapted) == 61
+    adapted.set_adapter("other")
+    assert context_length(adapted) == 59
+    assert context_length(peft.get_peft_model(model, peft.LoraConfig(target_modules="all-linear"))) == 64
+
+
+def test_a_stock_model_has_the_context_of_its_config_or_no_end():
+    size = {"vocab_size": 99, "hidden_size": 32, "n_layer": 1, "n_head": 2}
+    assert context_length(GPT2LMHeadModel(GPT2Config(n_embd=32, n_positions=64, n_layer=1, n_head=2))) == 64
+    assert context_length(BloomForCausalLM(BloomConfig(**size))) is None  # ALiBi
 
 
 def test_another_base_is_refused(base, tmp_path):

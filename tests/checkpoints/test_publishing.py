@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard, constants
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+from foliogpt import checkpoints
 from foliogpt.checkpoints.publishing import prepare
 from foliogpt.modeling import AUTO_CLASSES, FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
@@ -124,6 +125,16 @@ def test_nothing_goes_unasked_and_nothing_is_replaced_unasked(checkpoint, hub, c
     (checkpoint / "generation_config.json").unlink()
     assert push(checkpoint, "--yes", "--overwrite") == 0
     assert before.keys() - hub.repos["me/gpt"].keys() == {"generation_config.json"}
+
+
+@pytest.mark.usefixtures("without_loading", "here")
+def test_push_from_python_uploads_once_and_refuses_what_is_not_ready(checkpoint, hub):
+    assert checkpoints.push(checkpoint, "me/gpt", license="mit").endswith("/me/gpt")
+    assert "model.safetensors" in hub.repos["me/gpt"]
+    (checkpoint / "README.md").unlink()
+    with pytest.raises(ValueError, match="Not ready for the Hub: there is no model card"):
+        checkpoints.push(checkpoint, "me/other", license="mit")
+    assert "me/other" not in hub.repos
 
 
 @pytest.mark.usefixtures("without_loading", "here")
@@ -285,7 +296,7 @@ def test_weights_that_are_not_the_configs_are_found(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3, "layer_types": None}))
     (problem,) = prepare(checkpoint, "me/gpt", "mit").problems
-    assert "does not load" in problem
+    assert "it does not work in a process without foliogpt: the weights are not those of the config: " in problem
 
 
 def test_an_adapter_goes_if_others_can_load_its_base(checkpoint, tmp_path):

@@ -140,7 +140,7 @@ def test_a_stream_is_entered_where_it_was_left(tmp_path, monkeypatch):
         lines = [json.dumps({"text": f"{letter}{i:03}"}) for i in range(rows)]
         (tmp_path / f"{letter}.jsonl").write_text("\n".join(lines))
     names = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
-    monkeypatch.setattr("foliogpt.data.packing.TOGETHER", 30)
+    monkeypatch.setattr("foliogpt.data.packing.TOKENIZE_BATCH_SIZE", 30)
     options = {"corpus": names, "corpus_weights": [3, 1], "streaming": True, "shuffle_buffer_size": 50}
     stream = prepare(**options).train_blocks
     whole = list(islice(stream, 700))  # some passes of both

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import Split
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from foliogpt.data import packing
-from foliogpt.data.packing import IGNORED, PackedCollator, blocks_fingerprint, pack
+from foliogpt.data.packing import IGNORE_INDEX, PackedCollator, blocks_fingerprint, pack
 from foliogpt.tokenization import encode_texts, train_char_tokenizer
 
 TEXTS = ["abcd", "e", "fghijklmno", "", "pq"]
@@ -37,7 +37,7 @@ def test_every_token_is_predicted_exactly_once_and_in_order(documents, tokenizer
     blocks = list(pack(source, tokenizer, block_size))
     assert all(len(block["input_ids"]) == block_size for block in blocks[:-1])
     labels = PackedCollator(tokenizer.eos_token_id)(blocks)["labels"]
-    predicted = [i for row in labels.tolist() for i in row[1:] if i != IGNORED]
+    predicted = [i for row in labels.tolist() for i in row[1:] if i != IGNORE_INDEX]
     assert tokenizer.decode(predicted) == "<|endoftext|>".join(TEXTS) + "<|endoftext|>"
 
 
@@ -55,7 +55,7 @@ def test_positions_begin_with_each_document(documents, tokenizer):
 def test_a_short_block_is_filled_up_with_what_is_not_predicted(tokenizer):
     batch = PackedCollator(0)([{"input_ids": [0, 5, 6, 7]}, {"input_ids": [7, 8]}])
     assert batch["input_ids"].tolist() == [[0, 5, 6, 7], [7, 8, 0, 0]]
-    assert batch["labels"].tolist() == [[0, 5, 6, 7], [7, 8, IGNORED, IGNORED]]
+    assert batch["labels"].tolist() == [[0, 5, 6, 7], [7, 8, IGNORE_INDEX, IGNORE_INDEX]]
 
 
 def test_text_that_spells_the_end_of_a_document_does_not_end_it(tokenizer):

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import peft
 import pytest
 import torch
 from transformers import (
@@ -14,7 +15,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from foliogpt.evaluation.inference import context_length, continuations, head_logits, token_nats, windows
+from foliogpt.evaluation.inference import continuations, head_logits, input_length, token_nats, windows
 from foliogpt.modeling import (
     FolioForCausalLM,
     FolioForQuestionAnswering,
@@ -102,6 +103,22 @@ def test_batches_do_not_change_the_logits_of_heads(make):
         assert alone.ndim == 1 or len(ids) in alone.shape
 
 
+@pytest.mark.parametrize(
+    ("cls", "kind"), [(FolioForTokenClassification, "TOKEN_CLS"), (FolioForQuestionAnswering, "QUESTION_ANS")]
+)
+def test_logits_of_virtual_tokens_are_not_those_of_the_text(cls, kind):
+    adapter = peft.PromptTuningConfig(task_type=kind, num_virtual_tokens=9)
+    model = peft.get_peft_model(folio(cls), adapter).eval()
+    assert input_length(model) == 64 - 9
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([INPUTS[0]]))  # virtual tokens first
+    expected = (
+        output.logits[0] if "logits" in output else torch.stack([output.start_logits[0], output.end_logits[0]], 1)
+    )
+    found = head_logits(model, INPUTS, 8)[0]
+    assert (found if "logits" in output else found.T) == pytest.approx(expected[9:].numpy(), abs=1e-4)
+
+
 @pytest.mark.parametrize("length", [1, 2, 5, 8, 9, 31, 100])
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_windows_count_every_token_once_with_half_a_window_before_it(length, size):
@@ -116,11 +133,11 @@ def test_windows_count_every_token_once_with_half_a_window_before_it(length, siz
 
 def test_a_window_is_no_longer_than_the_model_reads():
     model = folio()
-    assert context_length(model) == 64
-    assert context_length(model, 10) == 10
+    assert input_length(model) == 64
+    assert input_length(model, 10) == 10
     for wrong in (65, 1, 0):
         with pytest.raises(ValueError, match="give 2 to 64"):
-            context_length(model, wrong)
+            input_length(model, wrong)
 
 
 def test_broken_weights_are_said_to_be_broken():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from foliogpt.evaluation.predictions import classify, find_answer
+from foliogpt.evaluation.predictions import classify
 from foliogpt.modeling import FolioForQuestionAnswering, FolioForSequenceClassification, preset_config
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import train_tokenizer
@@ -66,38 +66,6 @@ def test_a_stock_classifier_will_do(tokenizer):
     stock = BertConfig(vocab_size=280, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     (scores,) = classify(BertForSequenceClassification(stock).eval(), tokenizer, [TEXT])
     assert set(scores) == {"LABEL_0", "LABEL_1"}
-
-
-class Marker(torch.nn.Module):
-    """A model that marks one text wherever it reads it, and otherwise says that there is no answer."""
-
-    def __init__(self, tokenizer, answer: str):
-        super().__init__()
-        self.tokenizer, self.answer = tokenizer, tokenizer(answer)["input_ids"]
-        self.config, self.device = config(tokenizer), torch.device("cpu")
-
-    def forward(self, ids):
-        starts, ends = torch.zeros(2, *ids.shape)
-        starts[0, 0] = ends[0, 0] = 5
-        row, size = ids[0].tolist(), len(self.answer)
-        for i in range(len(row)):
-            if row[i : i + size] == self.answer:
-                starts[0, i] = ends[0, i + size - 1] = 9
-        return type("Output", (), {"start_logits": starts, "end_logits": ends})
-
-
-@pytest.mark.parametrize("before", [0, 1, 7, 30])
-def test_an_answer_is_found_wherever_it_is_in_a_text_longer_than_the_context(tokenizer, before):
-    text = "one two three. " * before + "It is Juliet." + " three two one" * 20
-    start, end = find_answer(Marker(tokenizer, " Juliet"), tokenizer, "Who?", text)
-    assert text[start:end].strip() == "Juliet"
-    assert text.index("Juliet") in (start, start + 1)
-
-
-def test_no_answer_is_an_answer_and_a_question_is_not_taken_for_the_text(tokenizer):
-    assert find_answer(Marker(tokenizer, " Juliet"), tokenizer, "Is it Juliet or not?", "one two three " * 30) is None
-    with pytest.raises(ValueError, match="no room"):
-        find_answer(Marker(tokenizer, " Juliet"), tokenizer, "Who? " * 50, TEXT)
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,12 @@ MACHINES = "torchrun --nnodes 2 ... --nproc_per_node 2 -m foliogpt.scripts.cli"
         ({"world_size": 1}, "folio pretrain --output_dir 'my runs' --resume"),
         ({}, f"{START} pretrain --output_dir 'my runs' --resume"),
         ({"fsdp": True}, f"{START} pretrain --fsdp --output_dir 'my runs' --resume"),
-        ({"tp_size": 2}, f"{START} pretrain --tp_size 2 --output_dir 'my runs' --resume"),
         ({"world_size": 4}, f"{MACHINES} pretrain --output_dir 'my runs' --resume"),
     ],
 )
 def test_a_run_is_continued_as_it_was_started(settings, command, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    args = SimpleNamespace(**{"output_dir": "my runs", "world_size": 2, "tp_size": 1, "fsdp": None, **settings})
+    args = SimpleNamespace(**{"output_dir": "my runs", "world_size": 2, "fsdp": None, **settings})
     assert command_to_resume("folio pretrain", args) == command
     assert shlex.split(command_to_resume("folio pretrain", args, "--seed", "1"))[-3:] == ["--resume", "--seed", "1"]
 

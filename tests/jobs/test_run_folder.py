@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from foliogpt.jobs.run_folder import RUN_FILE, claimed, read_settings, start_run
+from foliogpt.jobs.run_folder import RUN_FILE, lock_run_folder, read_settings, start_run
 from foliogpt.jobs.saving import STATE_FILE
 
 SETTINGS = {"corpus": "text.txt", "preset": "folio", "size": "nano", "seed": 1}
@@ -23,13 +23,13 @@ def run(tmp_path):
 
 
 def claim(folder, **kwargs) -> None:
-    with claimed(folder, **kwargs):
+    with lock_run_folder(folder, **kwargs):
         pass
 
 
 def test_a_new_folder_is_made_and_holds_nothing_afterwards(tmp_path):
     (tmp_path / "a").mkdir()
-    with claimed(tmp_path / "a") as folder:
+    with lock_run_folder(tmp_path / "a") as folder:
         assert folder.is_dir()
     assert not list(folder.iterdir())
 
@@ -71,7 +71,7 @@ def test_a_start_that_failed_leaves_a_folder_that_can_be_used(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".saving-run.yaml").write_text("corp")
     claim(tmp_path / "run")
-    with pytest.raises(ValueError, match="mine"), claimed(tmp_path / "new"):
+    with pytest.raises(ValueError, match="mine"), lock_run_folder(tmp_path / "new"):
         raise ValueError("mine")
     assert not (tmp_path / "new").exists()
 
@@ -111,9 +111,9 @@ def test_resuming_needs_a_run(tmp_path):
 
 @pytest.mark.parametrize("how", [{"overwrite": True}, {"resume": True}])
 def test_two_runs_do_not_share_a_folder(run, how):
-    other = f"from foliogpt.jobs.run_folder import claimed\nwith claimed({str(run)!r}, **{how}): print('in')"
+    other = f"from foliogpt.jobs import run_folder\nwith run_folder.lock_run_folder({str(run)!r}, **{how}): print('in')"
     command = [sys.executable, "-c", other]
-    with claimed(run, **how) as folder:
+    with lock_run_folder(run, **how) as folder:
         (folder / ".saving-1").mkdir()
         done = subprocess.run(command, capture_output=True, text=True)
         assert "A run is writing to" in done.stderr
@@ -122,7 +122,8 @@ def test_two_runs_do_not_share_a_folder(run, how):
 
 
 def test_a_run_that_was_killed_leaves_no_claim(run):
-    script = f"import os\nfrom foliogpt.jobs.run_folder import claimed\nwith claimed({str(run)!r}, True): os._exit(9)"
+    lock = f"run_folder.lock_run_folder({str(run)!r}, True)"
+    script = f"import os\nfrom foliogpt.jobs import run_folder\nwith {lock}: os._exit(9)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 9
     claim(run, overwrite=True)
     assert not (run / ".lock").exists()

@@ -9,7 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from foliogpt.jobs.saving import STATE_FILE, SUMS_FILE, last_checkpoint, saving, seal, staged
+from foliogpt.jobs.saving import (
+    STATE_FILE,
+    SUMS_FILE,
+    last_checkpoint,
+    saving,
+    staged,
+    write_atomically,
+    write_checksums,
+)
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def run(tmp_path):
         (checkpoint / STATE_FILE).write_text(json.dumps({"global_step": step}))
         (checkpoint / "shards").mkdir()
         (checkpoint / "shards" / "0.distcp").write_bytes(bytes(range(256)) * 40)
-        seal(checkpoint)
+        write_checksums(checkpoint)
     return folder
 
 
@@ -77,7 +85,7 @@ def test_the_hashes_are_those_of_sha256sum(run):
 
 def test_a_checkpoint_without_its_optimizer_is_none_to_go_on_from(run):
     (run / "checkpoint-20" / "optimizer.pt").unlink()  # as --save_only_model leaves it
-    seal(run / "checkpoint-20")
+    write_checksums(run / "checkpoint-20")
     assert last_checkpoint(run).name == "checkpoint-10"
 
 
@@ -173,6 +181,23 @@ def test_files_are_as_readable_as_any_other(tmp_path):
         save_file({"weight": torch.zeros(3)}, folder / "model.safetensors")
     (tmp_path / "other").touch()
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "run.yaml"
+    write_atomically(path, "old\n")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, "new\n")
+    monkeypatch.undo()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"run.yaml": b"old\n"}
+    write_atomically(path, "ä\n")
+    assert path.read_bytes() == "ä\n".encode()
+
+
+def test_a_write_reports_its_own_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        write_atomically(tmp_path / "nowhere" / "run.yaml", "")
 
 
 def test_a_checkpoint_that_cannot_be_saved_again_is_kept(run):

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 
+import peft
 import pytest
 import torch
 
@@ -90,3 +91,16 @@ def test_a_text_that_nobody_reads_ends_at_once_and_those_behind_it_never_begin(t
     assert never.tokens == 0
     assert 0 < first.tokens < 2000
     assert 0 < last.tokens < 2000
+
+
+def test_virtual_tokens_leave_less_room_than_the_context(tiny, tokenizer):
+    """With learned positions, one token more would have no position."""
+    model = FolioForCausalLM(tiny("gpt2", vocab_size=len(tokenizer)))
+    adapter = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=9)
+    generator = TextGenerator(peft.get_peft_model(model, adapter), tokenizer)
+    room = generator.context_length - 5
+    assert room == 64 - 9 - 5
+    choice = Choice([5] * 5, generation_config(model, room, min_new_tokens=room))
+    generator.generate(choice, lambda piece: None)
+    assert choice.tokens == room
+    generator.close()

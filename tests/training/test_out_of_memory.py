@@ -20,7 +20,7 @@ from foliogpt.scripts.cli import main
 from foliogpt.training import out_of_memory
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.memory import available_bytes
-from foliogpt.training.out_of_memory import OutOfMemory, is_out_of_memory, memory_of, proposal, surely_fits
+from foliogpt.training.out_of_memory import OutOfMemory, fits_upper_bound, is_out_of_memory, memory_of, suggest_settings
 from foliogpt.training.pretraining import pretrain
 from foliogpt.training.trainer import FolioTrainer
 
@@ -53,22 +53,14 @@ def test_what_saves_memory_changes_no_loss(tmp_path, corpus, monkeypatch):
     assert trained(tmp_path, corpus, "not_chunked")["val_loss"] == pytest.approx(plain, abs=1e-4)
 
 
-def test_no_accumulation_is_proposed_to_tensor_parallel_processes(tmp_path):
-    network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
-    args = settings(tmp_path)
-    args.tp_size = 2
-    flags, _ = proposal(network, MODEL, args, 0.99 * memory_of(network, MODEL, args).peak)
-    assert flags[:4] == ["--per_device_train_batch_size", "12", "--gradient_accumulation_steps", "1"]
-    flags, _ = proposal(network, MODEL, args, 1)
-    assert not flags
-
-
 def test_the_batch_size_that_is_found_gives_the_same_run(tmp_path, corpus, monkeypatch):
     plain = trained(tmp_path, corpus, "plain", max_steps=-1, num_train_epochs=1)
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
     network.loss_chunk_size = 512
     third = memory_of(network, MODEL, settings(tmp_path), size=4, accumulation=3).peak
-    monkeypatch.setattr(out_of_memory, "available_bytes", lambda device: third / out_of_memory.ROOM + 1e5)
+    monkeypatch.setattr(
+        out_of_memory, "available_bytes", lambda device: third / out_of_memory.USABLE_MEMORY_FRACTION + 1e5
+    )
     found = trained(tmp_path, corpus, "found", max_steps=-1, num_train_epochs=1, auto_find_batch_size=True)
     assert found["steps"] == plain["steps"]
     assert found["val_loss"] == pytest.approx(plain["val_loss"], abs=1e-4)
@@ -96,10 +88,10 @@ def test_the_proposal_makes_up_the_same_batch_and_leaves_the_model_as_it_was():
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=300, max_position_embeddings=32))
     args = PretrainingArguments(output_dir="unused", per_device_train_batch_size=6, bf16=False)
     whole = memory_of(network, MODEL, args)
-    flags, _ = proposal(network, MODEL, args, whole.peak - 1)
+    flags, _ = suggest_settings(network, MODEL, args, whole.peak - 1)
     assert flags == ["--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "2"]
     least = memory_of(network, MODEL, args, 1, 6).peak
-    flags, sentence = proposal(network, MODEL, args, least - 1)
+    flags, sentence = suggest_settings(network, MODEL, args, least - 1)
     assert flags[-2:] == ["--gradient_checkpointing", "true"] or "smaller --size" in sentence
     assert not network.is_activation_checkpointing
 
@@ -108,7 +100,7 @@ def test_the_proposal_makes_up_the_same_batch_and_leaves_the_model_as_it_was():
 def test_what_surely_fits_is_several_times_what_is_needed(size):
     network = FolioForCausalLM(preset_config("gpt2", size, max_position_embeddings=512))
     model, args = ModelArguments(block_size=512), PretrainingArguments(output_dir="unused")
-    assert not surely_fits(network, model, args, 2 * memory_of(network, model, args).peak)
+    assert not fits_upper_bound(network, model, args, 2 * memory_of(network, model, args).peak)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, TrainerCallback
 
-from foliogpt.checkpoints.reload import logits_of_stranger
+from foliogpt.checkpoints.clean_process import logits_in_clean_process
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.jobs.saving import last_checkpoint
 from foliogpt.scripts.cli import main
@@ -83,13 +83,13 @@ def test_a_process_without_the_package_computes_the_same_logits(run):
     ids = torch.arange(5, 25)[None]
     with torch.no_grad():
         here = AutoModelForCausalLM.from_pretrained(folder)(ids).logits
-    assert torch.equal(logits_of_stranger(folder, ids), here)
+    assert torch.equal(logits_in_clean_process(folder, ids), here)
 
 
 def test_a_checkpoint_that_needs_us_is_caught(run, tmp_path):
     (tmp_path / "config.json").write_text((run[0] / "config.json").read_text())
     with pytest.raises(RuntimeError, match="does not work in a process without foliogpt"):
-        logits_of_stranger(tmp_path, torch.zeros(1, 3, dtype=torch.long))
+        logits_in_clean_process(tmp_path, torch.zeros(1, 3, dtype=torch.long))
 
 
 class PoisonAt(TrainerCallback):
@@ -157,10 +157,8 @@ def test_a_block_longer_than_the_corpus_is_refused_with_the_size_that_works(corp
     ("fields", "world", "says"),
     [
         ({"fsdp": True}, 1, "fsdp spreads the weights over several processes, and this is one: start it with torchrun"),
-        ({"tp_size": 2}, 1, "tp_size is 2, and the number of processes 1: start it with torchrun"),
         ({"auto_find_batch_size": True}, 2, "auto_find_batch_size works in one process"),
-        ({"tp_size": 2, "gradient_accumulation_steps": 2}, 2, "choose one"),
-        ({"tp_size": 2, "z_loss": 1e-4}, 2, "z_loss"),
+        ({"fsdp": True, "z_loss": 1e-4}, 2, "z_loss"),
         ({"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}, 2, "state_dict_type"),
     ],
 )

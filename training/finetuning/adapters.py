@@ -5,6 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...data.arguments import LOADED_FOR
+from ...jobs.extras import extra
 from ...tokenization.control_tokens import control_tokens
 from .arguments import MethodArguments
 
@@ -25,10 +26,8 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
         ImportError: if PEFT is missing; names the extra that has it.
         ValueError: if the model has no modules that the method could adapt.
     """
-    try:
+    with extra("finetune", "An adapter"):
         import peft
-    except ImportError:
-        raise ImportError("Adapters need PEFT: pip install 'foliogpt[finetune]'.") from None
     kind = {"lm": "CAUSAL_LM", "classify": "SEQ_CLS", "tag": "TOKEN_CLS", "qa": "QUESTION_ANS"}[LOADED_FOR[task]]
     targets = method.lora_target_modules
     common = {"task_type": kind, "target_modules": targets[0] if targets == ["all-linear"] else targets}
@@ -85,10 +84,8 @@ def quantize(model: PreTrainedModel) -> None:
     Raises:
         ImportError: if torchao is missing; names the extra that has it.
     """
-    try:
+    with extra("quantization", "A base in 8 bits"):
         from torchao.quantization import Int8WeightOnlyConfig, quantize_  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ImportError("8-bit weights need torchao: pip install 'foliogpt[quantization]'.") from None
     inside = f"{model.base_model_prefix}."
     quantize_(model, Int8WeightOnlyConfig(), lambda m, name: isinstance(m, nn.Linear) and name.startswith(inside))
 

@@ -15,10 +15,12 @@ from ...checkpoints.loading import ADAPTER_CONFIG, fit_embeddings, load_checkpoi
 from ...checkpoints.self_check import check_cache
 from ...data.arguments import LOADED_FOR, DataArguments
 from ...data.examples import Examples, prepare_examples
-from ...jobs.processes import connected, first_before_others, from_first, is_first, job
-from ...jobs.report import CARD_FILE, CURVE_FILE, Stages, loss_curve, peak_memory_bytes, write_report
+from ...jobs.cards import finetuned_card
+from ...jobs.errors import first_line
+from ...jobs.processes import connected, first_before_others, from_first, is_first
+from ...jobs.report import CARD_FILE, CURVE_FILE, Stages, code_version, loss_curve, peak_memory_bytes, write_report
 from ...jobs.resume import checkpoint_to_resume, run_settings_of
-from ...jobs.run_folder import BATCH, FINGERPRINT, JOB
+from ...jobs.run_folder import FINGERPRINT, run_metadata
 from ...jobs.saving import STATE_FILE, staged
 from ...jobs.signals import Interrupted, signal_of
 from ...tokenization import chat_tokenizer, encode_chat, encode_texts
@@ -29,7 +31,6 @@ from ..pretraining import KeepSettings, folder_of, machine, stopped, train
 from ..trainer import SafeTraining
 from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
 from .arguments import FIXED, PROMPTS, FinetuningArguments, MethodArguments, run_settings, settle
-from .card import finetuned_card
 from .trainers import make_trainer
 
 LONGEST = 2048  # tokens of an example, if the model's context is longer and nothing else was asked for
@@ -70,7 +71,7 @@ def finetune(
         fingerprint = f"{ready.data.fingerprint()}-{ready.record.weights_hash}"
         if checkpoint is not None and fingerprint != run_settings_of(output_dir, checkpoint).get(FINGERPRINT):
             raise ValueError("The data, or the model, is not what this run began with: start another run for it.")
-        beside = {FINGERPRINT: fingerprint, BATCH: args.global_batch_size, JOB: job()}
+        beside = run_metadata(fingerprint, args.global_batch_size)
         keep = KeepSettings(output_dir, {**settings, **beside})
         trainer = make_trainer(data_args.task, ready.network, ready.tokenizer, ready.data, args, [keep])
         trainer.command = f"folio finetune {data_args.task}"
@@ -160,9 +161,8 @@ def _config(method: MethodArguments):
     try:
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code=method.trust_remote_code)
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(
-            f"{method.model} is not a whole checkpoint's directory, nor a model on the Hub ({reason})"
+            f"{method.model} is not a whole checkpoint's directory, nor a model on the Hub ({first_line(error)})"
         ) from None
 
 
@@ -249,7 +249,7 @@ def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stage
         "machine": machine(args.device),
         "world_size": args.world_size,
         "backend": torch.distributed.get_backend() if connected() else None,
-        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+        "versions": {"foliogpt": code_version(), "transformers": transformers.__version__, "torch": torch.__version__},
         "prompt": data.prompt,
     }
     with stages("checkpoint") as say:

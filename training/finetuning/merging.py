@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ...checkpoints.base_record import BaseRecord
 from ...checkpoints.loading import ADAPTER_CONFIG, load_model
+from ...jobs.cards import finetuned_card
 from ...jobs.report import CARD_FILE, CURVE_FILE, REPORT_FILE, write_report
-from ...jobs.run_folder import RUN_FILE, claimed
+from ...jobs.run_folder import RUN_FILE, lock_run_folder
 from ...jobs.saving import STATE_FILE, staged
-from .card import finetuned_card
 
 # By the settings it is known what was held out; the state says that the run is complete, and not to be resumed.
 OF_THE_RUN = (RUN_FILE, STATE_FILE, CURVE_FILE)
@@ -30,7 +30,7 @@ def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False
     if not (folder / ADAPTER_CONFIG).is_file():
         raise FileNotFoundError(f"{adapter} is no adapter's directory: it has no {ADAPTER_CONFIG}.")
     record = BaseRecord.load(folder)
-    with claimed(destination, marker="config.json") as output_dir:
+    with lock_run_folder(destination, marker="config.json") as output_dir:
         model, tokenizer = load_model(adapter, record.task if record else "lm", trust_remote_code)
         if hasattr(model, "peft_config"):
             kind = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("peft_type")

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ...data.examples import Examples
-from ...data.packing import IGNORED
+from ...data.packing import IGNORE_INDEX
+from ...jobs.extras import extra
 from ...jobs.processes import is_first, wait_for_all
 from ...jobs.saving import STAGING
 from ...modeling.loss import classification_loss, span_loss
@@ -19,11 +20,9 @@ from ..parallel_trainer import WholeBatches
 from ..trainer import SafeTraining
 from .arguments import FinetuningArguments
 
-try:
+with extra("finetune", "Fine-tuning"):
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
     from trl.trainer import utils as trl_utils
-except ImportError:
-    raise ImportError("Fine-tuning needs PEFT and TRL: pip install 'foliogpt[finetune]'.") from None
 
 LOSS_COLUMNS = 4096  # of the vocabulary at a time, where TRL has no GPU kernel for its loss
 
@@ -84,7 +83,7 @@ class SupervisedTrainer(_Quiet, WholeBatches, SFTTrainer):
     def compute_loss(self, model, inputs, *args, **kwargs):
         # After vectors that stand before the text its first token is predicted too, and Trainer does not count it.
         labels = inputs["labels"].clone()  # (B, T)
-        labels[:, 0] = IGNORED
+        labels[:, 0] = IGNORE_INDEX
         return super().compute_loss(model, {**inputs, "labels": labels}, *args, **kwargs)
 
 
@@ -145,20 +144,20 @@ class HeadTrainer(SafeTraining, WholeBatches):
             )
             return span_loss(starts, ends, labels[:, 0], labels[:, 1], texts)
         total = nn.functional.cross_entropy(
-            outputs.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+            outputs.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
-        return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+        return total / ((labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch)
 
     def _counts_for_nothing(self, labels: torch.Tensor) -> bool:
         """Whether this is what a process is dealt for which nothing is left of a batch."""
-        return self.args.world_size > 1 and bool((labels == IGNORED).all())
+        return self.args.world_size > 1 and bool((labels == IGNORE_INDEX).all())
 
     def _judge(self, model, batch):
         labels = batch.pop("labels")
         self.is_text = batch["attention_mask"] != 0
         outputs = model(**batch)
         # A number to be learnt may be what ignored labels are written as.
-        counted = labels != IGNORED if self.task == "tag" or self._counts_for_nothing(labels) else labels == labels
+        counted = labels != IGNORE_INDEX if self.task == "tag" or self._counts_for_nothing(labels) else labels == labels
         figures = {"loss": (self.loss(outputs, labels, num_items_in_batch=1), counted.sum())}
         if self.task == "tag" or self.head_config.problem_type == "single_label_classification":
             # The share of labels that are right, of texts or of words.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-IGNORED = -100  # the target of a position that has nothing to predict
+IGNORE_INDEX = -100  # the target of a position that has nothing to predict
 
 
 # --- Loss ---
@@ -40,7 +40,7 @@ class CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: Tensor, targets: Tensor) -> Tensor:
-        counted = targets != IGNORED
+        counted = targets != IGNORE_INDEX
         index = targets.where(counted, 0).unsqueeze(-1)  # any valid index will do where nothing is counted
         log_p = log_softmax(logits)
         ctx.save_for_backward(log_p, index, counted)
@@ -59,10 +59,10 @@ def cross_entropy(logits: Tensor, targets: Tensor, num_items: Tensor | int | Non
 
     Args:
         logits: (N, V) scores of the V tokens at N positions.
-        targets: (N) the token that came, or `IGNORED`.
+        targets: (N) the token that came, or `IGNORE_INDEX`.
         num_items: divide by this and not by the number of targets here; for a part of an accumulated batch.
     """
-    count = (targets != IGNORED).sum() if num_items is None else num_items
+    count = (targets != IGNORE_INDEX).sum() if num_items is None else num_items
     return CrossEntropy.apply(logits, targets) / count
 
 
@@ -296,7 +296,7 @@ def train(
     Args:
         model: maps ids (B, T) to an object with `logits` (B, T, V).
         input_ids: (N, T) the examples.
-        labels: (N, T) the same, `IGNORED` where there is nothing to predict.
+        labels: (N, T) the same, `IGNORE_INDEX` where there is nothing to predict.
         optimizers: together have all the weights that learn, such as Muon's matrices and AdamW's rest.
         schedule: the factor of the learning rates at a step.
         batch_size: examples that go through the model at once.
@@ -310,7 +310,7 @@ def train(
     model.train()
     for step, parts in zip(range(steps), batches(len(input_ids), batch_size, accumulate, seed), strict=False):
         # Every token weighs the same, also if one part has fewer: divide by the targets of the whole step.
-        num_items = sum((targets[part] != IGNORED).sum() for part in parts)
+        num_items = sum((targets[part] != IGNORE_INDEX).sum() for part in parts)
         total = 0.0
         for part in parts:
             logits = model(input_ids=input_ids[part], use_cache=False).logits[:, :-1]  # (B, T-1, V)

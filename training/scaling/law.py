@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...jobs.extras import extra
+
 HUBER = 1e-3  # in the logarithm of the loss: what lies farther off counts by its distance alone
 STARTS = (0.1, 0.3, 0.5, 0.8, 1.2)  # exponents from which the fit begins
 EXPONENTS, LEAST_LOG_E = (0.01, 3.0), -5.0  # bounds
@@ -149,8 +151,6 @@ def draw(result: dict, path: Path) -> None:
 
 def check_libraries() -> None:
     """Raises ImportError, which names the extra, if scipy or matplotlib is missing."""
-    try:
+    with extra("scale", "A scaling law"):
         import matplotlib  # noqa: F401
         import scipy.optimize  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"Scaling laws need {error.name}: pip install 'foliogpt[scale]'.") from None

@@ -6,7 +6,6 @@ its own schedule would have given.
 """
 
 import json
-import os
 import shutil
 import time
 from itertools import islice
@@ -18,7 +17,7 @@ import transformers
 
 from ...data.packed_corpus import PackedCorpora
 from ...evaluation.bits_per_byte import total_loss
-from ...jobs.saving import STAGING, last_checkpoint
+from ...jobs.saving import last_checkpoint, write_atomically
 from ...tokenization import vocabulary_size
 from ..arguments import PretrainingArguments
 from ..calibration import step_seconds
@@ -152,6 +151,4 @@ def train_all(workshop: Workshop, plan: Plan, runs: list[Run]) -> list[dict]:
 
 def write_lines(path: Path, entries) -> None:
     """Write JSON objects, one a line; the file is there whole or as it was."""
-    new = path.with_name(f"{STAGING}{path.name}")
-    new.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-    os.replace(new, path)
+    write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in entries))

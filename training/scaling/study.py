@@ -12,7 +12,7 @@ import yaml
 from ...data.arguments import CorpusArguments
 from ...data.packed_corpus import pack_corpora
 from ...jobs.report import Stages
-from ...jobs.run_folder import FINGERPRINT, SCALE_FILE, claimed
+from ...jobs.run_folder import FINGERPRINT, SCALE_FILE, lock_run_folder
 from ...jobs.saving import staged
 from ...jobs.signals import Interrupted, signal_of
 from ..arguments import from_anywhere
@@ -43,7 +43,7 @@ def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None
     if corpus.streaming:
         raise ValueError("A grid reads the same text in each run, and a stream has no end: leave out --streaming.")
     stages = stages or Stages()
-    with claimed(chosen.output_dir, chosen.overwrite, chosen.resume, marker=SCALE_FILE) as folder:
+    with lock_run_folder(chosen.output_dir, chosen.overwrite, chosen.resume, marker=SCALE_FILE) as folder:
         settings = scale_settings(corpus, chosen)
         if chosen.resume:
             check_settings(folder, settings)

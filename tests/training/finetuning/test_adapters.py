@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from foliogpt.checkpoints.clean_process import logits_in_clean_process
 from foliogpt.checkpoints.loading import load_model
 from foliogpt.checkpoints.publishing import prepare
-from foliogpt.checkpoints.reload import logits_of_stranger
 from foliogpt.evaluation.arguments import EvaluationArguments
 from foliogpt.evaluation.tasks import load_rows
 from foliogpt.jobs.saving import last_checkpoint
@@ -73,7 +73,7 @@ def test_merged_is_unmerged(place, tmp_path):
     card = (tmp_path / "merged" / "README.md").read_text()
     assert json.dumps(str(tmp_path / "merged")) in card
     assert "PeftModel" not in card
-    torch.testing.assert_close(logits_of_stranger(tmp_path / "merged", IDS), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits_in_clean_process(tmp_path / "merged", IDS), expected, atol=1e-5, rtol=0)
 
 
 def test_a_merged_checkpoint_knows_what_it_learnt_from_and_is_no_run_to_resume(place, tmp_path, capsys):

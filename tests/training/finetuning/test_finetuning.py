@@ -14,7 +14,7 @@ from trl.trainer import utils as trl_utils
 from foliogpt.checkpoints.loading import load_model
 from foliogpt.data.arguments import DataArguments
 from foliogpt.jobs.report import Stages
-from foliogpt.jobs.saving import last_checkpoint, torn_file
+from foliogpt.jobs.saving import find_corrupt_file, last_checkpoint
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import encode_chat, train_tokenizer
@@ -280,7 +280,7 @@ def test_a_weight_that_is_no_number_ends_the_run(place, tmp_path, monkeypatch):
 def test_a_torn_checkpoint_of_an_adapter_is_passed_over(place, tmp_path):
     run(place, "sft", tmp_path)
     checkpoint = tmp_path / "checkpoint-6"
-    assert torn_file(checkpoint) is None
+    assert find_corrupt_file(checkpoint) is None
     weights = checkpoint / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     assert last_checkpoint(tmp_path).name == "checkpoint-3"

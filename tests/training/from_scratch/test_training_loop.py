@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments, get_cosine_schedule_with_wa
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.training.from_scratch import training_loop as from_scratch
-from foliogpt.training.from_scratch.training_loop import IGNORED, SGD, Adam, AdamW, Momentum, Muon
+from foliogpt.training.from_scratch.training_loop import IGNORE_INDEX, SGD, Adam, AdamW, Momentum, Muon
 
 STEPS = 60
 close = functools.partial(torch.testing.assert_close, rtol=1e-6, atol=1e-6)
@@ -54,8 +54,8 @@ def library_in_double(monkeypatch):
 def test_cross_entropy_and_its_gradient(positions, vocab, scale):
     logits = (scale * torch.randn(positions, vocab)).requires_grad_()
     targets = torch.randint(vocab, (positions,))
-    targets[1::3] = IGNORED
-    theirs = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED)
+    targets[1::3] = IGNORE_INDEX
+    theirs = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX)
     ours = from_scratch.cross_entropy(logits, targets)
     close(ours, theirs)
     close(torch.autograd.grad(ours, logits)[0], torch.autograd.grad(theirs, logits)[0])
@@ -63,7 +63,7 @@ def test_cross_entropy_and_its_gradient(positions, vocab, scale):
 
 def test_the_gradient_of_cross_entropy_is_its_slope():
     logits = torch.randn(4, 6, requires_grad=True)
-    targets = torch.tensor([0, IGNORED, 5, 2])
+    targets = torch.tensor([0, IGNORE_INDEX, 5, 2])
     assert torch.autograd.gradcheck(lambda z: from_scratch.cross_entropy(z, targets), logits)
 
 
@@ -71,7 +71,7 @@ def test_what_is_ignored_cannot_spoil_the_loss():
     logits = torch.randn(3, 5)
     logits[1] = torch.nan
     logits.requires_grad_()
-    targets = torch.tensor([1, IGNORED, 2])
+    targets = torch.tensor([1, IGNORE_INDEX, 2])
     loss = from_scratch.cross_entropy(logits, targets)
     loss.backward()
     close(loss, nn.functional.cross_entropy(logits, targets))
@@ -79,7 +79,7 @@ def test_what_is_ignored_cannot_spoil_the_loss():
 
 
 def test_a_loss_without_targets_is_nan_as_in_torch():
-    logits, targets = torch.randn(2, 3), torch.tensor([IGNORED, IGNORED])
+    logits, targets = torch.randn(2, 3), torch.tensor([IGNORE_INDEX, IGNORE_INDEX])
     assert from_scratch.cross_entropy(logits, targets).isnan()
     assert nn.functional.cross_entropy(logits, targets).isnan()
 
@@ -247,7 +247,7 @@ def test_fifty_steps_of_the_loop_are_fifty_steps_of_trainer(tmp_path):
     theirs.loss_chunk_size = 512  # the loss that works in the dtype of the model
     input_ids = torch.randint(40, (27, 12))
     labels = input_ids.clone()
-    labels[::4, 5:] = IGNORED
+    labels[::4, 5:] = IGNORE_INDEX
 
     arguments = TrainingArguments(
         output_dir=str(tmp_path),
@@ -297,7 +297,7 @@ def test_accumulated_batches_are_one_large_batch():
     config = preset_config("gpt2", "nano", num_attention_heads=2, **size)
     ids = torch.randint(20, (12, 8))
     labels = ids.clone()
-    labels[::2, 3:] = IGNORED
+    labels[::2, 3:] = IGNORE_INDEX
     results = []
     for batch_size, accumulate in ((12, 1), (3, 4)):
         torch.manual_seed(1)

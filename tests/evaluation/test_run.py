@@ -15,9 +15,9 @@ from foliogpt.checkpoints.publishing import Publication, _card
 from foliogpt.data.packing import PackedCollator, pack
 from foliogpt.evaluation.arguments import EvaluationArguments
 from foliogpt.evaluation.bits_per_byte import total_loss
-from foliogpt.evaluation.evaluate import evaluate
 from foliogpt.evaluation.generated import passages
 from foliogpt.evaluation.language import evaluate_texts
+from foliogpt.evaluation.run import evaluate
 from foliogpt.evaluation.tasks import load_rows
 from foliogpt.modeling import (
     FolioForCausalLM,

@@ -1,12 +1,15 @@
 """A checkpoint that a process without foliogpt would get wrong text from is refused."""
 
+import json
+import re
+
 import pytest
 import torch
 
 from foliogpt import modeling
+from foliogpt.checkpoints.clean_process import load_in_clean_process, logits_in_clean_process
 from foliogpt.checkpoints.publishing import prepare
-from foliogpt.checkpoints.reload import logits_of_stranger
-from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.modeling import FolioForCausalLM, FolioForSequenceClassification, preset_config
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import train_tokenizer
 
@@ -34,14 +37,44 @@ def swallow_cache(folder) -> None:
 
 def test_reload_and_push_refuse_code_that_swallows_the_cache(checkpoint):
     ids = torch.tensor([[5, 6, 7]])
-    assert logits_of_stranger(checkpoint, ids).shape == (1, 3, FolioForCausalLM.from_pretrained(checkpoint).vocab_size)
+    with torch.no_grad():
+        expected = FolioForCausalLM.from_pretrained(checkpoint)(ids).logits
+    assert torch.equal(logits_in_clean_process(checkpoint, ids), expected)
     (checkpoint / "README.md").write_text("---\nlicense: apache-2.0\n---\n\n# A model\n")
     swallow_cache(checkpoint)
     with pytest.raises(RuntimeError, match=r"without foliogpt: .*CacheMismatchError: With transformers \d"):
-        logits_of_stranger(checkpoint, ids)
+        logits_in_clean_process(checkpoint, ids)
     problems = prepare(checkpoint, "somebody/model", license="apache-2.0", trust_remote_code=True).problems
     (problem,) = problems
     assert "CacheMismatchError: With transformers" in problem
+
+
+def test_a_head_loads_and_the_facts_name_it(checkpoint):
+    """A file of the checkpoint that is called like an installed module is not imported in its place."""
+    config = preset_config("folio", "nano", vocab_size=270, num_hidden_layers=2, num_labels=3)
+    FolioForSequenceClassification(config).save_pretrained(checkpoint)
+    (checkpoint / "torch.py").write_text("raise SystemExit('this is no module')")
+    facts, outputs = load_in_clean_process(checkpoint, trust_remote_code=True)
+    assert re.fullmatch(
+        r"FolioForSequenceClassification of [\d,]+ parameters loads without foliogpt, and so does its tokenizer of 270 "
+        "tokens",
+        facts,
+    )
+    assert outputs == {}
+    with pytest.raises(RuntimeError, match=r"^does not work in a process without foliogpt: .*trust_remote_code"):
+        load_in_clean_process(checkpoint)
+
+
+def test_weights_of_another_config_are_refused_by_name(checkpoint):
+    preset_config("folio", "nano", vocab_size=270, num_hidden_layers=3).save_pretrained(checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["architectures"] = ["FolioForCausalLM"]
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RuntimeError) as raised:
+        logits_in_clean_process(checkpoint, torch.tensor([[5, 6, 7]]))
+    assert str(raised.value).startswith(
+        f"{checkpoint} does not work in a process without foliogpt: the weights are not those of the config: "
+    )
 
 
 def test_serve_refuses_to_start_when_the_cache_is_swallowed(checkpoint, monkeypatch, capsys):

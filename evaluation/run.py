@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from ..checkpoints.loading import load_model, task_of
+from ..jobs.report import code_version
 from .arguments import EvaluationArguments
 from .harness import run_harness
 from .pictures import check_picture, draw
@@ -41,7 +42,7 @@ def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -
         **found,
         "seed": args.seed,
         "seconds": round(time.perf_counter() - began, 2),
-        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+        "versions": {"foliogpt": code_version(), "transformers": transformers.__version__, "torch": torch.__version__},
     }
     if args.output:
         write_json(args.output, results)

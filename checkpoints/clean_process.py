@@ -1,0 +1,92 @@
+"""Proof that a checkpoint needs nothing of this package: it is loaded in a process that cannot import foliogpt."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .self_check import FILE as SELF_CHECK
+
+# The process runs this. None in sys.modules makes every import of the package fail.
+SCRIPT = """
+import sys
+sys.modules["foliogpt"] = None
+folder, trust, self_check, threads, *files = sys.argv[1:]
+import runpy
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+torch.set_num_threads(int(threads))
+trusted = trust == "code"
+config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+name = (config.architectures or [None])[0]
+auto_map = getattr(config, "auto_map", None) or {}
+auto = next((auto for auto, target in auto_map.items() if target.split(".")[-1] == name), None)
+cls = getattr(transformers, auto or name or "AutoModel")
+options = {"trust_remote_code": trusted} if auto else {}
+model, info = cls.from_pretrained(folder, output_loading_info=True, **options)
+if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
+    wrong = {kind: sorted(map(str, names))[:3] for kind, names in info.items() if names}
+    sys.exit(f"the weights are not those of the config: {wrong}")
+runpy.run_path(self_check)["check_cache"](model.eval())
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # it has no code
+if files:
+    with torch.no_grad():
+        save_file({"logits": model(load_file(files[0])["ids"]).logits}, files[1])
+print(f"{type(model).__name__} of {model.num_parameters():,} parameters loads without foliogpt, ", end="")
+print(f"and so does its tokenizer of {len(tokenizer):,} tokens")
+"""
+
+
+def load_in_clean_process(
+    checkpoint: str | Path, trust_remote_code: bool = False, input_ids: torch.Tensor | None = None
+) -> tuple[str, dict[str, torch.Tensor]]:
+    """Load a local model and its tokenizer in a process without foliogpt, and check there that it generates well.
+
+    Args:
+        checkpoint: a folder with a model of any head.
+        trust_remote_code: run the Python files in the folder.
+        input_ids: (B, T)
+
+    Returns:
+        A clause about what was loaded, and the `logits` (B, T, V) for `input_ids` if they are given.
+
+    Raises:
+        RuntimeError: if that fails; with the last line of the process's error output.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ids_file, logits_file = (str(Path(folder) / name) for name in ("ids.safetensors", "logits.safetensors"))
+        trust = "code" if trust_remote_code else "none"
+        arguments = [str(Path(checkpoint).resolve()), trust, str(SELF_CHECK), str(torch.get_num_threads())]
+        if input_ids is not None:
+            save_file({"ids": input_ids}, ids_file)
+            arguments += [ids_file, logits_file]
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *arguments],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(folder) / "modules")},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            last_line = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise RuntimeError(f"does not work in a process without foliogpt: {last_line}")
+        return done.stdout.splitlines()[-1], {} if input_ids is None else load_file(logits_file)
+
+
+def logits_in_clean_process(checkpoint: str | Path, input_ids: torch.Tensor) -> torch.Tensor:
+    """Compute the logits (B, T, V) of a local checkpoint for `input_ids` (B, T) in a process without foliogpt.
+
+    Raises:
+        RuntimeError: if the checkpoint does not load there, or generates wrong text; names the checkpoint.
+    """
+    try:
+        _, found = load_in_clean_process(checkpoint, trust_remote_code=True, input_ids=input_ids)
+    except RuntimeError as error:
+        raise RuntimeError(f"{checkpoint} {error}") from None
+    return found["logits"]

@@ -1,0 +1,70 @@
+"""Answers that a model with a question-answering head marks in texts, for `folio answer` and `folio evaluate` alike."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.encoding import encode_question
+from .inference import Said, head_logits, input_length, nothing
+
+LONGEST_ANSWER = 30  # tokens
+Span = tuple[int, int]  # the first character and the one after the last
+
+
+def find_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    contexts: Sequence[str],
+    batch_size: int = 8,
+    max_length: int | None = None,
+    said: Said = nothing,
+) -> list[Span | None]:
+    """Find the answer to each question in its context, which is read whole, in overlapping windows.
+
+    In training, a window without the answer has the label (0, 0). So there is no answer if the first token of every
+    window scores higher than the best span of all windows. The rule is the same for every model: a small one that
+    was trained on made-up, answered questions alone said "no answer" to 0 of 300 more of them.
+
+    Returns:
+        For each question the span of the answer's characters, without whitespace around it; None for no answer.
+
+    Raises:
+        ValueError: if a question leaves no room for its context.
+    """
+    size = input_length(model, max_length)
+    windows = [
+        (index, ids, spans)
+        for index, (question, context) in enumerate(zip(questions, contexts, strict=True))
+        for ids, spans in encode_question(tokenizer, question, context, size)
+    ]
+    logits = head_logits(model, [ids for _, ids, _ in windows], batch_size, said)
+    best: list[tuple[float, Span | None]] = [(-np.inf, None)] * len(questions)
+    none = [np.inf] * len(questions)
+    for (index, _, spans), (starts, ends) in zip(windows, logits, strict=True):
+        best[index] = max(best[index], _best_span(spans, starts, ends), key=lambda found: found[0])
+        none[index] = min(none[index], starts[0] + ends[0])
+    return [
+        _stripped(context, span) if span and score >= nowhere else None
+        for context, (score, span), nowhere in zip(contexts, best, none, strict=True)
+    ]
+
+
+def _best_span(spans: Sequence[Span], starts: np.ndarray, ends: np.ndarray) -> tuple[float, Span | None]:
+    """The span in the context whose first and last token score the most together, and that score."""
+    places = np.array([i for i, (begin, end) in enumerate(spans) if end > begin], int)
+    if not len(places):
+        return -np.inf, None
+    scores = starts[places][:, None] + ends[places][None]
+    length = places[None] - places[:, None]
+    scores[(length < 0) | (length >= LONGEST_ANSWER)] = -np.inf
+    first, last = np.unravel_index(scores.argmax(), scores.shape)
+    return float(scores[first, last]), (spans[places[first]][0], spans[places[last]][1])
+
+
+def _stripped(text: str, span: Span) -> Span | None:
+    """The span without whitespace around it; None if it has nothing else."""
+    found = text[slice(*span)]
+    start = span[0] + len(found) - len(found.lstrip())
+    return (start, start + len(found.strip())) if found.strip() else None

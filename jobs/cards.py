@@ -1,0 +1,203 @@
+"""Model cards: what a checkpoint is, how good it is, how to use it, and the command that made it."""
+
+import json
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .markdown import markdown_table
+from .report import CURVE_FILE, REPORT_FILE, amount
+
+PIPELINES = {"lm": "text-generation", "classify": "text-classification", "tag": "token-classification",
+             "qa": "question-answering"}  # fmt: skip
+AUTO_CLASSES = {"lm": "AutoModelForCausalLM", "classify": "AutoModelForSequenceClassification",
+                "tag": "AutoModelForTokenClassification", "qa": "AutoModelForQuestionAnswering"}  # fmt: skip
+
+
+def pretrained_card(report: dict) -> str:
+    """Write the README.md of a pretrained checkpoint."""
+    minutes = sum(report["seconds"].values()) / 60
+    speed = report["tokens_per_second"]
+    is_ours = report.get("custom_code", True)  # reports of earlier versions do not say
+    rows = [("this model", f"**{report['val_bits_per_byte']:.3f}**")]
+    rows += [(f"{name}, given the training text", f"{x:.3f}") for name, x in report["baseline_bits_per_byte"].items()]
+    about = f"""\
+A GPT of {report["parameters"]:,} parameters (preset `{report["preset"]}`, size `{report["size"]}`), trained from
+scratch with FolioGPT on `{report["corpus"]}`: {amount(report["train_documents"])} documents,
+{amount(report["train_bytes"])} bytes, {report["steps"]:,} steps, {report["tokens"]:,} tokens in {report["precision"]}.
+"""
+    quality = f"""\
+On {report["val_documents"]:,} held-out documents ({report["val_bytes"]:,} bytes):
+
+{markdown_table(["", "bits per byte"], rows)}
+
+Loss {report["val_loss"]:.3f} nats a token, perplexity {report["val_perplexity"]:.1f}. The run took
+{minutes:.1f} minutes on {report["machine"]}, training at {amount(speed and round(speed))} tokens a second.
+
+It is a small model: it has the form of its training text and little of the knowledge. Do not rely on what it says."""
+    usage = f"""\
+```python
+from transformers import pipeline
+
+generator = pipeline("text-generation", {json.dumps(report["output_dir"])}{", trust_remote_code=True" * is_ours})
+print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated_text"])
+```"""
+    if is_ours:
+        usage += """
+
+`trust_remote_code=True` runs the Python files beside the weights; with `foliogpt` installed and
+`import foliogpt.modeling` it is not needed."""
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["foliogpt", *["custom_code"] * is_ours],
+        model_name=report["name"],
+        eval_results=_eval_results(
+            "text-generation",
+            report["corpus"],
+            {"perplexity": report["val_perplexity"], "bits_per_byte": report["val_bits_per_byte"]},
+        ),
+    )
+    return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
+
+
+def finetuned_card(report: dict, merged: bool = False) -> str:
+    """Write the README.md of a fine-tuned checkpoint or adapter.
+
+    Args:
+        merged: of the checkpoint that an adapter and its base were merged to.
+    """
+    is_adapter = report["method"] != "full" and not merged
+    share = report["trainable_parameters"] / report["parameters"]
+    trained = f"{report['trainable_parameters']:,} of {report['parameters']:,} parameters ({share:.2%})"
+    rows = [(name.replace("_", " "), f"{value:.4f}") for name, value in report["metrics"].items()]
+    about = f"""\
+`{report["base_model"]}`, fine-tuned with FolioGPT for `{report["task"]}` on `{report["data"]}` ({report["kind"]} data,
+{report["train_examples"]:,} rows of it in training). Method `{report["method"]}`: {trained} were trained, in
+{report["steps"]:,} steps of {report["precision"]}."""
+    quality = f"""\
+On {report["val_examples"]:,} held-out rows:
+
+{markdown_table(["", ""], rows)}
+
+Training took {round(report["seconds"]["training"]):,} seconds on {report["machine"]}. It knows what its base knew
+and what these examples show. Do not rely on what it says."""
+    pipeline = PIPELINES[report["loads_as"]]
+    metadata = ModelCardData(
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag=pipeline,
+        base_model=report["base_model"],
+        tags=["foliogpt", report["task"], *(["custom_code"] if report["custom_code"] and not is_adapter else [])],
+        model_name=report["name"],
+        eval_results=_eval_results(pipeline, report["data"], report["metrics"]),
+    )
+    usage = f"```python\n{_finetuned_usage(report, is_adapter)}\n```"
+    return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
+
+
+def embedder_card(report: dict) -> str:
+    """Write the README.md of an embedder."""
+    trust = ", trust_remote_code=True" if report["custom_code"] else ""
+    about = f"""\
+`{report["base_model"]}` as an embedder: texts of up to {report["max_length"]:,} tokens become vectors of
+{report["dimension"]} numbers, the nearer the more alike. Trained with FolioGPT on {report["train_pairs"]:,} pairs from
+`{report["data"]}`, in {report["steps"]:,} steps, against the other texts of a batch."""
+    quality = f"""\
+{recall_table(report)}
+
+Recall@k is the share of questions that have their text among the first k; in brackets its 95 % interval. The pairs were
+held out, and come from the same place as those it learnt from: on other texts it will be worse."""
+    usage = f"""\
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({json.dumps(report["output_dir"])}{trust})
+print(model.similarity(model.encode_query("a question"), model.encode_document(["a text", "another"])))
+```"""
+    metadata = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        base_model=report["base_model"],
+        tags=[
+            "foliogpt",
+            "sentence-transformers",
+            "feature-extraction",
+            *(["custom_code"] if report["custom_code"] else []),
+        ],
+    )
+    return _card(report, metadata, about, {"How well it finds": quality, "Use": usage}, has_curve=False)
+
+
+def recall_table(report: dict) -> str:
+    """Write an embedder's figures before and after training, and those of others on the same pairs, in Markdown."""
+    others = [name for name in report["metrics"] if name not in ("before", "after")]
+    rows = []
+    for kind, sizes in report["held_out"].items():
+        for name in ("before", "after", *others):
+            cells = [f"{f['value']:.3f}{_interval(f)}" for f in report["metrics"][name][kind].values()]
+            rows.append([f"{sizes['anchors']:,} {kind}s of {sizes['texts']:,} texts", name, *cells])
+    return markdown_table(["asked by", "", "recall@1", "recall@10"], rows)
+
+
+def _card(report: dict, metadata: ModelCardData, about: str, sections: dict[str, str], has_curve: bool = True) -> str:
+    """Join what every card has: metadata, title, sections, and the command with the versions that it ran with."""
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    curve = f"The curve is in `{CURVE_FILE}`, every" if has_curve else "Every"
+    made_by = f"```\n{report['command']}\n```\n\n{versions}, seed {report['seed']}.\n{curve} figure in `{REPORT_FILE}`."
+    parts = [f"# {report['name']}", about.strip()]
+    parts += [f"## {heading}\n\n{text}" for heading, text in {**sections, "Made by": made_by}.items()]
+    text = "\n\n".join(parts)
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n"))
+
+
+def _eval_results(task: str, dataset: str, metrics: dict[str, float]) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type=task,
+            dataset_type="text",
+            dataset_name=dataset,
+            dataset_split="validation",
+            metric_type=name,
+            metric_value=round(value, 4),
+        )
+        for name, value in metrics.items()
+    ]
+
+
+def _interval(figure: dict) -> str:
+    if figure["interval"] is None:  # of a single question
+        return ""
+    low, high = figure["interval"]
+    return f" [{low:.3f}, {high:.3f}]"
+
+
+def _finetuned_usage(report: dict, is_adapter: bool) -> str:
+    here, base = json.dumps(report["output_dir"]), json.dumps(report["base_model"])
+    trust = ", trust_remote_code=True" if report["custom_code"] else ""
+    name = AUTO_CLASSES[report["loads_as"]]
+    labels = f", num_labels={report['num_labels']}" if report["num_labels"] else ""
+    load = f"model = {name}.from_pretrained({here}{trust})"
+    if is_adapter:
+        load = f"base = {name}.from_pretrained({base}{labels}{trust})\n"
+        load += "base.resize_token_embeddings(len(tokenizer))\n" if report["resized"] else ""
+        load += f"model = PeftModel.from_pretrained(base, {here})"
+    peft = "from peft import PeftModel\n" if is_adapter else ""
+    return f"""{peft}from transformers import AutoTokenizer, {name}
+
+tokenizer = AutoTokenizer.from_pretrained({here})
+{load}
+{_finetuned_call(report)}"""
+
+
+def _finetuned_call(report: dict) -> str:
+    if report["loads_as"] == "lm" and report["task"] != "lm":
+        prompt = json.dumps(report["prompt"], ensure_ascii=False)
+        return f"""inputs = tokenizer.apply_chat_template(
+    {prompt}, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+outputs = model.generate(**inputs, max_new_tokens=60)
+print(tokenizer.decode(outputs[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
+    text = json.dumps(report["prompt"] if isinstance(report["prompt"], str) else "A text", ensure_ascii=False)
+    if report["loads_as"] == "lm":
+        return f"""inputs = tokenizer({text}, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=60)[0], skip_special_tokens=True))"""
+    return f"""print(model(**tokenizer({text}, return_tensors="pt")))"""

@@ -1,0 +1,20 @@
+"""Public names of a package that are imported when they are first used, so that a command imports little."""
+
+import importlib
+from collections.abc import Callable
+
+
+def lazy_names(package: str, where: dict[str, str]) -> Callable[[str], object]:
+    """Make a package's `__getattr__` (PEP 562).
+
+    Args:
+        package: the `__name__` of the package.
+        where: each public name with the module below the package that defines it.
+    """
+
+    def find(name: str) -> object:
+        if name not in where:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{where[name]}"), name)
+
+    return find

@@ -1,0 +1,33 @@
+"""A report says which code made it."""
+
+import importlib.metadata
+import subprocess
+
+from foliogpt.jobs import report
+
+INSTALLED = importlib.metadata.version("foliogpt")
+
+
+def git(folder, *argv: str) -> str:
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", str(folder), *who, *argv], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_code_version_has_the_commit_of_a_clone(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PACKAGE", tmp_path)
+    assert report.code_version() == INSTALLED
+    git(tmp_path, "init")
+    assert report.code_version() == INSTALLED  # no commit yet
+    git(tmp_path, "commit", "--allow-empty", "-m", "Begin")
+    assert report.code_version() == f"{INSTALLED} ({git(tmp_path, 'rev-parse', '--short', 'HEAD')})"
+    monkeypatch.setenv("PATH", "")
+    assert report.code_version() == INSTALLED  # no git
+
+
+def test_code_version_is_not_the_commit_of_the_project_that_foliogpt_is_installed_in(tmp_path, monkeypatch):
+    git(tmp_path, "init")
+    git(tmp_path, "commit", "--allow-empty", "-m", "Begin")
+    (tmp_path / "foliogpt").mkdir()
+    monkeypatch.setattr(report, "PACKAGE", tmp_path / "foliogpt")
+    assert report.code_version() == INSTALLED
