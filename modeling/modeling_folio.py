@@ -292,9 +292,10 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
 
     @functools.wraps(GenerationMixin.prepare_inputs_for_generation)  # `generate` reads the names of its arguments
     def prepare_inputs_for_generation(self, *args, **kwargs):
-        """What transformers prepares, with the cache by both of its names: PEFT 0.21 looks for the old one."""
+        """What transformers prepares; for PEFT 0.21, which looks for its old name, the cache by both of its names."""
         inputs = super().prepare_inputs_for_generation(*args, **kwargs)
-        if inputs.get("cache") is not None:
+        is_wrapped = "prepare_inputs_for_generation" in vars(self)  # by PEFT, while it generates
+        if is_wrapped and inputs.get("cache") is not None:
             inputs["past_key_values"] = inputs["cache"]
         return inputs
 

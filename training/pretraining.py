@@ -56,7 +56,7 @@ def pretrain(
     tokenizer: str | None = None,
     block_size: int | None = None,
     callbacks: Sequence[TrainerCallback] = (),
-    trainer_class: type[FolioTrainer] = FolioTrainer,
+    trainer_class: type[FolioTrainer] | None = None,
     optimizer: Callable[[PreTrainedModel], torch.optim.Optimizer] | None = None,
     command: str = "",
     stages: Stages | None = None,
@@ -114,7 +114,7 @@ def pretrain(
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)
             say(", ".join(f"{name} {seconds:.3f} s a step" for name, seconds in timed.items()) or "not needed")
         beside = run_metadata(fingerprint, args.global_batch_size)
-        trainer = trainer_class(
+        trainer = (trainer_class or FolioTrainer)(
             model=network,
             args=args,
             train_dataset=data.train_blocks,
