@@ -11,12 +11,15 @@ ARGS =
 quickstart: .venv/installed
 	$(BIN)/folio quickstart $(ARGS)
 
-# One thread a process: with more threads than cores, torch slows down 10 to 30 times.
+# One thread a process: with more threads than cores, torch slows down 10 to 30 times. A file's tests stay in one process,
+# which makes what they share once; tests/conftest.py has put the files in order.
+PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) $(ARGS)
 
 # The ends of what pyproject.toml allows: exactly its floors, and the newest of everything. Each in a new environment.
 test-oldest: .venv-oldest/requirements.txt
@@ -37,7 +40,7 @@ clean-newest:
 test-oldest test-newest: test-%:
 	.venv-$*/bin/python -m pip install --quiet -r .venv-$*/requirements.txt -e '.[dev]'
 	.venv-$*/bin/python -m pip list | grep -iE '^(torch|transformers|tokenizers|datasets|accelerate|peft|trl|chromadb) '
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 .venv-$*/bin/$(PYTEST) -m "not slow" $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 """Fixtures for all tests."""
 
+import gc
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,39 @@ pytest_plugins = ["corpora", "tiny_models"]
 # Before anything imports huggingface_hub: no test may depend on, or wait for, the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+QUICK_TESTS_OF_A_SLOW_ONE = 20  # that take as long
+
+
+@pytest.hookimpl(trylast=True)  # when it is known which tests are run
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest: of several processes, none is left with one of them in the end."""
+    weights = Counter()
+    for item in items:
+        weights[item.path] += QUICK_TESTS_OF_A_SLOW_ONE if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -weights[item.path])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_search():
+    """Each gc.collect(), which every training calls, would search the million objects of what is imported."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()  # hypothesis's summary asks what refers to an object
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_products():
+    """Measure a CPU's peak, which every run of pretraining does, in a millisecond."""
+    from foliogpt.training import flops
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flops, "SIZE", 128)
+        yield
 
 
 @pytest.fixture(scope="session")
