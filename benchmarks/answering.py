@@ -9,6 +9,7 @@ The model is 600 steps of `folio pretrain` with a context of 1,024 tokens, unles
 of `python -m benchmarks.embedder`; what is made is kept in --folder, where a second run goes on.
 """
 
+import math
 import random
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def main() -> None:
         for name, writer in writers.items():
             found.append({"writer": name})
             for metric in measured(writer, asked):
-                low, high = interval(metric)
+                low, high = interval(metric) or (math.nan,) * 2  # of fewer than 6 questions there is none
                 found[-1][metric.name] = f"{metric.value:.2f} [{low:.2f}, {high:.2f}]"
             print(found[-1], flush=True)
     having = sum(exercise.right is not None for exercise in asked)

@@ -16,7 +16,7 @@ from .tables import parser, show, write
 
 RUNS = {
     "nano": ["--max_steps", "60"],
-    "nano, checkpointing": ["--max_steps", "40", "--gradient_checkpointing", "true"],
+    "nano, checkpointing": ["--max_steps", "40", "--activation_checkpointing", "true"],
     "micro, accumulation 2": ["--size", "micro", "--max_steps", "10", "--gradient_accumulation_steps", "2"],
     "mini": ["--size", "mini", "--max_steps", "10", "--per_device_train_batch_size", "4"],
 }

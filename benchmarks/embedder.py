@@ -9,6 +9,7 @@ measures, on held-out pairs, is in its report.json. All is kept in --folder, whe
 """
 
 import json
+import math
 from pathlib import Path
 
 from foliogpt.evaluation.bootstrap import Metric, interval, paired_interval
@@ -56,7 +57,7 @@ def trained(folder: Path, documents: Path, model: str | None, steps: str) -> Pat
 
 
 def row(name: str, metric: Metric, words: Metric) -> dict:
-    (low, high), (least, most) = interval(metric), paired_interval(words, metric)
+    (low, high), (least, most) = interval(metric) or (math.nan,) * 2, paired_interval(words, metric) or (math.nan,) * 2
     difference = "" if metric is words else f"{metric.value - words.value:+.3f} [{least:+.3f}, {most:+.3f}]"
     return {"": name, "recall@10": f"{metric.value:.3f} [{low:.3f}, {high:.3f}]", "against BM25": difference}
 

@@ -116,7 +116,7 @@ def train_trl(folder: Path, batch_size: int) -> None:
 
     args = SFTConfig(
         str(folder / "out"), max_length=LENGTH, max_steps=STEPS, per_device_train_batch_size=batch_size, bf16=False,
-        assistant_only_loss=True, gradient_checkpointing=False, save_strategy="no", report_to=[], use_cpu=True,
+        assistant_only_loss=True, activation_checkpointing=False, save_strategy="no", report_to=[], use_cpu=True,
     )  # fmt: skip
     trainer = SFTTrainer(
         AutoModelForCausalLM.from_pretrained(folder / "base"),

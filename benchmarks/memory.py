@@ -23,7 +23,7 @@ from transformers import TrainerCallback, set_seed
 from foliogpt.data.packing import PackedCollator
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.training.arguments import PretrainingArguments
-from foliogpt.training.pretraining import LOSS_CHUNK
+from foliogpt.training.new_model import LOSS_CHUNK
 from foliogpt.training.trainer import FolioTrainer
 
 from .tables import parser, show, write
@@ -73,7 +73,7 @@ def train(size: str, vocab=None, chunk=None, accumulation=1, checkpointing=False
             max_steps=steps,
             per_device_train_batch_size=batch // accumulation,
             gradient_accumulation_steps=accumulation,
-            gradient_checkpointing=checkpointing,
+            activation_checkpointing=checkpointing,
             bf16=bf16,
             eval_strategy="no",
             save_strategy="no",

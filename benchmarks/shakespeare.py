@@ -36,8 +36,8 @@ from foliogpt.jobs.report import Stages
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.calibration import calibrate
+from foliogpt.training.new_model import LOSS_CHUNK
 from foliogpt.training.optimizers import MuonAdamW, build_optimizer
-from foliogpt.training.pretraining import LOSS_CHUNK
 from foliogpt.training.trainer import FolioTrainer
 
 from .tables import parser, show, write

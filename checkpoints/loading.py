@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from .. import modeling  # noqa: F401  makes our checkpoints load without remote code
-from ..jobs.errors import first_line
 from ..jobs.extras import extra
 from ..tokenization import vocabulary_size
+from .adapter_merging import MergeError, merged
 from .base_record import BASE_FILE, BaseRecord, hash_weights
+from .no_checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, explain
+from .prompt_cache import pass_cache_by_old_name
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FILES = (  # of an adapter on the Hub; the first ones it must have
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "chat_template.jinja", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
@@ -29,7 +33,9 @@ TASKS = {  # task: (the class, what a model without such a head is not)
     "tag": ("AutoModelForTokenClassification", "classifier of words"),
     "qa": ("AutoModelForQuestionAnswering", "model that finds answers in texts"),
 }
-PEFT_TASKS = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag", "QUESTION_ANS": "qa"}
+# What an adapter may store of embeddings or a head, and which dimension of it is the vocabulary's.
+HAS_ROWS = {"lora_embedding_A": 1, "lora_B.weight": 0, "weight": 0, "base_layer.weight": 0}
+PEFT_TASKS = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify", "TOKEN_CLS": "tag", "QUESTION_ANS": "qa"}
 
 
 def load_model(
@@ -37,7 +43,8 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer that `name` stands for, on this machine's accelerator if it has one.
 
-    An adapter is put on its base model and, where its method allows, merged with it: the same function, and faster.
+    An adapter is put on its base model and merged with it, which is faster. If the merged model would compute something
+    else, the adapter is left as it is.
 
     Args:
         name: the directory or Hub name of a checkpoint or of an adapter.
@@ -54,10 +61,13 @@ def load_model(
     source = os.path.expanduser(name)
     folder = _adapter_folder(source)
     if folder is not None:
-        model, tokenizer = _load_adapter(name, folder, task, trust_remote_code)
+        try:
+            model, tokenizer = load_adapter(name, folder, task, trust_remote_code)
+        except MergeError:
+            model, tokenizer = load_adapter(name, folder, task, trust_remote_code, merge=False)
     else:
         model, missing = load_checkpoint(name, task, trust_remote_code)
-        if missing or (task == "lm" and not _continues_text(model.config)):
+        if missing:
             raise ValueError(f"{name} is no {TASKS[task][1]}: name one that is.")
         tokenizer = load_tokenizer_of(name, source, trust_remote_code)
     if torch.accelerator.is_available():
@@ -92,17 +102,28 @@ def load_checkpoint(
 
     Args:
         fields: of the config, for instance `num_labels` of a head that is new.
+
+    Raises:
+        OSError: if there is no whole checkpoint.
+        ValueError: if the task is to continue text, and it cannot.
     """
-    auto_class = getattr(transformers, TASKS[task][0])
+    auto_class, source = getattr(transformers, TASKS[task][0]), os.path.expanduser(name)
     with one_line(name):
-        model, info = auto_class.from_pretrained(
-            os.path.expanduser(name),
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-            **fields,
-        )
-    return model, sorted(info["missing_keys"])
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if task == "lm" and not _continues_text(config):
+        kind = (config.architectures or [config.model_type])[0]
+        raise ValueError(f"{name} is a {kind}, and no {TASKS[task][1]}: name one that is.")
+    options = {"trust_remote_code": trust_remote_code, "use_safetensors": True, "output_loading_info": True, **fields}
+    with one_line(name):
+        model, info = auto_class.from_pretrained(source, **options)
+        stack = f"{model.base_model_prefix}."
+        if {key for key, _ in model.named_parameters() if key.startswith(stack)} <= info["missing_keys"]:
+            # Stock Llama's class for answers names its stack otherwise than the other classes.
+            model, info = auto_class.from_pretrained(source, key_mapping={r"^model\.": stack}, **options)
+    missing = sorted(info["missing_keys"])
+    if missing and task == "lm":
+        raise ValueError(f"{name} is no {TASKS[task][1]}: it has no {missing[0]}. Name one that is.")
+    return model, missing
 
 
 def context_length(model: PreTrainedModel) -> int | None:
@@ -124,20 +145,21 @@ def load_tokenizer_of(name: str, source: str | Path, trust_remote_code: bool = F
 
 @contextmanager
 def one_line(name: str) -> Iterator[None]:
-    """Say of whatever goes wrong in the block that `name` is no checkpoint: what files of others raise has no end."""
+    """Say of whatever goes wrong in the block what `name` is: what files of others raise has no end."""
     try:
         yield
     except Exception as error:
-        raise OSError(
-            f"{name} is not a whole checkpoint's directory, nor a model on the Hub within reach ({first_line(error)})"
-        ) from None
+        raise OSError(explain(name, error)) from None
 
 
 def _continues_text(config) -> bool:
     """Whether a checkpoint is a causal language model; where the head is tied to the embeddings, no weight tells."""
-    heads = [auto_class.removeprefix("AutoModel") for task, (auto_class, _) in TASKS.items() if task != "lm"]
-    for_another_task = any(name.endswith(head) for name in config.architectures or () for head in heads)
-    return getattr(config, "is_causal", True) is not False and not for_another_task
+    kind = (config.architectures or [""])[0]
+    if kind.endswith(("CausalLM", "LMHeadModel")):
+        return getattr(config, "is_causal", True) is not False
+    heads = tuple(auto_class.removeprefix("AutoModel") for auto_class, _ in TASKS.values())
+    is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_causal", False)
+    return not (kind.endswith(heads) or is_encoder or getattr(config, "is_encoder_decoder", False))
 
 
 def _adapter_folder(source: str) -> Path | None:
@@ -151,58 +173,95 @@ def _adapter_folder(source: str) -> Path | None:
     return Path(files[0]).parent if files[0] else None
 
 
-def _load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool):
+def load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool = False, merge: bool = True):
+    """What `load_model` gives for the adapter in `folder`; a `peft.PeftModel` unless it is to `merge` with its base.
+
+    Raises:
+        MergeError: if the merged model would compute something else. Other errors are those of `load_model`.
+    """
     with extra("finetune", f"{name} is an adapter, which"):
         from peft import PeftConfig, PeftModel
     record = BaseRecord.load(folder)
-    if record is not None and record.task != task:
-        raise ValueError(f"{name} is an adapter for {record.task}, and no {TASKS[task][1]}: name one that is.")
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise FileNotFoundError(f"{name} is not a whole adapter: it has no {ADAPTER_WEIGHTS}.")
     with one_line(name):
         config = PeftConfig.from_pretrained(str(folder))
         base_name = str(config.base_model_name_or_path)
-    labels = {"id2label": record.id2label, "problem_type": record.problem_type} if record and record.id2label else {}
-    base, missing = _load_base(name, base_name, task, trust_remote_code, labels)
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
+            shapes = {stored: weights.get_slice(stored).get_shape() for stored in weights.keys()}  # noqa: SIM118
+    made_for = record.task if record else PEFT_TASKS.get(str(config.task_type), task)
+    if made_for != task:
+        raise ValueError(f"{name} is an adapter for {made_for}, and no {TASKS[task][1]}: name one that is.")
+    if config.is_prompt_learning and merge:
+        raise MergeError(f"{config.peft_type.value} has trained vectors before the text, which no weights can hold")
+    head = _head_fields(record, shapes) if task in ("classify", "tag") else {}
+    base, missing = _load_base(name, base_name, task, trust_remote_code, head)
     if record is not None and hash_weights(base, missing) != record.weights_hash:
         raise ValueError(
             f"{base_name} has other weights than the model that the adapter {name} was trained on: put that model "
             f"there again, or write where it is as base_model_name_or_path in {folder / ADAPTER_CONFIG}."
         )
+    if lost := [weight for weight in missing if not any(stored.endswith(weight) for stored in shapes)]:
+        raise ValueError(f"{name} is no {TASKS[task][1]}: neither it nor its base has {lost[0]}. Name one that is.")
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer_of(name, folder if has_tokenizer else os.path.expanduser(base_name), trust_remote_code)
-    fit_embeddings(base, tokenizer)
-    with one_line(name):
+    fit_embeddings(base, tokenizer, _stored_rows(base, shapes))
+    base.config.pad_token_id = tokenizer.pad_token_id  # by which classifiers find where a text of a batch ends
+    with one_line(name), warnings.catch_warnings(action="ignore"):  # of tied embeddings, which `merged` sees to
         model = PeftModel.from_pretrained(base, str(folder), config=config)
-        if hasattr(model.base_model, "merge_and_unload"):
-            model = model.base_model.merge_and_unload()
-        if (folder / "generation_config.json").is_file():
+    if spans := getattr(config, "layer_replication", None):  # of which PEFT changes the number alone
+        types = getattr(base.config, "layer_types", None)
+        base.config.layer_types = types and [kind for start, end in spans for kind in types[start:end]]
+    pass_cache_by_old_name(model)
+    if merge:
+        model = merged(model)
+    if (folder / "generation_config.json").is_file():
+        with one_line(name):
             model.generation_config = GenerationConfig.from_pretrained(folder)
     return model, tokenizer
 
 
-def _load_base(name: str, base_name: str, task: str, trust_remote_code: bool, labels: dict):
+def _load_base(name: str, base_name: str, task: str, trust_remote_code: bool, head: dict):
     try:
-        return load_checkpoint(base_name, task, trust_remote_code, **labels)
+        return load_checkpoint(base_name, task, trust_remote_code, **head)
     except OSError as error:
         raise OSError(
-            f"The base model of the adapter {name} is missing: {error}. Put it there, or write where it is as "
-            f"base_model_name_or_path in the adapter's {ADAPTER_CONFIG}."
+            f"The base model of the adapter {name} is missing: {str(error).rstrip('.')}. Put it there, or write where "
+            f"it is as base_model_name_or_path in the adapter's {ADAPTER_CONFIG}."
         ) from None
 
 
+def _head_fields(record: BaseRecord | None, shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """The fields of the config for the head that an adapter was trained with."""
+    if record is not None:
+        return {"id2label": record.id2label, "problem_type": record.problem_type} if record.id2label else {}
+    rows = [shape[0] for name, shape in shapes.items() if name.endswith((".score.weight", ".classifier.weight"))]
+    return {"num_labels": rows[0]} if rows else {}
+
+
+def _stored_rows(base: PreTrainedModel, shapes: dict[str, list[int]]) -> int | None:
+    """The rows of the embeddings that an adapter was trained over, if its weights show them."""
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    for end in [name for name, module in base.named_modules() if module in ends]:
+        for name, shape in shapes.items():
+            part = name.partition(f".{end}.")[2].removeprefix("token_adapter.")
+            if part in HAS_ROWS:
+                return shape[HAS_ROWS[part]]
+    return None
+
+
 @torch.no_grad()
-def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int | None = None) -> bool:
     """Give the model a row for each token that the tokenizer has more, and say whether there were any.
 
-    New rows are the mean of the others (Hewitt, 2021), so that every process makes the same ones.
+    New rows are the mean of the others (Hewitt, 2021), so that every process makes the same ones. An adapter may have
+    been trained over padded, or fewer, `rows`: then there are that many.
     """
-    old, new = model.get_input_embeddings().num_embeddings, vocabulary_size(tokenizer)
-    if new <= old:
+    old = model.get_input_embeddings().num_embeddings
+    new = rows or max(old, vocabulary_size(tokenizer))
+    if new == old:
         return False
     model.resize_token_embeddings(new, mean_resizing=False)
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-        if module is not None:
+        if module is not None and new > old:
             weight: torch.Tensor = module.weight
             weight[old:] = weight[:old].mean(dim=0)
     return True

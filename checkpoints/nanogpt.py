@@ -83,7 +83,9 @@ def open_nanogpt(path: Path) -> Source:
         config=config,
         dtype=dtype,
         tensors=ours,
-        logits=lambda batches: [nanogpt_logits(tensors, args["n_layer"], args["n_head"], ids) for ids in batches],
+        logits=lambda batches, dtype: [
+            nanogpt_logits(tensors, args["n_layer"], args["n_head"], ids, dtype) for ids in batches
+        ],
         tokenizer=tokenizer,
         folder=None,
     )
@@ -160,9 +162,11 @@ def expected_shapes(args: dict, weights: list[Weight], bias: bool) -> dict[str, 
     }
 
 
-def nanogpt_logits(tensors: dict[str, torch.Tensor], n_layer: int, n_head: int, ids: torch.Tensor) -> torch.Tensor:
-    """What nanoGPT computes: ids (B, T) to logits (B, T, V) in float32. Written after its `model.py`."""
-    get = {name: tensor.float() for name, tensor in tensors.items()}
+def nanogpt_logits(
+    tensors: dict[str, torch.Tensor], n_layer: int, n_head: int, ids: torch.Tensor, dtype=torch.float32
+) -> torch.Tensor:
+    """What nanoGPT computes: ids (B, T) to logits (B, T, V). Written after its `model.py`."""
+    get = {name: tensor.to(dtype) for name, tensor in tensors.items()}
 
     def linear(x, name):
         return F.linear(x, get[f"{name}.weight"], get.get(f"{name}.bias"))

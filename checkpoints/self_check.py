@@ -43,8 +43,13 @@ def cache_error(model) -> float:
     finally:
         model.generation_config = own
         model.train(training)
-    varies = (whole - whole.mean(-1, keepdim=True)).norm()
-    return float((cached - whole).norm() / varies.clamp(min=1e-6))
+    return relative_difference(cached, whole)
+
+
+def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """How far logits (..., V) are from others, relative to how much those vary."""
+    varies = (expected - expected.mean(-1, keepdim=True)).norm()
+    return float((found - expected).norm() / varies.clamp(min=1e-6))
 
 
 def check_cache(model, remedy: str = "") -> None:

@@ -41,7 +41,7 @@ class Source:
         config: of the Folio model that computes the same.
         dtype: the one that holds every weight exactly.
         tensors: reads the weights under their Folio names.
-        logits: what the source itself computes for each of some batches of ids, in float32.
+        logits: what the source itself computes for each of some batches of ids, in float32 or float64.
         tokenizer: None if it has none.
         folder: where the files of the tokenizer and of generation are, if it has any.
     """
@@ -50,7 +50,7 @@ class Source:
     config: FolioConfig
     dtype: torch.dtype
     tensors: Callable[[], dict[str, torch.Tensor]]
-    logits: Callable[[list[torch.Tensor]], list[torch.Tensor]]
+    logits: Callable[[list[torch.Tensor], torch.dtype], list[torch.Tensor]]
     tokenizer: PreTrainedTokenizerBase | None
     folder: Path | None
 
@@ -69,7 +69,10 @@ def open_checkpoint(source: str) -> Source:
     kind = written.get("model_type")
     if kind != "folio" and kind not in ARCHITECTURES:
         known = ", ".join(("folio", *ARCHITECTURES))
-        raise ValueError(f"{folder} has model_type {kind!r}: known are {known}, and nanoGPT's .pt files.")
+        raise ValueError(
+            f"{folder} has model_type {kind!r}: give a causal language model of type {known}, a GGUF file of one, or "
+            "nanoGPT's .pt file."
+        )
     files = stored_tensors(folder)
     check_written_config(written, len(files), folder)
     config, model_class = _load_config(folder, kind), FolioForCausalLM
@@ -102,7 +105,7 @@ def open_checkpoint(source: str) -> Source:
         config=folio_config,
         dtype=dtype,
         tensors=tensors,
-        logits=lambda batches: logits_of(load, batches),
+        logits=functools.partial(logits_of, load),
         tokenizer=load_tokenizer(folder),
         folder=folder,
     )
@@ -130,7 +133,10 @@ def check_written_config(written: dict, tensors: int, folder: Path) -> None:
     """Refuse a model that is no plain causal language model, or of more layers than its files have tensors."""
     for name in written.get("architectures") or []:
         if not str(name).endswith(("ForCausalLM", "LMHeadModel")):
-            raise ValueError(f"architectures is [{name!r}] in {folder}: only causal language models can be converted.")
+            raise ValueError(
+                f"architectures is [{name!r}] in {folder}: only causal language models can be converted. Give the one "
+                "that it was made from."
+            )
     if written.get("model_type") != "folio" and "AutoModelForCausalLM" in str(written.get("auto_map")):
         raise ValueError(
             f"auto_map is set in {folder}: the model is code of its own, which is not run here and may compute "
@@ -146,7 +152,7 @@ def check_written_config(written: dict, tensors: int, folder: Path) -> None:
 def check_folio_config(written: dict, config: FolioConfig) -> None:
     """Refuse an encoder, and a checkpoint with choices that this version has never heard of."""
     if not config.is_causal:
-        raise ValueError("is_causal is False: an encoder; only causal language models can be converted.")
+        raise ValueError("is_causal is False: an encoder. Give a causal language model, such as it was made from.")
     if unknown := sorted(set(written) - set(FolioConfig().to_dict())):
         raise ValueError(
             f"config.json has {', '.join(unknown)}, which this version of FolioGPT does not know, so it would compute "
@@ -200,10 +206,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
         raise ValueError(f"The tokenizer in {folder} does not load: {first_line(error)}") from None
 
 
-def logits_of(load: Callable, batches: list[torch.Tensor]) -> list[torch.Tensor]:
+def logits_of(load: Callable, batches: list[torch.Tensor], dtype=torch.float32) -> list[torch.Tensor]:
     """Logits (1, T, V) of a model for each batch of ids. The model is gone from memory afterwards."""
     model = load().eval()
-    compute_in_float32(model)
+    compute_in(model, dtype)
     with torch.no_grad():
         logits = [model(ids, use_cache=False).logits for ids in batches]
     del model
@@ -211,13 +217,13 @@ def logits_of(load: Callable, batches: list[torch.Tensor]) -> list[torch.Tensor]
     return logits
 
 
-def compute_in_float32(model: torch.nn.Module) -> None:
-    """Make each module cast its weights to float32 while it runs: exact, at the memory of the stored dtype."""
+def compute_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Make each module cast its weights to a wider dtype while it runs: exact, at the memory of the stored dtype."""
 
     def widen(module, inputs):
         module.stored = [parameter.data for parameter in module.parameters(recurse=False)]
         for parameter in module.parameters(recurse=False):
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(dtype)
 
     def restore(module, inputs, output):
         for parameter, stored in zip(module.parameters(recurse=False), module.stored, strict=True):
@@ -225,6 +231,6 @@ def compute_in_float32(model: torch.nn.Module) -> None:
         del module.stored
 
     for module in model.modules():
-        if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
+        if any(parameter.dtype != dtype for parameter in module.parameters(recurse=False)):
             module.register_forward_pre_hook(widen)
             module.register_forward_hook(restore)

@@ -46,7 +46,7 @@ def find_checkpoint(source: str) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if folder.exists():
-            raise ValueError(f"{source} is a file: give a checkpoint's directory, or a nanoGPT checkpoint, a .pt file.")
+            raise ValueError(f"{source} is a file: give a checkpoint's directory, a .gguf file, or nanoGPT's .pt file.")
         folder = _download(source)
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
@@ -54,8 +54,11 @@ def find_checkpoint(source: str) -> Path:
                 f"{source} is an adapter, not a model: make a checkpoint of it and its base with "
                 f"folio merge {source} DIRECTORY, and convert that."
             )
-        nanogpt = next(folder.glob("ckpt*.pt"), None)
-        hint = f"; for nanoGPT's, give {nanogpt}" if nanogpt else ""
+        steps = sorted(folder.glob("checkpoint-*/config.json"), key=lambda file: int(file.parent.name[11:]))
+        file = next((file for pattern in ("ckpt*.pt", "*.gguf") for file in folder.glob(pattern)), None)
+        hint = f"; give its file {file}" if file else ""
+        if steps:
+            hint = f", but an interrupted run: resume it with --resume, or give its last step, {steps[-1].parent}"
         raise FileNotFoundError(f"{source} has no config.json, so it is not a checkpoint{hint}.")
     return folder
 

@@ -3,14 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-LOADED_FOR = {  # task of fine-tuning: what `load_model` loads its result for
-    "sft": "lm",
-    "dpo": "lm",
-    "lm": "lm",
-    "classify": "classify",
-    "tag": "tag",
-    "qa": "qa",
-}
+# Task of fine-tuning: what `load_model` loads its result for.
+LOADED_FOR = {"sft": "lm", "dpo": "lm", "lm": "lm", "classify": "classify", "tag": "tag", "qa": "qa"}
 
 
 @dataclass
@@ -20,7 +14,7 @@ class CorpusArguments:
     corpus: list[str] = field(
         default_factory=lambda: ["python-manual"],
         metadata={
-            "help": "the text: python-manual, a file, a folder, a glob, JSONL, CSV or Parquet, "
+            "help": "the text: python-manual, a file, a folder, a glob, JSONL, CSV or Parquet (also compressed), "
             "or hub:NAME[:CONFIG] for a data set on the Hub; or several of these"
         },
     )
@@ -32,6 +26,7 @@ class CorpusArguments:
     shuffle_buffer_size: int = field(
         default=1000, metadata={"help": "with --streaming: the documents among which the next one is drawn"}
     )
+    skip_malformed: bool = field(default=False, metadata={"help": "leave out rows that are not as they should be"})
 
     def __post_init__(self):
         if isinstance(self.corpus, str):
@@ -66,8 +61,24 @@ class DataArguments:
     label_column: list[str] | None = field(
         default=None, metadata={"help": "the column with the label, if it is not found; or several, each 0 or 1"}
     )
+    columns: list[str] | None = field(
+        default=None, metadata={"help": "other columns that are not found, such as prompt=ask completion=reply"}
+    )
     skip_malformed: bool = field(default=False, metadata={"help": "leave out rows that are not as they should be"})
 
     def __post_init__(self):
         if not 0 < self.validation_split < 1:
             raise ValueError(f"validation_split is {self.validation_split}: give a share between 0 and 1.")
+        named_columns(self.columns)
+
+
+def named_columns(pairs: list[str] | None) -> dict[str, str]:
+    """Pairs such as "prompt=ask" as a mapping.
+
+    Raises:
+        ValueError: for something else.
+    """
+    for pair in pairs or []:
+        if not all(pair.partition("=")):
+            raise ValueError(f"columns has {pair!r}: give pairs, such as prompt=ask completion=reply.")
+    return dict(pair.split("=", 1) for pair in pairs or [])

@@ -10,25 +10,29 @@ that adding documents, reordering them or changing machines moves none from one 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, cast, overload
 
 import datasets
-from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from ..jobs.errors import first_line
 from .corpus_files import (
     ACCEPTED_FORMS,
+    FEATURES,
     Document,
     find_files,
-    load_rows,
     read_texts,
-    stream_documents,
+    row_documents,
+    stored_rows,
+    stream_rows,
     table_documents,
 )
+from .files import File
 from .python_manual import python_manual
+from .rows import Numbered, hub_errors
 
 TRAIN, VALIDATION = "train", "validation"
 VALIDATION_FRACTION = 0.05
@@ -36,16 +40,19 @@ VALIDATION_FRACTION = 0.05
 MIN_DOCUMENTS_TO_SPLIT = 100
 TRAIN_FRACTION_OF_TEXT = 0.9
 
-FEATURES = Features({"name": Value("string"), "text": Value("string")})
 Row = dict[str, str]  # one document, as FEATURES says
 
 
 @overload
-def load_corpus(spec: str = ..., *, text_column: str = ..., streaming: Literal[False] = ...) -> DatasetDict: ...
-@overload
-def load_corpus(spec: str = ..., *, text_column: str = ..., streaming: bool) -> DatasetDict | IterableDatasetDict: ...
 def load_corpus(
-    spec: str = "python-manual", *, text_column: str = "text", streaming: bool = False
+    spec: str = ..., *, text_column: str = ..., streaming: Literal[False] = ..., skip_malformed: bool = ...
+) -> DatasetDict: ...
+@overload
+def load_corpus(
+    spec: str = ..., *, text_column: str = ..., streaming: bool, skip_malformed: bool = ...
+) -> DatasetDict | IterableDatasetDict: ...
+def load_corpus(
+    spec: str = "python-manual", *, text_column: str = "text", streaming: bool = False, skip_malformed: bool = False
 ) -> DatasetDict | IterableDatasetDict:
     """Load a corpus and split it.
 
@@ -54,10 +61,11 @@ def load_corpus(
 
     Args:
         spec: "python-manual"; the path of a text file or of a file of rows (.jsonl, .json, .csv, .tsv,
-            .parquet); a folder, read recursively without hidden files and symbolic links; a pattern;
-            or "hub:NAME[:CONFIG]".
+            .parquet), compressed or not; a folder, read recursively without hidden files and symbolic links;
+            a pattern; or "hub:NAME[:CONFIG]".
         text_column: the column that holds the text, for rows and hub datasets.
         streaming: read files and hub datasets while iterating instead of storing them first.
+        skip_malformed: leave out rows that cannot be read or whose text is no string; a warning says how many.
 
     Returns:
         The splits "train" and "validation" with the string columns "name" and "text". A file's name is its
@@ -69,18 +77,14 @@ def load_corpus(
         ValueError: the corpus holds no text, is not text, lacks the column, or is too small to be split.
     """
     if spec.startswith("hub:"):
-        return _load_hub(spec, text_column, streaming)
-    if spec == "python-manual" and streaming:
-        return _to_streams(_split(load_documents(spec), spec))
-    if not streaming:
-        return _split(load_documents(spec, text_column), spec)
-    text_files, row_files, skipped = find_files(spec)
-    texts = partial(read_texts, text_files, spec, skipped)
-    rows = [(load_rows(file, text_column, streaming=True), file.name) for file in row_files]
-    return _split_stream(partial(_stream_files, texts, rows, text_column), spec)
+        return _load_hub(spec, text_column, streaming, skip_malformed)
+    if not streaming or spec == "python-manual":
+        corpus = _split(load_documents(spec, text_column, skip_malformed), spec)
+        return _to_streams(corpus) if streaming else corpus
+    return _split_stream(partial(_stream_files, spec, *find_files(spec), text_column, skip_malformed), spec)
 
 
-def load_documents(spec: str, text_column: str = "text") -> Dataset:
+def load_documents(spec: str, text_column: str = "text", skip_malformed: bool = False) -> Dataset:
     """All documents of a corpus on this machine, whole and in one: `load_corpus` without the split.
 
     Raises:
@@ -90,8 +94,7 @@ def load_documents(spec: str, text_column: str = "text") -> Dataset:
         return _to_dataset(python_manual())
     text_files, row_files, skipped = find_files(spec)
     parts = [_to_dataset(read_texts(text_files, spec, skipped))]
-    for file in row_files:
-        parts.append(table_documents(load_rows(file, text_column, streaming=False), file.name, text_column))
+    parts += [stored_rows(file, text_column, skip_malformed) for file in row_files]
     return datasets.concatenate_datasets(parts)
 
 
@@ -100,30 +103,28 @@ def corpus_bytes(documents: Dataset | IterableDataset) -> int:
     return sum(len(row["text"].encode()) for row in cast(Iterable[Row], documents))
 
 
+def position_of(text: str) -> float:
+    """A number between 0 and 1 that depends on the text alone; hash() differs from run to run."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+
+
 def is_validation(name: str) -> bool:
     """Whether the document of this name is held out."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()  # hash() differs from run to run
-    return int.from_bytes(digest, "big") < VALIDATION_FRACTION * 2**64
+    return position_of(name) < VALIDATION_FRACTION
 
 
-def _load_hub(spec: str, text_column: str, streaming: bool) -> DatasetDict | IterableDatasetDict:
-    name, _, config = spec.removeprefix("hub:").partition(":")
-    if not name:
-        raise ValueError(f"{spec} names no dataset; give hub:NAME[:CONFIG]")
-    try:
-        splits: Any = datasets.load_dataset(name, config or None, streaming=streaming)
-    except Exception as error:
-        kind = ConnectionError if isinstance(error, OSError) else ValueError
-        raise kind(f"{spec} cannot be loaded: {first_line(error)}; check hub:NAME[:CONFIG] and the network") from None
+def _load_hub(spec: str, text_column: str, streaming: bool, skip_malformed: bool) -> DatasetDict | IterableDatasetDict:
+    with hub_errors(spec) as (name, config):
+        splits: Any = datasets.load_dataset(name, config, streaming=streaming)
     if TRAIN not in splits:
         raise ValueError(f"{spec} has no train split, only {', '.join(splits)}; give another dataset")
     if VALIDATION not in splits:
         if streaming:
-            return _split_stream(partial(stream_documents, splits[TRAIN], name, text_column), spec)
-        return _split(table_documents(splits[TRAIN], name, text_column), spec)
-    own = {split: (splits[split], f"{name}/{split}", text_column) for split in (TRAIN, VALIDATION)}
+            return _split_stream(partial(_stream_hub, splits[TRAIN], name, text_column, skip_malformed), spec)
+        return _split(table_documents(splits[TRAIN], name, text_column, skip_malformed), spec)
+    own = {split: (splits[split], f"{name}/{split}", text_column, skip_malformed) for split in (TRAIN, VALIDATION)}
     if streaming:
-        return IterableDatasetDict({split: _to_stream(partial(stream_documents, *rows)) for split, rows in own.items()})
+        return IterableDatasetDict({split: _to_stream(partial(_stream_hub, *rows)) for split, rows in own.items()})
     return _checked({split: table_documents(*rows) for split, rows in own.items()}, spec)
 
 
@@ -131,26 +132,15 @@ def _split(documents: Dataset, spec: str) -> DatasetDict:
     if len(documents) == 0:
         raise ValueError(f"{spec} holds no text; {ACCEPTED_FORMS} with text in it")
     if len(documents) < MIN_DOCUMENTS_TO_SPLIT:
-        return _split_texts(cast(Iterable[Row], documents), spec)
-    names = cast(Iterable[Row], documents.select_columns("name"))
-    held_out = [is_validation(row["name"]) for row in names]
-    train = documents.select([index for index, out in enumerate(held_out) if not out])
-    validation = documents.select([index for index, out in enumerate(held_out) if out])
-    return _checked({TRAIN: train, VALIDATION: validation}, spec)
-
-
-def _split_texts(documents: Iterable[Row], spec: str) -> DatasetDict:
-    train: list[Document] = []
-    validation: list[Document] = []
-    for row in documents:
-        end = int(TRAIN_FRACTION_OF_TEXT * len(row["text"]))
-        train.append((row["name"], row["text"][:end]))
-        validation.append((row["name"], row["text"][end:]))
-    parts = {TRAIN: train, VALIDATION: validation}
-    return _checked(
-        {split: _to_dataset((name, text) for name, text in part if text.strip()) for split, part in parts.items()},
-        spec,
-    )
+        found = zip(documents["name"], documents["text"], strict=True)
+        texts = [(name, text, int(TRAIN_FRACTION_OF_TEXT * len(text))) for name, text in found]
+        parts = {TRAIN: [(name, text[:end]) for name, text, end in texts]}
+        parts[VALIDATION] = [(name, text[end:]) for name, text, end in texts]
+        return _checked({split: _to_dataset(d for d in part if d[1].strip()) for split, part in parts.items()}, spec)
+    rows: tuple[list[int], list[int]] = ([], [])
+    for index, name in enumerate(documents["name"]):
+        rows[is_validation(name)].append(index)
+    return _checked({TRAIN: documents.select(rows[False]), VALIDATION: documents.select(rows[True])}, spec)
 
 
 def _split_stream(documents: Callable[[], Iterator[Document]], spec: str) -> IterableDatasetDict:
@@ -158,9 +148,8 @@ def _split_stream(documents: Callable[[], Iterator[Document]], spec: str) -> Ite
     first = list(islice(documents(), MIN_DOCUMENTS_TO_SPLIT))
     if len(first) < MIN_DOCUMENTS_TO_SPLIT:
         return _to_streams(_split(_to_dataset(first), spec))
-    return IterableDatasetDict(
-        {split: _to_stream(partial(_part, documents, split, spec)) for split in (TRAIN, VALIDATION)}
-    )
+    parts = {split: _to_stream(partial(_part, documents, split, spec)) for split in (TRAIN, VALIDATION)}
+    return IterableDatasetDict(parts)
 
 
 def _part(documents: Callable[[], Iterator[Document]], split: str, spec: str) -> Iterator[Document]:
@@ -173,11 +162,20 @@ def _part(documents: Callable[[], Iterator[Document]], split: str, spec: str) ->
 
 
 def _stream_files(
-    texts: Callable[[], Iterator[Document]], rows: list[tuple[IterableDataset, str]], text_column: str
+    spec: str, texts: list[File], rows: list[File], skipped: Counter[str], text_column: str, skip_malformed: bool
 ) -> Iterator[Document]:
-    yield from texts()
-    for dataset, source in rows:
-        yield from stream_documents(dataset, source, text_column)
+    yield from read_texts(texts, spec, skipped)
+    for file in rows:
+        yield from stream_rows(file, text_column, skip_malformed)
+
+
+def _stream_hub(rows: IterableDataset, source: str, text_column: str, skip_malformed: bool) -> Iterator[Document]:
+    def numbered() -> Iterator[Numbered]:
+        with hub_errors(f"hub:{source}"):
+            for number, row in enumerate(rows, 1):
+                yield Numbered(number, None, row)
+
+    return row_documents(numbered(), source, text_column, skip_malformed)
 
 
 def _checked(parts: dict[Any, Dataset], spec: str) -> DatasetDict:

@@ -1,67 +1,141 @@
 """Examples as ids and labels. What spells a control token in them is text, and can forge no turn."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
 
-from ..tokenization import encode_chat
+from ..tokenization.control_tokens import ChatEncoder, EncodedChat, Rendered, Span, marks_generation, tokens_in
+from .messages import length_shared
 from .packing import IGNORE_INDEX
 
+AS_TEXT = {"split_special_tokens": True, "verbose": False}  # what spells a control token is text
 
-def encode_turns(tokenizer: PreTrainedTokenizerBase, messages: list[dict]) -> dict[str, list[int]]:
+
+class TurnEncoder:
+    """Encodes chats, with labels on what the assistant says; the tokenizer must not change meanwhile.
+
+    The chat template says what that is with `{% generation %}`. Of a template that does not, TRL may know a variant
+    that does, and that one is used, as TRL does. Otherwise a turn is what the template adds for it: the text after the
+    prompt that it writes for the assistant, up to what it writes for the next message.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.chats = ChatEncoder(tokenizer)
+        self.marks = marks_generation(tokenizer.get_chat_template())
+        if not self.marks and (marked := _marked_by_trl(tokenizer)):
+            self.chats, self.marks = ChatEncoder(tokenizer, marked), True
+
+    def render(self, messages: list[dict], tools: list[dict] | None = None) -> tuple[Rendered, list[Span]]:
+        """The text of a chat, and the spans of its characters that are learnt.
+
+        Raises:
+            ValueError: if the template refuses the messages, or does not say what the assistant says in them.
+        """
+        render = self.chats.renderer(messages, tools or None)
+        rendered = render(len(messages), False)
+        spans = rendered.generated
+        if self.marks and not spans:
+            raise ValueError("The chat template marks nothing of these messages with {% generation %}")
+        if not self.marks or any(message.get("weight") == 0 for message in messages):
+            learnt = [
+                self._turn(render, number, number + 1 == len(messages), rendered.text)
+                for number, message in enumerate(messages)
+                if message["role"] == "assistant" and message.get("weight") != 0
+            ]
+            spans = _intersection(spans, learnt) if self.marks else learnt
+        return rendered, spans
+
+    def encode_batch(self, chats: list[tuple[Rendered, list[Span]]]) -> list[dict[str, list[int]]]:
+        """Rendered chats as `input_ids`, and `labels` with -100 (no loss) on all that is not learnt."""
+        encoded = self.chats.encode_batch([rendered for rendered, _ in chats])
+        return [_with_labels(chat, spans) for chat, (_, spans) in zip(encoded, chats, strict=True)]
+
+    def _turn(self, render: Callable[[int, bool], Rendered], number: int, is_last: bool, text: str) -> Span:
+        """The characters that the template writes for a message of the assistant."""
+        before = render(number, True).text if number else ""
+        begin = length_shared(before, text)
+        if begin < len(before):  # the prompt is written in another way; what is before it must not be
+            self._end(render(number, False), text, 0)
+        return begin, len(text) if is_last else self._end(render(number + 1, False), text, begin)
+
+    def _end(self, after: Rendered, text: str, begin: int) -> int:
+        """Where what a chat begins with ends, less what the template writes at the end of a chat alone."""
+        if text.startswith(after.text):
+            return len(after.text)
+        end = length_shared(after.text, text)
+        end = min((start for start, stop in after.genuine if start < end < stop), default=end)
+        if end <= begin or self.chats.pattern.sub("", after.text[end:]).strip():
+            raise ValueError(REWRITES)
+        return end
+
+
+REWRITES = (
+    "The chat template writes earlier turns in another way when later ones follow, and does not mark what the "
+    "assistant says with {% generation %}: give the tokenizer a template that does"
+)
+
+
+def _marked_by_trl(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The variant of a chat template that marks what the assistant says, if TRL is installed and has one."""
+    try:
+        from trl.chat_template_utils import get_training_chat_template
+
+        return get_training_chat_template(tokenizer)
+    except (ImportError, ValueError):
+        return None
+
+
+def _intersection(spans: list[Span], others: list[Span]) -> list[Span]:
+    found = [(max(start, begin), min(stop, end)) for start, stop in spans for begin, end in others]
+    return [(start, end) for start, end in found if start < end]
+
+
+def _with_labels(chat: EncodedChat, spans: list[Span]) -> dict[str, list[int]]:
+    labels = [IGNORE_INDEX] * len(chat.ids)
+    for span in spans:
+        tokens = tokens_in(chat.offsets, span)
+        labels[tokens] = chat.ids[tokens]
+    return {"input_ids": chat.ids, "labels": labels}
+
+
+def encode_turns(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list[dict] | None = None
+) -> dict[str, list[int]]:
     """A chat as `input_ids`, and `labels` with -100 (no loss) on all but what the assistant says, its end included."""
-    encoded = encode_chat(tokenizer, messages)
-    ids, mask = encoded["input_ids"], encoded["assistant_masks"]
-    if not any(mask):  # the template does not mark what is generated
-        mask = _mask_by_prefixes(tokenizer, messages, ids)
-    return {"input_ids": ids, "labels": [id if said else IGNORE_INDEX for id, said in zip(ids, mask, strict=True)]}
+    encoder = TurnEncoder(tokenizer)
+    return encoder.encode_batch([encoder.render(messages, tools)])[0]
 
 
-def _mask_by_prefixes(tokenizer, messages: list[dict], ids: list[int]) -> list[int]:
-    """What the assistant says, as the difference between the chat before and after each of its messages."""
-    mask = [0] * len(ids)
-    for number, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before = (
-                encode_chat(tokenizer, messages[:number], add_generation_prompt=True)["input_ids"] if number else []
-            )
-            after = encode_chat(tokenizer, messages[: number + 1])["input_ids"]
-            if ids[: len(before)] != before or ids[: len(after)] != after:
-                raise ValueError(
-                    "The chat template writes earlier turns in another way when later ones follow, and does not mark "
-                    "what the assistant says with {% generation %}: give the tokenizer a template that does."
-                )
-            end = _end_of_turn(tokenizer, after)
-            mask[len(before) : end] = [1] * (end - len(before))
-    return mask
+def encode_preference(
+    tokenizer: PreTrainedTokenizerBase | ChatEncoder,
+    prompt: list[dict],
+    chosen: list[dict] | str,
+    rejected: list[dict] | str,
+    tools: list[dict] | None = None,
+) -> dict[str, list[int]]:
+    """A chat and two answers as `prompt_ids`, `chosen_ids` and `rejected_ids`; answers have their end of turn.
+
+    An answer begins where its text parts from that of the prompt, with the token that this character is in: a prompt
+    and an answer may share one, as two newlines do.
+    """
+    encoder = tokenizer if isinstance(tokenizer, ChatEncoder) else ChatEncoder(tokenizer)
+    before = encoder.render(prompt, tools, add_generation_prompt=True).text
+    chats = [encoder.render([*prompt, *_as_messages(answer)], tools) for answer in (chosen, rejected)]
+    one, other = encoder.encode_batch(chats)
+    begins = (tokens_in(chat.offsets, (length_shared(before, chat.rendered.text), 0)).start for chat in (one, other))
+    begin = min(*begins, length_shared(one.ids, other.ids))
+    return {"prompt_ids": one.ids[:begin], "chosen_ids": one.ids[begin:], "rejected_ids": other.ids[begin:]}
 
 
-def _end_of_turn(tokenizer, ids: list[int]) -> int:
-    """The length of a chat without what its template writes between turns, such as a newline."""
-    ends = [index for index, id in enumerate(ids) if id == tokenizer.eos_token_id]
-    return ends[-1] + 1 if ends and ends[-1] > len(ids) - 4 else len(ids)
-
-
-def encode_preference(tokenizer, prompt: list[dict], chosen: str, rejected: str) -> dict[str, list[int]]:
-    """A chat and two answers as `prompt_ids`, `chosen_ids` and `rejected_ids`; answers have their end of turn."""
-    before = encode_chat(tokenizer, prompt, add_generation_prompt=True)["input_ids"]
-    encoded = {"prompt_ids": before}
-    for name, answer in (("chosen_ids", chosen), ("rejected_ids", rejected)):
-        ids = encode_chat(tokenizer, [*prompt, {"role": "assistant", "content": answer}])["input_ids"]
-        if ids[: len(before)] != before:
-            raise ValueError(
-                "The chat template writes a prompt in another way when an answer follows: use another template."
-            )
-        encoded[name] = ids[len(before) : _end_of_turn(tokenizer, ids)]
-    return encoded
+def _as_messages(answer: list[dict] | str) -> list[dict]:
+    return [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
 
 
 def encode_text(tokenizer, text: str, max_length: int | None = None) -> list[int]:
     """A text with what the tokenizer puts around texts, cut at the end if it is longer than `max_length`."""
-    return tokenizer(
-        text, truncation=max_length is not None, max_length=max_length, split_special_tokens=True, verbose=False
-    )["input_ids"]
+    return tokenizer(text, truncation=max_length is not None, max_length=max_length, **AS_TEXT)["input_ids"]
 
 
 def encode_words(tokenizer, words: list[str], max_length: int | None = None) -> tuple[list[int], list[int | None]]:
@@ -69,14 +143,8 @@ def encode_words(tokenizer, words: list[str], max_length: int | None = None) -> 
 
     Tokens that belong to none, which the tokenizer puts around texts, have None.
     """
-    encoded = tokenizer(
-        " ".join(words),
-        truncation=max_length is not None,
-        max_length=max_length,
-        split_special_tokens=True,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
+    cut = {"truncation": max_length is not None, "max_length": max_length}
+    encoded = tokenizer(" ".join(words), return_offsets_mapping=True, **cut, **AS_TEXT)
     begins = [0, *accumulate(len(word) + 1 for word in words)][: len(words)]
     places = [bisect_right(begins, end - 1) - 1 if end > start else None for start, end in encoded["offset_mapping"]]
     return encoded["input_ids"], places
@@ -116,9 +184,8 @@ def encode_question(
     Raises:
         ValueError: if the question leaves no room for the context.
     """
-    options = {"split_special_tokens": True, "verbose": False}
-    asked = tokenizer(f"{question.strip()}\n", **options)["input_ids"]
-    read = tokenizer(context, add_special_tokens=False, return_offsets_mapping=True, **options)
+    asked = tokenizer(f"{question.strip()}\n", **AS_TEXT)["input_ids"]
+    read = tokenizer(context, add_special_tokens=False, return_offsets_mapping=True, **AS_TEXT)
     room = max_length - len(asked)
     if room < min(8, len(read["input_ids"])):
         raise ValueError(f"A question has {len(asked)} tokens, which leaves no room for a text within {max_length}.")

@@ -1,25 +1,32 @@
 """What a fine-tuning run trains and is judged on: examples, split, encoded for the task, and packed."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import datasets
 import torch
-from datasets import Dataset
-from torch.nn.utils.rnn import pad_sequence
+from datasets import Dataset, Features, List, Value
+from datasets.fingerprint import generate_random_fingerprint
 from transformers import PreTrainedTokenizerBase
 
 from ..jobs.report import Stages
-from .arguments import DataArguments
-from .corpora import load_corpus
-from .encoding import encode_answer, encode_preference, encode_question, encode_tags, encode_text, encode_turns
-from .formats import as_messages, key_of, load_examples
+from ..tokenization.control_tokens import ChatEncoder
+from .arguments import DataArguments, named_columns
+from .corpora import load_corpus, position_of
+from .encoding import TurnEncoder, encode_answer, encode_preference, encode_question, encode_tags, encode_text
+from .formats import Skipped, as_messages, key_of, load_examples
 from .labels import label_names, same_labels
 from .movie_dialogs import is_movie_dialogs, movie_chats
-from .packing import IGNORE_INDEX, PackedCollator, pack
+from .packing import IGNORE_INDEX, Collator, PackedCollator, pack
 from .rows import splits_in
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -69,6 +76,7 @@ def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
     options: Any = {
         "text_column": args.text_column,
         "label_column": args.label_column,
+        "columns": named_columns(args.columns),
         "skip_malformed": args.skip_malformed,
     }
     train, kind = load_examples(args.data, args.task, **options)
@@ -80,22 +88,33 @@ def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
         if found != kind:
             raise ValueError(f"{args.data} is {kind} data and {source} {found} data: give both in one form.")
         return train, same_labels(train, validation, source) if kind == "classification" else validation, kind
-    positions = [_position(key_of(row, kind)) for row in train]
-    limit = max(args.validation_split, min(positions))  # one at least
-    held_out = [index for index, position in enumerate(positions) if position <= limit]
-    kept = [index for index, position in enumerate(positions) if position > limit]
-    if not kept:
-        raise ValueError(f"{args.data} has too few different examples to hold some out: give --validation_data.")
+    keys = [key_of(row, kind) for row in train]
+    kept, held_out = _hold_out(keys, args.validation_split)
+    if len(held_out) > len(keys) * (1 + args.validation_split) / 2:  # some question is that of most rows
+        whole = [json.dumps(row) for row in train.remove_columns("place")]
+        kept, held_out = _hold_out(whole, args.validation_split)
+        count = len(set(keys))
+        if not kept:
+            raise ValueError(f"{args.data} has too few different examples to hold some out: give --validation_data.")
+        logger.warning(
+            "%s: %d rows ask %s; what is held out are other answers, not other questions: give --validation_data",
+            args.data, len(keys), "the same" if count == 1 else f"only {count} different things",
+        )  # fmt: skip
     return train.select(kept), train.select(held_out), kind
 
 
-def _position(key: str) -> float:
-    """A number between 0 and 1 that depends on the text alone."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+def _hold_out(keys: list[str], share: float) -> tuple[list[int], list[int]]:
+    """The rows to train on, and those to judge by: the ones whose keys come first by hash, one key at least."""
+    positions = [position_of(key) for key in keys]
+    limit = max(share, min(positions))
+    parts: tuple[list[int], list[int]] = ([], [])
+    for index, position in enumerate(positions):
+        parts[position <= limit].append(index)
+    return parts
 
 
 def prepare_examples(
-    args: DataArguments, tokenizer: PreTrainedTokenizerBase, max_length: int, packing: bool, stages: Stages
+    args: DataArguments, tokenizer: PreTrainedTokenizerBase, max_length: int, stages: Stages
 ) -> Examples:
     """Read, split and encode the data of a run.
 
@@ -108,7 +127,9 @@ def prepare_examples(
             data = _corpus(args, tokenizer, max_length)
         else:
             train, validation, kind = read_examples(args)
-            data = _ENCODE[args.task](train, validation, kind, tokenizer, max_length, packing)
+            skipped = Skipped(args.data, args.skip_malformed)
+            data = _ENCODE[args.task](_Read(train, validation, kind, tokenizer, max_length, skipped))
+            skipped.warn()
         say(f"{args.data}: {data.kind}, {data.sizes[0]:,} to train on, {data.sizes[1]:,} held out")
         for note in data.notes:
             say(note)
@@ -131,7 +152,7 @@ def read_texts(args: DataArguments) -> datasets.DatasetDict:
         for _, chat in movie_chats(source):
             if isinstance(chat, Mapping):
                 text = "\n".join(message["content"] for message in chat["messages"])
-                held_out = _position(key_of(chat, "chat")) <= args.validation_split
+                held_out = position_of(key_of(chat, "chat")) <= args.validation_split
                 parts["validation" if held_out else "train"].append(text)
         rows = {name: {"name": texts, "text": texts} for name, texts in parts.items()}
         return datasets.DatasetDict({name: Dataset.from_dict(columns) for name, columns in rows.items()})
@@ -153,139 +174,159 @@ def _corpus(args: DataArguments, tokenizer, max_length: int) -> Examples:
     return Examples("text", *parts, PackedCollator(tokenizer.eos_token_id), prompt=prompt)
 
 
-def _chats(train, validation, kind, tokenizer, max_length, packing) -> Examples:
-    notes: list[str] = []
+IDS = List(Value("int64"))
 
-    def encoded(rows: Dataset) -> Dataset:
-        rows = rows.map(
-            lambda row: encode_turns(tokenizer, as_messages(row, kind)), remove_columns=rows.column_names, **_UNSEEN
-        )
-        return _fit(rows, max_length, notes)
 
-    parts = [encoded(train), encoded(validation)]
+class _Read(NamedTuple):
+    """Examples of a kind in two splits, and what they are encoded with."""
+
+    train: Dataset
+    validation: Dataset
+    kind: str
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    skipped: Skipped
+
+    @property
+    def pad(self) -> int:
+        return self.tokenizer.pad_token_id
+
+    def examples(self, parts: list[Dataset], collator: Collator | None, **fields: Any) -> Examples:
+        return Examples(self.kind, *parts, collator, **fields)
+
+    def encoded(
+        self,
+        encode: Callable[[dict], Any],
+        types: dict[str, Any],
+        finish: Callable[[list], list[dict]] = lambda found: list(chain.from_iterable(found)),
+        ids: str = "input_ids",
+    ) -> list[Dataset]:
+        """Both splits in two steps: `encode` a row, `finish` many. By default `encode` gives a list of examples.
+
+        Raises:
+            ValueError: for a row that raises one, by name, if none may be left out; or if nothing is left.
+        """
+        types = {ids: IDS, **types}
+
+        def batch(columns: dict[str, list]) -> dict[str, list]:
+            found = []
+            for values in zip(*columns.values(), strict=True):
+                row = dict(zip(columns, values, strict=True))
+                with self.skipped.at(row["place"]):
+                    found.append((row["place"], encode(row)))
+            try:
+                examples = finish([encoded for _, encoded in found])
+            except ValueError:  # of one of them
+                examples = []
+                for place, encoded in found:
+                    with self.skipped.at(place):
+                        examples += finish([encoded])
+            return {name: [example[name] for example in examples] for name in types}
+
+        parts = []
+        for rows in (self.train, self.validation):
+            # With a fingerprint of its own: hashing a tokenizer to look for what was stored takes longer than encoding.
+            options: Any = {"new_fingerprint": generate_random_fingerprint(), "keep_in_memory": True}
+            options |= {"remove_columns": rows.column_names, "features": Features(types), "desc": "encoding"}
+            parts.append(rows.map(batch, batched=True, **options))
+            if not len(parts[-1]):
+                why = f" ({self.skipped.rows[0]})" if self.skipped.rows else ""
+                raise ValueError(
+                    f"No example fits in {self.max_length:,} tokens{why}: use a model with a longer context."
+                )
+        return parts
+
+
+def _chats(data: _Read) -> Examples:
+    encoder, long, silent, max_length = TurnEncoder(data.tokenizer), 0, 0, data.max_length
+
+    def render(row: dict) -> tuple:
+        return encoder.render(as_messages(row, data.kind), row.get("tools"))
+
+    def encode(chats: list[tuple]) -> list[dict]:
+        """Encode rendered chats, cut what is too long, and leave out what then has nothing to learn from."""
+        nonlocal long, silent
+        rows = encoder.encode_batch(chats)
+        long += sum(len(row["input_ids"]) > max_length for row in rows)
+        rows = [{name: ids[:max_length] for name, ids in row.items()} for row in rows]
+        kept = [row for row in rows if any(label != IGNORE_INDEX for label in row["labels"][1:])]
+        silent += len(rows) - len(kept)
+        return kept
+
+    parts = data.encoded(render, {"labels": IDS}, encode)
     sizes = len(parts[0]), len(parts[1])
-    if packing:
-        from trl import pack_dataset
-
-        parts = [pack_dataset(part, max_length, "bfd", {"desc": "packing"}) for part in parts]
-    messages = as_messages(validation[0], kind)
-    prompt = messages[: next(i for i, message in enumerate(messages) if message["role"] == "assistant")] or None
-    return Examples(kind, *parts, Collator(tokenizer.pad_token_id), prompt=prompt, notes=notes, sizes=sizes)
+    notes = [f"{long:,} longer than {max_length:,} tokens, cut at the end"] if long else []
+    if silent:
+        notes.append(f"{silent:,} left out, in which the assistant says nothing by then")
+    prompt = _sample(encoder.chats, (as_messages(row, data.kind) for row in data.validation))
+    return data.examples(parts, Collator(data.pad), prompt=prompt, notes=notes, sizes=sizes)
 
 
-def _preferences(train, validation, kind, tokenizer, max_length, packing) -> Examples:
-    notes: list[str] = []
-
-    def encoded(rows: Dataset) -> Dataset:
-        rows = rows.map(lambda row: encode_preference(tokenizer, **row), remove_columns=rows.column_names, **_UNSEEN)
-        kept = rows.filter(lambda row: len(row["prompt_ids"]) < max_length, **_UNSEEN)
-        if len(kept) < len(rows):
-            notes.append(f"{len(rows) - len(kept):,} left out, whose prompt alone has {max_length:,} tokens")
-        return _some(kept, max_length)
-
-    return Examples(kind, encoded(train), encoded(validation), None, prompt=validation[0]["prompt"], notes=notes)
+def _sample(encoder: ChatEncoder, chats: Iterable[list[dict]]) -> list[dict] | None:
+    """The beginning of the first chat that can be encoded, up to what the assistant is to say."""
+    for messages in chats:
+        end = next(i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0)
+        prompt = [{name: part for name, part in m.items() if name != "weight"} for m in messages[:end]]
+        with contextlib.suppress(ValueError):
+            encoder.encode_batch([encoder.render(prompt, add_generation_prompt=True)])
+            return prompt
+    return None
 
 
-def _classes(train, validation, kind, tokenizer, max_length, packing) -> Examples:
-    labels = [*train["label"], *validation["label"]]
-    problem, names = "regression", []
-    if not isinstance(labels[0], float):
-        names = label_names(labels)
-        problem = "multi_label_classification" if isinstance(labels[0], list) else "single_label_classification"
+def _preferences(data: _Read) -> Examples:
+    encoder, long = ChatEncoder(data.tokenizer), 0
+
+    def encode(row: dict) -> list[dict]:
+        nonlocal long
+        encoded = encode_preference(encoder, row["prompt"], row["chosen"], row["rejected"], row["tools"])
+        is_long = len(encoded["prompt_ids"]) >= data.max_length
+        long += is_long
+        return [] if is_long else [encoded]
+
+    parts = data.encoded(encode, {"chosen_ids": IDS, "rejected_ids": IDS}, ids="prompt_ids")
+    notes = [f"{long:,} left out, whose prompt alone has {data.max_length:,} tokens"] if long else []
+    prompt = _sample(encoder, ([*row["prompt"], *row["chosen"]] for row in data.validation))
+    return data.examples(parts, None, prompt=prompt, notes=notes)
+
+
+def _classes(data: _Read) -> Examples:
+    labels = [*data.train["label"], *data.validation["label"]]
+    names = [] if isinstance(labels[0], float) else label_names(labels)
     known = {name: number for number, name in enumerate(names)}
+    problem, type_ = "single_label_classification", Value("int64")
+    if isinstance(labels[0], float):
+        problem, type_ = "regression", Value("float64")
+    elif isinstance(labels[0], list):
+        problem, type_ = "multi_label_classification", List(Value("float64"))
 
-    def encode(row: dict) -> dict:
+    def encode(row: dict) -> list[dict]:
         label = row["label"]
-        if problem == "multi_label_classification":
+        if isinstance(label, list):
             label = [float(name in label) for name in names]
-        elif problem == "single_label_classification":
-            label = known[label]
-        return {"input_ids": encode_text(tokenizer, row["text"], max_length), "labels": label}
+        ids = encode_text(data.tokenizer, row["text"], data.max_length)
+        return [{"input_ids": ids, "labels": known[label] if isinstance(label, str) else label}]
 
-    parts = [rows.map(encode, remove_columns=rows.column_names, **_UNSEEN) for rows in (train, validation)]
-    return Examples(kind, *parts, Collator(tokenizer.pad_token_id, per_token=False), names, problem)
-
-
-def _tags(train, validation, kind, tokenizer, max_length, packing) -> Examples:
-    names = label_names([*train["tags"], *validation["tags"]])
-
-    def encode(row: dict) -> dict:
-        return encode_tags(tokenizer, row["tokens"], row["tags"], names, max_length)
-
-    parts = [rows.map(encode, remove_columns=rows.column_names, **_UNSEEN) for rows in (train, validation)]
-    return Examples(kind, *parts, Collator(tokenizer.pad_token_id), names)
+    parts = data.encoded(encode, {"labels": type_})
+    return data.examples(parts, Collator(data.pad, per_token=False), labels=names, problem_type=problem)
 
 
-def _questions(train, validation, kind, tokenizer, max_length, packing) -> Examples:
-    def encode(batch: dict) -> dict:
-        rows: dict[str, list] = {"input_ids": [], "labels": []}
-        for question, context, answers in zip(batch["question"], batch["context"], batch["answers"], strict=True):
-            start = next(iter(answers["answer_start"]), 0)
-            text = next(iter(answers["text"]), "")
-            for ids, spans in encode_question(tokenizer, question, context, max_length):
-                rows["input_ids"].append(ids)
-                rows["labels"].append(encode_answer(spans, start, text))
-        return rows
+def _tags(data: _Read) -> Examples:
+    names = label_names([*data.train["tags"], *data.validation["tags"]])
 
-    parts = [
-        rows.map(encode, batched=True, remove_columns=rows.column_names, **_UNSEEN) for rows in (train, validation)
-    ]
-    sizes = len(train), len(validation)
-    return Examples(kind, *parts, Collator(tokenizer.pad_token_id, per_token=False), sizes=sizes)
+    def encode(row: dict) -> list[dict]:
+        return [encode_tags(data.tokenizer, row["tokens"], row["tags"], names, data.max_length)]
+
+    return data.examples(data.encoded(encode, {"labels": IDS}), Collator(data.pad), labels=names)
+
+
+def _questions(data: _Read) -> Examples:
+    def encode(row: dict) -> list[dict]:
+        start, text = next(iter(row["answers"]["answer_start"]), 0), next(iter(row["answers"]["text"]), "")
+        windows = encode_question(data.tokenizer, row["question"], row["context"], data.max_length)
+        return [{"input_ids": ids, "labels": encode_answer(spans, start, text)} for ids, spans in windows]
+
+    sizes = len(data.train), len(data.validation)
+    return data.examples(data.encoded(encode, {"labels": IDS}), Collator(data.pad, per_token=False), sizes=sizes)
 
 
 _ENCODE = {"sft": _chats, "dpo": _preferences, "classify": _classes, "tag": _tags, "qa": _questions}
-# Not stored: hashing a tokenizer to look for what was stored takes longer than encoding.
-_UNSEEN: dict[str, Any] = {"load_from_cache_file": False, "keep_in_memory": True, "desc": "encoding"}
-
-
-def _fit(rows: Dataset, max_length: int, notes: list[str]) -> Dataset:
-    """Cut what is too long, and leave out what then has nothing to learn from."""
-    long = sum(len(ids) > max_length for ids in rows["input_ids"])
-    rows = rows.map(lambda row: {name: ids[:max_length] for name, ids in row.items()}, **_UNSEEN)
-    kept = rows.filter(lambda row: any(label != IGNORE_INDEX for label in row["labels"][1:]), **_UNSEEN)
-    if long:
-        notes.append(f"{long:,} longer than {max_length:,} tokens, cut at the end")
-    if len(kept) < len(rows):
-        notes.append(f"{len(rows) - len(kept):,} left out, in which the assistant says nothing by then")
-    return _some(kept, max_length)
-
-
-def _some(rows: Dataset, max_length: int) -> Dataset:
-    if not len(rows):
-        raise ValueError(f"No example fits in {max_length:,} tokens: use a model with a longer context.")
-    return rows
-
-
-class Collator:
-    """Pads examples at the end.
-
-    Rows of several examples get positions that start at 0 with each, and no attention mask: transformers then reads
-    from the positions where examples begin, and none of them attends to another.
-
-    Args:
-        pad_token_id: fills up short rows; it is neither attended to nor learnt.
-        per_token: there is a label for each token, not for each example.
-    """
-
-    def __init__(self, pad_token_id: int, per_token: bool = True):
-        self.pad_token_id = pad_token_id
-        self.per_token = per_token
-
-    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        """Batch of `input_ids` (B, T), `labels` (B, T) or those of the examples, and mask or positions (B, T)."""
-        ids = [torch.tensor(example["input_ids"]) for example in examples]
-        batch = {"input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)}
-        length = batch["input_ids"].shape[1]
-        if self.per_token:
-            labels = [torch.tensor(example["labels"]) for example in examples]
-            batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX)
-        else:
-            batch["labels"] = torch.tensor([example["labels"] for example in examples])
-        if "seq_lengths" in examples[0]:
-            # What fills up a row is one more example.
-            spans = [[*e["seq_lengths"], length - len(e["input_ids"])] for e in examples]
-            batch["position_ids"] = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in spans])
-        else:
-            batch["attention_mask"] = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
-        return batch

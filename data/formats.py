@@ -4,30 +4,36 @@
 |---|---|---|
 | preference | chosen, rejected (and prompt, instruction, question or shared turns) | prompt, chosen, rejected |
 | chat | messages or conversations (ShareGPT's, too); a Cornell Movie-Dialogs folder | messages |
-| instruction | instruction, output or response (and input or context) | instruction, input, output |
-| prompt-completion | prompt, completion or response | prompt, completion |
+| instruction | instruction, output or response (and input or context) | before, instruction, input, output |
+| prompt-completion | prompt, question or query, and completion, response or answer | prompt, completion |
 | qa | question, context, answers, as in SQuAD, nested or flat | id, context, question, answers |
 | summary | dialogue, document or article, and summary or highlights | dialogue, summary |
 | tags | tokens or words, and tags, ner_tags, pos_tags or labels | tokens, tags |
 | classification | text, sentence, content or review, and label or labels | text, label |
-| text | text | text |
+| text | text, sentence, content or review | text |
 
-In `messages` and `prompt` each message is a dict with a role and content. `label` is a string, a float (then there is
-a number to predict), or a list of strings (then several labels may hold).
+`messages`, `prompt`, `completion`, `chosen`, `rejected` and `before` (the system's words, and earlier turns) are lists
+of messages: dicts with a role and content, and with `weight` 0 where nothing is learnt. Kinds with messages have
+`tools`, a list of functions, as well. `label` is a string, a float (then there is a number to predict), or a list of
+strings (then several labels may hold). `place` says where the row is, such as "rows.jsonl, line 3".
 """
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import chain
 from typing import Any
 
-from datasets import Dataset
+import pyarrow
+from datasets import Dataset, Features, List
 
+from .columns import KINDS, Columns, Malformed, stored_json
 from .labels import settle_labels
 from .movie_dialogs import is_movie_dialogs, movie_chats
-from .readers import FEATURES, FITS, READ, Columns, Malformed, instruction_text
-from .rows import ACCEPTED, Row, read_rows
+from .readers import MESSAGES, STRING, features, instruction_text, read_example
+from .rows import ACCEPTED, BATCH_ROWS, Row, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +51,36 @@ KINDS_OF = {  # task: the kinds that it learns from, the likeliest first
 }
 
 
+class Skipped:
+    """Counts rows that are left out, and ends the run at the first if none may be.
+
+    Args:
+        source: for the warning.
+        allowed: rows may be left out.
+    """
+
+    def __init__(self, source: str, allowed: bool):
+        self.source, self.allowed = source, allowed
+        self.rows: list[str] = []
+
+    @contextlib.contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Whatever is wrong with the row at `place` is said with it; raises ValueError if no row may be left out."""
+        try:
+            yield
+        except ValueError as error:
+            what = str(error) if isinstance(error, Malformed) else f"cannot be encoded: {error}"
+            if not self.allowed:
+                fix = "correct it, or leave such rows out with --skip_malformed"
+                raise ValueError(f"{place} {what.removesuffix('.')}: {fix}.") from None
+            self.rows.append(f"{place} {what}")
+
+    def warn(self) -> None:
+        if self.rows:
+            count, first = len(self.rows), self.rows[0]
+            logger.warning("%s: %d malformed rows left out, the first one at %s", self.source, count, first)
+
+
 def load_examples(
     source: str,
     task: str | None = None,
@@ -52,6 +88,7 @@ def load_examples(
     split: str = "train",
     text_column: str | None = None,
     label_column: str | list[str] | None = None,
+    columns: Mapping[str, str] | None = None,
     skip_malformed: bool = False,
 ) -> tuple[Dataset, str]:
     """Read examples and recognise what they are.
@@ -62,6 +99,7 @@ def load_examples(
         split: of a folder or a data set on the Hub: train, validation or test.
         text_column, label_column: where the columns of texts and labels have unusual names. Several columns of labels,
             each with 0 or 1, say which labels hold.
+        columns: of all others that have unusual names, such as {"prompt": "ask", "completion": "reply"}.
         skip_malformed: leave out rows that are not as they should be; a warning says how many.
 
     Returns:
@@ -73,31 +111,43 @@ def load_examples(
         OSError: if nothing is at the source, or it cannot be reached.
     """
     labels = (label_column,) if isinstance(label_column, str) else tuple(label_column or ())
-    columns = Columns(text_column, labels)
+    names = Columns({**(columns or {}), **({"text": text_column} if text_column else {})}, labels)
     rows = movie_chats(source) if is_movie_dialogs(source) else read_rows(source, split)
     first, rows = _first_mapping(rows)
     if first is None:
         wrong = next((f" ({place} {value})" for place, value in rows), "")
         raise ValueError(f"{source} has no usable row{wrong}: {ACCEPTED}.")
-    kind = recognise(first, task, columns, source)
-    examples, skipped = [], []
+    kind = recognise(first, task, names, source)
+    examples, tables, skipped = [], [], Skipped(source, skip_malformed)
+    types = features(kind)
+    messages = [column for column, type_ in types.items() if type_ == MESSAGES]
+    schema = Features({**types, **dict.fromkeys(messages, List(STRING))}).arrow_schema
     for place, value in rows:
-        try:
-            examples.append(READ[kind](_mapping(value), columns))
-        except Malformed as error:
-            if not skip_malformed:
-                fix = "correct it, or leave such rows out with --skip_malformed"
-                raise ValueError(f"{place} {error}: {fix}.") from None
-            skipped.append(f"{place} {error}")
-    if not examples:
-        raise ValueError(f"{source} has no usable row ({skipped[0]}): give other data.")
-    if skipped:
-        logger.warning("%s: %d malformed rows left out, the first one at %s", source, len(skipped), skipped[0])
+        with skipped.at(place):
+            example = read_example(kind, names.cells(kind, _mapping(value)), labels if len(labels) > 1 else ())
+            for column in messages:
+                example[column] = [stored_json(message) for message in example[column]]
+            examples.append({**example, "place": place})
+        if len(examples) == BATCH_ROWS and kind != "classification":  # of which all labels must be known
+            tables.append(pyarrow.Table.from_pylist(examples, schema))
+            examples = []
+    if missing := names.missing():
+        raise ValueError(f"{source} has no column {missing[0]!r}, only {', '.join(first)}: give the name of one.")
+    if not examples and not tables:
+        raise ValueError(f"{source} has no usable row ({skipped.rows[0]}): give other data.")
+    skipped.warn()
+    if unused := names.unused():
+        _say_unused(source, ", ".join(map(str, unused)))
     if kind == "classification":
-        examples, features = settle_labels(examples, source)
-    else:
-        features = FEATURES[kind]
-    return Dataset.from_list(examples, features=features), kind
+        examples, label = settle_labels(examples, source)
+        return Dataset.from_list(examples, features=features(kind, label)), kind
+    tables.append(pyarrow.Table.from_pylist(examples, schema))
+    return Dataset(pyarrow.concat_tables(tables).cast(types.arrow_schema)), kind
+
+
+@cache  # once for each source
+def _say_unused(source: str, names: str) -> None:
+    logger.warning("%s: not used are the columns %s", source, names)
 
 
 def recognise(row: Mapping, task: str | None = None, columns: Columns | None = None, source: str = "the data") -> str:
@@ -106,8 +156,8 @@ def recognise(row: Mapping, task: str | None = None, columns: Columns | None = N
     Raises:
         ValueError: if it is of no kind, or of none that the task learns from; says what it has and what is needed.
     """
-    kinds = [kind for kind, fits in FITS.items() if fits(row, columns or Columns())]
-    wanted = KINDS_OF[task] if task else tuple(FEATURES)
+    kinds = (columns or Columns()).kinds(row)
+    wanted = KINDS_OF[task] if task else tuple(KINDS)
     found = next((kind for kind in wanted if kind in kinds), None)
     if found is None:
         has = f"has the columns {', '.join(map(str, row))}" + (f", which is {kinds[0]} data" if kinds else "")
@@ -117,19 +167,20 @@ def recognise(row: Mapping, task: str | None = None, columns: Columns | None = N
 
 
 def as_messages(example: Mapping, kind: str) -> list[dict]:
-    """An example of any kind for sft as a chat whose last message is what the assistant should say."""
+    """An example of any kind for sft as a chat; what the assistant should say has no `weight` of 0."""
     if kind == "chat":
         return example["messages"]
+    if kind == "prompt-completion":
+        return [*({**message, "weight": 0} for message in example["prompt"]), *example["completion"]]
     if kind == "summary":
         asked, said = SUMMARIZE.format(dialogue=example["dialogue"]), example["summary"]
     elif kind == "qa":
         asked = ANSWER.format(context=example["context"], question=example["question"])
         said = next(iter(example["answers"]["text"]), NO_ANSWER)
-    elif kind == "instruction":
-        asked, said = instruction_text(example), example["output"]
     else:
-        asked, said = example["prompt"], example["completion"]
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        asked, said = instruction_text(example), example["output"]
+    before = example.get("before") or []
+    return [*before, {"role": "user", "content": asked}, {"role": "assistant", "content": said}]
 
 
 def key_of(example: Mapping, kind: str) -> str:
@@ -137,8 +188,12 @@ def key_of(example: Mapping, kind: str) -> str:
     keys = {"qa": "context", "classification": "text", "tags": "tokens", "summary": "dialogue", "text": "text",
             "chat": "messages"}  # fmt: skip
     if kind == "instruction":
-        return instruction_text(example)
-    value = example[keys.get(kind, "prompt")]
+        asked = instruction_text(example)
+        value = [*example["before"], {"role": "user", "content": asked}] if example.get("before") else asked
+    else:
+        value = example[keys.get(kind, "prompt")]
+        if kind == "prompt-completion" and len(value) == 1:
+            value = value[0]["content"]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -153,8 +208,7 @@ def _first_mapping(rows: Iterator[Row]) -> tuple[Mapping | None, Iterable[Row]]:
 
 
 def _mapping(value: Any) -> Mapping:
-    if isinstance(value, ValueError):
-        raise Malformed(str(value))
-    if not isinstance(value, Mapping):
-        raise Malformed(f"is {type(value).__name__}, not an object with columns")
-    return value
+    if isinstance(value, Mapping):
+        return value
+    not_mapping = f"is {type(value).__name__}, not an object with columns"
+    raise Malformed(str(value) if isinstance(value, ValueError) else not_mapping)

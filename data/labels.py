@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 
 Label = str | float | list[str]
 YES = {"1": True, "true": True, "0": False, "false": False}
@@ -41,8 +41,8 @@ def _label(value: Any, column: str) -> Label:
     raise ValueError(f"has {'no value' if value in (None, '') else repr(value)[:40]} as {column}, not a label")
 
 
-def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Features]:
-    """Decide what the labels of a data set are, now that all are known, and make them of one type.
+def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Any]:
+    """Decide what the labels of a data set are, now that all are known; returns the examples with it, and their type.
 
     They are numbers to predict if all are numbers and some are no whole ones or are written as floats; otherwise the
     names of classes.
@@ -55,9 +55,8 @@ def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Featur
     if any(lists):
         if not all(lists):
             raise ValueError(f"{source} has lists of labels in some rows and single ones in others: use one of them.")
-        if not (found := set().union(*labels)) - {""}:
+        if not set().union(*labels) - {""}:
             raise ValueError(f"{source} has no label in any row: give data with labels.")
-        del found
         kind = List(Value("string"))
     elif all(_is_number(label) for label in labels) and any(_is_fraction(label) for label in labels):
         labels, kind = [float(label) for label in labels], Value("float64")
@@ -66,7 +65,7 @@ def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Featur
         if len(set(labels)) < 2:
             raise ValueError(f"{source} has one label only, {labels[0]!r}: there is nothing to tell apart.")
     examples = [{**example, "label": label} for example, label in zip(examples, labels, strict=True)]
-    return examples, Features({"text": Value("string"), "label": kind})
+    return examples, kind
 
 
 def same_labels(train: Dataset, other: Dataset, source: str) -> Dataset:

@@ -126,7 +126,9 @@ def pack_corpora(
 
 def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
     """One corpus in its two splits, shuffled within a buffer if it is a stream."""
-    splits = load_corpus(spec, text_column=corpus.text_column, streaming=corpus.streaming)
+    splits = load_corpus(
+        spec, text_column=corpus.text_column, streaming=corpus.streaming, skip_malformed=corpus.skip_malformed
+    )
     train, validation = splits["train"], splits["validation"]
     if corpus.streaming:
         train = train.shuffle(seed=seed, buffer_size=corpus.shuffle_buffer_size)

@@ -10,6 +10,7 @@ import datasets
 import torch
 from datasets import Dataset, Features, IterableDataset, List, Value
 from filelock import FileLock
+from torch.nn.utils.rnn import pad_sequence
 
 from ..tokenization import encode_texts, vocabulary_size
 
@@ -147,14 +148,44 @@ class PackedCollator:
         if not blocks[0]:
             return {"input_ids": torch.empty(len(blocks), 0, dtype=torch.long)}
         blocks = [torch.as_tensor(block["input_ids"], dtype=torch.long) for block in blocks]
-        input_ids = torch.nn.utils.rnn.pad_sequence(blocks, batch_first=True, padding_value=self.eos_token_id)
+        input_ids = pad_sequence(blocks, batch_first=True, padding_value=self.eos_token_id)
         labels = input_ids.clone()
         for row, block in zip(labels, blocks, strict=True):
             row[len(block) :] = IGNORE_INDEX
         index = torch.arange(input_ids.shape[1]).expand_as(input_ids)
         begins = torch.where(input_ids == self.eos_token_id, index, 0)
-        return {
-            "input_ids": input_ids,
-            "labels": labels,
-            "position_ids": index - begins.cummax(dim=1).values,
-        }
+        return {"input_ids": input_ids, "labels": labels, "position_ids": index - begins.cummax(dim=1).values}
+
+
+class Collator:
+    """Pads examples at the end.
+
+    Rows of several examples get positions that start at 0 with each, and no attention mask: transformers then reads
+    from the positions where examples begin, and none of them attends to another.
+
+    Args:
+        pad_token_id: fills up short rows; it is neither attended to nor learnt.
+        per_token: there is a label for each token, not for each example.
+    """
+
+    def __init__(self, pad_token_id: int, per_token: bool = True):
+        self.pad_token_id = pad_token_id
+        self.per_token = per_token
+
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Batch of `input_ids` (B, T), `labels` (B, T) or those of the examples, and mask or positions (B, T)."""
+        ids = [torch.tensor(example["input_ids"]) for example in examples]
+        batch = {"input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)}
+        length = batch["input_ids"].shape[1]
+        if self.per_token:
+            labels = [torch.tensor(example["labels"]) for example in examples]
+            batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX)
+        else:
+            batch["labels"] = torch.tensor([example["labels"] for example in examples])
+        if "seq_lengths" in examples[0]:
+            # What fills up a row is one more example.
+            spans = [[*e["seq_lengths"], length - len(e["input_ids"])] for e in examples]
+            batch["position_ids"] = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in spans])
+        else:
+            batch["attention_mask"] = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+        return batch

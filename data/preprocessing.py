@@ -4,11 +4,12 @@ What else can be done to text before training is in `cleaning`.
 """
 
 import codecs
+import io
 import logging
 import re
-from collections.abc import Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import BinaryIO, NamedTuple
 
 import charset_normalizer
 import rensa
@@ -31,6 +32,8 @@ MAX_CONTROL_SHARE = 0.01
 TELLING_BYTES = re.compile(rb"[\x00-\x7f]{0,80}[\x80-\xff]+[\x00-\x7f]{0,80}")
 MAX_TELLING_PLACES = 1000
 MAX_STRAY_SHARE = 0.001
+NOT_WESTERN = re.compile("[a-z][¹³¿¥£]|[ðþýÐÞÝ]")  # Polish or Turkish that is read as Western has these
+GUESS_LINES = 10_000  # of a file that is read by lines: the encoding is guessed from as many
 
 SHINGLE_TOKENS = 5
 # Chinese and Japanese put no spaces between words, so each of their characters is a token; so is each
@@ -43,21 +46,8 @@ NUM_PERMUTATIONS = 256
 NUM_BANDS = 32
 
 
-class Decoded(NamedTuple):
-    """A text, the encoding it was in, and the offset of the first byte that is not UTF-8, if there is one."""
-
-    text: str
-    encoding: str
-    bad_offset: int | None
-
-
 def decode(data: bytes, source: str = "") -> str:
-    """Turn the bytes of a text file into text, whatever its encoding; see `decode_and_tell`."""
-    return decode_and_tell(data, source).text
-
-
-def decode_and_tell(data: bytes, source: str = "") -> Decoded:
-    """Turn the bytes of a text file into text, and say which encoding that took.
+    """Turn the bytes of a text file into text.
 
     UTF-8, with or without a byte order mark, is tried first, then UTF-16 and UTF-32 by their marks. Failing
     these the encoding is guessed, and the guess is logged, because it can be wrong.
@@ -69,41 +59,72 @@ def decode_and_tell(data: bytes, source: str = "") -> Decoded:
     Raises:
         ValueError: the data is binary, or no encoding fits. The message is one line.
     """
-    source = source or "the input"
+    return data.decode(_encoding_of(data, source or "the input"))
+
+
+def _encoding_of(data: bytes, source: str, offset: int = 0) -> str:
+    """The encoding of a file, or of the part of it that begins at the byte `offset`."""
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        first_bad_byte = error.start
+        bad_offset = offset + error.start
     else:
         if "\0" in text:
-            raise ValueError(_not_text(source, f"a NUL byte at offset {data.index(0)}"))
-        return Decoded(text, encoding, None)
-
+            raise ValueError(_not_text(source, f"a NUL byte at offset {offset + data.index(0)}"))
+        return encoding
     if encoding != "utf-8":
-        raise ValueError(
-            f"{source} begins with a mark of {encoding} but is not valid {encoding} from the byte at offset "
-            f"{first_bad_byte} on; save it as UTF-8"
-        )
+        what = f"begins with a mark of {encoding} but is not valid {encoding} from the byte at offset {bad_offset} on"
+        raise ValueError(f"{source} {what}; save it as UTF-8")
     if 0 in data:
-        raise ValueError(_not_text(source, f"a NUL byte at offset {data.index(0)}"))
+        raise ValueError(_not_text(source, f"a NUL byte at offset {offset + data.index(0)}"))
     control_bytes = len(data) - len(data.translate(None, CONTROL_BYTES))
     if control_bytes > MAX_CONTROL_SHARE * len(data):
         raise ValueError(_not_text(source, f"{control_bytes} control bytes among {len(data)}"))
-
     guess = _guess_encoding(data)
     if guess is None:
-        raise ValueError(
-            f"{source} is in no encoding that can be recognised: the first byte that is not UTF-8 is at "
-            f"offset {first_bad_byte}; save it as UTF-8"
-        )
-    logger.warning(
-        "%s is not UTF-8 from the byte at offset %d on; read as %s. Save it as UTF-8 if that is wrong.",
-        source,
-        first_bad_byte,
-        guess,
-    )
-    return Decoded(data.decode(guess), guess, first_bad_byte)
+        what = f"the first byte that is not UTF-8 is at offset {bad_offset}"
+        raise ValueError(f"{source} is in no encoding that can be recognised: {what}; save it as UTF-8")
+    warning = "%s is not UTF-8 from the byte at offset %d on; read as %s. Save it as UTF-8 if that is wrong."
+    logger.warning(warning, source, bad_offset, guess)
+    return guess
+
+
+def decode_lines(opened: BinaryIO, source: str) -> Iterator[str]:
+    """The lines of a text file in any encoding, each with its end, decoded as they are asked for.
+
+    Lines that are not UTF-8 are read in the encoding that is guessed from the first of them. If the file has more lines
+    with UTF-8 beyond ASCII, it is UTF-8 with broken lines: their bytes become surrogates.
+
+    Raises:
+        ValueError: the file is binary, or its encoding cannot be recognized.
+    """
+    buffered = io.BufferedReader(opened, 1 << 20)
+    head = buffered.peek(4)
+    mark = next((mark for mark in BYTE_ORDER_MARKS if head.startswith(mark)), b"")
+    if mark and BYTE_ORDER_MARKS[mark] != "utf-8-sig":
+        yield from io.TextIOWrapper(buffered, BYTE_ORDER_MARKS[mark], newline="\n")
+        return
+    if 0 in head:
+        raise ValueError(_not_text(source, f"a NUL byte at offset {head.index(0)}"))
+    offset = len(buffered.read(len(mark)))
+    utf8 = 0
+    for line in buffered:
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            break
+        offset += len(line)
+        utf8 += not text.isascii()
+        yield text
+    else:
+        return
+    ahead = [line, *islice(buffered, GUESS_LINES)]
+    are_utf8 = [_fits(line, "utf-8") for line in ahead if not line.isascii()]
+    broken = utf8 + sum(are_utf8) >= are_utf8.count(False)
+    encoding = "utf-8" if broken else _encoding_of(b"".join(ahead), source, offset)
+    for line in chain(ahead, buffered):
+        yield line.decode() if _fits(line, "utf-8") else line.decode(encoding, "surrogateescape")
 
 
 def _not_text(source: str, reason: str) -> str:
@@ -122,11 +143,12 @@ def _guess_encoding(data: bytes) -> str | None:
     # Without a mark, two bytes a character are never right here: such text holds NUL bytes.
     matches = charset_normalizer.from_bytes(telling, cp_exclusion=["utf_16_be", "utf_16_le"])
     guesses = [match.encoding for match in matches]
-    # Of equally good guesses charset_normalizer takes the first in the alphabet, which reads
-    # French as the Central European cp1250 ("préfčre"); far more text is in the Western cp1252.
+    # charset_normalizer reads short French as the Baltic cp1257 ("déją") or the Central European cp1250 ("préfčre").
+    # Far more text is in the Western cp1252, which is taken if it is nearly as good.
     if best := matches.best():
-        tied = [match for match in matches if (match.chaos, match.coherence) == (best.chaos, best.coherence)]
-        if any("cp1252" in match.could_be_from_charset for match in tied):
+        good = [m for m in matches if m.chaos <= best.chaos + 0.15 and m.coherence >= best.coherence - 0.05]
+        is_western = not NOT_WESTERN.search(telling.decode("cp1252", errors="replace"))
+        if is_western and any("cp1252" in match.could_be_from_charset for match in good):
             guesses.insert(0, "cp1252")
     return next((guess for guess in guesses if _fits(data, guess)), None)
 

@@ -1,54 +1,21 @@
-"""How each kind of example is recognised by its columns, and read from a row. What comes out is in `formats.py`."""
+"""How an example of each kind is read from a row. What comes out is in `formats.py`."""
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from datasets import Features, Json, List, Value
 
+from .columns import Cells, Malformed, shown
 from .labels import read_labels
+from .messages import answers, length_shared, read_messages, read_pairs, read_transcript
 
-SHAREGPT = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bard": "assistant",
-    "function_call": "assistant",
-    "observation": "tool",
-}
-ROLES = {"system", "developer", "user", "assistant", "tool"}
-STRING = Value("string")
-FEATURES = {
-    "preference": Features({"prompt": List(Json()), "chosen": STRING, "rejected": STRING}),
-    "chat": Features({"messages": List(Json())}),
-    "instruction": Features({"instruction": STRING, "input": STRING, "output": STRING}),
-    "prompt-completion": Features({"prompt": STRING, "completion": STRING}),
-    "qa": Features(
-        {
-            "id": STRING,
-            "context": STRING,
-            "question": STRING,
-            "answers": {"text": List(STRING), "answer_start": List(Value("int64"))},
-        }
-    ),
-    "summary": Features({"dialogue": STRING, "summary": STRING}),
-    "tags": Features({"tokens": List(STRING), "tags": List(STRING)}),
-    "classification": None,  # the type of the labels is found
-    "text": Features({"text": STRING}),
-}
+STRING, STRINGS, MESSAGES = Value("string"), List(Value("string")), List(Json())
 
 
-class Malformed(ValueError):
-    """A row that is not what its data set's columns promise. The message completes "row 3 ..."."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of columns that the user gave, where they are not the usual ones."""
-
-    text: str | None = None
-    label: tuple[str, ...] = ()
+def features(kind: str, label: Any = None) -> Features:
+    """The types of a kind's columns; the label's is that of the labels that were found. `place` is in the source."""
+    columns: dict = {"text": STRING, "label": label or STRING} if kind == "classification" else KINDS[kind][1]
+    return Features({**columns, "place": STRING})
 
 
 def instruction_text(row: Mapping) -> str:
@@ -56,183 +23,189 @@ def instruction_text(row: Mapping) -> str:
     return f"{row['instruction']}\n\n{row['input']}" if row.get("input") else row["instruction"]
 
 
-def _any_of(*names: str) -> Callable[[Mapping], str | None]:
-    return lambda row: next((name for name in names if name in row), None)
+def read_example(kind: str, row: Cells, labels: tuple[str, ...] = ()) -> dict:
+    """A row as an example of a kind.
+
+    Args:
+        labels: the names of several columns of labels.
+
+    Raises:
+        Malformed: if the row is not what its columns promise.
+    """
+    return _classification(row, labels) if kind == "classification" else KINDS[kind][0](row)
 
 
-_MESSAGES, _PROMPT = _any_of("messages", "conversations", "conversation"), _any_of("prompt", "question", "instruction")
-_COMPLETION, _DIALOGUE = _any_of("completion", "response"), _any_of("dialogue", "dialog", "document", "article")
-_SUMMARY, _TOKENS = _any_of("summary", "highlights"), _any_of("tokens", "words")
-_TAGS, _TEXT = _any_of("tags", "ner_tags", "pos_tags", "labels"), _any_of("text", "sentence", "content", "review")
-_LABEL, _INPUT, _OUTPUT = _any_of("label", "labels"), _any_of("input", "context"), _any_of("output", "response")
-
-FITS: dict[str, Callable[[Mapping, Columns], Any]] = {
-    "preference": lambda row, columns: {"chosen", "rejected"} <= row.keys(),
-    "chat": lambda row, columns: _MESSAGES(row),
-    "instruction": lambda row, columns: "instruction" in row and _OUTPUT(row),
-    "prompt-completion": lambda row, columns: "prompt" in row and _COMPLETION(row),
-    "qa": lambda row, columns: {"question", "context", "answers"} <= row.keys(),
-    "summary": lambda row, columns: _DIALOGUE(row) and _SUMMARY(row),
-    "tags": lambda row, columns: _TOKENS(row) and (columns.label or _TAGS(row)),
-    "classification": lambda row, columns: (
-        (columns.text or _TEXT(row)) and (columns.label or _LABEL(row)) and not _TOKENS(row)
-    ),
-    "text": lambda row, columns: columns.text or "text" in row,
-}
+def _tools(row: Cells) -> list[dict]:
+    tools = row.list("tools", may_be_empty=True)
+    if not all(isinstance(tool, Mapping) for tool in tools):
+        raise Malformed(f"has something else than functions in {row.name('tools')}")
+    return tools
 
 
-def _string(row: Mapping, name: str, may_be_empty: bool = False) -> str:
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise Malformed(f"has {_shown(value)} as {name}, not a string")
-    if not may_be_empty and not value.strip():
-        raise Malformed(f"has nothing as {name}")
-    return value
+def _before(row: Cells, messages: list[dict] | None = None) -> list[dict]:
+    """The messages of a row with what was said before them: earlier turns, and first the system's words."""
+    messages = read_pairs(row.list("history", may_be_empty=True), row.name("history")) + (messages or [])
+    system = row.string("system", may_be_empty=True)
+    if not system.strip():
+        return messages
+    if messages and messages[0]["role"] in ("system", "developer"):
+        if messages[0].get("content") != system:
+            raise Malformed(f"has {row.name('system')}, and another message of the system: leave out one of them")
+        return messages
+    return [{"role": "system", "content": system}, *messages]
 
 
-def _shown(value: Any) -> str:
-    return "no value" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+def _asked(row: Cells) -> list[dict]:
+    """The messages of a prompt, or a text with its input as one."""
+    if row.is_chat("prompt"):
+        return _before(row, _messages(row, "prompt"))
+    request = {"instruction": row.string("prompt"), "input": row.string("input", may_be_empty=True)}
+    return _before(row, [{"role": "user", "content": instruction_text(request)}])
 
 
-def _listed(row: Mapping, name: str) -> list:
-    value = row.get(name)
-    if isinstance(value, str) and value.lstrip().startswith("["):  # in a CSV file
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise Malformed(f"has no JSON list as {name}") from None
-    if not isinstance(value, list) or not value:
-        raise Malformed(f"has {_shown(value)} as {name}, not a list with something in it")
-    return value
+def _earlier(row: Cells) -> list[dict]:
+    """A prompt that is a whole chat in a column of its own."""
+    return _before(row, _messages(row, "messages", may_be_empty=True))
 
 
-def _messages(value: list, name: str) -> list[dict]:
-    messages = []
-    for message in value:
-        if not isinstance(message, Mapping):
-            raise Malformed(f"has {_shown(message)} in {name}, not a message")
-        if "from" in message and "value" in message:
-            message = {"role": SHAREGPT.get(message["from"], message["from"]), "content": message["value"]}
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise Malformed(f"has a message of {_shown(role)} in {name}, who is none of {', '.join(sorted(ROLES))}")
-        if not isinstance(content, (str, list)) and not message.get("tool_calls"):
-            raise Malformed(f"has a message with {_shown(content)} as content in {name}")
-        messages.append({key: part for key, part in message.items() if part is not None})
-    return messages
+def _messages(row: Cells, column: str, may_be_empty: bool = False) -> list[dict]:
+    return read_messages(row.list(column, may_be_empty), row.name(column))
 
 
-def _read_chat(row: Mapping, columns: Columns) -> dict:
-    name = _MESSAGES(row) or "messages"
-    messages = _messages(_listed(row, name), name)
-    if not any(m["role"] == "assistant" and (m.get("content") or m.get("tool_calls")) for m in messages):
-        raise Malformed(f"has nothing that the assistant says in {name}")
-    return {"messages": messages}
+def _check_answers(row: Cells, column: str, messages: list[dict]) -> None:
+    if not answers(messages):
+        raise Malformed(f"has nothing that the assistant says in {row.name(column)}")
 
 
-def _read_preference(row: Mapping, columns: Columns) -> dict:
-    chosen, rejected = row.get("chosen"), row.get("rejected")
-    if isinstance(chosen, list) and isinstance(rejected, list):  # whole chats, or their last messages
-        chosen, rejected = _messages(_listed(row, "chosen"), "chosen"), _messages(_listed(row, "rejected"), "rejected")
-        prompt = chosen[:-1]
-        if not prompt and (name := _PROMPT(row)):
-            prompt = _prompt(row, name)
-        elif rejected[:-1] != chosen[:-1]:
-            raise Malformed("has chosen and rejected that answer different chats")
-        answers = [messages[-1].get("content") for messages in (chosen, rejected)]
-        answers = {"chosen": answers[0], "rejected": answers[1]}
+def _chat(row: Cells) -> dict:
+    messages = _before(row, _messages(row, "messages"))
+    _check_answers(row, "messages", messages)
+    return {"messages": messages, "tools": _tools(row)}
+
+
+def _completion(row: Cells) -> dict:
+    if row.is_chat("completion"):
+        completion = _messages(row, "completion")
     else:
-        name, answers = _PROMPT(row), row
-        if name is None:
-            raise Malformed("has no prompt")
-        prompt = _prompt(row, name)
-    if not prompt:
-        raise Malformed("has no prompt before chosen and rejected")
-    return {"prompt": prompt, "chosen": _string(answers, "chosen"), "rejected": _string(answers, "rejected")}
+        completion = [{"role": "assistant", "content": row.string("completion")}]
+    _check_answers(row, "completion", completion)
+    return {"prompt": _asked(row), "completion": completion, "tools": _tools(row)}
 
 
-def _prompt(row: Mapping, name: str) -> list[dict]:
-    if isinstance(row[name], list):
-        return _messages(_listed(row, name), name)
-    text = _string(row, name)
-    return [{"role": "user", "content": instruction_text({**row, "instruction": text})}]
+def _preference(row: Cells) -> dict:
+    chosen, rejected = (_answer(row, column) for column in ("chosen", "rejected"))
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        if not (isinstance(chosen, str) and isinstance(rejected, str)):
+            raise Malformed("has a chat and a text as chosen and rejected")
+        prompt = _asked(row) if row.get("prompt") is not None else _earlier(row)
+        if not prompt:  # it is what both begin with
+            shared = chosen[: length_shared(chosen, rejected)]
+            shared = shared[: len(shared) - len(shared.split(" ")[-1])]  # whole words
+            if not shared.strip():
+                raise Malformed("has no prompt")
+            prompt = _before(row, [{"role": "user", "content": shared.rstrip()}])
+            chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
+        chosen, rejected = ([{"role": "assistant", "content": said}] for said in (chosen, rejected))
+    else:
+        prompt, chosen, rejected = _split_chats(row, chosen, rejected)
+    _check_answers(row, "chosen", chosen)
+    _check_answers(row, "rejected", rejected)
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "tools": _tools(row)}
 
 
-def _read_instruction(row: Mapping, columns: Columns) -> dict:
-    name = _INPUT(row)
-    extra = "" if name is None or row[name] is None else _string(row, name, may_be_empty=True)
+def _answer(row: Cells, column: str) -> list[dict] | str:
+    """One of two answers: messages, or a text that is none."""
+    if row.is_chat(column):
+        return _messages(row, column)
+    if isinstance(message := row.get(column), Mapping):
+        return read_messages([message], row.name(column))
+    text = row.string(column)
+    return read_transcript(text) or text
+
+
+def _split_chats(row: Cells, chosen: list[dict], rejected: list[dict]) -> tuple[list[dict], list[dict], list[dict]]:
+    """The prompt, and what follows it in two chats, which may begin with the prompt."""
+    shared = min(length_shared(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
+    prompt = _asked(row) if row.get("prompt") else [] if shared else _earlier(row)
+    said = [message.get("content", "").strip() for message in chosen[:shared]]
+    last = prompt[-1].get("content", "").strip() if prompt else None
+    if prompt and last not in said:
+        return prompt, chosen, rejected
+    # The prompt is repeated in both, or they begin with one that is nowhere else.
+    if not shared:
+        raise Malformed("has chosen and rejected that answer different chats, or no prompt before them")
+    return _before(row, chosen[:shared]), chosen[shared:], rejected[shared:]
+
+
+def _instruction(row: Cells) -> dict:
     return {
-        "instruction": _string(row, "instruction"),
-        "input": extra,
-        "output": _string(row, _OUTPUT(row) or "output"),
+        "before": _before(row),
+        "instruction": row.string("instruction"),
+        "input": row.string("input", may_be_empty=True),
+        "output": row.string("output"),
+        "tools": _tools(row),
     }
 
 
-def _read_completion(row: Mapping, columns: Columns) -> dict:
-    return {"prompt": _string(row, "prompt"), "completion": _string(row, _COMPLETION(row) or "completion")}
+def _strings(*columns: str) -> Callable[[Cells], dict]:
+    return lambda row: {column: row.string(column) for column in columns}
 
 
-def _read_summary(row: Mapping, columns: Columns) -> dict:
-    dialogue, summary = _string(row, _DIALOGUE(row) or "dialogue"), _string(row, _SUMMARY(row) or "summary")
-    return {"dialogue": dialogue, "summary": summary}
-
-
-def _read_qa(row: Mapping, columns: Columns) -> dict:
-    context, question, answers = _string(row, "context"), _string(row, "question"), row.get("answers")
-    if isinstance(answers, str):  # in a CSV file
-        try:
-            answers = json.loads(answers)
-        except ValueError:
-            raise Malformed("has no JSON as answers") from None
-    if isinstance(answers, list):
-        if not all(isinstance(answer, Mapping) for answer in answers):
+def _qa(row: Cells) -> dict:
+    context, question, found = row.string("context"), row.string("question"), row.json("answers")
+    if isinstance(found, str):
+        raise Malformed("has no JSON as answers")
+    if isinstance(found, list):
+        if not all(isinstance(answer, Mapping) for answer in found):
             raise Malformed("has answers without text and answer_start")
-        answers = {key: [answer.get(key) for answer in answers] for key in ("text", "answer_start")}
-    if not isinstance(answers, Mapping):
-        raise Malformed(f"has {_shown(answers)} as answers, not text and answer_start")
-    texts, starts = answers.get("text"), answers.get("answer_start")
+        found = {key: [answer.get(key) for answer in found] for key in ("text", "answer_start")}
+    if not isinstance(found, Mapping):
+        raise Malformed(f"has {shown(found)} as answers, not text and answer_start")
+    texts, starts = found.get("text"), found.get("answer_start")
     if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
         raise Malformed("has answers without as many answer_start as text")
     for text, start in zip(texts, starts, strict=True):
-        if not isinstance(text, str) or not isinstance(start, int) or context[start : start + len(text)] != text:
+        is_there = isinstance(text, str) and isinstance(start, int) and start >= 0 and context.startswith(text, start)
+        if not is_there or not text:
             raise Malformed(f"has the answer {str(text)[:40]!r}, which is not at {start} in its context")
     id = str(row.get("id") or "")
     return {"id": id, "context": context, "question": question, "answers": {"text": texts, "answer_start": starts}}
 
 
-def _read_tags(row: Mapping, columns: Columns) -> dict:
-    names = (_TOKENS(row) or "tokens", columns.label[0] if columns.label else _TAGS(row) or "tags")
-    tokens, tags = (_listed(row, name) for name in names)
+def _tags(row: Cells) -> dict:
+    tokens, tags = row.list("tokens"), row.list("tags")
+    names = row.name("tokens"), row.name("tags")
     if len(tokens) != len(tags):
         raise Malformed(f"has {len(tokens)} {names[0]} and {len(tags)} {names[1]}")
-    if not all(isinstance(token, str) for token in tokens) or any(
-        tag is None or isinstance(tag, float) for tag in tags
-    ):
+    if not all(isinstance(token, str) for token in tokens) or any(not isinstance(tag, str | int) for tag in tags):
         raise Malformed(f"has something else than words in {names[0]}, or than labels in {names[1]}")
     return {"tokens": tokens, "tags": [str(tag) for tag in tags]}
 
 
-def _read_classification(row: Mapping, columns: Columns) -> dict:
-    text = _string(row, columns.text or _TEXT(row) or "text")
-    names = columns.label or (_LABEL(row) or "label",)
+def _classification(row: Cells, labels: tuple[str, ...]) -> dict:
+    text = row.string("text")
     try:
-        return {"text": text, "label": read_labels(row, names)}
+        return {"text": text, "label": read_labels(row.row, labels or (row.name("label"),))}
     except ValueError as error:
         raise Malformed(str(error)) from None
 
 
-def _read_text(row: Mapping, columns: Columns) -> dict:
-    return {"text": _string(row, columns.text or "text")}
-
-
-READ: dict[str, Callable[[Mapping, Columns], dict]] = {
-    "preference": _read_preference,
-    "chat": _read_chat,
-    "instruction": _read_instruction,
-    "prompt-completion": _read_completion,
-    "qa": _read_qa,
-    "summary": _read_summary,
-    "tags": _read_tags,
-    "classification": _read_classification,
-    "text": _read_text,
+KINDS: dict[str, tuple[Callable[[Cells], dict], dict]] = {  # kind: how it is read, and the types of its columns
+    "preference": (_preference, dict.fromkeys(("prompt", "chosen", "rejected", "tools"), MESSAGES)),
+    "chat": (_chat, {"messages": MESSAGES, "tools": MESSAGES}),
+    "instruction": (
+        _instruction,
+        {"before": MESSAGES, "instruction": STRING, "input": STRING, "output": STRING, "tools": MESSAGES},
+    ),
+    "prompt-completion": (_completion, {"prompt": MESSAGES, "completion": MESSAGES, "tools": MESSAGES}),
+    "qa": (
+        _qa,
+        {
+            **dict.fromkeys(("id", "context", "question"), STRING),
+            "answers": {"text": STRINGS, "answer_start": List(Value("int64"))},
+        },
+    ),
+    "summary": (_strings("dialogue", "summary"), {"dialogue": STRING, "summary": STRING}),
+    "tags": (_tags, {"tokens": STRINGS, "tags": STRINGS}),
+    "text": (_strings("text"), {"text": STRING}),
 }

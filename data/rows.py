@@ -5,22 +5,29 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import datasets
 import pyarrow.parquet
-from datasets import ClassLabel, Dataset, List
+from datasets import ClassLabel, Features, List
 
 from ..jobs.errors import first_line
-from .corpus_files import one_line_error
-from .preprocessing import decode
+from .files import ARCHIVES, File, find_files, kind_of, open_file
+from .preprocessing import decode_lines
 
-ACCEPTED = "give a file of rows (.json, .jsonl, .csv, .tsv, .parquet), a folder of them, or hub:NAME[:CONFIG]"
-SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
-SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-          "dev": "validation", "test": "test", "eval": "validation"}  # fmt: skip
+ACCEPTED = (
+    "give a file of rows (.json, .jsonl, .csv, .tsv, .parquet, also compressed), a folder of them, a pattern or "
+    "hub:NAME[:CONFIG]"
+)
+VALIDATION = ("validation", "valid", "val", "dev", "eval")
+SPLITS = {"train": "train", "training": "train", "test": "test", **dict.fromkeys(VALIDATION, "validation")}
+BATCH_ROWS = 1000  # of a Parquet file, in memory at once
+NOT_SPACE = re.compile(r"\S")
+MESSAGE = {"role", "from"}  # a key of each message
 
 
 class Row(NamedTuple):
@@ -30,49 +37,53 @@ class Row(NamedTuple):
     value: Any
 
 
+class Numbered(NamedTuple):
+    """A row of a file: its number among the rows, and the line that it begins in if the file consists of lines."""
+
+    number: int
+    line: int | None
+    value: Any
+
+    @property
+    def where(self) -> str:
+        return f"row {self.number}" if self.line is None else f"line {self.line}"
+
+
 def read_rows(source: str, split: str = "train") -> Iterator[Row]:
     """The rows of `source`.
 
     Args:
-        source: a file, a folder, or hub:NAME[:CONFIG].
-        split: of a data set on the Hub; in a folder, of the files that have a split's name in theirs
+        source: a file, a folder, a pattern, or hub:NAME[:CONFIG].
+        split: of a data set on the Hub; in a folder, of the files that have a split's name in their path below it
             ("data-validation.jsonl"). Files with no such name are for training.
 
     Raises:
         FileNotFoundError: if nothing is there.
         ConnectionError: if the Hub cannot be reached.
-        ValueError: if a file cannot be read as what its name says. A JSON line that is none is yielded as an error, for
-            the caller to report.
+        ValueError: if a file cannot be read as what its name says. A single row that cannot be read is yielded as a
+            ValueError, for the caller to report.
     """
     if source.startswith("hub:"):
-        yield from _hub_rows(source, split)
+        with hub_errors(source) as dataset:
+            rows: Any = datasets.load_dataset(*dataset, split=split)
+        names = _class_names(rows.features)
+        for number, row in enumerate(rows, 1):
+            yield Row(f"{source}, row {number}", _with_class_names(row, names))
         return
-    path = Path(source).expanduser()
-    if not source.strip() or not path.exists():
-        raise FileNotFoundError(f"There is no file or folder {source!r}: {ACCEPTED}.")
-    files = [path]
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
-        files = [file for file in files if not file.name.startswith(".") and split_of(file.name) == split]
-        if not files:
-            raise FileNotFoundError(f"{source} has no rows for {split}: {ACCEPTED}.")
+    files = [file for file, its_split in _files_of_rows(source) if its_split in (split, None)]
+    if not files:
+        raise FileNotFoundError(f"{source} has no rows for {split}: {ACCEPTED}.")
     for file in files:
-        yield from _file_rows(file)
+        for row in rows_in_file(file):
+            yield Row(f"{file.name}, {row.where}", row.value)
 
 
 def splits_in(source: str) -> set[str]:
     """The splits that a source has itself."""
     if source.startswith("hub:"):
-        name, _, config = source.removeprefix("hub:").partition(":")
-        try:
-            return set(datasets.get_dataset_split_names(name, config or None))
-        except Exception as error:
-            kind = ConnectionError if isinstance(error, OSError) else ValueError
-            raise kind(f"{source} cannot be loaded: {first_line(error)}; check the name and the network.") from None
-    path = Path(source).expanduser()
-    if not path.is_dir():
-        return {"train"}
-    return {split_of(file.name) for file in path.iterdir() if file.suffix.lower() in SUFFIXES}
+        with hub_errors(source) as dataset:
+            return set(datasets.get_dataset_split_names(*dataset))
+    return {split or "train" for _, split in _files_of_rows(source)}
 
 
 def split_of(file_name: str) -> str:
@@ -81,65 +92,143 @@ def split_of(file_name: str) -> str:
     return next((SPLITS[word] for word in words if word in SPLITS), "train")
 
 
-def _hub_rows(source: str, split: str) -> Iterator[Row]:
-    name, _, config = source.removeprefix("hub:").partition(":")
+@contextmanager
+def hub_errors(spec: str) -> Iterator[tuple[str, str | None]]:
+    """The name and config of a data set on the Hub; what goes wrong with it becomes an error of one line."""
+    name, _, config = spec.removeprefix("hub:").partition(":")
+    if not name:
+        raise ValueError(f"{spec} names no dataset; give hub:NAME[:CONFIG]")
     try:
-        rows = datasets.load_dataset(name, config or None, split=split)
+        yield name, config or None
     except Exception as error:
         kind = ConnectionError if isinstance(error, OSError) else ValueError
-        raise kind(f"{source} cannot be loaded: {first_line(error)}; check the name and the network.") from None
-    yield from _table_rows(rows, source)
+        raise kind(f"{spec} cannot be loaded: {first_line(error)}; check hub:NAME[:CONFIG] and the network") from None
 
 
-def _file_rows(file: Path) -> Iterator[Row]:
-    suffix = file.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{file} is no file of rows: {ACCEPTED}.")
-    if suffix == ".parquet":
-        with one_line_error(str(file)):
-            table = pyarrow.parquet.read_table(file)
-            rows = Dataset(datasets.table.InMemoryTable(table))
-        yield from _table_rows(rows, file.name)
-        return
-    text = decode(file.read_bytes(), str(file))
-    if suffix in (".csv", ".tsv"):
-        yield from _separated_rows(text, file, "," if suffix == ".csv" else "\t")
-    elif suffix == ".jsonl" or not text.lstrip().startswith(("[", "{")) or _is_lines(text):
-        yield from _json_lines(text, file)
+def _files_of_rows(source: str) -> list[tuple[File, str | None]]:
+    """Files of rows, each with its split: None for a file that is named itself, which serves for any split."""
+    files, left_out = find_files(source, ACCEPTED)
+    if len(files) == 1 and not left_out and files[0].path == Path(source).expanduser():
+        if not files[0].holds_rows:
+            raise ValueError(f"{source} is no file of rows: {ACCEPTED}.")
+        return [(files[0], None)]
+    rows = [(file, split_of(file.name)) for file in files if file.holds_rows]
+    archive = next((path for path, reason in left_out.items() if kind_of(path) in ARCHIVES), None)
+    if not rows and archive:
+        raise ValueError(f"{archive} is an archive: unpack it, and give the folder that comes out.")
+    return rows
+
+
+def rows_in_file(file: File, columns: Collection[str] | None = None) -> Iterator[Numbered]:
+    """The rows of a file; see `parse_rows`."""
+    with open_file(file.path) as opened:
+        yield from parse_rows(opened, file.name, kind_of(file.path), columns)
+
+
+def parse_rows(opened: BinaryIO, name: str, kind: str, columns: Collection[str] | None = None) -> Iterator[Numbered]:
+    """The rows of an open file, read as they are asked for.
+
+    A file of one JSON value (an array, or an object with an array in it) is read as a whole.
+
+    Args:
+        name: what the file is called in messages.
+        kind: .json, .jsonl, .csv, .tsv or .parquet.
+        columns: those that are needed. Others may be missing from the rows of a table; None asks for all.
+
+    Raises:
+        ValueError: the file cannot be read from here on. A row that cannot be read is yielded as a ValueError whose
+            message completes "line 3 ...".
+    """
+    if kind == ".parquet":
+        rows = ((None, row) for row in _parquet_rows(opened, columns))
+    elif kind in (".csv", ".tsv"):
+        rows = _separated_rows(decode_lines(opened, name), name, kind, columns)
     else:
-        yield from _json_rows(text, file)
+        rows = _json_rows(decode_lines(opened, name), name, kind)
+    for number, (line, value) in enumerate(rows, 1):
+        yield Numbered(number, line, value)
 
 
-def _is_lines(text: str) -> bool:
-    """Whether the first line of a .json file is a whole object: then each line is one."""
+def _flaw(text: str) -> ValueError | None:
+    """The error of a text that cannot be stored; `decode_lines` makes surrogates of bytes that are not UTF-8."""
+    if "\0" in text:
+        return ValueError("holds a NUL character")
     try:
-        return isinstance(json.loads(text.lstrip().split("\n", 1)[0]), dict) and "\n" in text.strip()
-    except ValueError:
+        text.encode()
+    except UnicodeEncodeError as error:
+        wrong = text[error.start]
+        return ValueError(f"holds {wrong!a}, which is half a character (or a byte that is not UTF-8)")
+    return None
+
+
+def _json_rows(lines: Iterator[str], name: str, kind: str) -> Iterator[tuple[int | None, Any]]:
+    """A value a line, or one value over many lines."""
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if not line.isspace())
+    begins = list(islice(numbered, 2))
+    rows: Iterable[tuple[int, str]] = chain(begins, numbered)
+    if _is_part_of_a_value([line for _, line in begins], kind):
+        rows = list(rows)
+        text = "".join(line for _, line in rows)
+        try:
+            values = _json_values(text)
+        except (ValueError, RecursionError) as error:
+            if kind == ".json":
+                fix = "correct it, or write a row a line as .jsonl"
+                raise ValueError(f"{name} is not JSON ({error}): {fix}.") from None
+        else:
+            yield from ((None, _json_flaw(value, text) or value) for value in _unnested(values))
+            return
+    for number, line in rows:
+        try:
+            value = json.loads(line)
+            yield number, _json_flaw(value, line) or value
+        except json.JSONDecodeError as error:
+            yield number, ValueError(f"is not JSON ({error.msg.removesuffix(' at')} at column {error.pos + 1})")
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists in lists in lists
+            yield number, ValueError(f"is not JSON ({error})")
+
+
+def _is_part_of_a_value(begins: list[str], kind: str) -> bool:
+    """Whether the first of two lines is not a row: it is an array of rows, or breaks off."""
+    first = "".join(begins[:1]).rstrip()
+    try:
+        is_row = isinstance(json.loads(first), dict)
+    except json.JSONDecodeError as error:
+        return first.lstrip().startswith(("[", "{")) and error.pos >= len(first) - 1
+    except (ValueError, RecursionError):
         return False
+    return len(begins) == 1 and (kind == ".json" or not is_row)
 
 
-def _json_lines(text: str, file: Path) -> Iterator[Row]:
-    # Not splitlines: JSON may hold other line ends than these within a string.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                value = ValueError(f"is not JSON ({error})")
-            yield Row(f"{file.name}, line {number}", value)
+def _json_flaw(value: Any, text: str) -> ValueError | None:
+    """The flaw of a value that was read from JSON, where a surrogate may be escaped."""
+    if "\\ud" in text or "\\uD" in text:
+        text = json.dumps(value, ensure_ascii=False)
+    return None if text.isascii() else _flaw(text)
 
 
-def _json_rows(text: str, file: Path) -> Iterator[Row]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}): correct it, or write a row a line as .jsonl.") from None
-    if isinstance(value, dict):
-        value = next((rows for rows in value.values() if isinstance(rows, list)), [value])
-    if value and all(isinstance(row, dict) and "paragraphs" in row for row in value):
-        value = list(_questions(value))
-    for number, row in enumerate(value, 1):
-        yield Row(f"{file.name}, row {number}", row)
+def _json_values(text: str) -> list:
+    values, at, decoder = [], 0, json.JSONDecoder()
+    while begins := NOT_SPACE.search(text, at):
+        value, at = decoder.raw_decode(text, begins.start())
+        values.append(value)
+    return values
+
+
+def _unnested(values: list) -> list:
+    """The rows in one JSON value; of several values, each is a row."""
+    if len(values) == 1 and isinstance(values[0], dict):
+        lists = {name: rows for name, rows in values[0].items() if rows and isinstance(rows, list)}
+        tables = [name for name, rows in lists.items() if all(isinstance(row, dict) for row in rows)]
+        tables = [name for name in tables if all(MESSAGE.isdisjoint(row) for row in lists[name])]
+        if len(tables) > 1:
+            raise ValueError(f"The file has several lists of rows ({', '.join(tables)}): give each a file of its own.")
+        values = lists[tables[0]] if tables else values
+    elif len(values) == 1 and isinstance(values[0], list):
+        values = values[0]
+    if values and all(isinstance(row, dict) and "paragraphs" in row for row in values):
+        return list(_questions(values))
+    return values
 
 
 def _questions(articles: list) -> Iterator[Any]:
@@ -150,48 +239,88 @@ def _questions(articles: list) -> Iterator[Any]:
                 for question in paragraph["qas"]:
                     found = [] if question.get("is_impossible") else question.get("answers", [])
                     answers = {key: [answer[key] for answer in found] for key in ("text", "answer_start")}
-                    yield {
-                        "id": str(question.get("id", "")),
-                        "title": article.get("title", ""),
-                        "context": paragraph["context"],
-                        "question": question["question"],
-                        "answers": answers,
-                    }
+                    row = {"id": str(question.get("id", "")), "title": article.get("title", "")}
+                    yield row | {"context": paragraph["context"], "question": question["question"], "answers": answers}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"The file has paragraphs, but not as SQuAD has them ({error}): correct it.") from None
 
 
-def _separated_rows(text: str, file: Path, separator: str) -> Iterator[Row]:
+def _separated_rows(
+    lines: Iterator[str], name: str, kind: str, columns: Collection[str] | None
+) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(_ended_lines(lines), delimiter="," if kind == ".csv" else "\t", strict=True)
+    header: list[str] = []
     while True:
-        begins = reader.line_num + 1
+        line = reader.line_num + 1
         try:
-            row = next(reader, None)
+            fields = next(reader, None)
         except csv.Error as error:
-            raise ValueError(f"{file}, line {begins} is not {file.suffix[1:].upper()} ({error}): correct it.") from None
-        if row is None:
+            message = f"is not {kind[1:].upper()} ({error})"
+            if reader.line_num > line or not header or "end of data" in str(error):
+                # A quote that does not end may have swallowed any number of rows.
+                raise ValueError(f"{name}, line {line} {message}: correct it.") from None
+            yield line, ValueError(message)
+            continue
+        if fields is None:
             return
-        begins = max(begins, 2)  # the first call has read the header as well
-        place = f"{file.name}, line {begins}"
-        if None in row or None in row.values():
-            given = sum(value is not None for key, value in row.items() if key) + len(row.get(None) or ())
-            expected = len(reader.fieldnames or ())
-            yield Row(place, ValueError(f"has {given} fields, and the header {expected}"))
+        if not fields or (len(fields) == 1 and fields[0].isspace()):
+            continue
+        if not header:
+            header = fields
+            read = columns or filter(None, header)
+            if twice := next((field for field in read if header.count(field) > 1), None):
+                raise ValueError(f"{name} has two columns {twice!r}: rename or remove one.")
+            continue
+        if len(fields) > len(header) or (len(fields) < len(header) and columns is None):
+            fix = "; put quotes around text that holds the separator" if len(fields) > len(header) else ""
+            yield line, ValueError(f"has {len(fields)} fields, and the header {len(header)}{fix}")
         else:
-            yield Row(place, row)
+            yield line, _flaw("".join(fields)) or dict(zip(header, fields, strict=False))
 
 
-def _table_rows(rows: Dataset, source: str) -> Iterator[Row]:
-    """Rows of a typed table, with the names of classes in the place of their numbers."""
-    named = {}
-    for column, feature in rows.features.items():
-        inner = feature.feature if isinstance(feature, List) else feature
-        if isinstance(inner, ClassLabel):
-            named[column] = inner.names
-    row: Any
-    for number, row in enumerate(rows, 1):
-        yield Row(f"{source}, row {number}", {**row, **{c: _named(row[c], names) for c, names in named.items()}})
+def _ended_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Lines that may also end in a carriage return alone, as in files of old Macs."""
+    for line in lines:
+        if "\r" in line.removesuffix("\n").removesuffix("\r"):
+            yield from io.StringIO(line, newline="")
+        else:
+            yield line
+
+
+def _parquet_rows(opened: BinaryIO, columns: Collection[str] | None) -> Iterator[dict]:
+    can_seek = isinstance(opened, (io.BufferedReader, io.BytesIO))  # unlike what is unpacked while it is read
+    file = pyarrow.parquet.ParquetFile(opened if can_seek else io.BytesIO(opened.read()))
+    schema = file.schema_arrow
+    some = None if columns is None or not set(columns) <= set(schema.names) else list(columns)
+    features = _features(schema, some)
+    stored_as_json = Features({name: feature for name, feature in features.items() if "Json" in repr(feature)})
+    names = _class_names(features)
+    for batch in file.iter_batches(BATCH_ROWS, columns=some):
+        for row in batch.to_pylist():
+            if stored_as_json:
+                row |= stored_as_json.decode_example({name: row[name] for name in stored_as_json})
+            yield _with_class_names(row, names)
+
+
+def _features(schema: pyarrow.Schema, columns: Collection[str] | None) -> Features:
+    """The columns that `datasets` has a type for. It has none for a map, for instance."""
+    features = Features()
+    for field in schema:
+        if columns is None or field.name in columns:
+            with suppress(ValueError):
+                features |= Features.from_arrow_schema(pyarrow.schema([field], schema.metadata))
+    return features
+
+
+def _class_names(features: Features) -> dict[str, list[str]]:
+    """The names of the classes in the columns of classes, or of lists of them."""
+    inner = {column: f.feature if isinstance(f, List) else f for column, f in features.items()}
+    return {column: feature.names for column, feature in inner.items() if isinstance(feature, ClassLabel)}
+
+
+def _with_class_names(row: dict, names: dict[str, list[str]]) -> dict:
+    return {**row, **{column: _named(row[column], names[column]) for column in names}} if names else row
 
 
 def _named(value: Any, names: list[str]) -> Any:

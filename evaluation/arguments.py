@@ -27,10 +27,15 @@ class EvaluationArguments:
     )
     text_column: str | None = option(None, "the column of the text, where it has an unusual name")
     label_column: list[str] | None = field(default=None, metadata={"help": "the column or columns of the labels"})
+    columns: list[str] | None = field(
+        default=None, metadata={"help": "other columns that are not found, such as prompt=ask completion=reply"}
+    )
     skip_malformed: bool = option(False, "leave out rows that are not as they should be")
     limit: int | None = option(None, "evaluate on the first so many rows; for samples, write so many")
     batch_size: int = option(8, "inputs at once; it changes no figure")
-    max_length: int | None = option(None, "tokens of context; by default the model's, at most 2048")
+    max_length: int | None = option(
+        None, "tokens of context; by default the model's, in windows of at most 2048 for lm, sft and marked answers"
+    )
     seed: int = option(0, "of the bootstrap, and of samples")
     output: str | None = option(None, "write all figures to this JSON file")
     model_index: bool = option(False, "write the figures into the model card in the model's directory")

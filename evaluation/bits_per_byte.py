@@ -23,12 +23,9 @@ def evaluate(model, data: PackedCorpora, batch_size: int) -> dict:
 
     In the precision of the weights: float32, as the checkpoint is loaded, whatever it was trained in.
     """
-    nats, predicted, sizes = [], [], []
-    for corpus, blocks in zip(data.corpora, data.validation_blocks, strict=True):
-        loss, count = total_loss(model, blocks, data.collator, batch_size)
-        nats.append(loss)
-        predicted.append(count)
-        sizes.append(corpus_bytes(corpus.validation))
+    losses = [total_loss(model, blocks, data.collator, batch_size) for blocks in data.validation_blocks]
+    nats, predicted = zip(*losses, strict=True)
+    sizes = [corpus_bytes(corpus.validation) for corpus in data.corpora]
     baselines = {}
     if data.train_bytes is not None and data.train_bytes <= COMPRESSIBLE:
         baselines = compression_baselines(data.train_texts(), data.validation_texts())

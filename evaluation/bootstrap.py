@@ -4,13 +4,17 @@ Accuracy, F1, perplexity, BLEU: each is some function of what the rows of a data
 each row adds, and a resampled data set is one weighted sum of rows, not another evaluation.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 RESAMPLES = 2000
-FEWEST_ROWS = 2  # one row, resampled, is always itself
+# Of fewer rows no interval holds what it says: of two equal models, three rows call one better in 1 of 4 cases.
+# All signs of five differences are the same in 1 of 16 cases, of six in 1 of 32, which is less than 5 %.
+FEWEST_ROWS = 6
 NUMBERS_AT_ONCE = 4_000_000  # weights of resampled rows in memory
 
 
@@ -55,11 +59,11 @@ def divide(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
 def interval(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:
     """The 95 % interval of a figure: percentiles over data sets drawn from its rows (Efron, 1979).
 
-    None for fewer than two rows, which say nothing about others.
+    None for fewer than six rows, which show nothing about others.
     """
     if len(metric.rows) < FEWEST_ROWS:
         return None
-    return _percentiles(metric.of_totals(_resampled_totals(metric.rows, resamples, seed)))
+    return _percentiles(metric.of_totals(_resampled_totals(metric.rows, resamples, seed)), len(metric.rows))
 
 
 def paired_interval(
@@ -78,11 +82,18 @@ def paired_interval(
         return None
     totals = _resampled_totals(np.hstack([before.rows, after.rows]), resamples, seed)
     width = before.rows.shape[1]
-    return _percentiles(after.of_totals(totals[:, width:]) - before.of_totals(totals[:, :width]))
+    return _percentiles(after.of_totals(totals[:, width:]) - before.of_totals(totals[:, :width]), len(after.rows))
 
 
-def _percentiles(figures: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(figures, [2.5, 97.5])
+def _percentiles(figures: np.ndarray, rows: int) -> tuple[float, float]:
+    """The ends of the interval. A few rows vary less than what they are drawn from, so it takes more than 95 % of them.
+
+    Source: T. Hesterberg, "What Teachers Should Know About the Bootstrap", 2015: the expanded percentile interval.
+    """
+    z, free = 1.96, rows - 1
+    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # Student's, nearly
+    tail = 100 * NormalDist().cdf(-t * math.sqrt(rows / free))
+    low, high = np.percentile(figures, [tail, 100 - tail])
     return float(low), float(high)
 
 

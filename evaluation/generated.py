@@ -5,12 +5,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel
 
 from ..tokenization import encode_chat, encode_texts
 from .answers import answer_metrics
 from .bootstrap import Metric, mean, ratio
-from .inference import Said, continuations, input_length, nothing
+from .inference import Subject, continuations
 from .overlap import overlap_metrics
 from .results import Evaluation
 from .samples import distinct, longest_copies, repetition
@@ -22,14 +22,7 @@ SAMPLES = 32
 
 
 def evaluate_answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    chats: Sequence[list[dict]],
-    references: Sequence[Sequence[str]] | None = None,
-    batch_size: int = 8,
-    options: dict[str, Any] | None = None,
-    said: Said = nothing,
-    seed: int = 0,
+    subject: Subject, chats: list[list[dict]], references: list[list[str]] | None, options: dict[str, Any], seed: int
 ) -> Evaluation:
     """ROUGE and BLEU of what the model says as the last message of each chat; of answers, exact match and F1.
 
@@ -44,26 +37,33 @@ def evaluate_answers(
     Raises:
         ValueError: if there is no chat, or no room for an answer.
     """
-    config = generation_options(model, {"do_sample": False, **(options or {})})
-    room = input_length(model) - config.max_new_tokens
-    if room < 1:
-        raise ValueError(f"--max_new_tokens {config.max_new_tokens} leaves no room for a prompt: use a smaller one.")
-    prompts, cut = [], 0
-    for chat in chats:
-        ids, shorter = _fitting_prompt(tokenizer, chat[:-1], room)
-        prompts.append(ids)
-        cut += shorter
-    new = continuations(model, prompts, config, batch_size, said, seed)
-    predictions = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new]
-    notes = [f"{cut:,} of {len(chats):,} prompts lost their middle, for which the context has no room"] if cut else []
+    config = generation_options(subject.model, {"do_sample": False, **options})
+    room = _room(subject, config)
+    fitted = [_fitting_prompt(subject.tokenizer, chat[:-1], room) for chat in chats]
+    cut = sum(shorter for _, shorter in fitted)
+    new = continuations(subject.model, [ids for ids, _ in fitted], config, subject.batch_size, subject.said, seed)
+    predictions = [text.strip() for text in _decoded(subject, new)]
+    note = f"{cut:,} of {len(chats):,} prompts lost their middle, for which the context has no room"
     if references is not None:
-        metrics, right = answer_metrics(references, predictions), [list(answers) for answers in references]
+        metrics, right = answer_metrics(references, predictions), references
     else:
         right = [str(chat[-1]["content"]) for chat in chats]
         metrics = overlap_metrics(right, predictions)
     rows = [{"reference": true, "prediction": written} for true, written in zip(right, predictions, strict=True)]
     task = "summarize" if references is None else "qa"
-    return Evaluation(task, metrics, len(chats), notes, {"predictions": rows})
+    return Evaluation(task, metrics, len(chats), [note] if cut else [], {"predictions": rows})
+
+
+def _room(subject: Subject, config: GenerationConfig, taken: int = 0) -> int:
+    """The tokens that a prompt may have beside those that are `taken` and those that are generated."""
+    room = subject.input_length(most=None) - config.max_new_tokens - taken
+    if room < 1:
+        raise ValueError(f"--max_new_tokens {config.max_new_tokens} leaves no room for a prompt: use a smaller one.")
+    return room
+
+
+def _decoded(subject: Subject, written: list[list[int]]) -> list[str]:
+    return [subject.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
 
 
 def _fitting_prompt(tokenizer, chat: list[dict], room: int) -> tuple[list[int], bool]:
@@ -93,15 +93,7 @@ def passages(texts: Sequence[str], count: int) -> list[str]:
 
 
 def evaluate_samples(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    train_texts: Sequence[str] = (),
-    batch_size: int = 8,
-    options: dict[str, Any] | None = None,
-    said: Said = nothing,
-    seed: int = 0,
-    count: int = SAMPLES,
+    subject: Subject, texts: Sequence[str], train_texts: Sequence[str], options: dict[str, Any], seed: int, count: int
 ) -> Evaluation:
     """How varied, how repetitive and how copied is what the model writes after the beginnings of texts.
 
@@ -110,7 +102,7 @@ def evaluate_samples(
     Args:
         texts: what is like the prompts; passages from all over them are taken.
         train_texts: what the model may have copied from.
-        options: fields of transformers' GenerationConfig; by default the checkpoint's own.
+        options: fields of transformers' GenerationConfig, besides the checkpoint's own.
         count: how many samples.
 
     Raises:
@@ -118,61 +110,37 @@ def evaluate_samples(
     """
     texts = passages(texts, count)
     if not texts:
-        raise ValueError(
-            f"No text has more than {PROMPT_CHARACTERS} characters, which are the prompt: give longer ones."
-        )
-    config = generation_options(model, options or {})
-    prompts = encode_texts(tokenizer, [text[:PROMPT_CHARACTERS] for text in texts])
+        raise ValueError(f"No text is longer than a prompt of {PROMPT_CHARACTERS} characters: give longer ones.")
+    config, tokenizer = generation_options(subject.model, options), subject.tokenizer
+    prompts, following = [text[:PROMPT_CHARACTERS] for text in texts], [text[PROMPT_CHARACTERS:] for text in texts]
     start = tokenizer("")["input_ids"]
-    room = input_length(model) - config.max_new_tokens - len(start)
-    if room < 1:
-        raise ValueError(f"--max_new_tokens {config.max_new_tokens} leaves no room for a prompt: use a smaller one.")
-    new = continuations(model, [[*start, *ids[-room:]] for ids in prompts], config, batch_size, said, seed)
-    true = [ids[: config.max_new_tokens] for ids in encode_texts(tokenizer, [t[PROMPT_CHARACTERS:] for t in texts])]
-    written = [tokenizer.decode(ids, skip_special_tokens=True) for ids in new]
-    true_text = [tokenizer.decode(ids, skip_special_tokens=True) for ids in true]
-    corpus = Copies(tokenizer, train_texts)
-    evaluation = Evaluation("samples", corpus.metrics(new, written), len(texts))
-    evaluation.baselines = {"the texts themselves": corpus.metrics(true, true_text)}
-    evaluation.details = {
-        "samples": [{"prompt": t[:PROMPT_CHARACTERS], "sample": w} for t, w in zip(texts, written, strict=True)]
-    }
-    if train_texts:
-        evaluation.details["longest_copy"] = corpus.longest(written)
-    return evaluation
+    room = _room(subject, config, len(start))
+    inputs = [[*start, *ids[-room:]] for ids in encode_texts(tokenizer, prompts)]
+    new = continuations(subject.model, inputs, config, subject.batch_size, subject.said, seed)
+    true = [ids[: config.max_new_tokens] for ids in encode_texts(tokenizer, following)]
+    written, train_ids = _decoded(subject, new), encode_texts(tokenizer, list(train_texts))
+    metrics, longest = _sample_metrics(new, written, train_texts, train_ids)
+    yardstick, _ = _sample_metrics(true, _decoded(subject, true), train_texts, train_ids)
+    details: dict[str, Any] = {"longest_copy": longest} if train_texts else {}
+    details["samples"] = [{"prompt": p, "sample": text} for p, text in zip(prompts, written, strict=True)]
+    return Evaluation("samples", metrics, len(texts), details=details, baselines={"the texts themselves": yardstick})
 
 
-class Copies:
-    """The training texts, to look for what was copied from them."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]):
-        self.texts = texts
-        self.ids = encode_texts(tokenizer, list(texts))
-
-    def metrics(self, samples: list[list[int]], written: list[str]) -> list[Metric]:
-        metrics = [distinct(samples, 1), distinct(samples, 2), distinct(samples, 3), repetition(samples)]
-        metrics.append(mean("tokens", [len(sample) for sample in samples], None))
-        if self.texts:
-            for unit, copies in (("characters", self.characters(written)), ("tokens", self.tokens(samples))):
-                lengths = [length for _, length in copies]
-                metrics.append(mean(f"copied_{unit}", lengths, higher_is_better=False))
-                metrics.append(ratio(f"copied_{unit}_most", [max(lengths)], [1], higher_is_better=False))
-        return metrics
-
-    def tokens(self, samples: list[list[int]]) -> list[tuple[int, int]]:
-        return longest_copies(samples, self.ids)
-
-    def characters(self, written: list[str]) -> list[tuple[int, int]]:
-        return longest_copies([_code_points(text) for text in written], (_code_points(text) for text in self.texts))
-
-    def longest(self, written: list[str]) -> str:
-        """The longest copy of all, as text."""
-        (begin, length), text = max(zip(self.characters(written), written, strict=True), key=lambda one: one[0][1])
-        return text[begin : begin + length]
-
-
-def _code_points(text: str) -> list[int]:
-    return list(map(ord, text))
+def _sample_metrics(
+    samples: list[list[int]], written: list[str], train_texts: Sequence[str], train_ids: list[list[int]]
+) -> tuple[list[Metric], str]:
+    """Figures of samples, which are given as ids and as texts, and the longest text that one of them has copied."""
+    metrics = [distinct(samples, 1), distinct(samples, 2), distinct(samples, 3), repetition(samples)]
+    metrics.append(mean("tokens", [len(sample) for sample in samples], None))
+    if not train_texts:
+        return metrics, ""
+    copies = longest_copies(written, train_texts)
+    for unit, found in (("characters", copies), ("tokens", longest_copies(samples, train_ids))):
+        lengths = [length for _, length in found]
+        metrics.append(mean(f"copied_{unit}", lengths, higher_is_better=False))
+        metrics.append(ratio(f"copied_{unit}_most", [max(lengths)], [1], higher_is_better=False))
+    longest = (text[begin : begin + length] for text, (begin, length) in zip(written, copies, strict=True))
+    return metrics, max(longest, key=len)
 
 
 def generation_options(model: PreTrainedModel, options: dict[str, Any]) -> GenerationConfig:

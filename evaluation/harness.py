@@ -48,19 +48,11 @@ def run_harness(
         )
     try:
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        seeds = {f"{kind}_seed": seed for kind in ("random", "numpy_random", "torch_random", "fewshot_random")}
         results: dict = lm_eval.simple_evaluate(
-            model=wrapped,
-            tasks=tasks,
-            task_manager=manager,
-            num_fewshot=num_fewshot,
-            limit=limit,
-            log_samples=False,
-            bootstrap_iters=1000,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
-        )
+            model=wrapped, tasks=tasks, task_manager=manager, num_fewshot=num_fewshot, limit=limit, log_samples=False,
+            bootstrap_iters=1000, **seeds,
+        )  # fmt: skip
     except Exception as error:  # what tasks of others can raise has no end
         raise ValueError(
             f"The harness cannot run {', '.join(tasks)} ({type(error).__name__}: {first_line(error)})"
@@ -76,6 +68,6 @@ def _figures(results: dict[str, dict]) -> dict[str, dict]:
             if metric.endswith("_stderr") or not isinstance(value, int | float) or metric == "alias":
                 continue
             error = values.get(f"{metric}_stderr,{name}")
-            entry = {"value": float(value), "stderr": error if isinstance(error, int | float) else None}
-            figures[f"{task} {metric}"] = entry
+            error = error if isinstance(error, int | float) else None
+            figures[f"{task} {metric}"] = {"value": float(value), "stderr": error}
     return figures

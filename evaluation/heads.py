@@ -4,14 +4,13 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..data.encoding import encode_text, encode_words
 from .answers import answer_metrics
-from .baselines import tfidf_predictions
-from .bootstrap import Metric, mean
-from .classification import confusion_matrix, entity_metrics, label_metrics
-from .inference import Said, head_logits, input_length, nothing, windows
+from .bootstrap import mean
+from .classification import confusion_matrix, entity_metrics, label_metrics, tfidf_predictions
+from .inference import Subject, head_logits, windows
 from .results import Evaluation
 from .spans import find_answers
 
@@ -19,14 +18,7 @@ BASELINE = "TF-IDF + logistic regression"
 
 
 def evaluate_labels(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict],
-    train_rows: Sequence[dict] = (),
-    batch_size: int = 8,
-    max_length: int | None = None,
-    said: Said = nothing,
-    seed: int = 0,
+    subject: Subject, rows: Sequence[dict], train_rows: Sequence[dict] = (), seed: int = 0
 ) -> Evaluation:
     """Accuracy, F1 and the confusion matrix of a classifier of texts; where labels are numbers, the mean errors.
 
@@ -39,14 +31,17 @@ def evaluate_labels(
     Raises:
         ValueError: if the model has none of the labels, or there is no row.
     """
-    labels = [row["label"] for row in rows]
-    ids, cut = _encode(tokenizer, [row["text"] for row in rows], input_length(model, max_length))
-    logits = head_logits(model, ids, batch_size, said)
+    model, labels = subject.model, [row["label"] for row in rows]
+    ids, cut = _encode(subject.tokenizer, [row["text"] for row in rows], subject.input_length(most=None))
+    logits = head_logits(model, ids, subject.batch_size, subject.said)
     notes = [f"{cut:,} of {len(rows):,} texts lost their end: the context has no room"] if cut else []
     if all(isinstance(label, float) for label in labels):
         if model.config.num_labels != 1:
             raise ValueError("The labels are numbers, and the model is a classifier: give data with names of classes.")
-        return Evaluation("classify", _errors(labels, [one[0] for one in logits]), len(rows), notes)
+        errors = np.array([one[0] for one in logits]) - np.array(labels)
+        squared = mean("mean_squared_error", errors**2, higher_is_better=False)
+        absolute = mean("mean_absolute_error", abs(errors), higher_is_better=False)
+        return Evaluation("classify", [squared, absolute], len(rows), notes)
     names = label_names(model)
     several = isinstance(labels[0], list)
     references = [set(label) if several else {str(label)} for label in labels]
@@ -54,16 +49,14 @@ def evaluate_labels(
         notes.append(f"the model does not have the labels {', '.join(unknown)}: rows with them count as wrong")
     if several:
         predictions = [{names[i] for i in np.flatnonzero(one > 0)} for one in logits]
-    else:
-        predictions = [{names[int(one.argmax())]} for one in logits]
-    evaluation = Evaluation("classify", label_metrics(references, predictions), len(rows), notes)
-    if not several:
-        flat = [next(iter(prediction)) for prediction in predictions]
-        evaluation.details["confusion_matrix"] = confusion_matrix([str(label) for label in labels], flat)
-        if train_rows:
-            known = [(row["text"], str(row["label"])) for row in train_rows]
-            guessed = tfidf_predictions(*zip(*known, strict=True), [row["text"] for row in rows], seed=seed)
-            evaluation.baselines[BASELINE] = label_metrics(references, [{guess} for guess in guessed])
+        return Evaluation("classify", label_metrics(references, predictions), len(rows), notes)
+    likeliest = [names[int(one.argmax())] for one in logits]
+    evaluation = Evaluation("classify", label_metrics(references, [{name} for name in likeliest]), len(rows), notes)
+    evaluation.details["confusion_matrix"] = confusion_matrix([str(label) for label in labels], likeliest)
+    if train_rows:
+        known = [(row["text"], str(row["label"])) for row in train_rows]
+        guessed = tfidf_predictions(*zip(*known, strict=True), [row["text"] for row in rows], seed=seed)
+        evaluation.baselines[BASELINE] = label_metrics(references, [{guess} for guess in guessed])
     return evaluation
 
 
@@ -90,14 +83,6 @@ def check_labels(references: Sequence[set[str]], names: Sequence[str]) -> list[s
     return unknown
 
 
-def _errors(labels: Sequence[float], predictions: Sequence[float]) -> list[Metric]:
-    difference = np.array(predictions) - np.array(labels)
-    return [
-        mean("mean_squared_error", difference**2, higher_is_better=False),
-        mean("mean_absolute_error", abs(difference), higher_is_better=False),
-    ]
-
-
 def _encode(tokenizer, texts: Sequence[str], size: int) -> tuple[list[list[int]], int]:
     """Ids of texts, at most `size` each, and how many texts were longer."""
     encoded = [encode_text(tokenizer, text) for text in texts]
@@ -107,14 +92,7 @@ def _encode(tokenizer, texts: Sequence[str], size: int) -> tuple[list[list[int]]
     return [ids or [tokenizer.eos_token_id or 0] for ids in encoded], len(cut)
 
 
-def evaluate_tags(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict],
-    batch_size: int = 8,
-    max_length: int | None = None,
-    said: Said = nothing,
-) -> Evaluation:
+def evaluate_tags(subject: Subject, rows: Sequence[dict]) -> Evaluation:
     """F1, precision and recall of entities, and the accuracy of words' tags.
 
     Args:
@@ -123,13 +101,14 @@ def evaluate_tags(
     Raises:
         ValueError: if the model has none of the tags, or there is no row.
     """
-    names = label_names(model)
+    names = label_names(subject.model)
     unknown = check_labels([set(row["tags"]) for row in rows if row["tags"]], names)
     notes = [f"the model does not have the tags {', '.join(unknown)}"] if unknown else []
-    size = input_length(model, max_length)
-    sentences = [encode_words(tokenizer, row["tokens"]) for row in rows]
+    size = subject.input_length(most=None)
+    sentences = [encode_words(subject.tokenizer, row["tokens"]) for row in rows]
     pieces = [(i, *window) for i, (ids, _) in enumerate(sentences) if ids for window in windows(len(ids), size)]
-    logits = head_logits(model, [sentences[i][0][begin:end] for i, begin, end, _ in pieces], batch_size, said)
+    ids = [sentences[i][0][begin:end] for i, begin, end, _ in pieces]
+    logits = head_logits(subject.model, ids, subject.batch_size, subject.said)
     found = [np.zeros(len(ids), int) for ids, _ in sentences]
     for (index, begin, end, counted), one in zip(pieces, logits, strict=True):
         first = counted if begin else 0  # before that, the window before has seen more
@@ -150,14 +129,7 @@ def _word_tags(tags: np.ndarray, places: list[int | None], count: int, names: li
     return found
 
 
-def evaluate_spans(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict],
-    batch_size: int = 8,
-    max_length: int | None = None,
-    said: Said = nothing,
-) -> Evaluation:
+def evaluate_spans(subject: Subject, rows: Sequence[dict]) -> Evaluation:
     """Exact match and F1, as SQuAD counts them, of the answers that a model marks in contexts.
 
     Args:
@@ -167,7 +139,7 @@ def evaluate_spans(
         ValueError: if there is no row, or a question leaves no room for a context.
     """
     questions, contexts = [row["question"] for row in rows], [row["context"] for row in rows]
-    spans = find_answers(model, tokenizer, questions, contexts, batch_size, max_length, said)
+    spans = find_answers(subject, questions, contexts)
     references = [row["answers"]["text"] for row in rows]
     predictions = [context[slice(*span)] if span else "" for context, span in zip(contexts, spans, strict=True)]
     answers = [{"reference": true, "prediction": text} for true, text in zip(references, predictions, strict=True)]

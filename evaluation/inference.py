@@ -1,32 +1,52 @@
 """Outputs of a model for many inputs: in batches of like lengths, padded so that padding changes nothing."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import context_length
 
-LONGEST = 2048  # tokens of context, however many a model could take
+LONGEST = 2048  # tokens of a window, however many a model could take
 LOGITS_AT_ONCE = 1 << 27  # numbers: half a gigabyte in float32
 Said = Callable[[int, int], None]  # told how many more inputs are done, and how many there are
+Inputs = Sequence[Sequence[int]]  # token ids
 
 
 def nothing(done: int, total: int) -> None:
     """The progress of what nobody watches."""
 
 
-def input_length(model: PreTrainedModel, max_length: int | None = None) -> int:
-    """The tokens that an input may have: `max_length` if given, else the model's context, at most 2,048.
+@dataclass(frozen=True)
+class Subject:
+    """The model that is evaluated, and how it reads: `batch_size` changes no figure, `max_length` is in tokens."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int = 8
+    max_length: int | None = None
+    said: Said = nothing
+
+    def input_length(self, most: int | None = LONGEST) -> int:
+        return input_length(self.model, self.max_length, most)
+
+
+def input_length(model: PreTrainedModel, max_length: int | None = None, most: int | None = LONGEST) -> int:
+    """The tokens that an input may have: `max_length` if given, else the model's context, and at most `most` of it.
+
+    Args:
+        most: None for what has to be read whole, as `folio classify` and chats do.
 
     Raises:
         ValueError: if `max_length` is no room for anything, or more than the model has.
     """
-    room = context_length(model) or LONGEST
+    room = context_length(model) or most or sys.maxsize
     if max_length is None:
-        return min(room, LONGEST)
+        return min(room, most or room)
     if not 2 <= max_length <= room:
         raise ValueError(f"--max_length is {max_length}: give 2 to {room}, which is what the model reads at once.")
     return max_length
@@ -47,9 +67,7 @@ def windows(length: int, size: int) -> Iterator[tuple[int, int, int]]:
 
 
 @torch.no_grad()
-def token_nats(
-    model: PreTrainedModel, inputs: Sequence[Sequence[int]], batch_size: int, said: Said = nothing
-) -> list[np.ndarray]:
+def token_nats(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Said = nothing) -> list[np.ndarray]:
     """Minus the log-probability of each token but the first, given those before it: (T - 1,) nats an input.
 
     Raises:
@@ -69,9 +87,7 @@ def token_nats(
 
 
 @torch.no_grad()
-def head_logits(
-    model: PreTrainedModel, inputs: Sequence[Sequence[int]], batch_size: int, said: Said = nothing
-) -> list[np.ndarray]:
+def head_logits(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Said = nothing) -> list[np.ndarray]:
     """What a head gives for each input: (labels,) of a text, (T, labels) of its tokens, (2, T) of a span's ends.
 
     Raises:
@@ -95,12 +111,7 @@ def head_logits(
 
 @torch.no_grad()
 def continuations(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    config: GenerationConfig,
-    batch_size: int,
-    said: Said = nothing,
-    seed: int = 0,
+    model: PreTrainedModel, prompts: Inputs, config: GenerationConfig, batch_size: int, said: Said = nothing, seed=0
 ) -> list[list[int]]:
     """What the model generates after each prompt, without the token that ends it.
 
@@ -122,7 +133,7 @@ def continuations(
 
 
 def _batches(
-    model: PreTrainedModel, inputs: Sequence[Sequence[int]], batch_size: int, said: Said, left: bool = False
+    model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Said, left: bool = False
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Batches from the longest inputs, whose memory is the most, to the shortest, and which inputs they are."""
     was_training = model.training

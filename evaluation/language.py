@@ -4,27 +4,21 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.encoding import encode_preference, encode_turns
+from ..data.encoding import TurnEncoder, encode_preference
 from ..data.packing import IGNORE_INDEX
 from ..tokenization import encode_texts
-from .bootstrap import Metric, divide, mean
-from .inference import Said, input_length, nothing, token_nats, windows
+from ..tokenization.control_tokens import ChatEncoder
+from .bits_per_byte import documents_changed
+from .bootstrap import Metric, divide, mean, ratio
+from .inference import Subject, token_nats, windows
 from .results import Evaluation
 
 STRETCH = 1000  # characters
 FEW_DOCUMENTS = 100  # with fewer, the rows that are resampled are stretches of them
 
 
-def evaluate_texts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    batch_size: int = 8,
-    max_length: int | None = None,
-    said: Said = nothing,
-) -> Evaluation:
+def evaluate_texts(subject: Subject, texts: Sequence[str]) -> Evaluation:
     """Loss, perplexity and bits per byte of documents, each on its own.
 
     Every token of the text is predicted once, the first from the token that begins a document. A document longer than
@@ -33,34 +27,35 @@ def evaluate_texts(
     Raises:
         ValueError: if there is no text, or the tokenizer has no token to begin with.
     """
+    tokenizer = subject.tokenizer
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     if start is None:
         raise ValueError("The tokenizer has no bos_token and no eos_token to begin a text with: give it one.")
     texts = [text for text in texts if text]
     if not texts:
         raise ValueError("There is no text to evaluate on: give --data with text in it.")
-    size = input_length(model, max_length)
     documents = [[start, *ids] for ids in encode_texts(tokenizer, texts)]
-    pieces = [(index, *window) for index, ids in enumerate(documents) for window in windows(len(ids), size)]
-    losses = token_nats(model, [documents[i][begin:end] for i, begin, end, _ in pieces], batch_size, said)
-    nats: list[list[np.ndarray]] = [[] for _ in texts]
-    for (index, _, _, counted), loss in zip(pieces, losses, strict=True):
-        nats[index].append(loss[counted - 1 :])
     few = len(texts) < FEW_DOCUMENTS
     rows = []  # nats, tokens, bytes
-    for text, ids, parts in zip(texts, documents, nats, strict=True):
-        rows += _stretches(tokenizer, text, ids[1:], np.concatenate(parts), few)
+    for text, ids, nats in zip(texts, documents, _document_nats(subject, documents), strict=True):
+        rows += _stretches(tokenizer, text, ids[1:], nats, few)
     unit = f"stretches of {STRETCH:,} characters" if few else "documents"
     notes = [f"intervals are over {len(rows):,} {unit}"]
-    changed = _changed(tokenizer, texts, documents)
-    if changed:
+    if changed := documents_changed(texts, tokenizer):
         notes.append(f"too good: the tokenizer does not give {changed:,} of {len(texts):,} texts back as they were")
     return Evaluation("lm", _language_metrics(np.array(rows, float)), len(texts), notes=notes)
 
 
-def _changed(tokenizer, texts: Sequence[str], documents: Sequence[Sequence[int]]) -> int:
-    decoded = (tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) for ids in documents)
-    return sum(text != again for text, again in zip(texts, decoded, strict=True))
+def _document_nats(subject: Subject, documents: Sequence[list[int]]) -> list[np.ndarray]:
+    """Nats of each token but the first, (T - 1,) a document; what is longer than the context is read in windows."""
+    size = subject.input_length()
+    pieces = [(index, *window) for index, ids in enumerate(documents) for window in windows(len(ids), size)]
+    inputs = [documents[index][begin:end] for index, begin, end, _ in pieces]
+    nats: list[list[np.ndarray]] = [[] for _ in documents]
+    losses = token_nats(subject.model, inputs, subject.batch_size, subject.said)
+    for (index, _, _, counted), loss in zip(pieces, losses, strict=True):
+        nats[index].append(loss[counted - 1 :])
+    return [np.concatenate(parts) for parts in nats]
 
 
 def _stretches(tokenizer, text: str, ids: list[int], nats: np.ndarray, cut: bool) -> list[tuple[float, int, int]]:
@@ -82,61 +77,42 @@ def _stretches(tokenizer, text: str, ids: list[int], nats: np.ndarray, cut: bool
 
 def _language_metrics(rows: np.ndarray) -> list[Metric]:
     """Of rows (N, 3): nats, tokens, and bytes, which may be 0 where nobody counts them."""
-
-    def loss(totals: np.ndarray) -> np.ndarray:
-        return divide(totals[:, 0], totals[:, 1])
-
-    metrics = [
-        Metric("loss", rows, loss, higher_is_better=False),
-        Metric("perplexity", rows, lambda totals: np.exp(np.minimum(loss(totals), 700)), higher_is_better=False),
-    ]
+    loss = ratio("loss", rows[:, 0], rows[:, 1], higher_is_better=False)
+    perplexity = Metric("perplexity", loss.rows, lambda totals: np.exp(np.minimum(loss.of_totals(totals), 700)), False)
+    metrics = [loss, perplexity]
     if rows[:, 2].any():
         bits = Metric("bits_per_byte", rows, lambda totals: divide(totals[:, 0], totals[:, 2]) / math.log(2), False)
         metrics.append(bits)
     return metrics
 
 
-def evaluate_chats(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    chats: Sequence[list[dict]],
-    batch_size: int = 8,
-    max_length: int | None = None,
-    said: Said = nothing,
-) -> Evaluation:
+def evaluate_chats(subject: Subject, chats: Sequence[list[dict]], tools: Sequence[list[dict] | None]) -> Evaluation:
     """Loss, perplexity and bits per byte of what the assistant says, its ends of turn included.
 
     A chat that is longer than the context is read in windows, as a text is. Its bytes are those of the assistant's
-    messages.
+    messages, without those of weight 0.
+
+    Args:
+        tools: those that the chat template shows to the assistant, of each chat.
 
     Raises:
         ValueError: if the assistant says nothing in any chat.
     """
-    size = input_length(model, max_length)
-    encoded = [encode_turns(tokenizer, chat) for chat in chats]
-    pieces = [(i, *window) for i, chat in enumerate(encoded) for window in windows(len(chat["input_ids"]), size)]
-    losses = token_nats(model, [encoded[i]["input_ids"][begin:end] for i, begin, end, _ in pieces], batch_size, said)
+    encoder = TurnEncoder(subject.tokenizer)
+    encoded = encoder.encode_batch([encoder.render(chat, some) for chat, some in zip(chats, tools, strict=True)])
+    losses = _document_nats(subject, [one["input_ids"] for one in encoded])
     rows = np.zeros((len(chats), 3))  # nats, tokens, bytes
-    for (index, begin, end, counted), loss in zip(pieces, losses, strict=True):
-        says = np.array(encoded[index]["labels"][begin + counted : end]) != IGNORE_INDEX
-        rows[index, :2] += loss[counted - 1 :][says].sum(), says.sum()
-    for row, chat in zip(rows, chats, strict=True):
-        row[2] = sum(len(str(turn.get("content") or "").encode()) for turn in chat if turn["role"] == "assistant")
+    for row, chat, one, nats in zip(rows, chats, encoded, losses, strict=True):
+        says = np.array(one["labels"][1:]) != IGNORE_INDEX
+        learnt = (turn for turn in chat if turn["role"] == "assistant" and turn.get("weight") != 0)
+        row[:] = nats[says].sum(), says.sum(), sum(len(str(turn.get("content") or "").encode()) for turn in learnt)
     if not rows[:, 1].any():
         raise ValueError("The assistant says nothing in the data: give chats in which it does.")
-    return Evaluation(
-        "sft", _language_metrics(rows), len(chats), notes=["of the assistant's words, ends of turn included"]
-    )
+    notes = ["of the assistant's words, ends of turn included"]
+    return Evaluation("sft", _language_metrics(rows), len(chats), notes)
 
 
-def evaluate_preferences(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[dict],
-    batch_size: int = 8,
-    max_length: int | None = None,
-    said: Said = nothing,
-) -> Evaluation:
+def evaluate_preferences(subject: Subject, pairs: Sequence[dict]) -> Evaluation:
     """How often the answer that people chose is likelier than the one that they rejected.
 
     Args:
@@ -145,29 +121,26 @@ def evaluate_preferences(
     Raises:
         ValueError: if the chat template writes a prompt in another way when an answer follows.
     """
-    size = input_length(model, max_length)
+    size = subject.input_length(most=None)
     answers, lengths, cut = [], [], 0
+    encoder = ChatEncoder(subject.tokenizer)
     for pair in pairs:
-        encoded = encode_preference(tokenizer, pair["prompt"], pair["chosen"], pair["rejected"])
+        encoded = encode_preference(encoder, pair["prompt"], pair["chosen"], pair["rejected"], pair.get("tools"))
         for name in ("chosen_ids", "rejected_ids"):
             ids = encoded["prompt_ids"] + encoded[name]
             cut += len(ids) > size
             answers.append(ids[-size:])  # the answer is at the end
             lengths.append(min(len(encoded[name]), len(answers[-1]) - 1))
-    losses = token_nats(model, answers, batch_size, said)
+    losses = token_nats(subject.model, answers, subject.batch_size, subject.said)
     nats = np.array([loss[-length:].sum() for loss, length in zip(losses, lengths, strict=True)])
-    tokens = np.array(lengths, float)
-    (chosen, rejected), (length, other_length) = nats.reshape(-1, 2).T, tokens.reshape(-1, 2).T
-    by_token = chosen / length, rejected / other_length
+    (chosen, rejected), by_token = nats.reshape(-1, 2).T, (nats / lengths).reshape(-1, 2).T
     metrics = [
         mean("preference_accuracy", _wins(chosen, rejected)),
         mean("preference_accuracy_by_token", _wins(*by_token)),
         mean("margin", rejected - chosen),
     ]
-    notes = (
-        [f"{cut:,} of {len(answers):,} chats lost their beginning, which the context has no room for"] if cut else []
-    )
-    return Evaluation("dpo", metrics, len(pairs), notes=notes)
+    note = f"{cut:,} of {len(answers):,} chats lost their beginning, which the context has no room for"
+    return Evaluation("dpo", metrics, len(pairs), [note] if cut else [])
 
 
 def _wins(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..jobs.extras import extra
+from ..jobs.plotting import pyplot
 
 LARGEST = 30  # labels whose counts can be read
 
@@ -16,8 +16,7 @@ def check_picture(task: str, before: str | None) -> None:
         ImportError: if matplotlib is missing; names the extra that has it.
         ValueError: if there is nothing to draw.
     """
-    with extra("plots", "--picture"):
-        import matplotlib  # noqa: F401
+    pyplot("--picture")
     if task != "classify" and not before:
         raise ValueError("--picture draws the confusion matrix of classify, or before and after: give --before.")
 
@@ -28,15 +27,16 @@ def draw(results: dict, file: str | Path) -> None:
     Raises:
         OSError, ImportError: if the file cannot be written, or matplotlib is missing.
     """
-    with extra("plots", "--picture"):
-        import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    path = Path(file).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    plt = pyplot("--picture")
     matrix = results.get("details", {}).get("confusion_matrix")
     figure = before_and_after(plt, results) if results["before"] else confusion(plt, matrix, results["data"])
+    save(plt, figure, file)
+
+
+def save(plt, figure, file: str | Path) -> None:
+    """Write a figure into a PNG file, and forget it."""
+    path = Path(file).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")
     plt.close(figure)
 
@@ -62,9 +62,8 @@ def confusion(plt, matrix: dict, data: str):
 def before_and_after(plt, results: dict):
     """Each figure before and after, with its interval, on a scale of its own."""
     figures = {name: entry for name, entry in results["figures"].items() if "before" in entry}
-    figure, rows = plt.subplots(
-        len(figures), 1, figsize=(6.5, 0.6 + 0.75 * len(figures)), layout="constrained", squeeze=False
-    )
+    size = (6.5, 0.6 + 0.75 * len(figures))
+    figure, rows = plt.subplots(len(figures), 1, figsize=size, layout="constrained", squeeze=False)
     for axes, (name, entry) in zip(rows[:, 0], figures.items(), strict=True):
         sides = (("tab:blue", entry), ("tab:gray", entry["before"]))
         for place, (color, values) in enumerate(sides):

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard
 from ..jobs.markdown import markdown_table
 from ..jobs.report import CARD_FILE
 from ..jobs.saving import write_atomically
-from .bootstrap import Metric, interval, paired_interval
+from .bootstrap import FEWEST_ROWS, Metric, interval, paired_interval
 
 METHOD = "folio evaluate"
 PIPELINES = {  # task: what the Hub calls it
@@ -47,41 +47,36 @@ class Evaluation:
 
 def summarise(after: Evaluation, before: Evaluation | None = None, seed: int = 0) -> dict[str, dict]:
     """Every figure as numbers: value and interval, those before, the difference, and of the baselines."""
+    others = {"before": before.metrics} if before else {}
+    others |= after.baselines
     figures = {}
     for metric in after.metrics:
         entry: dict[str, Any] = {"value": metric.value, "interval": interval(metric, seed=seed)}
-        if before is not None:
-            old = _named(before.metrics, metric.name)
-            entry["before"] = {"value": old.value, "interval": interval(old, seed=seed)}
-            entry["difference"] = {"value": metric.value - old.value, "interval": _paired(old, metric, seed)}
-        for name, others in after.baselines.items():
-            other = _named(others, metric.name)
+        for name, metrics in others.items():
+            other = next(each for each in metrics if each.name == metric.name)
             entry[name] = {"value": other.value, "interval": interval(other, seed=seed)}
-            entry[f"difference from {name}"] = {
-                "value": metric.value - other.value, "interval": _paired(other, metric, seed),
-            }  # fmt: skip
+            same_rows = len(other.rows) == len(metric.rows)  # else these are not the same stretches of text
+            paired = paired_interval(other, metric, seed=seed) if same_rows else None
+            entry[difference_from(name)] = {"value": metric.value - other.value, "interval": paired}
         figures[metric.name] = entry
     return figures
 
 
-def _named(metrics: list[Metric], name: str) -> Metric:
-    return next(metric for metric in metrics if metric.name == name)
-
-
-def _paired(old: Metric, new: Metric, seed: int) -> tuple[float, float] | None:
-    """None as well where the two models' rows are not the same stretches of text."""
-    return paired_interval(old, new, seed=seed) if len(old.rows) == len(new.rows) else None
+def difference_from(name: str) -> str:
+    """What the difference from `before`, or from a baseline, is called."""
+    return "difference" if name == "before" else f"difference from {name}"
 
 
 def table(figures: dict[str, dict]) -> str:
     """The figures in Markdown, with 95 % intervals in brackets."""
     columns = [name for name, value in next(iter(figures.values())).items() if isinstance(value, dict)]
-    rows = [[name, _cell(entry), *(_cell(entry[column]) for column in columns)] for name, entry in figures.items()]
+    rows = [[name, cell(entry), *(cell(entry[column]) for column in columns)] for name, entry in figures.items()]
     return markdown_table(["", "this model", *columns], rows)
 
 
-def _cell(entry: dict) -> str:
-    if entry.get("stderr") is not None:  # the harness gives a standard error, and no interval
+def cell(entry: dict) -> str:
+    """A figure with its interval, or with the standard error that the harness gives."""
+    if entry.get("stderr") is not None:
         return f"{_number(entry['value'])} ± {_number(entry['stderr'])}"
     bounds = entry.get("interval")
     return _number(entry["value"]) + (f" [{_number(bounds[0])}, {_number(bounds[1])}]" if bounds else "")
@@ -91,11 +86,14 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
-def verdict(metric: Metric, entry: dict, name: str, difference: str) -> str:
+def verdict(metric: Metric, entry: dict, name: str) -> str:
     """One sentence: whether the model is better than `name` by more than chance."""
-    bounds, value = entry[difference]["interval"], entry[difference]["value"]
+    value, bounds = entry[difference_from(name)].values()
     if metric.higher_is_better is None:
         return ""
+    if (rows := len(metric.rows)) < FEWEST_ROWS:
+        said = "one row shows" if rows == 1 else f"{rows} rows show"
+        return f"Of this model and {name}, {said} nothing: evaluate on at least {FEWEST_ROWS}."
     if bounds is None or bounds[0] <= 0 <= bounds[1]:
         return f"By {metric.name}, there is no telling this model and {name} apart on so little data."
     better = (value > 0) == metric.higher_is_better

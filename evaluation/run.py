@@ -15,7 +15,7 @@ from .arguments import EvaluationArguments
 from .harness import run_harness
 from .pictures import check_picture, draw
 from .results import check_writable, confusion_table, summarise, table, verdict, write_json, write_model_index
-from .tasks import Rows, evaluate_checkpoint, fine_tuned_on, load_rows, same_file, trained_on
+from .tasks import Rows, evaluate_checkpoint, load_rows, run_on, same_file
 
 SHOWN = 3  # samples
 
@@ -33,7 +33,10 @@ def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -
     Raises:
         ValueError, OSError, ImportError: for arguments, data or models that do not do; the message says what to do.
     """
-    _check_outputs(args)
+    if args.model_index and not Path(args.model).expanduser().is_dir():
+        raise ValueError(f"--model_index writes into the folder of the model, and {args.model} is none.")
+    for name in filter(None, (args.output, args.picture)):
+        check_writable(name)
     transformers.set_seed(args.seed)
     began = time.perf_counter()
     found = _harness(args) if args.harness else _task(args, options or {})
@@ -53,14 +56,6 @@ def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -
     return results
 
 
-def _check_outputs(args: EvaluationArguments) -> None:
-    """Find out before the work, and not after it, what cannot be written."""
-    if args.model_index and not Path(args.model).expanduser().is_dir():
-        raise ValueError(f"--model_index writes into the folder of the model, and {args.model} is none.")
-    for name in filter(None, (args.output, args.picture)):
-        check_writable(name)
-
-
 def _task(args: EvaluationArguments, options: dict[str, Any]) -> dict:
     rows = load_rows(args, task_of(args.model, args.trust_remote_code))
     if args.picture:
@@ -70,9 +65,7 @@ def _task(args: EvaluationArguments, options: dict[str, Any]) -> dict:
     copied_from = train if rows.task == "samples" else None
     before = evaluate_checkpoint(args.before, rows, args, options, copied_from) if args.before else None
     figures = summarise(after, before, args.seed)
-    main, name = after.metrics[0], after.metrics[0].name
-    compared = {"before": "difference"} if before else {}
-    compared |= {baseline: f"difference from {baseline}" for baseline in after.baselines}
+    main, others = after.metrics[0], [*(["before"] if before else []), *after.baselines]
     return {
         "task": rows.task,
         "data": args.data,
@@ -80,7 +73,7 @@ def _task(args: EvaluationArguments, options: dict[str, Any]) -> dict:
         "examples": after.examples,
         "before": args.before,
         "figures": figures,
-        "verdicts": [verdict(main, figures[name], other, key) for other, key in compared.items()],
+        "verdicts": [verdict(main, figures[main.name], other) for other in others],
         "notes": after.notes,
         "details": after.details,
     }
@@ -93,28 +86,27 @@ def _train_rows(args: EvaluationArguments, rows: Rows) -> Rows | None:
         raise ValueError(f"--train_data is for classify and samples, and this is {rows.task}: leave it out.")
     split = None
     if rows.task == "samples":
-        held_out = same_file(str(args.data), args.train_data) or trained_on(args.model, args.train_data)
+        held_out = same_file(str(args.data), args.train_data) or run_on(args.model, args.train_data, texts=True)
         split = "train" if held_out else "all"
-    elif fine_tuned_on(args.model, args.train_data) or not os.path.isfile(os.path.expanduser(args.train_data)):
+    elif run_on(args.model, args.train_data) or not os.path.isfile(os.path.expanduser(args.train_data)):
         split = "train"
     other = dataclasses.replace(args, data=args.train_data, task=rows.task, split=split, limit=None)
     return load_rows(other, rows.task if rows.task == "classify" else "lm")
 
 
 def _harness(args: EvaluationArguments) -> dict:
-    figures = {}
-    for key, name in (("value", args.model), ("before", args.before)):
-        if name:
-            model, tokenizer = load_model(name, "lm", args.trust_remote_code)
-            found = run_harness(
-                model, tokenizer, args.harness or [], args.include_path, args.num_fewshot, args.limit, args.batch_size,
-                args.seed,
-            )  # fmt: skip
-            for metric, entry in found.items():
-                if key == "value":
-                    figures[metric] = entry
-                else:
-                    figures[metric][key] = entry
+    if args.picture:
+        raise ValueError("--picture draws nothing of the harness: leave it out.")
+
+    def figures_of(name: str) -> dict[str, dict]:
+        model, tokenizer = load_model(name, "lm", args.trust_remote_code)
+        rest = args.include_path, args.num_fewshot, args.limit, args.batch_size, args.seed
+        return run_harness(model, tokenizer, args.harness or [], *rest)
+
+    figures = figures_of(args.model)
+    if args.before:
+        for metric, entry in figures_of(args.before).items():
+            figures[metric]["before"] = entry
     return {"task": "harness", "harness": args.harness, "before": args.before, "figures": figures}
 
 
@@ -125,7 +117,7 @@ def show(results: dict) -> str:
         split = "" if results["split"] == "all" else f", {results['split']}"
         lines.append(f"{results['task']} on {results['data']}{split}: {results['examples']:,} examples\n")
     lines.append(table(results["figures"]))
-    lines += ["", *(f"{line}" for line in results.get("verdicts", []) if line)]
+    lines += ["", *filter(None, results.get("verdicts", []))]
     if notes := results.get("notes"):
         lines.append(f"Note: {'; '.join(notes)}.")
     details = results.get("details", {})

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from .bootstrap import Metric, mean, ratio
 
 WIDTHS = 16, 8, 4, 2, 1  # of the n-grams that copies are looked up by; few places of unrelated texts share the longest
+Symbols = str | Sequence[int]  # a text, or token ids
 
 
 def distinct(samples: Sequence[Sequence], n: int) -> Metric:
@@ -29,16 +30,16 @@ def ngrams(sample: Sequence, n: int) -> Iterator[tuple]:
     return zip(*(sample[i:] for i in range(n)), strict=False)
 
 
-def longest_copies(samples: Sequence[Sequence[int]], documents: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
+def longest_copies(samples: Iterable[Symbols], documents: Iterable[Symbols]) -> list[tuple[int, int]]:
     """Find for each sample its longest stretch that some document has word for word: where it begins, and its length.
 
-    Symbols are characters' code points, or token ids. At each place of a document, only the samples that contain the
+    At each place of a document, only the samples that contain the
     next few symbols are searched for a longer stretch.
     """
-    texts = ["".join(map(chr, sample)) for sample in samples]
+    texts = list(map(_text, samples))
     longest = [(0, 0)] * len(texts)
     seeds = _seeds(texts, longest)
-    for document in ("".join(map(chr, document)) for document in documents):
+    for document in map(_text, documents):
         for place in range(len(document)):
             outgrown = False
             for width, found_in in seeds.items():
@@ -48,6 +49,10 @@ def longest_copies(samples: Sequence[Sequence[int]], documents: Iterable[Sequenc
             if outgrown:
                 seeds = _seeds(texts, longest)
     return longest
+
+
+def _text(symbols: Symbols) -> str:
+    return symbols if isinstance(symbols, str) else "".join(map(chr, symbols))
 
 
 def _longer(text: str, copy: tuple[int, int], document: str, place: int) -> tuple[int, int]:

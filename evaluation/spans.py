@@ -3,24 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.encoding import encode_question
-from .inference import Said, head_logits, input_length, nothing
+from .inference import Subject, head_logits
 
 LONGEST_ANSWER = 30  # tokens
 Span = tuple[int, int]  # the first character and the one after the last
 
 
-def find_answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[str],
-    contexts: Sequence[str],
-    batch_size: int = 8,
-    max_length: int | None = None,
-    said: Said = nothing,
-) -> list[Span | None]:
+def find_answers(subject: Subject, questions: Sequence[str], contexts: Sequence[str]) -> list[Span | None]:
     """Find the answer to each question in its context, which is read whole, in overlapping windows.
 
     In training, a window without the answer has the label (0, 0). So there is no answer if the first token of every
@@ -33,13 +24,13 @@ def find_answers(
     Raises:
         ValueError: if a question leaves no room for its context.
     """
-    size = input_length(model, max_length)
+    size = subject.input_length()
     windows = [
         (index, ids, spans)
         for index, (question, context) in enumerate(zip(questions, contexts, strict=True))
-        for ids, spans in encode_question(tokenizer, question, context, size)
+        for ids, spans in encode_question(subject.tokenizer, question, context, size)
     ]
-    logits = head_logits(model, [ids for _, ids, _ in windows], batch_size, said)
+    logits = head_logits(subject.model, [ids for _, ids, _ in windows], subject.batch_size, subject.said)
     best: list[tuple[float, Span | None]] = [(-np.inf, None)] * len(questions)
     none = [np.inf] * len(questions)
     for (index, _, spans), (starts, ends) in zip(windows, logits, strict=True):

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import fit_embeddings, load_model, task_of
-from ..data.arguments import DataArguments
+from ..data.arguments import DataArguments, named_columns
 from ..data.corpora import load_corpus, load_documents
-from ..data.corpus_files import ROW_FORMATS
 from ..data.examples import read_examples, read_texts
+from ..data.files import ROW_SUFFIXES, kind_of
 from ..data.formats import as_messages, load_examples
 from ..data.movie_dialogs import is_movie_dialogs
 from ..data.rows import splits_in
@@ -27,6 +27,7 @@ from ..tokenization.trained import CHAT_TEMPLATE
 from .arguments import EvaluationArguments
 from .generated import SAMPLES, evaluate_answers, evaluate_samples
 from .heads import evaluate_labels, evaluate_spans, evaluate_tags
+from .inference import Subject
 from .language import evaluate_chats, evaluate_preferences, evaluate_texts
 from .results import Evaluation
 
@@ -55,7 +56,7 @@ def load_rows(args: EvaluationArguments, head: str) -> Rows:
     source, task = str(args.data), args.task
     if task is None and head != "lm":
         task = head
-    if task is None and (_is_corpus(source) or _run_on(args.model, source, texts=True)):
+    if task is None and (_is_corpus(source) or run_on(args.model, source, texts=True)):
         task = "lm"
     if task in ("lm", "samples"):
         split, texts = _texts(source, args)
@@ -74,18 +75,17 @@ def load_rows(args: EvaluationArguments, head: str) -> Rows:
 def _is_corpus(source: str) -> bool:
     """Whether a source can be nothing but texts."""
     path = Path(source).expanduser()
-    has_rows = path.is_dir() and any(path.glob(f"*{suffix}") for suffix in ROW_FORMATS)
+    has_rows = path.is_dir() and any(kind_of(file) in ROW_SUFFIXES for file in path.rglob("*"))
     is_dialogs = (path / "movie_lines.txt").is_file()
-    return not (source.startswith("hub:") or path.suffix.lower() in ROW_FORMATS or has_rows or is_dialogs)
+    return not (source.startswith("hub:") or kind_of(path) in ROW_SUFFIXES or has_rows or is_dialogs)
 
 
 def _texts(source: str, args: EvaluationArguments) -> tuple[str, list[str]]:
     """The split, and its texts."""
     column, split = args.text_column or "text", args.split
-    learnt_from = trained_on(args.model, source) or (args.train_data and same_file(args.train_data, source))
-    if split is None and learnt_from:
+    run = run_on(args.model, source, texts=True)
+    if split is None and (run or (args.train_data and same_file(args.train_data, source))):
         split = "validation"
-    run = _run_on(args.model, source, texts=True)
     if "data" in run or (not run and is_movie_dialogs(source)):
         settings = _data_of(run) or {"task": "lm", "data": source}
         split = split or "all"
@@ -94,7 +94,8 @@ def _texts(source: str, args: EvaluationArguments) -> tuple[str, list[str]]:
         splits = splits_in(source)
         split = split or next((name for name in ("test", "validation") if name in splits), "validation")
         if split in splits:
-            examples, _ = load_examples(source, "lm", split=split, text_column=args.text_column)
+            named = named_columns(args.columns)
+            examples, _ = load_examples(source, "lm", split=split, text_column=args.text_column, columns=named)
             return split, [row["text"] for row in examples]
     if split in (None, "all") and not source.startswith("hub:"):
         return "all", [row["text"] for row in load_documents(source, column)]
@@ -111,29 +112,25 @@ def _texts_of(corpus: DatasetDict, source: str, split: str) -> list[str]:
 
 def _examples(source: str, task: str | None, args: EvaluationArguments) -> tuple[str, tuple[Dataset, str]]:
     """The split, and its examples with their kind. Of what the model was fine-tuned on, those that were held out."""
-    run = _run_on(args.model, source)
+    run = run_on(args.model, source)
     if args.split in (None, "train", "validation") and run:
         train, validation, kind = read_examples(DataArguments(**_data_of(run)))
         return ("train", (train, kind)) if args.split == "train" else ("validation", (validation, kind))
     split = _split(source, args.split)
-    columns = {"text_column": args.text_column, "label_column": args.label_column}
-    return split, load_examples(source, task, split=split, skip_malformed=args.skip_malformed, **columns)
+    return split, load_examples(
+        source, task, split=split, skip_malformed=args.skip_malformed, text_column=args.text_column,
+        label_column=args.label_column, columns=named_columns(args.columns),
+    )  # fmt: skip
 
 
-def fine_tuned_on(model: str, source: str) -> bool:
-    """Whether a run that made the model, or its base, learnt from these examples."""
-    return bool(_run_on(model, source))
+def run_on(model: str, source: str, texts: bool = False) -> dict:
+    """The settings of the newest run for the model that learnt from `source`, as examples or as texts; or nothing.
 
-
-def trained_on(model: str, source: str) -> bool:
-    """Whether a run that made the model, or its base, read this corpus."""
-    return bool(_run_on(model, source, texts=True))
-
-
-def _run_on(model: str, source: str, texts: bool = False) -> dict:
-    """The settings of the newest run that learnt from `source`, as examples or as texts; none if there is none."""
+    That is the run that made the model, its base, or the base of that.
+    """
     for run in _runs_of(model):
-        names = _listed(run.get("corpus") or run.get("data"))
+        read = run.get("corpus") or run.get("data") or []
+        names = map(str, read if isinstance(read, list) else [read])
         reads_texts = run.get("task", "lm") == "lm"  # pretraining has no task
         if reads_texts == texts and any(name == source or same_file(name, source) for name in names):
             return run
@@ -156,13 +153,8 @@ def _runs_of(model: str) -> Iterator[dict]:
 
 
 def _data_of(run: dict) -> dict:
-    """The settings of a fine-tuning run that say what it read."""
     names = {field.name for field in dataclasses.fields(DataArguments)}
     return {name: run[name] for name in names & run.keys()}
-
-
-def _listed(value: Any) -> list[str]:
-    return [str(one) for one in (value if isinstance(value, list) else [value] if value else [])]
 
 
 def same_file(one: str, other: str) -> bool:
@@ -197,36 +189,38 @@ def evaluate_checkpoint(
     model, tokenizer = load_model(name, needed, args.trust_remote_code)
     if needed == "lm" and rows.task not in ("lm", "samples"):
         tokenizer = prepare_for_chat(model, tokenizer)
-    progress = Progress(os.path.basename(os.path.normpath(name)))
-    train_rows = train.rows if train else []
-    try:
-        return _run(model, tokenizer, head == "qa", rows, train_rows, args, options, progress)
-    finally:
-        progress.close()
+    interval = 0.5 if sys.stderr.isatty() else 30  # seconds: in a log file seldom
+    label = os.path.basename(os.path.normpath(name))
+    with tqdm(desc=label, mininterval=interval, dynamic_ncols=True, delay=2) as bar:
+
+        def said(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        subject = Subject(model, tokenizer, args.batch_size, args.max_length, said)
+        return _run(subject, head == "qa", rows, train.rows if train else [], args, options)
 
 
-def _run(model, tokenizer, is_marking: bool, rows: Rows, train_rows, args, options, said) -> Evaluation:
-    data, batch_size, max_length = rows.rows, args.batch_size, args.max_length
-    generation = {"options": options, "seed": args.seed, "said": said}
+def _run(subject: Subject, is_marking: bool, rows: Rows, train_rows, args, options) -> Evaluation:
+    data = rows.rows
     match rows.task:
         case "lm":
-            return evaluate_texts(model, tokenizer, data, batch_size, max_length, said)
+            return evaluate_texts(subject, data)
         case "dpo":
-            return evaluate_preferences(model, tokenizer, data, batch_size, max_length, said)
+            return evaluate_preferences(subject, data)
         case "classify":
-            return evaluate_labels(model, tokenizer, data, train_rows, batch_size, max_length, said, args.seed)
+            return evaluate_labels(subject, data, train_rows, args.seed)
         case "tag":
-            return evaluate_tags(model, tokenizer, data, batch_size, max_length, said)
+            return evaluate_tags(subject, data)
         case "samples":
-            count = args.limit or SAMPLES
-            return evaluate_samples(model, tokenizer, data, train_rows, batch_size, count=count, **generation)
+            return evaluate_samples(subject, data, train_rows, options, args.seed, args.limit or SAMPLES)
         case "qa" if is_marking:
-            return evaluate_spans(model, tokenizer, data, batch_size, max_length, said)
+            return evaluate_spans(subject, data)
     chats = [as_messages(row, rows.kind) for row in data]
     if rows.task == "sft":
-        return evaluate_chats(model, tokenizer, chats, batch_size, max_length, said)
+        return evaluate_chats(subject, chats, [row.get("tools") for row in data])
     references = [row["answers"]["text"] for row in data] if rows.task == "qa" else None
-    return evaluate_answers(model, tokenizer, chats, references, batch_size, **generation)
+    return evaluate_answers(subject, chats, references, options, args.seed)
 
 
 def prepare_for_chat(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -237,21 +231,3 @@ def prepare_for_chat(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     fit_embeddings(model, tokenizer)
     model.generation_config.update(**generation)
     return tokenizer
-
-
-class Progress:
-    """A line on the error stream: how much is done, and the time that is left."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.bar: tqdm | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.bar is None:
-            interval = 0.5 if sys.stderr.isatty() else 30  # in a log file seldom
-            self.bar = tqdm(total=total, desc=self.name, mininterval=interval, dynamic_ncols=True, delay=2)
-        self.bar.update(done)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(seconds=10)  # for process 0 to say what has gone wrong
+PATIENCE = timedelta(seconds=2)  # for the store to answer what has gone wrong
 # "/gloo/" is of the place in its source that gloo names.
 LOST = ("connection closed by peer", "connection reset", "broken pipe", "socket closed", "/gloo/")
 NOT_THERE = ("timed out after", "clients joined", "connection timed out", "could not resolve", "failed to connect")
@@ -101,7 +101,9 @@ def command_to_resume(command: str, args, *flags: str) -> str:
 
     `...` stands for how several machines find each other.
     """
-    given = ["--output_dir", args.output_dir, "--resume", *flags]
+    consent = ["--push_to_hub", "true"] if args.push_to_hub else []  # which --resume does not take from run.yaml
+    consent += ["--report_to", *args.report_to] if args.report_to else []
+    given = ["--output_dir", args.output_dir, "--resume", *flags, *consent]
     if args.world_size == 1:
         return shlex.join([*command.split(), *given])
     of_one_call = ["--fsdp"] if args.fsdp else []
@@ -135,41 +137,38 @@ def _remedy(error: Exception | None) -> str | None:
 
 
 def to_say(message: str, error: Exception | None = None) -> str | None:
-    """The one message with which all processes end, in the process that has to print it; None in the others.
+    """The message that this process has to print before it ends; None if another one prints it.
 
-    The error that came first is told: the others follow from it. Process 0 prints it, unless it is busy or gone.
+    All processes end with the error that came first, since the others follow from it. It is printed at once by the
+    process that had it, and on every other machine by the first process that ends.
     """
     if remedy := _remedy(error):
         message = f"{message.partition(':')[0]}: {remedy}"
         if not connected():  # there is nobody to ask
             return message
-    first = is_first()
+    here = [os.environ.get("GROUP_RANK", "0"), os.environ.get("RANK")]  # the machine, and the process
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         # Process 0 has the store in itself if no agent of torchrun holds it.
         store = dist.TCPStore(address, port, is_master=False, timeout=PATIENCE)
         attempt = f"foliogpt/{os.environ.get('FOLIO_ATTEMPT', 'start')}"
-        mine = json.dumps([os.environ.get("RANK"), message])
-        rank, cause = json.loads(store.compare_set(f"{attempt}/error", "", mine))
-        told = cause if rank == "0" else f"{cause} (process {rank})"
-        if first:
-            store.set(f"{attempt}/told", "yes")
-            return told
-        _disconnect()  # so that those that wait for this process notice
-        store.wait([f"{attempt}/told"], PATIENCE)
-        return None
+        first, cause = json.loads(store.compare_set(f"{attempt}/error", "", json.dumps([here, message])))
+        if first[0] != here[0]:
+            first_here = store.compare_set(f"{attempt}/told on {here[0]}", "", json.dumps(here))
+            told = json.loads(first_here) == here
+        else:
+            told = first == here
     except (KeyError, ValueError, RuntimeError):  # no store, no answer
         return message
-
-
-def _disconnect() -> None:
-    with contextlib.suppress(Exception):
-        dist.destroy_process_group()
+    if not told:
+        return None
+    return cause if first[1] == "0" else f"{cause} (process {first[1]})"
 
 
 def leave(code: int) -> None:
     """End one of several processes."""
-    _disconnect()
+    with contextlib.suppress(Exception):
+        dist.destroy_process_group()  # so that those that wait for this process notice
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # gloo's threads may outlive the group, and end an interpreter that shuts down by SIGABRT

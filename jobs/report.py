@@ -2,12 +2,16 @@
 
 import contextlib
 import json
+import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+
+import torch
 
 from .plotting import pyplot
 
@@ -53,6 +57,13 @@ def peak_memory_bytes() -> int:
         return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine(device: torch.device) -> str:
+    """The hardware that the run was timed on, for the report."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device.type == "cpu" else device.type
 
 
 def code_version() -> str:

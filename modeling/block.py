@@ -23,6 +23,7 @@ class FolioDecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.norm_first = config.norm_position == "pre"
         self.hidden_dropout = config.hidden_dropout
+        self.attention_type = config.layer_types[layer_idx]
         self.self_attn = FolioAttention(config, layer_idx)
         self.input_layernorm = build_norm(config)
         if config.add_cross_attention:
@@ -43,7 +44,7 @@ class FolioDecoderLayer(GradientCheckpointingLayer):
         own_cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
 
         x = self.input_layernorm(hidden_states) if self.norm_first else hidden_states
-        x, _ = self.self_attn(x, attention_mask=attention_mask, cache=own_cache, **kwargs)
+        x, _ = self.self_attn(hidden_states=x, attention_mask=attention_mask, cache=own_cache, **kwargs)
         hidden_states = hidden_states + self.dropout(x)
         if not self.norm_first:
             hidden_states = self.input_layernorm(hidden_states)

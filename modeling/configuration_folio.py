@@ -134,6 +134,13 @@ class FolioConfig(PreTrainedConfig):
         if self.position_embedding_type != "rope":
             self.rope_parameters = None  # the base class fills in a default that nothing would read
 
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        # `from_pretrained(..., num_hidden_layers=n)` and PEFT's layer_replication change the number alone. Types are
+        # added but not dropped: `generate(assistant_early_exit=n)` takes the number back.
+        if name == "num_hidden_layers" and self.layer_types and len(self.layer_types) < value:
+            self.layer_types = (self.layer_types * value)[:value]
+
     def validate_architecture(self):
         """Refuse contradictory choices; runs when the config is made and when it is saved."""
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",

@@ -9,6 +9,7 @@ import inspect
 
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import TransformersKwargs
 
 # What transformers calls the cache in masks, outputs and layers.
@@ -19,8 +20,6 @@ READ_BY_TRANSFORMERS = {
     *("cache", "return_dict", "output_cross_attentions", "ignore_index", "shift_labels"),
     "tokenizer",  # of `generate`, which needs it for stop strings and hands it on
 }
-# Any other attention function, such as vLLM's, may read arguments of its own, and is given all.
-STOCK_ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention")
 
 
 def checked_arguments(forward):
@@ -43,9 +42,9 @@ def checked_arguments(forward):
                 raise TypeError("cache and past_key_values are one argument under two names: give one of them.")
         cache = kwargs.get("cache")
         is_paged = cache is not None and not isinstance(cache, Cache)  # of continuous batching, which reads the rest
-        if not is_paged and str(self.config._attn_implementation).startswith(STOCK_ATTENTION):
+        if not is_paged:
             for name in kwargs:
-                if name not in known:
+                if name not in known and name not in read_by_attention(self.config):
                     raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument {name!r}")
         return forward(self, *args, **kwargs)
 
@@ -54,6 +53,12 @@ def checked_arguments(forward):
     shown = [p.replace(name=CACHE) if name == "cache" else p for name, p in parameters.items()]
     wrapper.__signature__ = inspect.Signature(shown)
     return wrapper
+
+
+def read_by_attention(config) -> set[str]:
+    """The arguments of the model's attention function, which may be a library's own, such as vLLM's."""
+    function = ALL_ATTENTION_FUNCTIONS.get(config._attn_implementation)
+    return set() if function is None else set(inspect.signature(function).parameters)
 
 
 def update_cache(cache, keys, values, layer_idx: int, kwargs: dict):

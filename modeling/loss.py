@@ -13,31 +13,31 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, labels, chunk_size, softcap, z_loss):
-        """hidden (N, C), weight (V, C), labels (N) with -100 where there is no target -> summed loss, a scalar.
+    def forward(ctx, hidden, weight, targets, chunk_size, softcap, z_loss, ignore_index):
+        """hidden (N, C), weight (V, C), targets (N), `ignore_index` if there is none -> summed loss, a scalar.
 
         `z_loss` is the weight of log(Z)^2, Z being the sum that the softmax divides by: it keeps logits from drifting
         (PaLM, Chowdhery et al., 2022).
         """
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):  # it would cast the weights again for each chunk
             return ChunkedCrossEntropy._forward(
-                ctx, hidden, weight, labels, chunk_size, softcap, z_loss, dtype, needs_grad
+                ctx, hidden, weight, targets, chunk_size, softcap, z_loss, ignore_index, dtype
             )
 
     @staticmethod
-    def _forward(ctx, hidden, weight, labels, chunk_size, softcap, z_loss, dtype, needs_grad):
+    def _forward(ctx, hidden, weight, targets, chunk_size, softcap, z_loss, ignore_index, dtype):
+        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         exact = torch.promote_types(dtype, torch.float)
         loss = torch.zeros((), device=hidden.device, dtype=exact)
         head = weight.to(dtype)
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_weight = torch.zeros_like(weight, dtype=exact) if needs_grad else None
         for start in range(0, hidden.shape[0], chunk_size):
-            h, target = hidden[start : start + chunk_size].to(dtype), labels[start : start + chunk_size]
-            counted = (target != -100).unsqueeze(1)
-            index = target.clamp(min=0).unsqueeze(1)
+            h, target = hidden[start : start + chunk_size].to(dtype), targets[start : start + chunk_size]
+            counted = (target != ignore_index).unsqueeze(1)
+            index = (target * counted.squeeze(1)).unsqueeze(1)  # 0 where there is no target; others stay as they are
             # All that follows happens in place: at this size a new tensor costs as much as the arithmetic.
             logits = (h @ head.T).to(exact)  # (chunk, V)
             tanh = None
@@ -70,21 +70,56 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_output.to(grad_hidden.dtype), grad_weight * grad_output, None, None, None, None
+        return grad_hidden * grad_output.to(grad_hidden.dtype), grad_weight * grad_output, *[None] * 5
 
 
 def chunked_causal_lm_loss(
-    hidden_states, weight, labels, chunk_size, softcap=None, num_items_in_batch=None, z_loss=0.0
+    hidden_states,
+    weight,
+    labels,
+    chunk_size,
+    softcap=None,
+    z_loss=0.0,
+    num_items_in_batch=None,
+    shift_labels=None,
+    ignore_index=-100,
 ):
     """Mean next-token cross-entropy of `hidden_states` (B, T, C) under the head `weight` (V, C).
 
-    `labels` (B, T) are the inputs themselves, -100 where there is no target; the shift by one happens here.
-    Divides by `num_items_in_batch` (targets in the whole accumulated batch) if given, else by the targets here.
+    Takes the arguments of transformers' `ForCausalLMLoss` and means the same by them: `labels` (B, T) are the inputs
+    themselves, `ignore_index` where there is no target, and shifted by one here, unless `shift_labels` (B, T) already
+    are. Divides by `num_items_in_batch` (targets in the whole accumulated batch) if given, else by the targets here.
+
+    Raises:
+        ValueError: if there are not as many labels as hidden states.
     """
-    targets = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].reshape(-1)
-    total = ChunkedCrossEntropy.apply(hidden_states.flatten(0, 1), weight, targets, chunk_size, softcap, z_loss)
-    count = (targets != -100).sum() if num_items_in_batch is None else num_items_in_batch
-    return total / count
+    targets = shifted(labels, shift_labels, ignore_index).to(hidden_states.device)
+    hidden_states = hidden_states.flatten(0, 1)
+    if len(targets) != len(hidden_states):
+        raise ValueError(f"{len(targets)} labels for {len(hidden_states)} positions: give one for each.")
+    total = ChunkedCrossEntropy.apply(hidden_states, weight, targets, chunk_size, softcap, z_loss, ignore_index)
+    return mean(total, targets, num_items_in_batch, ignore_index)
+
+
+def z_loss_of(logits, labels, num_items_in_batch=None, shift_labels=None, ignore_index=-100):
+    """The mean of log(Z)^2 that `ChunkedCrossEntropy` weighs, of all `logits` (B, T, V) at once."""
+    targets = shifted(labels, shift_labels, ignore_index).to(logits.device)
+    squares = logits.float().logsumexp(-1).flatten().square()
+    return mean((squares * (targets != ignore_index)).sum(), targets, num_items_in_batch, ignore_index)
+
+
+def shifted(labels, shift_labels, ignore_index) -> torch.Tensor:
+    """The target of every position in a row, (B * T)."""
+    if shift_labels is None:
+        shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
+    return shift_labels.reshape(-1)
+
+
+def mean(total, targets, num_items_in_batch, ignore_index) -> torch.Tensor:
+    """`total` by the number of targets, here or in the whole accumulated batch."""
+    if num_items_in_batch is None:
+        return total / (targets != ignore_index).sum()
+    return total / (num_items_in_batch.to(total.device) if torch.is_tensor(num_items_in_batch) else num_items_in_batch)
 
 
 def classification_loss(logits, labels, config, num_items_in_batch=None):

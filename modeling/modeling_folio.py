@@ -13,9 +13,11 @@ import math
 import torch
 import transformers
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
+from transformers.loss.loss_utils import LOSS_MAPPING
 from transformers.masking_utils import (
     create_bidirectional_mask,
     create_bidirectional_sliding_window_mask,
@@ -40,14 +42,18 @@ from .attention import FolioAttention, FolioCrossAttention
 from .block import FolioDecoderLayer
 from .configuration_folio import FolioConfig
 from .forward_arguments import CACHE, checked_arguments
-from .loss import chunked_causal_lm_loss, classification_loss, span_loss
+from .loss import chunked_causal_lm_loss, classification_loss, span_loss, z_loss_of
 from .normalization import build_norm
 from .positions import FolioRotaryEmbedding, build_positions
+from .registration import register
 
 # pyright: reportGeneralTypeIssues=false
 # The annotation of **kwargs, by which transformers knows what they may be, names position_ids once more.
 
 # (B, T, C) = (batch, tokens, hidden size); V = vocabulary size.
+
+PLAIN_TENSORS = (nn.Parameter, torch.Tensor, FakeTensor)  # unlike those of quantizers and of FSDP
+LOSS_ARGUMENTS = ("num_items_in_batch", "shift_labels", "ignore_index")  # of transformers' `ForCausalLMLoss`
 
 TESTED = (5, 23), (5, 24)  # the first and the last minor version of transformers that the test suite has passed with
 if not TESTED[0] <= tuple(map(int, transformers.__version__.split(".")[:2])) <= TESTED[1]:
@@ -99,11 +105,11 @@ class FolioModel(FolioPreTrainedModel):
         self.embed_positions = build_positions(config)
         self.embed_scale = math.sqrt(config.hidden_size) if config.scale_embeddings else 1.0
         self.hidden_dropout = config.hidden_dropout
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
         self.layers = nn.ModuleList([FolioDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
         # Post-norm blocks end with a norm of their own.
         self.norm = build_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.rotary_emb = FolioRotaryEmbedding(config) if config.position_embedding_type == "rope" else None
-        self.layer_types = config.layer_types
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -149,7 +155,13 @@ class FolioModel(FolioPreTrainedModel):
             seen = cache.get_seq_length() if cache is not None else 0
             position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen).unsqueeze(0)
 
-        masks = self._attention_masks(inputs_embeds, attention_mask, cache, position_ids, is_causal)
+        # `generate(assistant_early_exit=n)` drafts with the first n layers.
+        layers = self.layers[: self.config.num_hidden_layers]
+        layer_types = [layer.attention_type for layer in layers]
+        if layer_types != self.config.layer_types[: len(layers)]:  # by which caches are made
+            has = self.config.layer_types
+            raise ValueError(f"config.layer_types is {has}, but the layers are {layer_types}: set it to that.")
+        masks = self._attention_masks(set(layer_types), inputs_embeds, attention_mask, cache, position_ids, is_causal)
         if encoder_hidden_states is not None:
             encoder_attention_mask = create_bidirectional_mask(
                 config=self.config,
@@ -170,11 +182,11 @@ class FolioModel(FolioPreTrainedModel):
             hidden_states = nn.functional.dropout(hidden_states, self.hidden_dropout)
         position_embeddings = self.rotary_emb(hidden_states, position_ids) if self.rotary_emb is not None else None
 
-        for layer, layer_type in zip(self.layers, self.layer_types, strict=True):
+        for layer in layers:
             hidden_states = layer(
                 hidden_states,
                 encoder_hidden_states,  # by position: reentrant checkpointing finds gradients of those inputs only
-                attention_mask=masks[layer_type],
+                attention_mask=masks[layer.attention_type],
                 position_embeddings=position_embeddings,
                 position_ids=position_ids,
                 encoder_attention_mask=encoder_attention_mask,
@@ -186,7 +198,7 @@ class FolioModel(FolioPreTrainedModel):
             last_hidden_state=self.norm(hidden_states), **{CACHE: cache if use_cache else None}
         )
 
-    def _attention_masks(self, inputs_embeds, attention_mask, cache, position_ids, is_causal) -> dict:
+    def _attention_masks(self, layer_types, inputs_embeds, attention_mask, cache, position_ids, is_causal) -> dict:
         """The mask for each type of layer. Generation may have prepared them already, as a dict."""
         if isinstance(attention_mask, dict):
             return attention_mask
@@ -207,15 +219,16 @@ class FolioModel(FolioPreTrainedModel):
                 "full_attention": create_bidirectional_mask,
                 "sliding_attention": create_bidirectional_sliding_window_mask,
             }
-        return {layer_type: make[layer_type](**arguments) for layer_type in set(self.layer_types)}
+        return {layer_type: make[layer_type](**arguments) for layer_type in layer_types}
 
 
 class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
     """A GPT: predicts the next token.
 
     `loss_chunk_size` can be set on an instance by a training loop that does not read logits: the loss is then
-    computed that many tokens at a time, the logits are never all in memory, and `logits` comes back as None. With
-    `z_loss` that loss in training holds the squared logarithm of the softmax's denominator as well, by that weight.
+    computed that many tokens at a time, the logits are never all in memory, and `logits` comes back as None. A head
+    that is more than a matrix, such as one with an adapter, has its loss computed from all logits. With `z_loss` the
+    loss in training holds the squared logarithm of the softmax's denominator as well, by that weight.
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -264,23 +277,21 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
+        hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        z_loss = self.z_loss if self.training else 0.0
+        given = {name: kwargs[name] for name in LOSS_ARGUMENTS if name in kwargs}
         loss = logits = None
-        if labels is not None and self.loss_chunk_size is not None:
-            loss = chunked_causal_lm_loss(
-                outputs.last_hidden_state,
-                self.lm_head.weight,
-                labels,
-                self.loss_chunk_size,
-                self.softcap,
-                kwargs.get("num_items_in_batch"),
-                self.z_loss if self.training else 0.0,
-            )
+        if labels is not None and self.loss_chunk_size is not None and self._head_is_a_matrix():
+            head, chunk_size = self.lm_head.weight, self.loss_chunk_size
+            loss = chunked_causal_lm_loss(hidden_states, head, labels, chunk_size, self.softcap, z_loss, **given)
         else:
-            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+            logits = self.lm_head(hidden_states)
             if self.softcap is not None:
                 logits = self.softcap * torch.tanh(logits / self.softcap)
             if labels is not None:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+                if z_loss:
+                    loss = loss + z_loss * z_loss_of(logits, labels, **given)
         return CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
@@ -289,6 +300,13 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
         )
+
+    def _head_is_a_matrix(self) -> bool:
+        """Whether logits are hidden states times a weight, and the loss is transformers' own: no adapter, no hook."""
+        head = self.lm_head
+        is_changed = "forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks
+        is_plain = type(head) is nn.Linear and head.bias is None and type(head.weight) in PLAIN_TENSORS
+        return is_plain and not is_changed and self.loss_function is LOSS_MAPPING["ForCausalLM"]
 
     @functools.wraps(GenerationMixin.prepare_inputs_for_generation)  # `generate` reads the names of its arguments
     def prepare_inputs_for_generation(self, *args, **kwargs):
@@ -325,13 +343,7 @@ class FolioForMaskedLM(FolioPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
         """Logits (B, T, V) and, given `labels` (B, T; -100 where a token was not masked), the mean loss."""
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        outputs = self.model(input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds, **kwargs)
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if labels is not None:
@@ -373,13 +385,7 @@ class FolioForSequenceClassification(FolioPreTrainedModel):
             ValueError: if a batch has several texts and nothing tells padding apart.
         """
         outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            cache=cache,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
+            input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache=use_cache, **kwargs
         )
         hidden_states = outputs.last_hidden_state
         is_text = self._is_text(input_ids, attention_mask, hidden_states)  # (B, T)
@@ -442,13 +448,7 @@ class FolioForTokenClassification(FolioPreTrainedModel):
     ) -> TokenClassifierOutput:
         """Logits (B, T, num_labels) and, given `labels` (B, T; -100 where there is none), the mean loss."""
         outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            cache=cache,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
+            input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache=use_cache, **kwargs
         )
         logits = self.score(self.dropout(outputs.last_hidden_state))
         loss = None
@@ -482,14 +482,7 @@ class FolioForQuestionAnswering(FolioPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Logits of start and end, each (B, T), and, given both positions (B), the mean loss of the two."""
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            cache=cache,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        outputs = self.model(input_ids, attention_mask, position_ids, cache, inputs_embeds, **kwargs)
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -503,6 +496,8 @@ class FolioForQuestionAnswering(FolioPreTrainedModel):
             attentions=outputs.attentions,
         )
 
+
+register()
 
 __all__ = [
     "FolioForCausalLM",

@@ -65,7 +65,8 @@ class FolioRMSNorm(nn.Module):
 
     def normalize(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """x / rms(x) * weight, all in float32."""
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler fuses the formula itself
+        # A compiler fuses the formula itself, and a trace cannot hold a function of Python's.
+        if torch.is_grad_enabled() and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return RMSNormFunction.apply(x, weight, self.eps)
         return torch.rms_norm(x, weight.shape, weight, self.eps)
 

@@ -6,17 +6,6 @@ from .rag import Rag
 from .writers import ModelWriter, QuoteWriter, load_writer
 
 __all__ = [
-    "Answer",
-    "Citation",
-    "Document",
-    "Heading",
-    "Hit",
-    "ModelWriter",
-    "Passage",
-    "QuoteWriter",
-    "Rag",
-    "Sentence",
-    "SyncReport",
-    "VerifyReport",
-    "load_writer",
-]
+    "Answer", "Citation", "Document", "Heading", "Hit", "ModelWriter", "Passage", "QuoteWriter", "Rag", "Sentence",
+    "SyncReport", "VerifyReport", "load_writer",
+]  # fmt: skip

@@ -15,11 +15,11 @@ from typing import Protocol
 from .documents import Document, Hit
 from .refusal import BEST, Features, features, threshold_of
 from .retrieval import Retriever, check
-from .store import Store
 
 NO_ANSWER = "The text does not say."  # what our fine-tuned models say, too
 UNCITED = "[citation needed]"
 TITLE_CHARACTERS = 200
+PASSAGES = 5  # to answer from, and the neighbours of each
 
 INSTRUCTIONS = (
     "Answer the question from the sources alone. After each claim quote the words that it rests on, with the number of "
@@ -151,8 +151,8 @@ def join(passages: Sequence[Passage]) -> list[Passage]:
 class Answering:
     """Answers questions from a store: finds passages, refuses if they have nothing to do with it, and has one write."""
 
-    def __init__(self, store: Store, retriever: Retriever) -> None:
-        self.store, self.retriever = store, retriever
+    def __init__(self, retriever: Retriever) -> None:
+        self.retriever, self.store = retriever, retriever.store
 
     def answer(
         self, question: str, writer: Writer, k: int, mode: str, where: dict | None, stream: Callable[[str], None] | None

@@ -15,7 +15,7 @@ from .documents import Hit
 from .evaluation.datasets import Dataset, Question
 from .lexical import coverage
 from .rag import Rag
-from .writers import sentences
+from .sentences import sentences
 
 PASSAGES = 3
 WITHOUT_ANSWER = 0.25  # the share of the rows
@@ -70,16 +70,15 @@ def exercises(
             passages, right, answer = _fitted(question.text, others[:PASSAGES], None, fits), None, NO_ANSWER
         else:
             best = _right(rag, dataset, question)
-            quote = _quote(question.text, best) if best else None
-            if best is None or quote is None:
+            if best is None or (quote := _quote(question.text, best)) is None:
                 continue
             chosen = others[: PASSAGES - 1]
             place = chance.randint(0, len(chosen))
             passages = _fitted(question.text, [*chosen[:place], best, *chosen[place:]], best, fits)
-            right = passages.index(best) if best in passages else None
-            answer = f'"{quote}" [{(right or 0) + 1}]'
-            if right is None:
+            if best not in passages:
                 continue
+            right = passages.index(best)
+            answer = f'"{quote}" [{right + 1}]'
         if passages:
             yield Exercise(question.text, tuple(passages), right, answer)
 

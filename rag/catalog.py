@@ -51,20 +51,19 @@ class Catalog(Database):
 
     def sources_below(self, root: str) -> dict[str, tuple[Source, int]]:
         """The sources that are `root` or in that folder, each with how many documents it has."""
+        folder = root.rstrip("/")
         rows = self.connection.execute(
             "SELECT s.name, stamp, s.hash, count(d.id) FROM sources s LEFT JOIN documents d ON d.source = s.name "
             "WHERE s.name = ? OR s.name BETWEEN ? AND ? GROUP BY s.name",
-            [root, *_below(root)],
+            [root, f"{folder}/", f"{folder}0"],  # "0" follows "/"
         )
         return {name: (Source(name, stamp, hash), count) for name, stamp, hash, count in rows}
 
     def names_from(self, source: str) -> set[str]:
-        """The names of the documents that came from a source."""
-        return {name for (name,) in self.connection.execute("SELECT name FROM documents WHERE source = ?", [source])}
+        return set(self._column("SELECT name FROM documents WHERE source = ?", source))
 
     def document_hash(self, name: str) -> str | None:
-        row = self.connection.execute("SELECT hash FROM documents WHERE name = ?", [name]).fetchone()
-        return row[0] if row else None
+        return self._value("SELECT hash FROM documents WHERE name = ?", name)
 
     def document(self, name: str) -> Document:
         """A document as it was indexed.
@@ -72,25 +71,22 @@ class Catalog(Database):
         Raises:
             KeyError: there is none of that name.
         """
-        row = self.connection.execute(
-            "SELECT name, text, title, metadata, structure FROM documents WHERE name = ?", [name]
-        ).fetchone()
+        query = "SELECT text, title, metadata, structure FROM documents WHERE name = ?"
+        row = self.connection.execute(query, [name]).fetchone()
         if row is None:
             raise KeyError(f"there is no document {name!r} in the index")
-        return _document(row)
+        text, title, metadata, structure = row
+        headings, pages = json.loads(structure)
+        headings = tuple(Heading(*each) for each in headings)
+        return Document(name, text, title, json.loads(metadata), headings, tuple(pages))
 
     def document_hashes(self) -> Iterator[tuple[str, str]]:
-        """The names of all documents, and their hashes."""
         return iter(self.connection.execute("SELECT name, hash FROM documents"))
 
     def documents(self) -> Iterator[tuple[int, Document]]:
         """All documents, each with its id."""
-        ids = [id for (id,) in self.connection.execute("SELECT id FROM documents ORDER BY id")]
-        for id in ids:
-            row = self.connection.execute(
-                "SELECT name, text, title, metadata, structure FROM documents WHERE id = ?", [id]
-            ).fetchone()
-            yield id, _document(row)
+        for id, name in self.connection.execute("SELECT id, name FROM documents ORDER BY id").fetchall():
+            yield id, self.document(name)
 
     def counts(self) -> tuple[int, int]:
         """How many documents and chunks there are."""
@@ -108,29 +104,21 @@ class Catalog(Database):
             "added", "updated" or "unchanged".
         """
         db, hash = self.connection, document.hash
-        row = db.execute("SELECT id, hash, source FROM documents WHERE name = ?", [document.name]).fetchone()
-        if row and row[1] == hash:
-            if row[2] != source:
-                db.execute("UPDATE documents SET source = ? WHERE id = ?", [source, row[0]])
+        row = db.execute("SELECT hash, source FROM documents WHERE name = ?", [document.name]).fetchone()
+        if row and row[0] == hash:
+            if row[1] != source:
+                db.execute("UPDATE documents SET source = ? WHERE name = ?", [source, document.name])
             return "unchanged"
         if chunks is None:
             return "unchanged"
         structure = json.dumps([[[h.start, h.level, h.text] for h in document.headings], document.pages])
-        values = [source, hash, document.title, json.dumps(document.metadata), structure, document.text]
-        if row:
-            id = row[0]
-            db.execute(
-                "UPDATE documents SET source = ?, hash = ?, title = ?, metadata = ?, structure = ?, text = ? "
-                "WHERE id = ?",
-                [*values, id],
-            )
-        else:
-            id = db.execute(
-                "INSERT INTO documents (name, source, hash, title, metadata, structure, text) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [document.name, *values],
-            ).lastrowid
-        self.replace_chunks(id, chunks)
+        db.execute(
+            "INSERT INTO documents (name, source, hash, title, metadata, structure, text) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET source = excluded.source, hash = excluded.hash, title = excluded.title, "
+            "metadata = excluded.metadata, structure = excluded.structure, text = excluded.text",
+            [document.name, source, hash, document.title, json.dumps(document.metadata), structure, document.text],
+        )
+        self.replace_chunks(self._value("SELECT id FROM documents WHERE name = ?", document.name), chunks)
         return "updated" if row else "added"
 
     def replace_chunks(self, document: int, chunks: list[Chunk]) -> None:
@@ -152,10 +140,8 @@ class Catalog(Database):
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [document, *values, chunk.context, chunk.text, chunk.hash],
             ).lastrowid
-            db.execute(
-                "INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)",
-                [id, indexed_words(chunk.context), indexed_words(chunk.text)],
-            )
+            words = [id, indexed_words(chunk.context), indexed_words(chunk.text)]
+            db.execute("INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", words)
             db.execute("INSERT INTO outbox (chunk) VALUES (?)", [id])
         self._drop_chunks([id for ids in old.values() for id in ids])
 
@@ -163,12 +149,10 @@ class Catalog(Database):
         """Delete documents, and the vectors that nothing needs any more."""
         count = 0
         for name in names:
-            row = self.connection.execute("SELECT id FROM documents WHERE name = ?", [name]).fetchone()
-            if row:
-                self._drop_chunks(
-                    [id for (id,) in self.connection.execute("SELECT id FROM chunks WHERE document = ?", row)]
-                )
-                self.connection.execute("DELETE FROM documents WHERE id = ?", row)
+            id = self._value("SELECT id FROM documents WHERE name = ?", name)
+            if id is not None:
+                self._drop_chunks(self._column("SELECT id FROM chunks WHERE document = ?", id))
+                self.connection.execute("DELETE FROM documents WHERE id = ?", [id])
                 count += 1
         return count
 
@@ -189,61 +173,44 @@ class Catalog(Database):
     def missing_vectors(self, hashes: Iterable[bytes], model: str, dtype: str) -> set[bytes]:
         """Those of the hashes of chunks for which there is no vector of this model."""
         query = "SELECT 1 FROM vectors WHERE hash = ? AND model = ? AND dtype = ?"
-        return {h for h in set(hashes) if not self.connection.execute(query, [h, model, dtype]).fetchone()}
+        return {hash for hash in set(hashes) if not self._value(query, hash, model, dtype)}
 
     def put_vectors(self, hashes: list[bytes], vectors: np.ndarray, model: str, dtype: str) -> None:
         rows = [(h, model, dtype, v.astype("<f4").tobytes()) for h, v in zip(hashes, vectors, strict=True)]
-        self.connection.executemany(
-            "INSERT OR IGNORE INTO vectors (hash, model, dtype, vector) VALUES (?, ?, ?, ?)", rows
-        )
+        query = "INSERT OR IGNORE INTO vectors (hash, model, dtype, vector) VALUES (?, ?, ?, ?)"
+        self.connection.executemany(query, rows)
 
     def copy_vectors(self, catalog: Path, model: str, dtype: str) -> None:
         """Take in all the vectors of a model that another catalog's file has."""
         self.connection.execute("ATTACH ? AS other", [str(catalog)])
         try:
+            theirs = "SELECT hash, model, dtype, vector FROM other.vectors WHERE model = ? AND dtype = ?"
             with self.transaction() as db:
-                db.execute(
-                    "INSERT OR IGNORE INTO vectors SELECT hash, model, dtype, vector FROM other.vectors "
-                    "WHERE model = ? AND dtype = ?",
-                    [model, dtype],
-                )
+                db.execute(f"INSERT OR IGNORE INTO vectors {theirs}", [model, dtype])
         finally:
             self.connection.execute("DETACH other")
 
     def prune_vectors(self, model: str, dtype: str) -> None:
         """Drop the vectors of chunks that are gone, and of other models."""
-        self.connection.execute(
-            "DELETE FROM vectors WHERE model != ? OR dtype != ? OR hash NOT IN (SELECT hash FROM chunks)",
-            [model, dtype],
-        )
+        query = "DELETE FROM vectors WHERE model != ? OR dtype != ? OR hash NOT IN (SELECT hash FROM chunks)"
+        self.connection.execute(query, [model, dtype])
 
     def vectors(self, ids: list[int], model: str, dtype: str) -> tuple[list[int], np.ndarray]:
         """The vectors of chunks: the ids that have one, and an array with a row for each."""
-        found, rows = [], []
-        for id in ids:
-            row = self.connection.execute(
-                "SELECT vector FROM chunks JOIN vectors USING (hash) WHERE chunks.id = ? AND model = ? AND dtype = ?",
-                [id, model, dtype],
-            ).fetchone()
-            if row:
-                found.append(id)
-                rows.append(np.frombuffer(row[0], "<f4"))
-        return found, np.stack(rows) if rows else np.zeros((0, 0), "f4")
+        query = "SELECT vector FROM chunks JOIN vectors USING (hash) WHERE chunks.id = ? AND model = ? AND dtype = ?"
+        found = {id: vector for id in ids if (vector := self._value(query, id, model, dtype)) is not None}
+        rows = [np.frombuffer(vector, "<f4") for vector in found.values()]
+        return list(found), np.stack(rows) if rows else np.zeros((0, 0), "f4")
 
     def chunks_without_vector(self, model: str, dtype: str) -> int:
-        return self.connection.execute(
-            "SELECT count(*) FROM chunks LEFT JOIN vectors ON vectors.hash = chunks.hash AND model = ? AND dtype = ? "
-            "WHERE vector IS NULL",
-            [model, dtype],
-        ).fetchone()[0]
+        vectors = "vectors ON vectors.hash = chunks.hash AND model = ? AND dtype = ?"
+        return self._value(f"SELECT count(*) FROM chunks LEFT JOIN {vectors} WHERE vector IS NULL", model, dtype)
 
     def last_chunk(self) -> int:
-        return self.connection.execute("SELECT max(id) FROM chunks").fetchone()[0]
+        return self._value("SELECT max(id) FROM chunks")
 
     def chunk_ids(self, after: int = 0, limit: int = PAGE) -> list[int]:
-        """A page of the chunks' ids."""
-        rows = self.connection.execute("SELECT id FROM chunks WHERE id > ? ORDER BY id LIMIT ?", [after, limit])
-        return [id for (id,) in rows]
+        return self._column("SELECT id FROM chunks WHERE id > ? ORDER BY id LIMIT ?", after, limit)
 
     def outbox(self, limit: int = PAGE) -> tuple[list[int], list[int]]:
         """A page of what the dense index does not know yet: ids of chunks to take in, and of chunks to drop."""
@@ -255,7 +222,7 @@ class Catalog(Database):
         return [id for id, is_there in rows if is_there], [id for id, is_there in rows if not is_there]
 
     def outbox_ids(self) -> set[int]:
-        return {id for (id,) in self.connection.execute("SELECT chunk FROM outbox")}
+        return set(self._column("SELECT chunk FROM outbox"))
 
     def clear_outbox(self, ids: Iterable[int]) -> None:
         self.connection.executemany("DELETE FROM outbox WHERE chunk = ?", [[id] for id in ids])
@@ -281,27 +248,23 @@ class Catalog(Database):
 
     def frequency(self, term: str, chunks: list[int]) -> tuple[int, set[int]]:
         """In how many chunks a term of `question_terms` is, and which ones of `chunks` have it."""
-        count = self.connection.execute("SELECT count(*) FROM words WHERE words MATCH ?", [term]).fetchone()[0]
+        count = self._value("SELECT count(*) FROM words WHERE words MATCH ?", term)
         query = "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?"
-        return count, {id for id in chunks if self.connection.execute(query, [term, id]).fetchone()}
+        return count, {id for id in chunks if self._value(query, term, id)}
 
     def neighbours(self, id: int) -> list[int]:
         """The chunks before and after a chunk, in its document."""
-        rows = self.connection.execute(
+        return self._column(
             "SELECT other.id FROM chunks JOIN chunks other ON other.document = chunks.document AND other.position IN "
             "(chunks.position - 1, chunks.position + 1) WHERE chunks.id = ? ORDER BY other.position",
-            [id],
+            id,
         )
-        return [neighbour for (neighbour,) in rows]
 
     def chunks_where(self, where: dict) -> list[int]:
         """The ids of the chunks of all documents that a condition is true for."""
         condition, parameters = where_sql(where)
-        rows = self.connection.execute(
-            f"SELECT chunks.id FROM documents JOIN chunks ON chunks.document = documents.id WHERE {condition}",
-            parameters,
-        )
-        return [id for (id,) in rows]
+        tables = "documents JOIN chunks ON chunks.document = documents.id"
+        return self._column(f"SELECT chunks.id FROM {tables} WHERE {condition}", *parameters)
 
     def chunk(self, id: int) -> dict[str, Any] | None:
         """A chunk with its document's name, title and metadata; None if it is gone."""
@@ -323,10 +286,9 @@ class Catalog(Database):
         torn = sum(self._is_torn(id, name) for id, name in db.execute("SELECT id, name FROM documents").fetchall())
         if torn:
             found.append(f"the catalog: {torn} documents are not what their chunks say")
-        unequal = "SELECT (SELECT count(*) FROM chunks) != (SELECT count(*) FROM words)"
         try:
             db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
-            if db.execute(unequal).fetchone()[0]:
+            if self._value("SELECT (SELECT count(*) FROM chunks) != (SELECT count(*) FROM words)"):
                 found.append("the index of words: it does not have as many entries as there are chunks")
         except sqlite3.DatabaseError as error:
             found.append(f"the index of words: {error}")
@@ -337,14 +299,11 @@ class Catalog(Database):
         chunks = self.connection.execute('SELECT "start", "end", text FROM chunks WHERE document = ?', [id])
         return any(text[start:end] != chunk for start, end, chunk in chunks)
 
+    def _column(self, query: str, *parameters: Any) -> list:
+        """The first column of all rows that a query finds."""
+        return [row[0] for row in self.connection.execute(query, parameters)]
 
-def _below(root: str) -> tuple[str, str]:
-    """The range of the names below a folder. "0" follows "/"."""
-    prefix = root.rstrip("/") + "/"
-    return prefix, prefix[:-1] + "0"
-
-
-def _document(row) -> Document:
-    name, text, title, metadata, structure = row
-    headings, pages = json.loads(structure)
-    return Document(name, text, title, json.loads(metadata), tuple(Heading(*each) for each in headings), tuple(pages))
+    def _value(self, query: str, *parameters: Any) -> Any:
+        """The first column of the first row; None if there is no row."""
+        row = self.connection.execute(query, parameters).fetchone()
+        return row[0] if row else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .documents import Document, Heading
+from .sentences import PARAGRAPH_END, SENTENCE_END
 
 VERSION = "1"  # of the rules below: an index made by other rules is made anew
 CHUNK_TOKENS = 200
@@ -21,12 +22,7 @@ SHORT = 0.25  # of that, and a passage is put with its neighbour
 MAX_CHARACTERS_PER_TOKEN = 20
 
 # Where a piece may begin, from the best place to the worst.
-BREAKS = [
-    re.compile(r"\n\s*\n\s*"),  # paragraphs
-    re.compile(r"\n\s*"),
-    re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])"),  # sentences
-    re.compile(r"\s+"),
-]
+BREAKS = [PARAGRAPH_END, re.compile(r"\n\s*"), SENTENCE_END, re.compile(r"\s+")]
 
 TokenStarts = Callable[[str], list[int]]  # the character at which each token of a text starts
 
@@ -65,18 +61,15 @@ def chunk_document(document: Document, token_starts: TokenStarts, max_tokens: in
     heading_at = _headings(document)
     chunks = []
     for start, end in _pieces(text, 0, len(text), starts, 0, ruler):
-        while start < end and text[start].isspace():
-            start += 1
-        while end > start and text[end - 1].isspace():
-            end -= 1
-        if start == end:
+        passage = text[start:end].strip()
+        if not passage:
             continue
+        start = text.index(passage, start)
         heading = heading_at(start)
-        passage = text[start:end]
         context = [part for part in (document.title, heading) if part and part not in passage]
         context = _shorten("\n".join(dict.fromkeys(context)), token_starts)
         page = bisect_right(document.pages, start) if document.pages else None
-        chunks.append(Chunk(start, end, passage, heading, context, page))
+        chunks.append(Chunk(start, start + len(passage), passage, heading, context, page))
     return chunks
 
 

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Sequence
 
+from . import sentences
 from .answering import Citation, Passage, Sentence, harmless
 from .lexical import STOP_WORDS, WORD
 
 SPACE = re.compile(r"\s+")
 MARK = re.compile(r"[ \t]*\[(\d+)\]")
 OPENING, CLOSING = '"“', '"”'
-ENDS_SENTENCE = re.compile(rf"[.!?…。！？][{CLOSING}’')\]]*(?:\s*\[\d+\])*[.,;]?$")
+ENDS_SENTENCE = re.compile(rf"[{sentences.ENDS}{sentences.WIDE_ENDS}][{sentences.CLOSING}]*(?:\s*\[\d+\])*[.,;]?$")
 ENDS_IN_MARK = re.compile(r"\[\d+\]$")
 MAYBE_MARK = re.compile(r"\[\d*$")
 LOWER = re.compile(r"[a-zß-öø-ÿ]")

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 
 Scalar = str | int | float | bool
 DOCUMENT = "document"  # the name of a document, wherever its metadata is looked at
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # no encoding has them
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,8 @@ class Document:
             value = getattr(self, what)
             if not isinstance(value, str):
                 raise ValueError(f"A document's {what} must be text, not {type(value).__name__} {str(value)[:40]!r}.")
-            if not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError:
-                    raise ValueError(
-                        f"The {what} of {self.name!r} holds half a character (a surrogate): correct it."
-                    ) from None
+            if not value.isascii() and SURROGATE.search(value):
+                raise ValueError(f"The {what} of {self.name!r} holds half a character (a surrogate): correct it.")
         if not self.name.strip():
             raise ValueError("A document needs a name.")
         if "\0" in self.name + self.text + self.title:

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import threading
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -69,16 +70,11 @@ class Embedder:
 
     def token_starts(self, text: str) -> list[int]:
         """The characters at which the tokens of a text begin."""
+        options = {"add_special_tokens": False, "return_offsets_mapping": True, "truncation": False, "verbose": False}
         starts: list[int] = []
         with self._lock:
             for begin, end in _slices(text):
-                offsets = self.model.tokenizer(
-                    text[begin:end],
-                    add_special_tokens=False,
-                    return_offsets_mapping=True,
-                    truncation=False,
-                    verbose=False,
-                )["offset_mapping"]
+                offsets = self.model.tokenizer(text[begin:end], **options)["offset_mapping"]
                 starts += [begin + start for start, _ in offsets]
         return starts
 
@@ -135,14 +131,21 @@ def load_embedder(name: str | Path | None = None) -> Embedder:
         name = str(path.resolve())  # by which the index will find it again
     if path.exists() and not any(path.rglob("*.safetensors")):
         raise ValueError(f"{name} holds no safetensors: give the directory of a sentence-transformers model.")
+    model = load_safely(SentenceTransformer, path if path.exists() else name, f"The embedder {name}")
+    return Embedder(model, name)
+
+
+def load_safely(model_class: Callable, source: str | Path, what: str):
+    """Load a model of sentence-transformers. Only safetensors are read, and no code of the model's is run.
+
+    Raises:
+        OSError, ValueError: `what` is not there, or is no such model.
+    """
     try:
-        model = SentenceTransformer(
-            str(path) if path.exists() else name, trust_remote_code=False, model_kwargs={"use_safetensors": True}
-        )
+        return model_class(str(source), trust_remote_code=False, model_kwargs={"use_safetensors": True})
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"The embedder {name} cannot be loaded: {first_line(error)}") from error
-    return Embedder(model, name)
+        raise kind(f"{what} cannot be loaded: {first_line(error)}") from error
 
 
 def packaged_minilm() -> Path | None:
@@ -173,16 +176,13 @@ def _identity(model) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()))
-    modules = [[type(module).__name__, _settings(module)] for module in model]
+    settings_of = [module.get_config_dict() if hasattr(module, "get_config_dict") else {} for module in model]
+    modules = [[type(module).__name__, settings] for module, settings in zip(model, settings_of, strict=True)]
     tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str())
     del tokenizer["truncation"], tokenizer["padding"]  # the last call's, not the model's
     settings = [modules, model.prompts, model.default_prompt_name, model.max_seq_length, tokenizer]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()
-
-
-def _settings(module) -> dict:
-    return module.get_config_dict() if hasattr(module, "get_config_dict") else {}
 
 
 def _slices(text: str, size: int = 100_000):

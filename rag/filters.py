@@ -61,9 +61,6 @@ def _condition(key: str, operator: str, operand: Any) -> tuple[str, list[Scalar]
     if operator in COMPARISONS:
         if isinstance(operand, str):
             raise ValueError(f"where: {key} {operator} compares numbers, not {operand!r}.")
-        return f"(typeof({field}) IN ('integer', 'real') AND {field} {COMPARISONS[operator]} ?)", [
-            *path,
-            *path,
-            operand,
-        ]
+        is_number = f"typeof({field}) IN ('integer', 'real')"
+        return f"({is_number} AND {field} {COMPARISONS[operator]} ?)", [*path, *path, operand]
     raise ValueError(f"where: there is no operator {operator!r}; give one of {', '.join(OPERATORS)}.")

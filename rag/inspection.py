@@ -70,7 +70,6 @@ def lost(catalog: Catalog, dense: DenseIndex, waiting: set[int]) -> int:
 
 
 def main() -> None:
-    """What the process of its own does."""
     path = Path(sys.argv[1])
     catalog = Catalog(path)
     dense = DenseIndex(collection_name(catalog), path / CHROMA_FOLDER)

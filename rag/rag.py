@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .answering import Answer, Answering, Writer
+from .answering import PASSAGES, Answer, Answering, Writer
 from .database import storage_errors
 from .documents import Document, Hit, SyncReport, VerifyReport
 from .embedding import Embedder
 from .index import server_address
-from .retrieval import Retriever
+from .retrieval import Retriever, check
 from .store import Store
 from .sync import Sync
 from .writers import QuoteWriter
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Rag:
     """An index of documents; `Rag.open` opens one. Any number of processes and threads may use it."""
 
-    def __init__(self, store: Store, retriever: Retriever) -> None:
-        self._store, self._retriever = store, retriever
+    def __init__(self, retriever: Retriever) -> None:
+        self._retriever, self._store = retriever, retriever.store
 
     @classmethod
     def open(
@@ -58,7 +58,7 @@ class Rag:
         if url is not None:
             server_address(url)
         store = Store(Path(path).expanduser().absolute(), url, embedder)
-        return cls(store, Retriever(store, reranker, rewrite))
+        return cls(Retriever(store, reranker, rewrite))
 
     def sync(
         self,
@@ -101,6 +101,7 @@ class Rag:
             FileNotFoundError: there is no index.
             RuntimeError: the dense index is damaged.
         """
+        check(query, k, mode, where)
         with storage_errors(self._store.path):
             return self._retriever.search(query, k, mode, where)
 
@@ -108,7 +109,7 @@ class Rag:
         self,
         question: str,
         generator: Writer | None = None,
-        k: int = 5,
+        k: int = PASSAGES,
         mode: str = "hybrid",
         where: dict | None = None,
         stream: Callable[[str], None] | None = None,
@@ -131,7 +132,7 @@ class Rag:
         """
         with storage_errors(self._store.path):
             writer = generator or QuoteWriter(self._store.embedder)
-            return Answering(self._store, self._retriever).answer(question, writer, k, mode, where, stream)
+            return Answering(self._retriever).answer(question, writer, k, mode, where, stream)
 
     def document(self, name: str) -> Document:
         """A document as it was indexed. A hit's `text` is `document(hit.document).text[hit.start:hit.end]`.
@@ -184,7 +185,8 @@ class Rag:
         from .evaluation.evaluate import evaluate
 
         with storage_errors(self._store.path):
-            return evaluate(self, dataset, modes, questions, generator, calibrate, progress or (lambda line: None))
+            say = progress or (lambda line: None)
+            return evaluate(self._retriever, dataset, modes, questions, generator, calibrate, say)
 
     def close(self) -> None:
         """Let go of the files. What is asked next opens them again."""

@@ -4,16 +4,16 @@ A reader says what is wrong with a file in a ValueError without the file's name.
 that a file names.
 """
 
-import csv
 import io
-import json
 import logging
 import re
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import PurePath
 
+from ..data.files import ARCHIVES, COMPRESSIONS, kind_of, one_line_error, unpack
 from ..jobs.extras import extra
 from .documents import DOCUMENT, Document, Heading, Scalar
 
@@ -36,21 +36,22 @@ HTML_UNSEEN = frozenset(["script", "style", "template", "noscript", "svg", "head
 
 
 def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Document]:
-    """The documents in a file: one, or a row each of CSV, TSV and JSONL; none if there is nothing to read in it.
+    """The documents in a file: one, or a row each of CSV, TSV, JSONL and Parquet; none if there is nothing to read.
+
+    A compressed file is unpacked first.
 
     Raises:
         ValueError: the file cannot be read as what its name says, or is not text.
         ImportError: its format needs a package that is not installed.
     """
-    kind = path.suffix.lower().lstrip(".")
+    kind = kind_of(path).lstrip(".")
     name = path.as_posix()
+    if f".{kind}" in ARCHIVES:
+        raise ValueError("is an archive: unpack it, and sync the folder that comes out")
     try:
+        data = _unpacked(data, path.suffix.lower())
         if kind in ROWS:
-            return [
-                _row_document(f"{name}:{number}", row, text_column, kind)
-                for number, row in ROWS[kind](_text(data))
-                if _has_text(row, text_column, number)
-            ]
+            return list(_row_documents(name, data, kind, text_column))
         with extra("rag", f"Reading .{kind} files"):
             document = READERS.get(kind, _plain)(name, data)
     except RecursionError:
@@ -80,18 +81,38 @@ def manual_documents() -> list[Document]:
     return documents
 
 
-def _text(data: bytes) -> str:
-    from ..data.preprocessing import decode  # here: it brings transformers along
+def _unpacked(data: bytes, suffix: str) -> bytes:
+    if suffix not in COMPRESSIONS:
+        return data
+    with _one_line_errors(), unpack(io.BytesIO(data), suffix) as file:
+        unpacked = file.read(MAX_UNPACKED_BYTES + 1)
+    if len(unpacked) > MAX_UNPACKED_BYTES:
+        raise ValueError(f"unpacks to more than {MAX_UNPACKED_BYTES / 1e6:,.0f} MB: split it")
+    return unpacked
 
-    logger = logging.getLogger(decode.__module__)
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # a guessed encoding is no news among thousands of files
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Leave out the file's name in errors, and warnings of a guessed encoding: thousands of files may give them."""
+    from ..data import preprocessing  # here: it brings transformers along
+
+    level = preprocessing.logger.level
+    preprocessing.logger.setLevel(logging.ERROR)
     try:
-        return decode(data, "it")
+        with one_line_error("it"):
+            yield
     except ValueError as error:
-        raise ValueError(str(error).removeprefix("it ").partition(";")[0]) from None
+        reason = re.sub("^it,? ", "", str(error))
+        raise ValueError(reason if reason == str(error) else reason.partition(";")[0]) from None
     finally:
-        logger.setLevel(level)
+        preprocessing.logger.setLevel(level)
+
+
+def _text(data: bytes) -> str:
+    from ..data.preprocessing import decode
+
+    with _one_line_errors():
+        return decode(data, "it")
 
 
 def _plain(name: str, data: bytes) -> dict:
@@ -182,10 +203,8 @@ def _pdf(name: str, data: bytes) -> dict:
     except Exception as error:  # pypdf lets through whatever a broken file leads to
         reason = "is encrypted" if "cryptography" in str(error) else "is a broken PDF"
         raise ValueError(f"{reason} ({' '.join(str(error).split())[:100] or type(error).__name__})") from None
-    text, pages = "", []
-    for page in texts:
-        pages.append(len(text))
-        text += _clean(page) + "\n\n"
+    parts = [f"{_clean(page)}\n\n" for page in texts]
+    text, pages = "".join(parts), accumulate(map(len, parts[:-1]), initial=0)
     if texts and not text.strip():
         raise ValueError("has pages and no text: it was scanned; run text recognition on it first")
     return {"name": name, "text": text, "pages": tuple(pages), "title": _clean(str(title)).strip()}
@@ -237,42 +256,27 @@ def _python(name: str, data: bytes) -> dict:
     return {"name": name, "text": text.replace("\0", " "), "headings": tuple(headings), "title": PurePath(name).stem}
 
 
-def _jsonl(text: str) -> Iterator[tuple[int, dict]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} is not an object with a field for the text")
-        yield number, row
+def _row_documents(name: str, data: bytes, kind: str, text_column: str) -> Iterator[Document]:
+    from ..data.rows import parse_rows  # here: it brings datasets along
+
+    with _one_line_errors():
+        for row in parse_rows(io.BytesIO(data), "it", f".{kind}"):
+            if isinstance(row.value, ValueError):
+                raise ValueError(f"{row.where} {row.value}")
+            if not isinstance(row.value, dict):
+                raise ValueError(f"{row.where} is not an object with a field for the text")
+            if _has_text(row.value, text_column, row.where):
+                number = row.line if kind == "jsonl" and row.line else row.number
+                yield _row_document(f"{name}:{number}", row.value, text_column, kind)
 
 
-def _table(delimiter: str) -> Callable[[str], Iterator[tuple[int, dict]]]:
-    def rows(text: str) -> Iterator[tuple[int, dict]]:
-        csv.field_size_limit(sys.maxsize)
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        try:
-            for number, row in enumerate(reader, 1):
-                if None in row:
-                    raise ValueError(f"row {number} has more fields than the header: quote text that has {delimiter!r}")
-                yield number, row
-        except csv.Error as error:
-            raise ValueError(f"line {reader.line_num} is malformed ({error})") from None
-
-    return rows
-
-
-def _has_text(row: dict, text_column: str, number: int) -> bool:
+def _has_text(row: dict, text_column: str, where: str) -> bool:
     if text_column not in row:
-        raise ValueError(
-            f"row {number} has no column {text_column!r}, only {', '.join(row)[:200]}: name one with --text_column"
-        )
+        columns = ", ".join(row)[:200]
+        raise ValueError(f"{where} has no column {text_column!r}, only {columns}: name one with --text_column")
     text = row[text_column]
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"row {number} has {type(text).__name__} in {text_column!r}, not text")
+        raise ValueError(f"{where} has {type(text).__name__} in {text_column!r}, not text")
     return bool(text and text.strip())
 
 
@@ -283,9 +287,8 @@ def _row_document(name: str, row: dict, text_column: str, kind: str) -> Document
         for key, value in row.items()
         if key not in (text_column, "title", DOCUMENT) and isinstance(value, Scalar) and key and '"' not in key
     }
-    return Document(
-        name, row[text_column].replace("\0", " "), title if isinstance(title, str) else "", {"type": kind, **rest}
-    )
+    text, title = row[text_column].replace("\0", " "), title if isinstance(title, str) else ""
+    return Document(name, text, title, {"type": kind, **rest})
 
 
 def _title(headings: list[Heading]) -> str:
@@ -301,6 +304,4 @@ READERS: dict[str, Callable[[str, bytes], dict]] = {
     "md": _markdown, "markdown": _markdown, "rst": _restructured_text, "html": _html, "htm": _html, "xhtml": _html,
     "pdf": _pdf, "docx": _docx, "py": _python,
 }  # fmt: skip
-ROWS: dict[str, Callable[[str], Iterator[tuple[int, dict]]]] = {
-    "jsonl": _jsonl, "csv": _table(","), "tsv": _table("\t"),
-}  # fmt: skip
+ROWS = ("jsonl", "csv", "tsv", "parquet")

@@ -1,12 +1,13 @@
 """Retrieval: by vectors, by words, or both fused by rank; then, if wanted, read again by a cross-encoder."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..jobs.errors import first_line
 from ..jobs.extras import extra
-from .documents import Hit
+from .documents import SURROGATE, Hit
+from .embedding import load_safely
 from .filters import where_sql
 from .store import Store
 
@@ -38,7 +39,6 @@ class Retriever:
         return Retriever(store, self._reranker, self.rewrite)
 
     def search(self, query: str, k: int, mode: str, where: dict | None) -> list[Hit]:
-        check(query, k, mode, where)
         catalog = self.store.catalog
         if not catalog.counts()[1]:
             raise ValueError(f"The index in {self.store.path} is empty: folio rag sync PATH --index {self.store.path}")
@@ -56,12 +56,9 @@ class Retriever:
         for id, cosine in (pair for each in dense for pair in each):
             cosines[id] = max(cosine, cosines.get(id, cosine))
         wanted = k if self._reranker is None else max(k, RERANK_DEPTH)
-        hits: list[Hit] = []
-        for id, score in ranking:
-            if len(hits) == wanted:
-                break
-            if (chunk := catalog.chunk(id)) is not None:  # it may have gone since it was found
-                hits.append(Hit(**chunk, score=score, cosine=cosines.get(id)))
+        chunks = ((catalog.chunk(id), id, score) for id, score in ranking)  # one may have gone since it was found
+        found = (Hit(**chunk, score=score, cosine=cosines.get(id)) for chunk, id, score in chunks if chunk)
+        hits = list(islice(found, wanted))
         return (hits if self._reranker is None else self._reranked(query, hits))[:k]
 
     def _queries(self, query: str) -> list[str]:
@@ -85,10 +82,8 @@ def check(query: str, k: int, mode: str, where: dict | None) -> None:
         raise ValueError("The question is empty: ask something.")
     if len(query) > MAX_QUERY_CHARACTERS:
         raise ValueError(f"The question has {len(query):,} characters: ask in at most {MAX_QUERY_CHARACTERS:,}.")
-    try:
-        query.encode()
-    except UnicodeEncodeError:
-        raise ValueError("The question holds half a character (a surrogate): correct it.") from None
+    if SURROGATE.search(query):
+        raise ValueError("The question holds half a character (a surrogate): correct it.")
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"k is {k!r}; give how many passages are wanted, at least 1.")
     if mode not in MODES:
@@ -107,7 +102,7 @@ def fuse(rankings: Sequence[Ranking]) -> Ranking:
 
 
 def load_reranker(name: str | Path):
-    """A CrossEncoder. Only safetensors are read, and no code of the model's is run.
+    """A CrossEncoder, loaded as `load_safely` does.
 
     Raises:
         ImportError: the extra is not installed.
@@ -116,9 +111,4 @@ def load_reranker(name: str | Path):
     with extra("rag", "A reranker"):
         from sentence_transformers import CrossEncoder
     path = Path(name).expanduser()
-    source = str(path) if path.exists() else str(name)
-    try:
-        return CrossEncoder(source, trust_remote_code=False, model_kwargs={"use_safetensors": True})
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"The reranker {name} cannot be loaded: {first_line(error)}") from error
+    return load_safely(CrossEncoder, path if path.exists() else name, f"The reranker {name}")

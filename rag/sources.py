@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.files import walk
 from .catalog import Source
 from .database import CATALOG_FILE
 
@@ -23,34 +24,10 @@ def find_files(root: Path) -> tuple[list[Path], dict[str, str], dict[str, str]]:
     """
     if not root.is_dir():
         return [root], {}, {}
-    files: list[Path] = []
-    skipped: dict[str, str] = {}
-    failed: dict[str, str] = {}
-
-    def cannot_list(error: OSError) -> None:
-        failed[str(error.filename)] = f"cannot be listed ({error.strerror})"
-
-    for folder, folders, names in os.walk(root, onerror=cannot_list):
-        here = Path(folder)
-        if CATALOG_FILE in names:
-            folders.clear()
-            continue
-        for name in sorted(folders):
-            if not name.startswith(".") and (here / name).is_symlink():
-                skipped[(here / name).as_posix()] = "a symbolic link"
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not (here / name).is_symlink())
-        for name in sorted(names):
-            path = here / name
-            if name.startswith("."):
-                continue
-            mode = path.lstat().st_mode if os.path.lexists(path) else 0
-            if stat.S_ISLNK(mode):
-                skipped[path.as_posix()] = "a symbolic link"
-            elif stat.S_ISREG(mode):
-                files.append(path)
-            else:
-                skipped[path.as_posix()] = "not a regular file"
-    return files, skipped, failed
+    found = walk(root, marker=CATALOG_FILE)
+    told = ("symbolic link", "not a regular file")
+    skipped = {path.as_posix(): reason for path, reason in found.left_out.items() if reason in told}
+    return found.files, skipped, {path.as_posix(): reason for path, reason in found.failed.items()}
 
 
 def stamp_of(path: Path, reading: str) -> str:

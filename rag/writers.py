@@ -1,29 +1,25 @@
 """Writers of answers: one that quotes, which needs no model but the embedder, and any causal language model."""
 
+import contextlib
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 
 from .answering import NO_ANSWER, Passage, Sentence, answer_messages, join
-from .citations import Sentences, verified
+from .citations import WHOLE_SENTENCE, Sentences, verified
 from .embedding import Embedder
 from .lexical import coverage
+from .sentences import sentences
 
 QUOTES = 3  # sentences at most
 NEARLY_AS_GOOD = 0.8  # of the best sentence's score: what an answer still has
 COVERAGE_WEIGHT = 0.25
-LONGEST_QUOTE = 400  # characters
-SHORTEST_QUOTE = 3  # words
-# Where a sentence ends: at a paragraph, before an item of a list or an example, and where sentences do.
-SENTENCE_END = re.compile(
-    r"\n\s*\n\s*|\n\s*(?=[-*•]\s|\d+[.)]\s|:\w|@\w|>>>|\.\.\s)|"
-    r"(?<=[.!?…])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\beg\.)(?<!\bcf\.)[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])"
-)
-HEADING = re.compile(r"^#+ |^([!-/:-@\[-`{-~])\1{3,}\s*$", re.MULTILINE)
+MOST_SHORT = 3  # times that an answer may have the same sentence of a few words; it has no other twice
+LONGEST_LOOP, FEWEST_LOOPING = 40, 24  # words: of what is repeated within a sentence, and of all repetitions
 
 
 class QuoteWriter:
@@ -54,20 +50,15 @@ class QuoteWriter:
             emit(Sentence((f'\n"{quote}" ', passage.citation(start, end))))
 
 
-def sentences(text: str) -> list[tuple[int, int]]:
-    """Where the sentences of a passage are: those that say something, if there are any. What is too long is cut."""
-    cuts = [0, *(found.end() for found in SENTENCE_END.finditer(text)), len(text)]
-    spans, telling = [], []
-    for left, right in pairwise(cuts):
-        words = list(re.finditer(r"\S+", text[left:right]))
-        if not words:
-            continue
-        start = words[0].start()
-        ends = [word.end() for word in words if word.end() - start <= LONGEST_QUOTE] or [start + LONGEST_QUOTE]
-        spans.append((left + start, left + ends[-1]))
-        if len(ends) >= SHORTEST_QUOTE and not HEADING.search(text[left:right]):
-            telling.append(spans[-1])
-    return telling or spans
+class _Repetition(Exception):
+    """The model says again what it has said, as small models do without end."""
+
+
+def repeats(words: Sequence[str]) -> bool:
+    """Whether a text ends in the same few words over and over: at least three times, and 24 words together."""
+    sizes = range(1, min(LONGEST_LOOP, len(words) // 3) + 1)
+    times = {size: max(3, -(-FEWEST_LOOPING // size)) for size in sizes}
+    return any(words[-size * count :] == words[-size:] * count for size, count in times.items())
 
 
 class ModelWriter:
@@ -76,16 +67,16 @@ class ModelWriter:
     Args:
         model: any causal language model, or a `TextGenerator` that has one and answers others as well.
         tokenizer: its tokenizer.
-        options: fields of transformers' `GenerationConfig`; unless they say otherwise, the likeliest token is taken
-            each time, and a quarter of the context is kept for the answer.
+        options: fields of transformers' `GenerationConfig`, and `seed`; unless they say otherwise, the likeliest token
+            is taken each time, and a quarter of the context is kept for the answer.
 
     Raises:
         ValueError: the model has no chat template.
     """
 
     def __init__(self, model, tokenizer, **options) -> None:
-        from ..serving.chat import SAMPLING, Chat
-        from ..serving.generator import TextGenerator
+        from ..serving.chat import Chat
+        from ..serving.generator import SAMPLING, TextGenerator
         from ..tokenization import encode_chat
 
         self.generator = model if isinstance(model, TextGenerator) else TextGenerator(model, tokenizer)
@@ -94,25 +85,35 @@ class ModelWriter:
         self.options = options if SAMPLING & options.keys() else {"do_sample": False, **options}
 
     def write(self, question: str, passages: Sequence[Passage], emit: Callable[[Sentence], None]) -> None:
-        """Emit each sentence when it is whole. Whatever `emit` raises ends the generation.
+        """Emit each sentence when it is whole. Whatever `emit` raises ends the generation, as does a repetition.
 
         Raises:
             ValueError: the question alone is too long for the model's context.
         """
         sources = self.fitted(question, passages)
         choice, _ = self.chat.answer(answer_messages(question, sources), **self.options)
-        self._choice, cut = choice, Sentences()
+        self._choice, cut, before = choice, Sentences(), Counter[str]()
 
         def say(texts: list[str]) -> None:
             for text in texts:
+                words = text.split()
+                before[" ".join(words)] += 1
+                if before[" ".join(words)] > (1 if len(words) >= WHOLE_SENTENCE else MOST_SHORT):
+                    raise _Repetition
                 sentence = verified(text, sources)
                 said = "".join(part for part in sentence.parts if isinstance(part, str))
                 # Without what does not count, nothing may be left, or no answer: neither is one.
                 if sentence.citations or (re.search(r"\w", said) and said.strip() != NO_ANSWER):
                     emit(sentence)
 
-        self.generator.generate(choice, lambda piece: say(cut.push(piece)))
-        say(cut.flush())
+        def hear(piece: str) -> None:
+            say(cut.push(piece))
+            if repeats(cut.text.split()):
+                raise _Repetition
+
+        with contextlib.suppress(_Repetition):
+            self.generator.generate(choice, hear)
+            say(cut.flush())
 
     def fitted(self, question: str, passages: Sequence[Passage]) -> list[Passage]:
         """As many of the passages, the best first, as have room in the model's context; the first one may be cut."""
@@ -138,6 +139,11 @@ class ModelWriter:
             return True
         ids = self.chat.encode_chat(self.chat.tokenizer, messages, add_generation_prompt=True)["input_ids"]
         return len(ids) <= context - (self.options.get("max_new_tokens") or max(context // 4, 1))
+
+    def try_out(self) -> None:
+        """Write one token, so that whatever is wrong with the options is raised now."""
+        choice, _ = self.chat.answer([{"role": "user", "content": "a"}], **self.options)
+        self.generator.try_out(choice)
 
     def stop(self) -> None:
         """End what is being written with its next token."""

@@ -24,6 +24,7 @@ class AnswerArguments:
 def main(argv: list[str]) -> None:
     from ..checkpoints.loading import load_model, task_of
     from ..data.formats import ANSWER, NO_ANSWER
+    from ..evaluation.inference import Subject
     from ..evaluation.spans import find_answers
     from .arguments import parse_with_generation
     from .generation import print_reply
@@ -43,5 +44,5 @@ def main(argv: list[str]) -> None:
         return
     if options:
         raise ValueError(f"{args.model} marks answers and generates none: leave out --{next(iter(options))}.")
-    (span,) = find_answers(model, tokenizer, [args.question], [context])
+    (span,) = find_answers(Subject(model, tokenizer), [args.question], [context])
     print(context[slice(*span)] if span else NO_ANSWER)

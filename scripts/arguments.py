@@ -3,6 +3,7 @@
 import json
 import shlex
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,8 @@ from transformers import GenerationConfig, HfArgumentParser
 from ..jobs.run_folder import RUN_METADATA_KEYS
 
 YES = ("true", "t", "yes", "y", "1")
+# Settings that run code or send data. A run's own file may come from anybody, so only flags can turn them on.
+CONSENT = ("trust_remote_code", "push_to_hub", "report_to")
 
 
 class Parser(HfArgumentParser):
@@ -19,14 +22,13 @@ class Parser(HfArgumentParser):
     def error(self, message: str):
         raise ValueError(f"{message}; `{self.prog} --help` lists the options.")
 
+    def fill(self, words: list[str]) -> tuple:
+        """Return the dataclasses, a namespace of the other arguments if there are any, and the words left over."""
+        return self.parse_args_into_dataclasses(words, look_for_args_file=False, return_remaining_strings=True)
+
 
 def parse(
-    argv: list[str],
-    groups: list[type],
-    prog: str,
-    description: str,
-    run_file: str = "",
-    positional: tuple[str, ...] = (),
+    argv: list[str], groups: list[type], prog: str, description: str, run_file: str = "", positional: Sequence[str] = ()
 ) -> tuple:
     """Fill the dataclasses `groups` from `--config FILE.yaml`, then from the flags, which win.
 
@@ -42,9 +44,7 @@ def parse(
     for name in positional:
         parser.add_argument(name)
     flags = flags_from_files(argv, parser, run_file)
-    *parsed, rest = parser.parse_args_into_dataclasses(
-        [*flags, *argv], look_for_args_file=False, return_remaining_strings=True
-    )
+    *parsed, rest = parser.fill([*flags, *argv])
     if rest:
         parser.error(f"There is no option {rest[0]!r}")
     words = [getattr(parsed[len(groups)], name) for name in positional]
@@ -64,9 +64,7 @@ def parse_with_generation(argv: list[str], group: type, prog: str, description: 
     parser = Parser([group], prog=prog, description=description, allow_abbrev=False, formatter_class=formatter)
     fields = GenerationConfig().to_dict()
     flags = flags_from_files(argv, parser, also={f"--{name}" for name in fields})
-    parsed, *_, rest = parser.parse_args_into_dataclasses(
-        [*flags, *argv], look_for_args_file=False, return_remaining_strings=True
-    )
+    parsed, *_, rest = parser.fill([*flags, *argv])
     options = {}
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
@@ -110,8 +108,27 @@ def flags_from_files(argv: list[str], parser: Parser, run_file: str = "", also: 
     if run_file and str(chosen["resume"]).lower() in YES:
         saved = Path(chosen["output_dir"]).expanduser() / run_file
         if saved.is_file():
-            files = {saved: _settings(saved), **files}
+            files = {saved: _without_consent(saved, argv), **files}
     return [flag for file, settings in files.items() for flag in _flags(file, settings, parser, also)]
+
+
+def _without_consent(saved: Path, argv: list[str]) -> dict:
+    """The settings of a run, without those that only the command line can allow.
+
+    Raises:
+        ValueError: if the run had one of them and `argv` does not repeat or refuse it.
+    """
+    settings = _settings(saved)
+    given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv if word.startswith("--")}
+    for name in CONSENT:
+        value = settings.pop(name, None)
+        if value not in (None, False, "none", [], ["none"]) and name not in given:
+            shown = shlex.join(map(str, value if isinstance(value, list) else [str(value).lower()]))
+            raise ValueError(
+                f"{saved} asks for {name} {shown}, which only a flag can allow: if you trust this run, repeat it as "
+                f"--{name} {shown}; otherwise give --{name} {'none' if name == 'report_to' else 'false'}."
+            )
+    return settings
 
 
 def _settings(file: Path) -> dict:

@@ -34,7 +34,8 @@ def main(argv: list[str]) -> None:
     with lock_run_folder(args.output_dir, args.overwrite, marker="corpus.jsonl") as output_dir:
         documents: dict[str, str] = {}
         for spec in corpus.corpus:
-            splits = load_corpus(spec, text_column=corpus.text_column, streaming=corpus.streaming)
+            options = {"streaming": corpus.streaming, "skip_malformed": corpus.skip_malformed}
+            splits = load_corpus(spec, text_column=corpus.text_column, **options)
             for row in chain.from_iterable(splits.values()):  # of a small corpus, a split holds a part of each text
                 name = row["name"] if len(corpus.corpus) == 1 else f"{spec}/{row['name']}"
                 documents[name] = documents.get(name, "") + row["text"]

@@ -59,7 +59,6 @@ Your own GPT, from raw text to the Hub.
 
 
 def run(argv: list[str]) -> None:
-    """Run the command that `argv` names."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return
@@ -72,7 +71,8 @@ def run(argv: list[str]) -> None:
         os.environ.setdefault(name, value)
     for name in ("torchao", "torch.utils._pytree"):  # where it is installed, torchao talks on being imported
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries have to tell each other
+    # torchao's import of torch's own private class; a deprecated argument of the user's is theirs to hear of.
+    warnings.filterwarnings("ignore", r".*LeafSpec", category=FutureWarning)
     importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}").main(argv[1:])
 
 
@@ -106,9 +106,8 @@ def _run(argv: list[str]) -> int:
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
         return _fail(argv[0], error, USER_ERROR)
     except Exception as error:
-        if type(error).__module__.startswith(("httpx", "httpcore")):  # the Hub cannot be reached
-            return _fail(argv[0], error, USER_ERROR)
-        return _fail(argv[0], error, OUR_ERROR)
+        is_offline = type(error).__module__.startswith(("httpx", "httpcore"))  # the Hub cannot be reached
+        return _fail(argv[0], error, USER_ERROR if is_offline else OUR_ERROR)
     return 0
 
 

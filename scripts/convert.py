@@ -3,9 +3,10 @@
     folio convert runs/mine runs/mine-qwen3 --to qwen3
     folio convert runs/mine runs/mine.gguf --to gguf
     folio convert openai-community/gpt2 runs/gpt2 --to folio
+    folio convert model-q4.gguf runs/model --to llama
     folio convert nanoGPT/out-shakespeare-char/ckpt.pt runs/characters --to folio
 
-SRC is a checkpoint's directory or Hub name (folio, gpt2, llama, qwen3), or a nanoGPT ckpt.pt.
+SRC is a checkpoint's directory or Hub name (folio, gpt2, llama, qwen3), a GGUF file, or a nanoGPT ckpt.pt.
 """
 
 import os
@@ -34,11 +35,11 @@ def main(argv: list[str]) -> None:
     text = "no tokenizer" if done.text_difference is None else f"{done.text_difference:.1e} on a text"
     print(f"{done.source} ({done.kind}, {done.parameters:,} parameters, {done.dtype}) is now {done.destination}")
     print(f"Largest difference of a logit in float32: {done.random_difference:.1e} on random tokens, {text}")
+    print(f"The source's own rounding, float32 against float64: {done.rounding:.1e}")
     print(f"{done.seconds:.1f} s. {next_step(done)}")
 
 
 def next_step(done) -> str:
-    """What to do with the result."""
     where = shlex.quote(str(done.destination))
     if done.to == "gguf":
         return f"For llama.cpp: llama-cli -m {where}"

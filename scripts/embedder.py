@@ -4,8 +4,9 @@
     folio embedder train --model runs/quickstart --pairs questions.jsonl --output_dir runs/embedder
     folio rag sync docs --index runs/index --embedder runs/embedder
 
-The pairs to learn from are made of the documents' titles, headings and sentences, or are rows of anchor and positive,
-query and text, or question and answer. `folio embedder train --help` lists the options.
+--model takes a checkpoint of ours, any encoder or causal model, or a sentence-transformers model. The pairs to learn
+from are made of the documents' titles, headings and sentences, or are rows of anchor and positive, query and text, or
+question and answer. `folio embedder train --help` lists the options.
 """
 
 import shlex

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 
 from ..checkpoints.loading import context_length
 from ..serving.chat import TooLong
+from .inputs import CONTROL
 
 DEFAULT_NEW_TOKENS = 100
-# What would steer the terminal: a model may say anything.
-CONTROL = dict.fromkeys([code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"])
 
 
 def within_context(options: dict, length: int, model) -> dict:
@@ -62,16 +61,11 @@ def print_generated(model, tokenizer, ids: list[int], options: dict, with_prompt
 
     options = within_context(options, len(ids), model)
     input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     one = options.get("num_beams", 1) == 1 and options.get("num_return_sequences", 1) == 1
     streamer = TextStreamer(tokenizer, skip_prompt=not with_prompt, skip_special_tokens=True) if one else None
     with options_named(options):
-        outputs = model.generate(
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            **options,
-            tokenizer=tokenizer,
-            streamer=streamer,
-        )
+        outputs = model.generate(**inputs, **options, tokenizer=tokenizer, streamer=streamer)
     if not one:
         sequences = getattr(outputs, "sequences", outputs)[:, 0 if with_prompt else len(ids) :]
         print("\n---\n".join(tokenizer.batch_decode(sequences, skip_special_tokens=True)))
@@ -80,10 +74,9 @@ def print_generated(model, tokenizer, ids: list[int], options: dict, with_prompt
 def print_answer(generator, choice) -> None:
     """Print an answer as it comes. After Ctrl-C, which ends it, `choice.text` is what was said."""
     import asyncio
-    from contextlib import aclosing
 
     async def stream() -> None:
-        async with aclosing(generator.stream(choice)) as pieces:
+        async with contextlib.aclosing(generator.stream(choice)) as pieces:
             async for piece in pieces:
                 print(piece.translate(CONTROL), end="", flush=True)
 
@@ -103,8 +96,8 @@ def print_reply(model, tokenizer, prompt: Callable[[str], str], text: str, optio
     Raises:
         ValueError: for a text that has no room otherwise, or options that cannot be.
     """
-    from ..serving.chat import SAMPLING, Chat
-    from ..serving.generator import TextGenerator
+    from ..serving.chat import Chat
+    from ..serving.generator import SAMPLING, TextGenerator
     from ..tokenization import encode_chat
 
     if not SAMPLING & options.keys():

@@ -35,13 +35,9 @@ def main(argv: list[str]) -> None:
     from .arguments import command_line, parse
 
     (chosen,) = parse(argv, [QuickstartArguments], "folio quickstart", "From the Python manual to a GPT.")
-    args = PretrainingArguments(
-        output_dir=chosen.output_dir, minutes=chosen.minutes, seed=chosen.seed, overwrite=chosen.overwrite
-    )
-    stages = Stages()
-    report = pretrain(
-        CorpusArguments(), ModelArguments(), args, command=command_line("folio quickstart", argv), stages=stages
-    )
+    args, stages = PretrainingArguments(**vars(chosen)), Stages()
+    command = command_line("folio quickstart", argv)
+    report = pretrain(CorpusArguments(), ModelArguments(), args, command=command, stages=stages)
     folder = report["output_dir"]
 
     transformers.set_seed(chosen.seed)

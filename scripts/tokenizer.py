@@ -132,9 +132,7 @@ def sweep(argv: list[str]) -> None:
             (folder / "sweep.json").write_text(json.dumps({"corpus": corpus.corpus, "sizes": rows}, indent=2) + "\n")
             plot(rows, folder / "sweep.png", f"{' + '.join(corpus.corpus)}: {len(held_out.encode()):,} held-out bytes")
     print("vocabulary  bytes per token  tokens per word  of the vocabulary used")
+    line = "{vocab_size:>10,}  {bytes_per_token:>15.3f}  {tokens_per_word:>15.3f}  {vocab_used:>22.1%}"
     for row in rows:
-        print(
-            f"{row['vocab_size']:>10,}  {row['bytes_per_token']:>15.3f}  {row['tokens_per_word']:>15.3f}"
-            f"  {row['vocab_used']:>22.1%}"
-        )
+        print(line.format(**row))
     print(f"The curve is in {Path(args.output_dir) / 'sweep.png'}.")

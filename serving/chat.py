@@ -7,7 +7,6 @@ from transformers import PreTrainedTokenizerBase
 
 from .generator import Choice, TextGenerator, generation_config
 
-SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p"}  # who sets one of them wants tokens to be drawn
 UNBOUNDED_TOKENS = 1024  # of an answer, if nobody says how long it may be and the context has room
 
 
@@ -62,11 +61,8 @@ class Chat:
             raise ValueError("The chat template writes tokens that the model does not have: it was not made for chats.")
         left = min(UNBOUNDED_TOKENS, context - len(ids)) if context else UNBOUNDED_TOKENS
         stop = options.pop("stop_strings", None) or self.generator.stop_strings
-        if SAMPLING & options.keys():
-            options.setdefault("do_sample", True)
-        if options.get("do_sample") is False:
-            options = {**options, "temperature": 0.0}
-        config = generation_config(self.generator.model, wanted or left, also_ends=self.end_of_turn, **options)
+        ends = [] if self.end_of_turn is None else [self.end_of_turn]
+        config = generation_config(self.generator.model, wanted or left, ends, **options)
         config.validate()
         return Choice(ids, config, [stop] if isinstance(stop, str) else stop, seed), forgotten
 

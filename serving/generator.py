@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 LONGEST_BEGINNING = 3  # bytes of an unfinished UTF-8 character
+SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p"}  # who sets one of them wants tokens to be drawn
+NO_TOKEN = 2**31 - 1  # an id that no vocabulary has
 COLDEST = 1e-4  # below this temperature the division of the logits could overflow; there is one choice left anyway
 
 
@@ -145,6 +147,7 @@ class _Listener(StoppingCriteria):
         self.filter = StopFilter(choice.stop)
         eos = choice.config.eos_token_id
         self.ends = set(eos) if isinstance(eos, list) else {eos}
+        self.least = choice.config.min_new_tokens or 0  # tokens, before which no stop string counts
         self.beams = choice.config.num_beams > 1  # which of them is the text is known at the end
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
@@ -163,8 +166,9 @@ class _Listener(StoppingCriteria):
         self.choice.tokens += 1
         if token in self.ends:
             self.choice.finish_reason = "stop"
-        else:
-            self._pass_on(self.filter.push(self.decoder.push(token)))
+            return
+        text = self.decoder.push(token)
+        self._pass_on(self.filter.push(text) if self.choice.tokens > self.least else text)
 
     def flush(self) -> None:
         if not self.choice.cancelled.is_set():
@@ -244,35 +248,29 @@ class StopFilter:
 
 
 def generation_config(
-    model: PreTrainedModel,
-    max_new_tokens: int,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    also_ends: int | None = None,
-    **others,
+    model: PreTrainedModel, max_new_tokens: int, also_ends: Sequence[int] = (), ignore_eos: bool = False, **options
 ) -> GenerationConfig:
     """How to generate one sequence: what the checkpoint says, and where the client said something, that.
 
     Args:
-        temperature: 0 takes the likeliest token; above, tokens are drawn.
-        also_ends: a token that ends the text, beside the checkpoint's `eos_token_id`.
-        others: further fields of `GenerationConfig`; None leaves the checkpoint's.
+        also_ends: tokens that end the text, beside the checkpoint's `eos_token_id`.
+        ignore_eos: the checkpoint's `eos_token_id` does not end the text.
+        options: fields of `GenerationConfig`; None leaves the checkpoint's. A `temperature` of 0 takes the likeliest
+            token; unless `do_sample` is False, any other of `SAMPLING` has tokens drawn.
     """
+    options = {name: value for name, value in options.items() if value is not None}
+    if SAMPLING & options.keys():
+        options.setdefault("do_sample", True)
     config = copy.deepcopy(model.generation_config)
     config.update(num_beams=1, num_return_sequences=1, return_dict_in_generate=False, stop_strings=None)
     config.update(max_new_tokens=max_new_tokens, max_length=None)
-    config.update(**{name: value for name, value in others.items() if value is not None})
-    if temperature is not None or top_p is not None:
-        config.do_sample = True
-        config.temperature = config.temperature if temperature is None else temperature
-        config.top_p = config.top_p if top_p is None else top_p
-    if config.temperature is not None and config.temperature < COLDEST:
-        config.do_sample = False
-    if not config.do_sample:
-        config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    config.update(**options)
+    if not config.do_sample or (config.temperature is not None and config.temperature < COLDEST):
+        config.update(do_sample=False, **dict.fromkeys(SAMPLING))
     elif config.top_k is None:
         config.top_k = 0  # else generate would set 50
-    if also_ends is not None:
-        eos = config.eos_token_id
-        config.eos_token_id = [*(eos if isinstance(eos, list) else [eos] if eos is not None else []), also_ends]
+    eos = [] if ignore_eos or config.eos_token_id is None else config.eos_token_id
+    ends = [*(eos if isinstance(eos, list) else [eos]), *also_ends]
+    # generate takes the checkpoint's in the place of none.
+    config.eos_token_id = ends or ([NO_TOKEN] if ignore_eos else None)
     return config

@@ -28,7 +28,7 @@ with extra("serve", "A server"):
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-    from .openai_requests import MOST_CHOICES, ChatRequest, CompletionRequest, GenerationRequest, NamedModel
+    from .openai_requests import MOST_CHOICES, NO_LIMIT, ChatRequest, CompletionRequest, GenerationRequest, NamedModel
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Api:
         if len(wanted.prompts) * wanted.n > MOST_CHOICES:
             raise ApiError(f"More than {MOST_CHOICES} texts in one request: send fewer prompts, or a smaller n.")
         prompts = await self._in_encoder(self._encode_prompts, wanted.prompts)
-        choices = self._choices(wanted, prompts, wanted.max_tokens, COMPLETION_TOKENS)
+        choices = self._choices(wanted, prompts, COMPLETION_TOKENS)
         answer = _Answer("text_completion", f"cmpl-{uuid.uuid4().hex}", self.name, choices, prompts)
         return await self._respond(request, wanted, answer)
 
@@ -123,9 +123,8 @@ class Api:
             raise ApiError("This model has no chat template: it continues text, at /v1/completions.", param="messages")
         messages = [message.for_template() for message in wanted.messages]
         prompts = [await self._in_encoder(self._encode_messages, messages)]
-        asked = wanted.max_completion_tokens or wanted.max_tokens
         default = self.generator.context_length or UNBOUNDED_TOKENS
-        choices = self._choices(wanted, prompts, asked, default, self.end_of_turn)
+        choices = self._choices(wanted, prompts, default, self.end_of_turn)
         answer = _Answer("chat.completion", f"chatcmpl-{uuid.uuid4().hex}", self.name, choices, prompts)
         return await self._respond(request, wanted, answer)
 
@@ -135,10 +134,11 @@ class Api:
         try:
             wanted = schema.model_validate_json(await _body(request))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
+            first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ")
-            raise ApiError(f"{place}: {message}" if place else message, param=place or None) from None
+            param = place or first.get("ctx", {}).get("field")
+            raise ApiError(f"{place}: {message}" if place else message, param=param) from None
         self._check_model(wanted.model)
         if len(self.generator.unfinished) >= MOST_WAITING:
             raise ApiError("Too many requests are waiting: try again later.", 429, code="rate_limit_exceeded")
@@ -175,33 +175,33 @@ class Api:
     def _known(self, ids: list[int], param: str) -> list[int]:
         """Refuse ids for which the model has no embedding: on a GPU, one would end all later requests, too."""
         if ids and (min(ids) < 0 or max(ids) >= self.generator.model.get_input_embeddings().num_embeddings):
-            raise ApiError("A token id of the prompt is not in the vocabulary.", param=param)
+            raise ApiError(f"A token id of {param} is not in the vocabulary.", param=param)
         return ids
 
     def _choices(
-        self, wanted: GenerationRequest, prompts: list[list[int]], max_tokens: int | None, default: int, also_ends=None
+        self, wanted: GenerationRequest, prompts: list[list[int]], default: int, end_of_turn: int | None = None
     ) -> list[Choice]:
         """The texts to generate: `n` for each prompt."""
-        others = wanted.generation_config
-        room = self.generator.context_length and self.generator.context_length - max(map(len, prompts))
-        if room is not None and room < (max_tokens or 1):
-            length, context = max(map(len, prompts)), self.generator.context_length
+        settings, max_tokens, context = wanted.generation_config, wanted.max_tokens, self.generator.context_length
+        length = max(map(len, prompts))
+        room = context and context - length
+        if room is not None and room < max(max_tokens or 1, 1):
             message = f"The model's context is {context} tokens, and the prompt has {length}: "
             message += "shorten it." if room < 1 else f"max_tokens can be at most {room}, not {max_tokens}."
             raise ApiError(message, code="context_length_exceeded")
         if max_tokens is None:
-            max_tokens = min(others.max_new_tokens or default, room or default)
-        temperature = others.temperature if wanted.temperature is None else wanted.temperature
-        config = generation_config(
-            self.generator.model,
-            max_tokens,
-            0.0 if others.do_sample is False else temperature,
-            others.top_p if wanted.top_p is None else wanted.top_p,
-            also_ends,
-            do_sample=others.do_sample,
-            top_k=others.top_k,
-            repetition_penalty=others.repetition_penalty,
-        )
+            max_tokens = min(settings.max_new_tokens or default, room or default)
+        elif max_tokens == NO_LIMIT:
+            max_tokens = room or UNBOUNDED_TOKENS
+        if wanted.min_tokens > max_tokens:
+            message = f"min_tokens is {wanted.min_tokens}, and the text has at most {max_tokens} tokens: ask for fewer."
+            raise ApiError(message, param="min_tokens")
+        ends = self._known(wanted.stop_token_ids, "stop_token_ids")
+        if end_of_turn is not None and not wanted.ignore_eos:
+            ends = [*ends, end_of_turn]
+        options = {"do_sample": settings.do_sample, **settings.sampling, **wanted.sampling}
+        options["min_new_tokens"] = wanted.min_tokens or None
+        config = generation_config(self.generator.model, max_tokens, ends, wanted.ignore_eos, **options)
         stop = [*wanted.stop_strings, *self.generator.stop_strings]
         return [
             Choice(ids, config, stop, None if wanted.seed is None else (wanted.seed + i) % 2**63)

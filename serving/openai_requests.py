@@ -1,8 +1,11 @@
-"""What clients of OpenAI's API may send: its fields, their types and ranges."""
+"""What clients of OpenAI's API may send: its fields and those of vLLM and llama.cpp, their types and ranges."""
 
+import logging
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -13,40 +16,37 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+logger = logging.getLogger(__name__)
 
 MOST_CHOICES = 128  # of one request
+MOST_STOPS = 1024  # strings or tokens: each string is looked for after each token
+NO_LIMIT = -1  # as `max_tokens`: as much as the context has room for
+MOST_TOLD = 100  # unknown fields that are named in the log
 
-# What OpenAI's API has and this server does not, with the values that ask for nothing. Any other is refused.
+# What OpenAI's API, vLLM or llama.cpp's server has and this server does not, with the values that ask for nothing.
+# Any other is refused. Fields that are in none of these tables change nothing and are named in the log, as in vLLM.
 UNSUPPORTED: dict[str, list] = {
-    "best_of": [1],
-    "echo": [False],
-    "frequency_penalty": [0],
-    "function_call": ["none"],
-    "functions": [[]],
-    "logit_bias": [{}],
-    "logprobs": [False],
-    "modalities": [["text"]],
-    "presence_penalty": [0],
-    "response_format": [{"type": "text"}],
-    "suffix": [""],
-    "tool_calls": [[]],
-    "tool_choice": ["none", "auto"],
-    "tools": [[]],
-    "top_logprobs": [0],
-}
-# What can be passed over without changing the answer.
+    "add_generation_prompt": [True], "allowed_token_ids": [], "audio": [], "bad_words": [[]], "best_of": [1],
+    "chat_template": [], "chat_template_kwargs": [{}], "continue_final_message": [False], "documents": [[]],
+    "dry_multiplier": [0], "dynatemp_range": [0], "echo": [False], "frequency_penalty": [0],
+    "function_call": ["none"], "functions": [[]], "grammar": [""], "guided_choice": [], "guided_grammar": [],
+    "guided_json": [], "guided_regex": [], "include_stop_str_in_output": [False], "json_schema": [],
+    "length_penalty": [1], "logit_bias": [{}, []], "logprobs": [False], "mirostat": [0],
+    "modalities": [["text"]], "n_probs": [0], "presence_penalty": [0], "prompt_logprobs": [],
+    "response_format": [{"type": "text"}], "skip_special_tokens": [True], "structured_outputs": [],
+    "suffix": [""], "tool_calls": [[]], "tool_choice": ["none", "auto"], "tools": [[]], "top_logprobs": [0],
+    "truncate_prompt_tokens": [], "use_beam_search": [False], "xtc_probability": [0],
+}  # fmt: skip
+# What can be passed over without changing the answer, and without a word.
 IGNORED = {
-    "annotations",
-    "metadata",
-    "name",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "refusal",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
-}
+    "annotations", "cache_prompt", "metadata", "name", "parallel_tool_calls", "prompt_cache_key", "refusal",
+    "safety_identifier", "service_tier", "store", "user",
+}  # fmt: skip
+
+
+_told: set[str] = set()  # names of unknown fields: each is logged once
 
 
 def _or_say(message: str) -> WrapValidator:
@@ -62,62 +62,105 @@ def _or_say(message: str) -> WrapValidator:
 
 
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
-TopP = Annotated[float | None, Field(gt=0, le=1)]
+Share = Annotated[float | None, Field(ge=0, le=1)]
 Count = Annotated[int | None, Field(ge=1)]
+TopK = Annotated[int | None, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # both keep all tokens
+Penalty = Annotated[
+    float | None, Field(gt=0), Field(validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
+]
+Seed = Annotated[int | None, Field(ge=-(2**63), lt=2**63), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Stop = Annotated[str, Field(min_length=1)]
+Stops = Annotated[
+    Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)], _or_say(f"give a string, or up to {MOST_STOPS:,}.")
+]
 
 
-class Strict(BaseModel):
-    """Refuses unknown fields and wrong types; a field that is null is as one that was not sent."""
+def _limit(tokens: int | None) -> int | None:
+    if tokens is not None and tokens < 1 and tokens != NO_LIMIT:
+        raise ValueError(f"give a whole number from 1 on, or {NO_LIMIT} for as many as the context has room for.")
+    return tokens
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+
+MaxTokens = Annotated[
+    int | None,
+    AfterValidator(_limit),
+    Field(validation_alias=AliasChoices("max_completion_tokens", "max_tokens", "n_predict")),
+]
+
+
+class Body(BaseModel):
+    """Refuses wrong types and what is not supported; a field that is null is as one that was not sent."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _drop_what_asks_for_nothing(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        kept = {}
+        known, kept = set(), {}
+        for name, field in cls.model_fields.items():
+            aliases = field.validation_alias
+            known |= set(aliases.choices) if isinstance(aliases, AliasChoices) else {name}
         for name, value in data.items():
-            known = name in cls.model_fields
-            if value is None or (not known and (name in IGNORED or value in UNSUPPORTED.get(name, []))):
+            if value is None or (name not in known and (name in IGNORED or value in UNSUPPORTED.get(name, []))):
                 continue
-            if not known and name in UNSUPPORTED:
-                raise ValueError(f"{name} is not supported by this server: leave it out.")
+            if name not in known and name in UNSUPPORTED:
+                message = f"{name} is not supported by this server: leave it out."
+                raise PydanticCustomError("unsupported", "{message}", {"message": message, "field": name})
             kept[name] = value
+        unknown = {name[:40] for name in kept.keys() - known} - _told
+        if unknown and cls.model_config.get("extra") == "ignore" and len(_told) < MOST_TOLD:
+            _told.update(unknown)
+            logger.warning("This server does not know these fields of a request, and ignores them: %r", sorted(unknown))
         return kept
 
 
-class HuggingFaceSettings(Strict):
+class Sampling(Body):
+    """How tokens are drawn."""
+
+    temperature: Temperature = None
+    top_p: Share = None
+    top_k: TopK = None
+    min_p: Share = None
+    typical_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    repetition_penalty: Penalty = None
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """The fields that were sent, by their names in transformers' `GenerationConfig`."""
+        return {name: value for name in Sampling.model_fields if (value := getattr(self, name)) is not None}
+
+
+class HuggingFaceSettings(Sampling):
     """The fields of transformers' `GenerationConfig` that a client may set: `transformers chat` sends them."""
+
+    model_config = ConfigDict(extra="forbid")
 
     do_sample: bool | None = None
     max_new_tokens: Count = None
-    temperature: Temperature = None
-    top_p: TopP = None
-    top_k: Annotated[int | None, Field(ge=0)] = None
-    repetition_penalty: Annotated[float | None, Field(gt=0)] = None
     transformers_version: str | None = None
 
 
-class StreamOptions(Strict):
+class StreamOptions(Body):
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class NamedModel(Strict):
+class NamedModel(Body):
     model: str
 
 
-class GenerationRequest(NamedModel):
+class GenerationRequest(NamedModel, Sampling):
     """What both endpoints take."""
 
-    max_tokens: Count = None
-    temperature: Temperature = None
-    top_p: TopP = None
+    max_tokens: MaxTokens = None
+    min_tokens: Annotated[int, Field(ge=0)] = 0
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] = 1
-    stop: Annotated[Stop | Annotated[list[Stop], Field(max_length=4)], _or_say("give a string, or up to four.")] = []
-    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    stop: Stops = []
+    stop_token_ids: Annotated[list[int], Field(max_length=MOST_STOPS)] = []
+    ignore_eos: bool = False
+    seed: Seed = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     generation_config: Json[HuggingFaceSettings] = HuggingFaceSettings()
@@ -150,7 +193,7 @@ def _joined_text(content: Any) -> Any:
     return "".join(part["text"] for part in content)
 
 
-class Message(Strict):
+class Message(Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_joined_text)]
 
@@ -162,4 +205,3 @@ class ChatRequest(GenerationRequest):
     """The body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Count = None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 from foliogpt.scripts.cli import main as folio
@@ -24,7 +25,7 @@ def blocks(language: str, page: Path = README) -> list[str]:
 
 def test_the_python_example_prints_what_the_readme_says(tmp_path):
     (code,), expected = blocks("python"), blocks("")[0]
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = forks.run([code], cwd=tmp_path)
     assert done.stdout == expected, done.stderr
 
 

@@ -40,7 +40,7 @@ PARTS = [
     Part(TRAINER, "Trainer._save_optimizer_and_scheduler", "training/parallel_trainer.py", "checkpoints under FSDP2"),
     Part(TRAINER, "Trainer._load_optimizer_and_scheduler", "training/parallel_trainer.py", "resuming under FSDP2"),
     Part(TRAINER, "Trainer._load_from_checkpoint", "training/parallel_trainer.py", "resuming under FSDP2"),
-    Part(TRAINER, "Trainer._load_from_checkpoint", "training/pretraining.py", "loading the best checkpoint"),
+    Part(TRAINER, "Trainer._load_from_checkpoint", "training/run.py", "loading the best checkpoint"),
     Part(TRAINER, "Trainer._load_best_model", "training/parallel_trainer.py", "the best model under FSDP2"),
     Part(TRAINER, "Trainer._maybe_log_save_evaluate", "training/trainer.py", "the check that the model learns"),
     Part(TRAINER, "Trainer._save_checkpoint", "training/trainer.py", "checkpoints that a kill cannot damage"),

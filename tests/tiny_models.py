@@ -20,16 +20,22 @@ TINY = {
 }
 
 
-@pytest.fixture
-def tiny():
+@pytest.fixture(scope="session")
+def tiny_config():
     """A function that makes a small config of a preset; fields can be given."""
 
     def make(preset: str = "folio", **fields):
         # residual_init: a block that starts as zero would hide what it does wrong
         return preset_config(preset, "nano", **{**TINY, "residual_init": "normal", **fields})
 
-    torch.manual_seed(0)
     return make
+
+
+@pytest.fixture
+def tiny(tiny_config):
+    """`tiny_config`, and the same random numbers for each test."""
+    torch.manual_seed(0)
+    return tiny_config
 
 
 @pytest.fixture(scope="session")

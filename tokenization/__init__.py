@@ -1,9 +1,14 @@
 """Tokenizers: two from scratch, the trained one that every checkpoint carries, and what is done to text before."""
 
-from .bpe import BPETokenizer
+from typing import TYPE_CHECKING
+
+from ..jobs.lazy import lazy_names
 from .control_tokens import encode_chat, encode_texts
 from .trained import chat_tokenizer, load_tokenizer, train_char_tokenizer, train_tokenizer, vocabulary_size
-from .wordpiece import WordPieceTokenizer
+
+if TYPE_CHECKING:
+    from .bpe import BPETokenizer
+    from .wordpiece import WordPieceTokenizer
 
 __all__ = [
     "BPETokenizer",
@@ -16,3 +21,5 @@ __all__ = [
     "train_tokenizer",
     "vocabulary_size",
 ]
+
+__getattr__ = lazy_names(__name__, {"BPETokenizer": "bpe", "WordPieceTokenizer": "wordpiece"})

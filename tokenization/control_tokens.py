@@ -5,12 +5,14 @@ says `<|im_end|>` would end its turn, and could go on as the system.
 """
 
 import contextlib
+import json
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import isfunction, ismethod
 from itertools import chain
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import jinja2
 from tokenizers import Encoding, PreTokenizedString
@@ -22,6 +24,9 @@ from .tokenizer_json import check_unicode
 
 # The roles that models know. A template may put another one between "<|" and "|>", so it must not complete a token.
 ROLES = {"system", "developer", "user", "assistant", "tool", "function", "ipython"}
+TO_JSON = json.JSONEncoder(ensure_ascii=False, default=str).encode
+PRIVATE = range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE)  # codes of characters
+GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 Span = tuple[int, int]  # of characters
 
 
@@ -55,7 +60,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
 
 @contextlib.contextmanager
 def _panics_as_errors() -> Iterator[None]:
-    """What goes wrong in Rust, where a hostile pattern may search without end, is no `Exception`."""
+    # What goes wrong in Rust, where a hostile pattern may search without end, is no `Exception`.
     try:
         yield
     except BaseException as error:
@@ -69,15 +74,39 @@ def _encode_batch(tokenizer, texts: list[str]) -> list[list[int]]:
     if not tokenizer.is_fast:
         return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     backend = tokenizer.backend_tokenizer
+    with _as_they_are(tokenizer, spelled_tokens=False):
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+@contextlib.contextmanager
+def _as_they_are(tokenizer, spelled_tokens: bool) -> Iterator[None]:
+    """Texts are neither cut nor filled up; special tokens are found in them only if asked for."""
+    backend = tokenizer.backend_tokenizer
     if backend.truncation is not None:
         backend.no_truncation()
     if backend.padding is not None:
         backend.no_padding()
-    backend.encode_special_tokens = True
+    backend.encode_special_tokens = not spelled_tokens
     try:
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        yield
     finally:
         backend.encode_special_tokens = tokenizer.split_special_tokens
+
+
+class Rendered(NamedTuple):
+    """The text of a chat, where the template wrote control tokens in it, and where it marks what is generated."""
+
+    text: str
+    genuine: list[Span]
+    generated: list[Span]
+
+
+class EncodedChat(NamedTuple):
+    """The ids of a chat, and the place of each in the text."""
+
+    ids: list[int]
+    offsets: list[Span]
+    rendered: Rendered
 
 
 def encode_chat(
@@ -100,20 +129,90 @@ def encode_chat(
         ValueError: if the template refuses the messages, there is no template, a text is not valid Unicode, or the
             tokenizer's model makes control tokens of ordinary text.
     """
-    if not tokenizer.is_fast:
-        raise ValueError(f"{type(tokenizer).__name__} does not say where its tokens are: use a fast tokenizer.")
-    template = tokenizer.get_chat_template(tools=tools)
-    tools = [get_json_schema(tool) if isfunction(tool) or ismethod(tool) else tool for tool in tools or []] or None
-    control = control_tokens(tokenizer)
-    shield = _Shield(control, used=set(template).union(*_strings([messages, tools])))
-    shielded, generated = _render(
-        tokenizer, template, shield.value(messages), shield.value(tools), add_generation_prompt
-    )
-    text = shield.restore(shielded)
-    genuine = _find(control, shielded)
-    with _panics_as_errors():
-        encoding = _encode_chat_text(tokenizer, text, control, genuine)
-    return {"input_ids": encoding[0], "assistant_masks": _mask(encoding[1], generated)}
+    encoder = ChatEncoder(tokenizer)
+    (chat,) = encoder.encode_batch([encoder.render(messages, tools, add_generation_prompt)])
+    mask = [0] * len(chat.ids)
+    for span in chat.rendered.generated:
+        tokens = tokens_in(chat.offsets, span)
+        mask[tokens] = [1] * len(mask[tokens])
+    return {"input_ids": chat.ids, "assistant_masks": mask}
+
+
+class ChatEncoder:
+    """What `encode_chat` does, in steps, for many chats.
+
+    Args:
+        tokenizer: a fast one; it must not change as long as the encoder is used.
+        template: takes the place of the tokenizer's own.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None):
+        if not tokenizer.is_fast:
+            raise ValueError(f"{type(tokenizer).__name__} does not say where its tokens are: use a fast tokenizer.")
+        self.tokenizer, self.template = tokenizer, template
+        self.ids = {token: tokenizer.convert_tokens_to_ids(token) for token in control_tokens(tokenizer)}
+        self.pattern, self.first = _any_of(self.ids), _any_of({token[0] for token in self.ids})
+        self.steering = _steering(tokenizer)
+        self.named = dict(tokenizer.special_tokens_map)
+
+    def render(
+        self, messages: list[dict], tools: Sequence[dict | Callable] | None = None, add_generation_prompt: bool = False
+    ) -> Rendered:
+        """The text of a chat; raises ValueError as `encode_chat` does."""
+        return self.renderer(messages, tools)(len(messages), add_generation_prompt)
+
+    def renderer(
+        self, messages: list[dict], tools: Sequence[dict | Callable] | None = None
+    ) -> Callable[[int, bool], Rendered]:
+        """Renders the first messages of a chat, as many as it is called with, with or without a prompt for the next.
+
+        Raises:
+            ValueError: as `encode_chat`, here or in the call.
+        """
+        template = self.template or self.tokenizer.get_chat_template(tools=tools)
+        tools = [get_json_schema(tool) if isfunction(tool) or ismethod(tool) else tool for tool in tools or []] or None
+        shield = _Shield(self.ids, self.first, lambda: {*template, *TO_JSON([messages, tools])})
+        shielded = shield.value(messages)
+        options = {"tools": shield.value(tools), **self.named}
+
+        def render(count: int, add_generation_prompt: bool) -> Rendered:
+            text, generated = _render(shielded[:count], template, add_generation_prompt, options)
+            return Rendered(shield.restore(text), self._find(text), generated)
+
+        return render
+
+    def encode_batch(self, chats: Sequence[Rendered]) -> list[EncodedChat]:
+        """Ids of chats' texts; raises ValueError as `encode_chat` does."""
+        # If nothing is spelled, as apply_chat_template does.
+        plain = [index for index, chat in enumerate(chats) if self._find(chat.text) == chat.genuine]
+        with _panics_as_errors(), _as_they_are(self.tokenizer, spelled_tokens=True):
+            texts = [chats[index].text for index in plain]
+            encodings = self.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+            found = dict(zip(plain, encodings, strict=True))
+            return [self._checked(chat, found.get(index)) for index, chat in enumerate(chats)]
+
+    def _checked(self, chat: Rendered, encoding: Encoding | None) -> EncodedChat:
+        """What was encoded; if it has other control tokens than the template wrote, the text is encoded around them."""
+        written = [self.ids[chat.text[start:end]] for start, end in chat.genuine]
+        if encoding is not None:
+            ids, steering = encoding.ids, self.steering
+            if [id for id in ids if id in steering] == [id for id in written if id in steering]:
+                return EncodedChat(ids, encoding.offsets, chat)
+        encoding = _encode_ordinary(self.tokenizer, chat.text, chat.genuine)
+        ids, offsets = list(encoding.ids), list(encoding.offsets)
+        for id, span in zip(written, chat.genuine, strict=True):
+            place = bisect_left(offsets, span)
+            ids.insert(place, id)
+            offsets.insert(place, span)
+        return EncodedChat(ids, offsets, chat)
+
+    def _find(self, text: str) -> list[Span]:
+        return [found.span() for found in self.pattern.finditer(text)]
+
+
+def marks_generation(template: str) -> bool:
+    """Whether a chat template says which part of a chat the assistant generates."""
+    return bool(GENERATION.search(template))
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -138,11 +237,9 @@ def _steering(tokenizer) -> set[int]:
 class _Shield:
     """Replaces first characters of control tokens by private-use characters that are in nobody's text."""
 
-    def __init__(self, tokens: list[str], used: set[str]):
-        self.tokens, self.longest = tuple(tokens), max(map(len, tokens), default=0)
-        self.first = re.compile("|".join(sorted({re.escape(token[0]) for token in tokens})) or "(?!)")
-        private = chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
-        self.free = (chr(code) for code in private if chr(code) not in used)
+    def __init__(self, tokens: Iterable[str], first: re.Pattern, used: Callable[[], set[str]]):
+        self.tokens, self.first = tuple(tokens), first
+        self.used = used  # finds the characters that are taken; called only if there is a token to shield
         self.stand_ins: dict[str, str] = {}
 
     def value(self, value: Any, key: str = "") -> Any:
@@ -153,6 +250,8 @@ class _Shield:
             return {self.value(name): self.value(item, name) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.value(item, key) for item in value]
+        if not (value is None or isinstance(value, (bool, int, float))):
+            raise ValueError(f"Messages and tools hold strings, numbers, lists and dicts, not {type(value).__name__}.")
         return value
 
     def text(self, text: str, is_role: bool = False) -> str:
@@ -164,36 +263,25 @@ class _Shield:
             return text
         characters = list(text)
         for place in places:
-            character = text[place]
-            if character not in self.stand_ins:
-                self.stand_ins[character] = next(self.free)
-            characters[place] = self.stand_ins[character]
+            if text[place] not in self.stand_ins:
+                taken = self.used().union(self.stand_ins.values())
+                self.stand_ins[text[place]] = next(chr(code) for code in chain(*PRIVATE) if chr(code) not in taken)
+            characters[place] = self.stand_ins[text[place]]
         return "".join(characters)
 
     def _begins_token(self, text: str, place: int, end: int) -> bool:
         if text.startswith(self.tokens, place):
             return True
-        unfinished = (text[place:], text[place:end]) if end - place < self.longest else ()
-        return any(token.startswith(unfinished) for token in self.tokens)
+        unfinished = text[place:], text[place:end]
+        return any(len(token) > end - place and token.startswith(unfinished) for token in self.tokens)
 
     def restore(self, text: str) -> str:
-        return text.translate({ord(stand_in): character for character, stand_in in self.stand_ins.items()})
+        for character, stand_in in self.stand_ins.items():
+            text = text.replace(stand_in, character)
+        return text
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _strings([*value, *value.values()])
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _strings(item)
-    elif not (value is None or isinstance(value, (bool, int, float))):
-        raise ValueError(f"Messages and tools hold strings, numbers, lists and dicts, not {type(value).__name__}.")
-
-
-def _render(tokenizer, template: str, messages, tools, add_generation_prompt: bool) -> tuple[str, list[Span]]:
-    """The text of a chat, and where the assistant speaks in it."""
+def _render(messages: list, template: str, add_generation_prompt: bool, options: dict) -> tuple[str, list[Span]]:
     for message in messages:
         if not isinstance(message, dict):
             raise ValueError(f"A message is {message!r}, not a dict with a role and content.")
@@ -202,42 +290,16 @@ def _render(tokenizer, template: str, messages, tools, add_generation_prompt: bo
     # Without what is None, as in apply_chat_template: templates look for what is there.
     messages = [{name: value for name, value in message.items() if value is not None} for message in messages]
     try:
-        (text,), (generated,) = render_jinja_template(
-            [messages],
-            tools=tools,
-            chat_template=template,
-            return_assistant_tokens_mask=True,
-            add_generation_prompt=add_generation_prompt,
-            **tokenizer.special_tokens_map,
-        )
+        options = options | {"chat_template": template, "return_assistant_tokens_mask": marks_generation(template)}
+        (text,), spans = render_jinja_template([messages], add_generation_prompt=add_generation_prompt, **options)
     except (jinja2.TemplateError, TypeError) as error:
         raise ValueError(f"The chat template refuses these messages: {error}") from None
     check_unicode(text, "The chat")
-    return text, generated
+    return text, spans[0] if spans else []
 
 
-def _find(tokens: list[str], text: str) -> list[Span]:
-    pattern = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
-    return [found.span() for found in re.finditer(pattern or "(?!)", text)]
-
-
-def _encode_chat_text(tokenizer, text: str, control: list[str], genuine: list[Span]) -> tuple[list[int], list[Span]]:
-    """Ids and the places of their characters. Only at `genuine` are control tokens."""
-    written = tokenizer.convert_tokens_to_ids([text[start:end] for start, end in genuine])
-    if _find(control, text) == genuine:  # nothing is spelled: as apply_chat_template does
-        encoding = tokenizer(
-            text, add_special_tokens=False, split_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        steering = _steering(tokenizer)
-        if [id for id in encoding["input_ids"] if id in steering] == [id for id in written if id in steering]:
-            return encoding["input_ids"], encoding["offset_mapping"]
-    encoding = _encode_ordinary(tokenizer, text, genuine)
-    ids, offsets = list(encoding.ids), list(encoding.offsets)
-    for id, span in zip(written, genuine, strict=True):
-        place = bisect_left(offsets, span)
-        ids.insert(place, id)
-        offsets.insert(place, span)
-    return ids, offsets
+def _any_of(tokens: Iterable[str]) -> re.Pattern:
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or "(?!)")
 
 
 def _encode_ordinary(tokenizer, text: str, without: list[Span]) -> Encoding:
@@ -282,10 +344,6 @@ def _between(tokenizer, text: str, without: list[Span]) -> list[Span]:
     return left
 
 
-def _mask(offsets: list[Span], generated: list[Span]) -> list[int]:
-    mask = [0] * len(offsets)
-    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
-    for start, end in generated:
-        for index in range(bisect_right(ends, start), bisect_left(starts, end)):
-            mask[index] = 1
-    return mask
+def tokens_in(offsets: list[Span], span: Span) -> slice:
+    """The tokens of which a part is in a span of characters."""
+    return slice(bisect_right(offsets, span[0], key=itemgetter(1)), bisect_left(offsets, span[1], key=itemgetter(0)))

@@ -192,8 +192,8 @@ def chat_tokenizer(base: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFa
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in lacking])
     if tokenizer.chat_template == CHAT_TEMPLATE:
         tokenizer.eos_token = END_OF_TURN
-    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        tokenizer.add_special_tokens({"pad_token": PAD})
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = base.eos_token or tokenizer.eos_token
     tokenizer.padding_side = "left"
     stops = [tokenizer.convert_tokens_to_ids(end) for end in dict.fromkeys([tokenizer.eos_token, *ends]) if end]
     generation = {"eos_token_id": stops, "pad_token_id": tokenizer.pad_token_id}

@@ -15,8 +15,9 @@ from ..jobs.report import Stages, peak_memory_bytes
 from .arguments import ModelArguments, PretrainingArguments
 from .calibration import calibrate, step_seconds
 from .memory import available_bytes, gigabytes, parameters_by_part
-from .out_of_memory import check_fits, memory_of
-from .pretraining import check_batch, check_end, configured_model, total_steps
+from .new_model import configured_model
+from .out_of_memory import check_fits, pretraining_step
+from .pretraining import check_batch, check_end, total_steps
 
 COMPRESSED_SAMPLE = 500_000  # bytes
 
@@ -47,14 +48,15 @@ def diagnose(
     check_batch(data, args)
     network = configured_model(model, data.tokenizer, args)
     available = available_bytes(args.device)
-    memory = check_fits(network, model, args, available)
+    planned = pretraining_step(network, model, args)
+    memory = check_fits(planned, available)
     batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
     timed = calibrate(network, batch, args)
     step = timed.get("bf16" if args.bf16 else "fp32") or step_seconds(network, batch, args, bool(args.bf16))
     # On a CPU the peak of the timed steps is known; they were taken by a copy, with weights of its own.
     process = peak_memory_bytes() - memory.peak - memory.weights if args.device.type == "cpu" else 0
     if args.bf16:
-        memory = memory_of(network, model, args)
+        memory = planned.memory()
     steps = total_steps(data, args)
     return Diagnosis(
         parameters=parameters_by_part(network),

@@ -1,6 +1,8 @@
 """How much memory a training step takes, part by part, without taking it."""
 
+import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -28,7 +30,7 @@ class StepMemory:
 
 
 def step_memory(
-    network, batch_size: int, block_size: int, bf16: bool, make_optimizer, accumulation: int = 1
+    network, batch_size: int, block_size: int, bf16: bool, make_optimizer, accumulation: int = 1, loss=None
 ) -> StepMemory:
     """The memory of a training step of `network` on a batch of (batch_size, block_size) tokens.
 
@@ -39,33 +41,38 @@ def step_memory(
     Args:
         make_optimizer: makes the optimizer for a model.
         accumulation: micro-batches a step; with more than one, gradients stay while activations are there.
+        loss: bytes that a loss outside of the model takes; if not given, the model computes the loss of next tokens.
     """
-    chunk, checkpointing = network.loss_chunk_size, network.is_activation_checkpointing
-    with FakeTensorMode():
-        model = type(network)(network.config).train()
-        model.loss_chunk_size = chunk
-        kept = {flag: _kept_for_backward(model, batch_size, block_size, bf16, flag) for flag in (False, checkpointing)}
+    config, checkpointing = network.config.get_text_config(), network.is_activation_checkpointing
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = {id(t): mode.from_tensor(t) for t in (*network.parameters(), *network.buffers())}
+    model = copy.deepcopy(network, fake).train()
+    with mode:
+        follow = partial(_kept_for_backward, model, batch_size, block_size, bf16, has_loss=loss is None)
+        kept = {flag: follow(checkpointing=flag) for flag in (False, checkpointing)}
+        trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(model)
-        for p in model.parameters():
+        for p in trained:
             p.grad = torch.zeros_like(p)
         optimizer.step()
         state = _bytes(t for state in optimizer.state.values() for t in tree_iter(state) if torch.is_tensor(t))
     activations = kept[checkpointing]
     if checkpointing:  # one block at a time is computed again
-        activations += (kept[False] - kept[True]) // network.config.num_hidden_layers
-    gradients = _bytes(model.parameters())
-    tokens = batch_size * block_size
-    rows = tokens if chunk is None else min(tokens, chunk)
-    # The logits and their gradient in float32, and before that both in the precision of the head.
-    logits = rows * network.config.vocab_size * (8 + (4 if bf16 else 0))
-    if network.softcap is not None:
-        logits += rows * network.config.vocab_size * 4
+        activations += (kept[False] - kept[True]) // config.num_hidden_layers
+    gradients = _bytes(trained)
+    if loss is None:
+        tokens, chunk = batch_size * block_size, getattr(network, "loss_chunk_size", None)
+        rows = tokens if chunk is None else min(tokens, chunk)
+        # The logits and their gradient in float32, and before that both in the precision of the head.
+        loss = rows * config.vocab_size * (8 + (4 if bf16 else 0))
+        if getattr(network, "softcap", None) is not None:
+            loss += rows * config.vocab_size * 4
     if accumulation > 1:
         activations += gradients
-    return StepMemory(gradients, gradients, state, activations, logits)
+    return StepMemory(_bytes(model.parameters()), gradients, state, activations, loss)
 
 
-def _kept_for_backward(model, batch_size: int, block_size: int, bf16: bool, checkpointing: bool) -> int:
+def _kept_for_backward(model, batch_size: int, block_size: int, bf16: bool, checkpointing: bool, has_loss: bool) -> int:
     """Bytes of the distinct tensors that autograd keeps, without the weights."""
     model.activation_checkpointing_enable() if checkpointing else model.activation_checkpointing_disable()
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
@@ -78,12 +85,13 @@ def _kept_for_backward(model, batch_size: int, block_size: int, bf16: bool, chec
         return tensor
 
     ids = torch.zeros(batch_size, block_size, dtype=torch.long)
+    labels = {"labels": ids} if has_loss else {}
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
     ):
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-    del loss
+        outputs = model(input_ids=ids, **labels, use_cache=False)
+    del outputs
     return sum(kept.values())
 
 

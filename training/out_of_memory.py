@@ -4,8 +4,11 @@ import contextlib
 import errno
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from ..jobs.processes import command_to_resume
 from ..jobs.saving import last_checkpoint
@@ -21,26 +24,67 @@ class OutOfMemory(RuntimeError):
     """A run that needs more memory than there is. The message says what to change."""
 
 
+@dataclass
+class Step:
+    """A training step whose memory is asked for."""
+
+    network: Any
+    args: TrainingArguments
+    block_size: int  # tokens of an example
+    command: str  # by which the user began the run
+    smaller: str  # what to change if not even one example fits
+    make_optimizer: Callable[[Any], torch.optim.Optimizer]
+    sequences: int = 1  # in an example
+    loss: Callable[[int], int] | None = None  # bytes that it takes for so many tokens, if the model does not compute it
+
+    def memory(self, size: int | None = None, accumulation: int | None = None) -> StepMemory:
+        """The memory of the step, or of one with another batch size and accumulation."""
+        args, sequences = self.args, self.sequences * (size or self.args.per_device_train_batch_size)
+        return step_memory(
+            self.network,
+            sequences,
+            self.block_size,
+            bool(args.bf16),
+            self.make_optimizer,
+            accumulation or args.gradient_accumulation_steps,
+            self.loss and self.loss(sequences * self.block_size),
+        )
+
+
+def pretraining_step(network, model: ModelArguments, args: PretrainingArguments) -> Step:
+    """A step of `pretrain`."""
+    smaller = f"use a smaller --size than {model.size} or a shorter --block_size"
+    return Step(network, args, model.block_size, "folio pretrain", smaller, lambda copy: build_optimizer(copy, args))
+
+
 @contextlib.contextmanager
 def within_memory(model: ModelArguments, args: PretrainingArguments) -> Iterator[Callable]:
+    """`memory_watched` for a run of `pretrain`; takes its model."""
+    hint = " Text that is larger than the memory can be read with --streaming."
+    with memory_watched(args, hint) as check:
+        yield lambda network: check(pretraining_step(network, model, args))
+
+
+@contextlib.contextmanager
+def memory_watched(args: TrainingArguments, hint: str = "") -> Iterator[Callable[[Step], StepMemory | None]]:
     """Refuse a run that cannot fit, and explain one that ran out of memory after all.
 
-    Yields a function that takes the run's model before its first step. It raises ValueError if a step cannot fit, or,
-    with `auto_find_batch_size`, changes `args` so that it does.
+    Yields a function that takes the run's step before the first one. It raises ValueError if a step cannot fit, or,
+    with `auto_find_batch_size`, changes the arguments so that it does. It returns the step's memory, None if that is
+    not known, as several times of what it takes would fit.
 
     Raises:
         OutOfMemory: for any error in the block by which memory ran out.
     """
-    available, networks = available_bytes(args.device), []
+    available, steps = available_bytes(args.device), []
 
-    def check(network) -> None:
-        networks.append(network)
-        if args.world_size > 1:  # a machine's processes share its memory, and a model may be in pieces
-            return
-        if args.auto_find_batch_size:
-            find_batch_size(network, model, args, available)
-        elif not fits_upper_bound(network, model, args, available):
-            check_fits(network, model, args, available)
+    def check(step: Step) -> StepMemory | None:
+        steps.append(step)
+        # A machine's processes share its memory, and a model may be in pieces.
+        if args.world_size > 1 or fits_upper_bound(step, available):
+            args.auto_find_batch_size = False
+            return None
+        return find_batch_size(step, available) if args.auto_find_batch_size else check_fits(step, available)
 
     try:
         yield check
@@ -48,12 +92,9 @@ def within_memory(model: ModelArguments, args: PretrainingArguments) -> Iterator
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # and with them the tensors of the step that failed
-        if not networks:
-            raise OutOfMemory(
-                f"Out of memory before training: {gigabytes(available)} were free. Text that is larger than the memory "
-                "can be read with --streaming."
-            ) from error
-        raise OutOfMemory(explanation(networks[0], model, args, available)) from error
+        if not steps:
+            raise OutOfMemory(f"Out of memory: {gigabytes(available)} were free before the run.{hint}") from error
+        raise OutOfMemory(explanation(steps[0], available)) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -65,59 +106,55 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
-def memory_of(network, model: ModelArguments, args: PretrainingArguments, size=None, accumulation=None) -> StepMemory:
-    """The memory of one of the run's steps, or of one with another batch size and accumulation."""
-    return step_memory(
-        network,
-        size or args.per_device_train_batch_size,
-        model.block_size,
-        bool(args.bf16),
-        lambda copy: build_optimizer(copy, args),
-        accumulation or args.gradient_accumulation_steps,
-    )
-
-
-def fits_upper_bound(network, model: ModelArguments, args: PretrainingArguments, available: int) -> bool:
+def fits_upper_bound(step: Step, available: int) -> bool:
     """Whether several times what a step takes would fit: following a step through, to know it, takes a second."""
-    config, tokens = network.config, args.per_device_train_batch_size * model.block_size
-    a_token = 100 * config.hidden_size + 4 * getattr(config, "num_attention_heads", 0) * model.block_size
-    floats = 10 * network.num_parameters() + tokens * (config.num_hidden_layers * a_token + 4 * config.vocab_size)
+    config = step.network.config.get_text_config()
+    tokens = step.sequences * step.args.per_device_train_batch_size * step.block_size
+    a_token = 100 * config.hidden_size + 4 * getattr(config, "num_attention_heads", 0) * step.block_size
+    floats = 10 * step.network.num_parameters()
+    floats += tokens * (config.num_hidden_layers * a_token + 4 * config.vocab_size)
     return 4 * floats < available
 
 
-def check_fits(network, model: ModelArguments, args: PretrainingArguments, available: int) -> StepMemory:
+def check_fits(step: Step, available: int) -> StepMemory:
     """The memory of a step.
 
     Raises:
         ValueError: if there is not as much; the message says what would fit.
     """
-    memory = memory_of(network, model, args)
+    memory = step.memory()
     if memory.peak > USABLE_MEMORY_FRACTION * available:
         raise ValueError(
-            f"A step needs {gigabytes(memory.peak)}, and {gigabytes(available)} are free on {args.device}. "
-            + suggest_settings(network, model, args, USABLE_MEMORY_FRACTION * available)[1]
+            f"A step needs {gigabytes(memory.peak)}, and {gigabytes(available)} are free on {step.args.device}. "
+            + suggest_settings(step, USABLE_MEMORY_FRACTION * available)[1]
         )
     return memory
 
 
-def suggest_settings(network, model: ModelArguments, args: PretrainingArguments, room: float) -> tuple[list[str], str]:
-    """The smallest change by which a step takes at most `room` bytes: flags, none if nothing helps, and a sentence."""
-    batch, was_checkpointing = args.per_device_train_batch_size, network.is_activation_checkpointing
+def suggest_settings(step: Step, room: float) -> tuple[list[str], str, StepMemory | None]:
+    """The smallest change by which a step takes at most `room` bytes.
+
+    Returns:
+        Flags, none if nothing helps; a sentence; and the memory of such a step.
+    """
+    network, batch = step.network, step.args.per_device_train_batch_size
+    was_checkpointing = network.is_activation_checkpointing
     try:
         for checkpointing in [True] if was_checkpointing else [False, True]:
             if checkpointing:
                 network.activation_checkpointing_enable()
             for size in smaller_sizes(batch):
-                steps = args.gradient_accumulation_steps * batch // size
-                needed = memory_of(network, model, args, size, steps)
+                parts = step.args.gradient_accumulation_steps * batch // size
+                needed = step.memory(size, parts)
                 if needed.peak <= room:
-                    flags = ["--per_device_train_batch_size", str(size), "--gradient_accumulation_steps", str(steps)]
-                    flags += ["--gradient_checkpointing", "true"] if checkpointing else []
-                    return flags, f"With {' '.join(flags)} it needs {gigabytes(needed.peak)} and learns the same."
+                    flags = ["--per_device_train_batch_size", str(size), "--gradient_accumulation_steps", str(parts)]
+                    flags += ["--activation_checkpointing", "true"] if checkpointing else []
+                    said = f"With {' '.join(flags)} it needs {gigabytes(needed.peak)} and learns the same."
+                    return flags, said, needed
     finally:
         if not was_checkpointing:
             network.activation_checkpointing_disable()
-    return [], f"Not even one block at a time fits: use a smaller --size than {model.size} or a shorter --block_size."
+    return [], f"Not even one example at a time fits: {step.smaller}.", None
 
 
 def smaller_sizes(batch: int) -> list[int]:
@@ -125,30 +162,32 @@ def smaller_sizes(batch: int) -> list[int]:
     return [size for size in range(batch, 0, -1) if batch % size == 0]
 
 
-def find_batch_size(network, model: ModelArguments, args: PretrainingArguments, available: int) -> None:
+def find_batch_size(step: Step, available: int) -> StepMemory:
     """Take the largest part of the batch that fits, and accumulate as many: the run learns the same.
 
     Trainer would find out while it trains, with a smaller batch for the same steps.
     """
-    flags, sentence = suggest_settings(network, model, args, USABLE_MEMORY_FRACTION * available)
-    if not flags:
+    args = step.args
+    flags, sentence, memory = suggest_settings(step, USABLE_MEMORY_FRACTION * available)
+    if memory is None:
         raise ValueError(f"{gigabytes(available)} are free on {args.device}. {sentence}")
     args.per_device_train_batch_size, args.gradient_accumulation_steps = int(flags[1]), int(flags[3])
-    args.gradient_checkpointing = args.gradient_checkpointing or len(flags) > 4
-    if args.gradient_checkpointing:
-        network.activation_checkpointing_enable()
+    if len(flags) > 4:
+        args.activation_checkpointing = args.gradient_checkpointing = True
+        step.network.activation_checkpointing_enable()
     args.auto_find_batch_size = False  # it is found
+    return memory
 
 
-def explanation(network, model: ModelArguments, args: PretrainingArguments, available: int) -> str:
+def explanation(step: Step, available: int) -> str:
     """What a run that ran out of memory needed, what there was, what to change, and how to go on."""
-    needed = memory_of(network, model, args).peak
-    said = f"Out of memory: a step needs {gigabytes(needed)}, and {gigabytes(available)} were free on {args.device}"
+    needed, device = step.memory().peak, step.args.device
+    said = f"Out of memory: a step needs {gigabytes(needed)}, and {gigabytes(available)} were free on {device}"
     said += " before the run" + (". " if needed > available else ", but something else took some. ")
     room = min(USABLE_MEMORY_FRACTION * available, 0.8 * needed)  # `needed` was not there
-    flags, sentence = suggest_settings(network, model, args, room)
-    last = last_checkpoint(args.output_dir)
+    flags, sentence, _ = suggest_settings(step, room)
+    last = last_checkpoint(step.args.output_dir)
     if last is None or not flags:
         return said + sentence
-    command = command_to_resume("folio pretrain", args, *flags)
+    command = command_to_resume(step.command, step.args, *flags)
     return f"{said}{sentence} {last.name} is kept; to go on from it: {command}"

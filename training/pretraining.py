@@ -1,12 +1,7 @@
 """From a corpus to a checkpoint: the steps behind `folio pretrain` and `folio quickstart`."""
 
-import contextlib
 import math
-import os
-import platform
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,38 +9,40 @@ from pathlib import Path
 import datasets
 import torch
 import transformers
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, TrainerCallback
 
 from ..checkpoints.self_check import check_cache
 from ..data.arguments import CorpusArguments
 from ..data.packed_corpus import PackedCorpora, pack_corpora
 from ..evaluation.bits_per_byte import evaluate
 from ..jobs.cards import pretrained_card
-from ..jobs.processes import command_to_resume, connected, from_first, is_first, largest_of_all, wait_for_all
-from ..jobs.report import CARD_FILE, CURVE_FILE, Stages, code_version, loss_curve, peak_memory_bytes, write_report
-from ..jobs.resume import check_same_text, checkpoint_to_resume, reached_its_end, read_state
-from ..jobs.run_folder import lock_run_folder, run_metadata, start_run
-from ..jobs.saving import STAGING, STATE_FILE, checkpoints, staged
+from ..jobs.processes import connected, from_first, is_first
+from ..jobs.report import (
+    CARD_FILE,
+    CURVE_FILE,
+    Stages,
+    code_version,
+    loss_curve,
+    machine,
+    peak_memory_bytes,
+    write_report,
+)
+from ..jobs.resume import check_same_text, checkpoint_to_resume, read_state
+from ..jobs.run_folder import run_metadata
+from ..jobs.saving import STATE_FILE, staged
 from ..jobs.signals import Interrupted, signal_of
 from ..modeling import FolioForCausalLM, preset_config
-from ..tokenization import encode_texts, vocabulary_size
+from ..tokenization import encode_texts
 from .arguments import FIXED, FIXED_FOR_STREAMS, ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
-from .callbacks import ProgressBar, StepClock, StopOnInterrupt
+from .callbacks import ProgressBar, StepClock
 from .flops import flops_per_token, peak_flops
 from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
+from .new_model import LOSS_CHUNK, arguments_of_own, configured_model
 from .out_of_memory import within_memory
+from .run import KeepSettings, folder_of, stopped, train
 from .sharding import whole_model
-from .trainer import FolioTrainer, SafeTraining
-
-LOSS_CHUNK = 512  # tokens whose logits are in memory at once
-LONGEST_BLOCK = 1024  # tokens in an example of a model that the caller brings, if nothing else is asked for
+from .trainer import FolioTrainer
 
 
 def pretrain(
@@ -143,35 +140,6 @@ def pretrain(
             raise Interrupted(stopped(trainer), signal_of(error)) from None
 
 
-@contextlib.contextmanager
-def folder_of(args: PretrainingArguments) -> Iterator[Path]:
-    """Lock the folder of the run, in the first process for all."""
-    path = Path(args.output_dir).expanduser()
-    with lock_run_folder(path, args.overwrite, args.resume) if is_first() else contextlib.nullcontext():
-        check_is_shared(path, args.device)
-        yield path
-        wait_for_all()
-
-
-def check_is_shared(path: Path, device: torch.device) -> None:
-    """Raises OSError in all processes if one of them has another folder at `path`: a checkpoint would lack its part."""
-    if not connected():
-        return
-    sign = path / from_first(lambda: f"{STAGING}{uuid.uuid4().hex}")
-    if is_first():
-        sign.touch()
-    wait_for_all()
-    tries = (sign.exists() or time.sleep(0.2) for _ in range(10))  # a network's file system may take a moment
-    without = largest_of_all(0 if any(tries) else torch.distributed.get_rank(), device)
-    if is_first():
-        sign.unlink()
-    if without:
-        raise OSError(
-            f"Process {without} does not see the folder {path} of process 0: give an --output_dir that all processes "
-            "share, such as one on a network file system."
-        )
-
-
 def check_batch(data: PackedCorpora, args: PretrainingArguments) -> None:
     """Refuse to drop the last batch where it is the only one."""
     blocks = None if data.train_documents is None else len(data.train_blocks)
@@ -221,43 +189,6 @@ def finish(trainer: FolioTrainer, data: PackedCorpora, output_dir: Path, known: 
     return report
 
 
-def train(trainer: SafeTraining, checkpoint: Path | None, watch: Callable[[ProgressBar], StepClock]) -> float | None:
-    """Train, from `checkpoint` on if there is one, and return the tokens a second, None if there was no step to take.
-
-    Args:
-        watch: adds what shows and writes down how the training goes, and returns the clock that its steps are timed by.
-
-    Raises:
-        Interrupted: if a signal stopped it.
-    """
-    if checkpoint is not None and reached_its_end(checkpoint, trainer.args):  # and was stopped before it was saved
-        trainer.state = read_state(checkpoint)
-        trainer.state.is_world_process_zero = trainer.is_world_process_zero()  # in the file it is that of the first
-        best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-        trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
-        trainer.add_callback(MetricsFile(Path(trainer.args.output_dir) / METRICS_FILE))
-        trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
-        trainer.continuity.log_end()
-        return None
-    if checkpoint is not None:
-        trainer.args.eval_on_start = False  # it was
-    check_cache(trainer.model)  # now, when nothing can be lost
-    stop, progress = StopOnInterrupt(), ProgressBar()
-    clock = watch(progress)
-    trainer.add_callback(stop)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt as error:  # twice
-        raise Interrupted(stopped(trainer), signal_of(error)) from None
-    finally:
-        progress.close()
-        stop.close()
-    signum = stop.agreed(trainer.args)
-    if signum and saved_step(trainer) == trainer.state.global_step:
-        raise Interrupted(stopped(trainer), signum)
-    return clock.tokens_per_second(trainer.state)
-
-
 def watch(trainer: FolioTrainer, data: PackedCorpora, progress: ProgressBar) -> StepClock:
     """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
     args, model = trainer.args, trainer.model
@@ -274,97 +205,10 @@ def watch(trainer: FolioTrainer, data: PackedCorpora, progress: ProgressBar) -> 
     return clock
 
 
-def go_on(trainer: SafeTraining) -> str:
-    """The command that continues a run."""
-    return command_to_resume(trainer.command, trainer.args)
-
-
-def saved_step(trainer: SafeTraining) -> int:
-    """The step of the newest checkpoint, 0 if there is none."""
-    return max((int(path.name.rpartition("-")[2]) for path in checkpoints(trainer.args.output_dir)), default=0)
-
-
-def stopped(trainer: SafeTraining) -> str:
-    """What a run says that a signal has ended, and the command that continues it."""
-    state, saved = trainer.state, saved_step(trainer)
-    command = go_on(trainer)
-    if saved == 0:
-        return f"Stopped before a checkpoint was saved. To begin again: {command}"
-    if saved == state.max_steps:
-        return f"The training is complete. To save its result: {command}"
-    done = f"step {state.global_step:,} of {state.max_steps:,}"
-    return f"Stopped after {done}; step {saved:,} is saved. Go on with: {command}"
-
-
-class KeepSettings(TrainerCallback):
-    """Writes the run's settings once training begins: nothing that was in the folder is lost to a false start."""
-
-    def __init__(self, output_dir: Path, settings: dict):
-        self.output_dir = output_dir
-        self.settings = settings
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            start_run(self.output_dir, self.settings, is_new=state.global_step == 0)
-
-
-def machine(device: torch.device) -> str:
-    """The hardware that the run was timed on, for the report."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device.type == "cpu" else device.type
-
-
 def first_words(text: str) -> str:
     """A prompt for the model card: the beginning of a document, as it fits between quotes."""
     line = text.strip().splitlines()[0].replace("\\", "").replace('"', "")
     return " ".join(line[:40].split(" ")[:4]).strip() or "The"
-
-
-def arguments_of_own(
-    model: PreTrainedConfig | PreTrainedModel, tokenizer: str | None, block_size: int | None
-) -> ModelArguments:
-    """The settings of a model that the caller brings, for the run's files and its tokenizer."""
-    config = getattr(model, "config", model).get_text_config()
-    block_size = block_size or min(getattr(config, "max_position_embeddings", None) or LONGEST_BLOCK, LONGEST_BLOCK)
-    return ModelArguments(tokenizer, config.vocab_size, preset=config.model_type, size="custom", block_size=block_size)
-
-
-def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model that the caller brings, or one with fresh weights of the config.
-
-    Raises:
-        ValueError: if it has no embedding for some of the tokenizer's tokens.
-    """
-    network = model if isinstance(model, PreTrainedModel) else AutoModelForCausalLM.from_config(model)
-    vocab_size = network.config.get_text_config().vocab_size
-    if vocabulary_size(tokenizer) > vocab_size:
-        raise ValueError(
-            f"The tokenizer has {vocabulary_size(tokenizer):,} tokens, and the model {vocab_size:,}: make its config "
-            f"with vocab_size={vocabulary_size(tokenizer)}."
-        )
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(network.config, name, getattr(tokenizer, name))
-        setattr(network.generation_config, name, getattr(tokenizer, name))
-    return network
-
-
-def configured_model(
-    model: ModelArguments | PreTrainedConfig | PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    args: PretrainingArguments,
-) -> PreTrainedModel:
-    """The model of a run, which computes its loss as the run wants it."""
-    network = new_model(model, tokenizer) if isinstance(model, ModelArguments) else own_model(model, tokenizer)
-    is_ours = isinstance(network, FolioForCausalLM)
-    if args.z_loss and not is_ours:
-        raise ValueError(f"z_loss is {args.z_loss}, and {type(network).__name__} has none: leave it out.")
-    # Trainer smooths logits, and then needs all of them; the chunked loss needs all of the head's weights.
-    if is_ours and args.label_smoothing_factor == 0 and not args.fsdp:
-        network.loss_chunk_size, network.z_loss = LOSS_CHUNK, args.z_loss
-    if args.gradient_checkpointing:  # for the steps that are timed before Trainer is there
-        network.activation_checkpointing_enable()
-    return network
 
 
 def total_steps(data: PackedCorpora, args: PretrainingArguments) -> int:
@@ -378,21 +222,6 @@ def check_end(corpus: CorpusArguments, args: PretrainingArguments) -> None:
     """Refuse to train on a stream for ever."""
     if corpus.streaming and args.max_steps < 0 and args.minutes is None:
         raise ValueError("A stream has no end: say when to stop with --minutes or --max_steps.")
-
-
-def new_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> FolioForCausalLM:
-    """A model with fresh weights for this tokenizer, and the generation settings that it will be saved with."""
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    config = preset_config(
-        model.preset,
-        model.size,
-        vocab_size=vocabulary_size(tokenizer),
-        max_position_embeddings=model.block_size,
-        **ids,
-    )
-    network = FolioForCausalLM(config)
-    network.generation_config.update(do_sample=True, temperature=0.8, top_p=0.95, **ids)
-    return network
 
 
 def save_checkpoint(output_dir: Path, network: FolioForCausalLM, tokenizer, state, report: dict) -> None:

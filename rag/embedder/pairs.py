@@ -7,7 +7,6 @@ by one of its own sentences, which is taken out of it (the inverse cloze task; K
 
 import hashlib
 import random
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ...data.rows import read_rows
 from ..chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, TokenStarts, chunk_document
 from ..documents import Document
 from ..readers import PYTHON_MANUAL, manual_documents, read_documents
+from ..sentences import PARAGRAPH_OR_SENTENCE_END as SENTENCE_END
 from ..sources import find_files, read_file
 
 ANCHORS, POSITIVES = ("anchor", "query", "question"), ("positive", "text", "answer")
@@ -27,8 +27,6 @@ SAYS_SOMETHING = 40  # characters that must be left of the passage
 HELD_OUT, MOST_HELD_OUT = 0.05, 500  # the share of sources, and how many at most
 FEWEST = 4  # sources: two to learn from, and two to tell apart
 MANY_DOCUMENTS = 100  # with fewer, a document's passages are held out one by one
-
-SENTENCE_END = re.compile(r"\n\s*\n\s*|(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])")
 
 
 @dataclass(frozen=True)

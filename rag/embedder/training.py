@@ -12,14 +12,14 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from ...jobs.cards import embedder_card
-from ...jobs.report import CARD_FILE, Stages, code_version, peak_memory_bytes, write_report
+from ...jobs.report import CARD_FILE, Stages, code_version, machine, peak_memory_bytes, write_report
 from ...jobs.run_folder import lock_run_folder, start_run
 from ...jobs.saving import staged
 from ...jobs.signals import Interrupted, signal_of
+from ...modeling import FolioConfig
 from ...training.arguments import from_anywhere
 from ...training.callbacks import ProgressBar
 from ...training.optimizers import MuonAdamW
-from ...training.pretraining import machine
 from ..embedding import MINILM, Embedder, load_embedder, packaged_minilm
 from .encoder import MODULES_FILE, load_encoder
 from .pair_ranking import Held, by_vectors, by_words, held_by_kind
@@ -27,13 +27,16 @@ from .pairs import Pair, corpus_pairs, hold_out, load_documents, read_pairs
 
 MINILM_NAME = MINILM.rpartition("/")[2]
 LOGGING_STEPS = 10
+OUR_LEARNING_RATE, LEARNING_RATE = 0.01, 2e-5  # of Muon on a small GPT; of AdamW on a pretrained encoder
 
 
 @dataclass
 class EmbedderArguments:
     """What an embedder is made of, and how it is trained."""
 
-    model: str = field(metadata={"help": "a checkpoint of ours, or an embedder of ours to train further"})
+    model: str = field(
+        metadata={"help": "a checkpoint, ours or any encoder or causal model, or a sentence-transformers model"}
+    )
     output_dir: str = field(default="runs/embedder", metadata={"help": "where the embedder is written"})
     corpus: str | None = field(
         default=None, metadata={"help": "the documents to learn to find: a file, a folder, or python-manual"}
@@ -57,7 +60,10 @@ class EmbedderArguments:
         default=None,
         metadata={"help": "texts in memory at once, for batches that do not fit; costs a third more time"},
     )
-    learning_rate: float = field(default=0.01, metadata={"help": "peak, of Muon and AdamW"})
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "peak; by default 0.01 for a model of ours (Muon and AdamW), 2e-5 for others (AdamW)"},
+    )
     warmup_steps: float = field(default=0.1, metadata={"help": "steps, or their share if below 1"})
     weight_decay: float = field(default=0.01, metadata={"help": "of matrices"})
     seed: int = field(default=42, metadata={"help": "of all that is drawn"})
@@ -71,7 +77,7 @@ class EmbedderArguments:
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}: give at least {least}.")
         for name in ("num_train_epochs", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0.")
         for name in ("warmup_steps", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -178,13 +184,15 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
 
     from .batches import LengthBuckets
 
+    ours = isinstance(getattr(model[0], "auto_model", model[0]).config, FolioConfig)
+    rate = args.learning_rate or (OUR_LEARNING_RATE if ours else LEARNING_RATE)
+
     class Trainer(SentenceTransformerTrainer):
         def add_model_card_callback(self, default_args_dict):
             """The card is ours."""
 
         def create_optimizer(self, model=None):
-            if self.optimizer is None:
-                rate = args.learning_rate
+            if self.optimizer is None and ours:
                 self.optimizer = MuonAdamW(self.model, lr=rate, adam_lr=rate, weight_decay=args.weight_decay)
             return super().create_optimizer(model)
 
@@ -206,7 +214,8 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
         num_train_epochs=args.num_train_epochs,
         max_steps=args.max_steps,
         per_device_train_batch_size=args.per_device_train_batch_size,
-        learning_rate=args.learning_rate,
+        learning_rate=rate,
+        weight_decay=args.weight_decay,
         warmup_steps=args.warmup_steps,
         seed=args.seed,
         batch_sampler=LengthBuckets,
@@ -225,7 +234,7 @@ def _train(model, pairs: list[Pair], args: EmbedderArguments, output_dir: Path) 
     finally:
         progress.close()
     if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise ValueError(f"The weights are no numbers any more: use a --learning_rate below {args.learning_rate}.")
+        raise ValueError(f"The weights are no numbers any more: use a --learning_rate below {rate}.")
     losses_seen = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return trained.global_step, losses_seen[-1] if losses_seen else trained.training_loss
 

@@ -9,33 +9,35 @@ from collections.abc import Callable, Sequence
 
 from ...evaluation.answers import answer_metrics
 from ...evaluation.bootstrap import Metric, mean, ratio
-from ..answering import Citation, Passage, Sentence, Writer
+from ..answering import PASSAGES, Answering, Citation, Passage, Sentence, Writer
+from ..catalog import Catalog
+from ..retrieval import Retriever
 from .datasets import Dataset, Question
-from .index import Index
 
 FOUND, NOTHING, RIGHT = "passages found", "no passages", "the right passage"
 
 
 def judge_answers(
-    rag: Index, dataset: Dataset, writer: Writer, mode: str, say: Callable[[str], None]
+    retriever: Retriever, dataset: Dataset, writer: Writer, mode: str, say: Callable[[str], None]
 ) -> dict[str, dict[str, Metric]]:
     """Ask all questions: metric -> what the writer was given -> figure.
 
     Exact match and F1 are SQuAD's, a refusal being an empty answer; they need a data set with answers. Where a sentence
     says something beside its quotation, the quotation is not counted.
     """
+    catalog = retriever.store.catalog
     answered, valid, cited = [], [], []  # (number, of how many), for each question
     predictions: dict[str, list[str]] = {FOUND: [], NOTHING: [], RIGHT: []}
     has_answers = any(question.answers for question in dataset.questions)
     for number, question in enumerate(dataset.questions, 1):
-        answer = rag.answer(question.text, writer, mode=mode)
+        answer = Answering(retriever).answer(question.text, writer, PASSAGES, mode, None, None)
         answered.append(not answer.refused)
-        valid.append((sum(_holds(rag, each) for each in answer.citations), len(answer.citations)))
+        valid.append((sum(_holds(catalog, each) for each in answer.citations), len(answer.citations)))
         cited.append((sum(each.is_cited for each in answer.sentences), len(answer.sentences)))
         if has_answers:
             predictions[FOUND].append(said(answer.sentences))
             predictions[NOTHING].append(_written(writer, question, []))
-            predictions[RIGHT].append(_written(writer, question, [_right_passage(rag, question, dataset)]))
+            predictions[RIGHT].append(_written(writer, question, [_right_passage(catalog, question, dataset)]))
         say(f"{number:,} of {len(dataset.questions):,} answers")
     figures: dict[str, dict[str, Metric]] = {}
     if has_answers:
@@ -67,13 +69,13 @@ def _written(writer: Writer, question: Question, passages: list[Passage]) -> str
     return said(sentences)
 
 
-def _right_passage(rag: Index, question: Question, dataset: Dataset) -> Passage:
+def _right_passage(catalog: Catalog, question: Question, dataset: Dataset) -> Passage:
     name, section = next(iter(question.relevant))
-    document = rag.document(name)
+    document = catalog.document(name)
     starts = [*dataset.sections.get(name, [0]), len(document.text)]
     start, end = starts[section], starts[section + 1]
     return Passage(name, start, end, document.text[start:end], document.title, document.pages)
 
 
-def _holds(rag: Index, citation: Citation) -> bool:
-    return rag.document(citation.document).text[citation.start : citation.end] == citation.quote
+def _holds(catalog: Catalog, citation: Citation) -> bool:
+    return catalog.document(citation.document).text[citation.start : citation.end] == citation.quote

@@ -4,13 +4,12 @@ A folder in BEIR's layout: N. Thakur et al., "BEIR: A Heterogeneous Benchmark fo
 Retrieval Models", 2021. SQuAD's form: P. Rajpurkar, R. Jia and P. Liang, "Know What You Don't Know", 2018.
 """
 
-import gzip
-import json
 import math
-import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from ..documents import Document, Hit
@@ -104,7 +103,9 @@ def beir(folder: Path) -> Dataset:
         raise ValueError(f"{folder} has no queries.jsonl, so it is no data set: {ACCEPTED}.")
     corpus = _first(folder, "corpus.jsonl", "corpus.jsonl.gz")
     documents = None if corpus is None else [_document(place, row) for place, row in _json_lines(corpus)]
-    _refuse_doubles(documents or [], corpus)
+    for name, count in Counter(document.name for document in documents or []).items():
+        if count > 1:
+            raise ValueError(f"{corpus} has two documents {name!r}: correct it.")
     texts = {_string(place, row, "_id"): _string(place, row, "text") for place, row in _json_lines(queries)}
     names = None if documents is None else {document.name for document in documents}
     relevant: dict[str, dict[Place, float]] = {}
@@ -148,10 +149,12 @@ def _judgements(qrels: Path) -> Iterator[tuple[str, str, str, float]]:
 
 def squad(source: str) -> Dataset:
     """Read questions in SQuAD's form. The paragraphs of a title are one document, its sections."""
+    from ...data.columns import Columns, Malformed
     from ...data.formats import recognise
-    from ...data.readers import READ, Columns, Malformed
+    from ...data.readers import read_example
     from ...data.rows import read_rows
 
+    columns = Columns()
     paragraphs: dict[str, dict[str, int]] = {}  # document -> paragraph -> its number
     found: list[tuple[str, int, dict]] = []
     for place, row in read_rows(source, "validation"):
@@ -160,7 +163,7 @@ def squad(source: str) -> Dataset:
                 raise Malformed(str(row) if isinstance(row, ValueError) else "is no object with columns")
             if not found:
                 recognise(row, "qa", source=source)
-            example = READ["qa"](row, Columns())
+            example = read_example("qa", columns.cells("qa", row))
         except Malformed as error:
             raise ValueError(f"{place} {error}: correct it.") from None
         title = row.get("title")
@@ -185,24 +188,16 @@ BETWEEN = "\n\n"
 
 
 def _starts(paragraphs: Iterable[str]) -> list[int]:
-    starts, at = [], 0
-    for paragraph in paragraphs:
-        starts.append(at)
-        at += len(paragraph) + len(BETWEEN)
-    return starts
+    sizes = [len(paragraph) + len(BETWEEN) for paragraph in paragraphs]
+    return list(accumulate(sizes[:-1], initial=0))
 
 
 def _question(number: int, example: dict, document: str, section: int, start: int) -> Question:
     texts, starts = example["answers"]["text"], example["answers"]["answer_start"]
     spans = {(document, start + at, start + at + len(text)) for text, at in zip(texts, starts, strict=True) if text}
-    return Question(
-        example["id"] or str(number),
-        example["question"],
-        {(document, section): 1},
-        tuple(sorted(spans)),
-        tuple(dict.fromkeys(texts)),
-        answerable=bool(texts),
-    )
+    id, answers = example["id"] or str(number), tuple(dict.fromkeys(texts))
+    relevant: dict[Place, float] = {(document, section): 1}
+    return Question(id, example["question"], relevant, tuple(sorted(spans)), answers, bool(texts))
 
 
 def _first(folder: Path, *names: str) -> Path | None:
@@ -211,17 +206,14 @@ def _first(folder: Path, *names: str) -> Path | None:
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
     """The objects of a file, one a line, each with its place."""
-    number = 0
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError("not an object")
-                    yield f"{path}, line {number}", row
-    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}, line {number} cannot be read as JSON ({error}): correct it.") from None
+    from ...data.files import File
+    from ...data.rows import rows_in_file
+
+    for row in rows_in_file(File(path, str(path))):
+        if not isinstance(row.value, dict):
+            wrong = row.value if isinstance(row.value, ValueError) else "is not an object"
+            raise ValueError(f"{path}, {row.where} {wrong}: correct it.")
+        yield f"{path}, {row.where}", row.value
 
 
 def _string(place: str, row: dict, name: str, may_be_empty: bool = False) -> str:
@@ -231,14 +223,6 @@ def _string(place: str, row: dict, name: str, may_be_empty: bool = False) -> str
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
         raise ValueError(f"{place} has no text as {name}: correct it.")
     return value
-
-
-def _refuse_doubles(documents: list[Document], corpus: Path | None) -> None:
-    seen: set[str] = set()
-    for document in documents:
-        if document.name in seen:
-            raise ValueError(f"{corpus} has two documents {document.name!r}: correct it.")
-        seen.add(document.name)
 
 
 def _some(questions: list[Question], source: str | Path) -> list[Question]:

@@ -7,20 +7,22 @@ own, of an index that has nothing else.
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ...evaluation.bootstrap import Metric, mean
 from ..answering import Writer
-from ..documents import Hit
+from ..catalog import Catalog
+from ..database import storage_errors
+from ..documents import Document, Hit
 from ..refusal import BEST, Features, features, store_threshold, threshold_of
-from ..retrieval import MODES
+from ..retrieval import MODES, Retriever, check
 from ..store import Store
+from ..sync import Sync
 from ..writers import QuoteWriter
 from .answers import judge_answers
 from .datasets import Dataset, Question, load_dataset
-from .index import Index
 from .known_items import QUESTIONS, known_items
 from .ranking import has_span, ndcg, ranked_places, recall, reciprocal_rank
 from .refusal_curve import Refusal, check_enough, measure
@@ -35,7 +37,7 @@ Say = Callable[[str], None]
 
 
 def evaluate(
-    rag: Index,
+    retriever: Retriever,
     source: str | Path | Dataset,
     modes: Sequence[str],
     questions: int | None,
@@ -55,8 +57,8 @@ def evaluate(
         raise ValueError("Calibration needs cosines: let hybrid or dense be among the modes.")
     if isinstance(generator, str) and generator != QUOTE:
         raise ValueError(f'generator is {generator!r}; give "{QUOTE}" or a writer: load_writer(NAME).')
-    with _prepared(rag, source, questions, say) as (judged, dataset):
-        if calibrate and judged._store.catalog.counts()[0] < 2:  # said before minutes of asking
+    with _prepared(retriever, source, questions, say) as (judged, dataset):
+        if calibrate and judged.store.catalog.counts()[0] < 2:  # said before minutes of asking
             raise ValueError("Without the document that answers there is no other to ask: calibrate on two at least.")
         if calibrate:
             check_enough(sum(question.answerable for question in dataset.questions), len(dataset.questions))
@@ -64,15 +66,15 @@ def evaluate(
         for number, question in enumerate(dataset.questions, 1):
             found.ask(question, modes, refusing)
             say(f"{number:,} of {len(dataset.questions):,} questions")
-        refusal, notes = _refusal(found, rag, calibrate) if refusing else (None, [])
+        refusal, notes = _refusal(found, retriever.store.catalog, calibrate) if refusing else (None, [])
         answers = {}
         if generator is not None:
-            writer = QuoteWriter(judged._store.embedder) if isinstance(generator, str) else generator
+            writer = QuoteWriter(judged.store.embedder) if isinstance(generator, str) else generator
             answers = judge_answers(judged, dataset, writer, refusing or modes[0], say)
-        documents, chunks = judged._store.catalog.counts()
+        documents, chunks = judged.store.catalog.counts()
     if calibrate and refusal:
-        store_threshold(rag._store.catalog, refusal.threshold)
-    embedder = rag._store.catalog.meta.get("embedder")
+        store_threshold(retriever.store.catalog, refusal.threshold)
+    embedder = retriever.store.catalog.meta.get("embedder")
     asked = sum(question.answerable for question in dataset.questions)
     figures = found.metrics()
     return EvaluationReport(dataset.name, embedder, documents, chunks, asked, figures, refusal, answers, notes)
@@ -81,8 +83,8 @@ def evaluate(
 class Found:
     """What was found for the questions that were asked so far, in numbers."""
 
-    def __init__(self, rag: Index, dataset: Dataset) -> None:
-        self.rag, self.dataset = rag, dataset
+    def __init__(self, retriever: Retriever, dataset: Dataset) -> None:
+        self.retriever, self.dataset = retriever, dataset
         self.values: dict[str, dict[str, list[float]]] = {}  # metric -> mode -> one a question
         self.answerable: list[Features] = []
         self.unanswerable: list[Features] = []
@@ -90,7 +92,8 @@ class Found:
 
     def ask(self, question: Question, modes: Sequence[str], refusing: str | None) -> None:
         for mode in modes:
-            hits = self.rag.search(question.text, DEPTH, mode)
+            check(question.text, DEPTH, mode, None)
+            hits = self.retriever.search(question.text, DEPTH, mode, None)
             if question.answerable:
                 for name, value in scores(hits, question, self.dataset).items():
                     self.values.setdefault(name, {}).setdefault(mode, []).append(value)
@@ -98,7 +101,7 @@ class Found:
                 self._look_at(question, hits, mode)
 
     def _look_at(self, question: Question, hits: list[Hit], mode: str) -> None:
-        catalog = self.rag._store.catalog
+        catalog = self.retriever.store.catalog
         if not question.answerable:
             self.marked.append(features(question.text, hits, catalog))
         elif set(ranked_places(hits[:BEST], question, self.dataset)) & question.relevant.keys():
@@ -109,7 +112,7 @@ class Found:
         others = [hit for hit in hits if article(hit.document) not in answering]
         if len(others) < BEST:
             names = [name for name, _ in catalog.document_hashes() if article(name) in answering]
-            others = self.rag.search(question.text, DEPTH, mode, {"document": {"$nin": names}})
+            others = self.retriever.search(question.text, DEPTH, mode, {"document": {"$nin": names}})
         if others:  # else there is no other document
             self.unanswerable.append(features(question.text, others, catalog))
 
@@ -131,10 +134,9 @@ def scores(hits: list[Hit], question: Question, dataset: Dataset) -> dict[str, f
     return found
 
 
-def _refusal(found: Found, rag: Index, must: bool) -> tuple[Refusal | None, list[str]]:
+def _refusal(found: Found, catalog: Catalog, must: bool) -> tuple[Refusal | None, list[str]]:
     try:
-        current = threshold_of(rag._store.catalog)
-        return measure(found.answerable, found.unanswerable, found.marked, current), []
+        return measure(found.answerable, found.unanswerable, found.marked, threshold_of(catalog)), []
     except ValueError as error:
         if must:
             raise
@@ -142,15 +144,22 @@ def _refusal(found: Found, rag: Index, must: bool) -> tuple[Refusal | None, list
 
 
 @contextmanager
-def _prepared(rag: Index, source: str | Path | Dataset, count: int | None, say: Say) -> Iterator[tuple[Index, Dataset]]:
-    """A data set, and an index that has its documents and no others."""
+def _prepared(
+    retriever: Retriever, source: str | Path | Dataset, count: int | None, say: Say
+) -> Iterator[tuple[Retriever, Dataset]]:
+    """A data set, and the retriever of an index that has its documents and no others."""
+
+    def index(store: Store, documents: list[Document]) -> None:
+        Sync(store, False, "text", lambda report: say(f"{report.added:,} documents indexed")).run(documents)
+
+    store = retriever.store
     if source == KNOWN_ITEMS:
-        documents = [document for _, document in rag._store.catalog.documents()]
+        documents = [document for _, document in store.catalog.documents()]
         dataset = known_items(documents, QUESTIONS if count is None else count)
-        with _copy(rag) as copy:
-            copy.sync(dataset.documents or [], progress=lambda report: say(f"{report.added:,} documents indexed"))
-            store_threshold(copy._store.catalog, threshold_of(rag._store.catalog))
-            yield copy, dataset
+        with _copy(store) as copy:
+            index(copy, dataset.documents or [])
+            store_threshold(copy.catalog, threshold_of(store.catalog))
+            yield retriever.on(copy), dataset
         return
     dataset = source if isinstance(source, Dataset) else load_dataset(source)
     if count is not None and count < len(dataset.questions):
@@ -162,42 +171,43 @@ def _prepared(rag: Index, source: str | Path | Dataset, count: int | None, say: 
             "to find: ask more of them, or give others."
         )
     if dataset.documents is None:
-        _check_names(rag, dataset)
+        _check_names(store, dataset)
     else:
-        _check_others(rag, dataset)
-        rag.sync(dataset.documents, progress=lambda report: say(f"{report.added:,} documents indexed"))
-    yield rag, dataset
+        _check_others(store, dataset)
+        index(store, dataset.documents)
+    yield retriever, dataset
 
 
 @contextmanager
-def _copy(rag: Index) -> Iterator[Index]:
+def _copy(store: Store) -> Iterator[Store]:
     """An empty index that knows the vectors of another, for as long as the block runs."""
-    store = rag._store
-    with tempfile.TemporaryDirectory(prefix="folio-rag-eval-") as folder:
-        copied = Store(Path(folder), None, store.embedder)
+    with (
+        tempfile.TemporaryDirectory(prefix="folio-rag-eval-") as folder,
+        closing(Store(Path(folder), None, store.embedder)) as copied,
+        storage_errors(copied.path),
+    ):
         copied.create()
         copied.catalog.copy_vectors(store.catalog.path, *store.catalog.model)
-        with type(rag)(copied, rag._retriever.on(copied)) as copy:
-            yield copy
+        yield copied
 
 
-def _check_names(rag: Index, dataset: Dataset) -> None:
+def _check_names(store: Store, dataset: Dataset) -> None:
     asked = {document for question in dataset.questions for document, _ in question.relevant}
-    unknown = sorted(name for name in asked if rag._store.catalog.document_hash(name) is None)
+    unknown = sorted(name for name in asked if store.catalog.document_hash(name) is None)
     if unknown:
         raise ValueError(
-            f"{dataset.name} names {len(unknown):,} documents that {rag._store.path} does not have, {unknown[0]!r} "
+            f"{dataset.name} names {len(unknown):,} documents that {store.path} does not have, {unknown[0]!r} "
             "for instance: sync them, or give a corpus.jsonl."
         )
 
 
-def _check_others(rag: Index, dataset: Dataset) -> None:
+def _check_others(store: Store, dataset: Dataset) -> None:
     """Refuse an index of other documents: they would be found as well, and these would be among them for ever."""
-    rag._store.create()
+    store.create()
     hashes = {document.name: document.hash for document in dataset.documents or []}
-    others = [name for name, hash in rag._store.catalog.document_hashes() if hashes.get(name) != hash]
+    others = [name for name, hash in store.catalog.document_hashes() if hashes.get(name) != hash]
     if others:
         raise ValueError(
-            f"{rag._store.path} has other documents than {dataset.name}, {others[0]!r} for instance: give a folder of "
+            f"{store.path} has other documents than {dataset.name}, {others[0]!r} for instance: give a folder of "
             "its own as --index, which will be made."
         )

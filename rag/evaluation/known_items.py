@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..chunking import BREAKS
 from ..documents import Document, Heading
 from ..lexical import STOP_WORDS
 from ..readers import PYTHON_MANUAL
+from ..sentences import CLOSING, ENDS, PARAGRAPH_END, SENTENCE_END, WIDE_ENDS
 from .datasets import Dataset, Question
 
 QUESTIONS = 300
@@ -24,8 +24,7 @@ SECTION_CHARACTERS = 2000  # after which a new section begins with the next para
 LEFT_CHARACTERS = 200  # that a section must have beside the sentence, to be found by
 LEAST_WORDS, MOST_CHARACTERS = 4, 1000  # of a question
 
-PARAGRAPHS, _, SENTENCES, _ = BREAKS
-SENTENCE = re.compile(r"[^\W\d_\s\"'“‘(].*[.!?…。！？][\"'”’)\]]*", re.DOTALL)
+PROSE = re.compile(rf"[^\W\d_\s\"'“‘(].*[{ENDS}{WIDE_ENDS}][{CLOSING}]*", re.DOTALL)
 WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|\w+")  # Japanese and Chinese have no spaces
 MASK = "it"
 
@@ -65,10 +64,8 @@ def known_items(documents: Iterable[Document], count: int = QUESTIONS, seed: int
         taken.setdefault(item.document, []).append(item)
     for number, out in taken.items():
         documents[number], starts[number] = _without(documents[number], starts[number], out)
-    questions = []
-    for item in chosen:
-        name = documents[item.document].name
-        questions.append(Question(f"{name}#{item.section}", item.question, {(name, item.section): 1}))
+    named = [(documents[item.document].name, item.section, item.question) for item in chosen]
+    questions = [Question(f"{name}#{section}", text, {(name, section): 1}) for name, section, text in named]
     sections = {document.name: each for document, each in zip(documents, starts, strict=True)}
     modules = {d.name: d.name.partition(".")[0] for d in documents if d.metadata.get("type") == PYTHON_MANUAL}
     return Dataset("known-items", questions, documents, sections, modules)
@@ -80,7 +77,7 @@ def section_starts(document: Document) -> list[int]:
     found = []
     for start, end in zip(starts, [*starts[1:], len(document.text)], strict=True):
         found.append(start)
-        for paragraph in PARAGRAPHS.finditer(document.text, start, end):
+        for paragraph in PARAGRAPH_END.finditer(document.text, start, end):
             if paragraph.end() - found[-1] >= SECTION_CHARACTERS and end - paragraph.end() >= SECTION_CHARACTERS / 2:
                 found.append(paragraph.end())
     return found
@@ -117,12 +114,12 @@ def _below(text: str, start: int, end: int, heading: Heading) -> int:
 
 def _first_sentence(text: str, start: int, end: int) -> tuple[int, int] | None:
     """The first sentence that begins a paragraph: no signature, list, table or code."""
-    cuts = [found.end() for found in PARAGRAPHS.finditer(text, start, end)]
+    cuts = [found.end() for found in PARAGRAPH_END.finditer(text, start, end)]
     for begin, stop in zip([start, *cuts], [*cuts, end], strict=True):
-        cut = SENTENCES.search(text, begin, stop)
+        cut = SENTENCE_END.search(text, begin, stop)
         stop = cut.end() if cut else stop
         sentence = text[begin:stop].strip()
-        if SENTENCE.fullmatch(sentence) and len(WORD.findall(sentence)) >= LEAST_WORDS:
+        if PROSE.fullmatch(sentence) and len(WORD.findall(sentence)) >= LEAST_WORDS:
             return begin, stop
     return None
 

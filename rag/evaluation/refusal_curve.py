@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...evaluation.bootstrap import Metric, mean
+from ...evaluation.pictures import save
 from ...jobs.plotting import pyplot
 from ..refusal import Features, Threshold, calibrate
 
@@ -107,8 +108,6 @@ def draw(refusal: Refusal, file: str | Path, title: str) -> None:
         OSError: the file cannot be written.
     """
     plt = pyplot("The refusal curve")
-    path = Path(file).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
     for (name, points), style in zip(refusal.curves.items(), ("-", "--"), strict=True):
         axes.plot(*zip(*points, strict=True), style, label=name)
@@ -117,5 +116,4 @@ def draw(refusal: Refusal, file: str | Path, title: str) -> None:
     axes.set(xlabel="answered, of the answerable questions", ylabel="refused, of the others", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
-    figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)
+    save(plt, figure, file)

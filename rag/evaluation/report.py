@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...evaluation.bootstrap import Metric, interval, paired_interval
+from ...evaluation.results import cell
 from ...jobs.markdown import markdown_table
 from ..refusal import BEST
 from .refusal_curve import SHOWN, Refusal
@@ -55,22 +56,11 @@ class EvaluationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
-        refusal = self.refusal
-        return {
-            **{name: getattr(self, name) for name in ("dataset", "embedder", "documents", "chunks", "questions")},
-            "figures": _entries(self.figures),
-            "best_mode": self.best_mode,
-            "verdict": self.verdict(),
-            "refusal": refusal and {
-                "answerable": refusal.answerable,
-                "unanswerable": refusal.unanswerable,
-                "threshold": asdict(refusal.threshold),
-                "figures": _entries(refusal.figures),
-                "curves": refusal.curves,
-            },
-            "answers": _entries(self.answers),
-            "notes": self.notes,
-        }  # fmt: skip
+        found = {**vars(self), "figures": _entries(self.figures), "answers": _entries(self.answers)}
+        found |= {"best_mode": self.best_mode, "verdict": self.verdict()}
+        if line := self.refusal:
+            found["refusal"] = {**vars(line), "threshold": asdict(line.threshold), "figures": _entries(line.figures)}
+        return found
 
     def __str__(self) -> str:
         parts = [
@@ -111,12 +101,8 @@ def _entries(figures: dict[str, dict[str, Metric]]) -> dict[str, dict[str, dict]
 def _table(figures: dict[str, dict[str, Metric]]) -> str:
     """Figures in Markdown, with 95 % intervals in brackets."""
     columns = list(next(iter(figures.values())))
-    rows = [[row, *(_cell(entries.get(column)) for column in columns)] for row, entries in figures.items()]
+    rows = [
+        [row, *(cell(entries[column]) if column in entries else "" for column in columns)]
+        for row, entries in _entries(figures).items()
+    ]
     return markdown_table(["", *columns], rows)
-
-
-def _cell(metric: Metric | None) -> str:
-    if metric is None:
-        return ""
-    bounds = interval(metric)
-    return f"{metric.value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")

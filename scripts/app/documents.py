@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from transformers import PreTrainedTokenizerBase
 
 from ...serving.generator import TextGenerator
-from .parts import box, check, gr, one_line_errors
+from .parts import EVENT, box, check, gr, one_line_errors
 
 SHOWN_AROUND = 20_000  # characters of a document before and after what is cited
 HINT = "Drop files above, ask, and click a citation to see where it stands."
@@ -114,24 +114,19 @@ def documents_tab(
                     yield html
 
     visit = gr.State(None, delete_callback=lambda visit: visit and visit.close())
-    files = gr.File(
-        file_count="multiple", label="Documents: text, Markdown, HTML, PDF, docx, CSV, Python, ...", height=150
-    )
+    label = "Documents: text, Markdown, HTML, PDF, docx, CSV, Python, ..."
+    files = gr.File(file_count="multiple", label=label, height=150)
     said = gr.HTML()
     with gr.Row():
         question = box("A question to the documents", scale=8, container=False)
         send = gr.Button("Ask", variant="primary", size="md", scale=0, min_width=90)
         stop = gr.Button("Stop", size="md", scale=0, min_width=90)
-    by_model = gr.Checkbox(
-        False, label="The model writes (else the documents are quoted)", visible=bool(tokenizer.chat_template),
-        container=False,
-    )  # fmt: skip
+    label = "The model writes (else the documents are quoted)"
+    by_model = gr.Checkbox(False, label=label, visible=bool(tokenizer.chat_template), container=False)
     out = gr.HTML(_hint(HINT), min_height=260)
-    files.change(index, [files, visit], [visit, said, out], concurrency_limit=1, api_visibility="private")
-    running = gr.on(
-        [question.submit, send.click], ask, [question, by_model, visit, *sampling.values()], out,
-        concurrency_limit=1, show_progress="minimal", api_visibility="private",
-    )  # fmt: skip
+    files.change(index, [files, visit], [visit, said, out], **EVENT)
+    inputs = [question, by_model, visit, *sampling.values()]
+    running = gr.on([question.submit, send.click], ask, inputs, out, show_progress="minimal", **EVENT)
     stop.click(None, cancels=running, api_visibility="private")
 
 

@@ -16,7 +16,7 @@ from ...tokenization.inspection import shown, vocabulary_bytes
 from .documents import CSS as DOCUMENTS_CSS
 from .documents import documents_tab
 from .html import CSS, attention_html, chat_html, legend, tokens_html
-from .parts import box, check, fastapi, gr, one_line_errors
+from .parts import EVENT, box, check, fastapi, gr, one_line_errors
 
 MOST_TOKENS = 512  # in the token view
 MOST_ATTENDING = 48  # in the attention map
@@ -102,10 +102,8 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
         send = gr.Button("Send", variant="primary", size="md", scale=0, min_width=90)
         stop = gr.Button("Stop", size="md", scale=0, min_width=90)
         clear = gr.Button("New chat", size="md", scale=0, min_width=120)
-    running = gr.on(
-        [message.submit, send.click], reply, [message, said, system, *sampling.values()], [message, said, out],
-        concurrency_limit=1, show_progress="minimal", api_visibility="private",
-    )  # fmt: skip
+    inputs, outputs = [message, said, system, *sampling.values()], [message, said, out]
+    running = gr.on([message.submit, send.click], reply, inputs, outputs, show_progress="minimal", **EVENT)
     stop.click(None, cancels=running, api_visibility="private")
     clear.click(lambda: ([], chat_html([])), outputs=[said, out], cancels=running, api_visibility="private")
 
@@ -113,9 +111,7 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
 def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> None:
     async def write(text: str, *values) -> AsyncIterator[str]:
         with one_line_errors():
-            check(text, "text")
-            options = _options(sampling, values)
-            ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [text])[0]
+            ids, options = _encode(tokenizer, text), _options(sampling, values)
             new = options.pop("max_new_tokens")
             room = new if generator.context_length is None else generator.context_length - len(ids)
             if room < 1:
@@ -129,7 +125,7 @@ def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, samp
     text = box("A text for the model to continue", lines=12, max_lines=24)
     with gr.Row():
         go, stop = gr.Button("Continue", variant="primary", size="md"), gr.Button("Stop", size="md")
-    running = go.click(write, [text, *sampling.values()], text, concurrency_limit=1, api_visibility="private")
+    running = go.click(write, [text, *sampling.values()], text, **EVENT)
     stop.click(None, cancels=running, api_visibility="private")
 
 
@@ -146,7 +142,7 @@ def tokens_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> 
     text = box(f"A text of up to {most} tokens", lines=3)
     button = gr.Button("Show", variant="primary", size="md")
     out = gr.HTML(legend(), min_height=260)
-    gr.on([button.click, text.submit], view, text, out, concurrency_limit=1, api_visibility="private")
+    gr.on([button.click, text.submit], view, text, out, **EVENT)
 
 
 def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -162,6 +158,9 @@ def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) 
             weights = attention_weights(eager, ids)[layer - 1, head - 1]
             return attention_html(weights, [spelled(id) for id in ids])
 
+    def view_again(text: str, *places: int) -> str:
+        return view(text, *places) if text.strip() else ""
+
     gr.Markdown("Where each token (a row) looks, among those before it and itself (the columns).")
     text = box(f"A text of up to {most} tokens", lines=2)
     with gr.Row():
@@ -170,18 +169,14 @@ def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) 
     button = gr.Button("Show", variant="primary", size="md")
     out = gr.HTML(min_height=260)
     inputs = [text, layer, head]
-    gr.on([button.click, text.submit], view, inputs, out, concurrency_limit=1, api_visibility="private")
-    gr.on(
-        [layer.release, head.release],
-        lambda text, *places: view(text, *places) if text.strip() else "",
-        inputs, out, concurrency_limit=1, trigger_mode="always_last", api_visibility="private",
-    )  # fmt: skip
+    gr.on([button.click, text.submit], view, inputs, out, **EVENT)
+    gr.on([layer.release, head.release], view_again, inputs, out, trigger_mode="always_last", **EVENT)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, most: int) -> list[int]:
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, most: int | None = None) -> list[int]:
     check(text, "text")
     ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [text])[0]
-    if len(ids) > most:
+    if most is not None and len(ids) > most:
         raise ValueError(f"The text has {len(ids):,} tokens, and {most} are shown at most: shorten it.")
     return ids
 
@@ -217,8 +212,7 @@ def application(page: gr.Blocks) -> Callable:
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=SYSTEM_MONO)
     app = gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None), page, "/", theme=theme, css=CSS + DOCUMENTS_CSS, footer_links=[],
-        run_history=False,
-        enable_monitoring=False, ssr_mode=False, show_error=True,
+        run_history=False, enable_monitoring=False, ssr_mode=False, show_error=True,
     )  # fmt: skip
 
     async def with_policy(scope, receive, send) -> None:

@@ -12,9 +12,10 @@ with extra("app", "The app"):
     import fastapi
     import gradio as gr
 
-__all__ = ["box", "check", "fastapi", "gr", "one_line_errors"]
+__all__ = ["EVENT", "box", "check", "fastapi", "gr", "one_line_errors"]
 
 LONGEST_TEXT = 20_000  # characters, which are encoded in an instant; contexts are shorter than most
+EVENT = {"concurrency_limit": 1, "api_visibility": "private"}  # for whatever asks the model or the index
 
 
 def box(placeholder: str, **options) -> gr.Textbox:

@@ -15,32 +15,31 @@ the options of sync; so for the others.
 
 import shlex
 import sys
-import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .common import IndexArguments, SearchArguments, open_index, shown, where_of
+from ...evaluation.arguments import option
+from ..inputs import CONTROL
+from .ask import ask
+from .common import IndexArguments, SearchArguments, open_index, print_passage, show_progress, shown, where_of
+from .evaluate import evaluate
 
-SHOWN_CHARACTERS = 400
 SHOWN_FAILURES = 20
 
 
 @dataclass
 class SyncArguments:
-    delete_missing: bool = field(default=False, metadata={"help": "forget documents that are no longer there"})
-    text_column: str = field(default="text", metadata={"help": "the column with the text, of CSV, TSV and JSONL"})
+    delete_missing: bool = option(False, "forget documents that are no longer there")
+    text_column: str = option("text", "the column with the text, of CSV, TSV and JSONL")
 
 
 @dataclass
 class ServeArguments:
     index: str = field(metadata={"help": "the folder of the index"})
-    port: int = field(default=8001, metadata={"help": "the port on this machine, at 127.0.0.1 alone"})
+    port: int = option(8001, "the port on this machine, at 127.0.0.1 alone")
 
 
 def main(argv: list[str]) -> None:
-    from .ask import ask
-    from .evaluate import evaluate
-
     jobs = {
         "sync": sync, "search": search, "ask": ask, "eval": evaluate, "verify": verify, "rebuild": rebuild,
         "serve-index": serve_index,
@@ -59,9 +58,9 @@ def sync(argv: list[str]) -> None:
     what = "Bring an index up to date with documents."
     path, index, args = parse(argv, [IndexArguments, SyncArguments], "folio rag sync", what, positional=("PATH",))
     with open_index(index) as rag:
-        report = rag.sync(path, args.delete_missing, args.text_column, progress=show_progress)
+        report = rag.sync(path, args.delete_missing, args.text_column, progress=_show_report)
     for name, why in list(report.failed.items())[:SHOWN_FAILURES]:
-        print(f"left out: {shown(name)} {why}", file=sys.stderr)
+        print(f"left out: {shown(name)} {why}".translate(CONTROL), file=sys.stderr)
     if len(report.failed) > SHOWN_FAILURES:
         print(f"left out: {len(report.failed) - SHOWN_FAILURES} more", file=sys.stderr)
     skipped = f", {len(report.skipped)} links and the like skipped" if report.skipped else ""
@@ -83,11 +82,9 @@ def search(argv: list[str]) -> None:
     if not hits:
         print("Nothing was found.")
     for number, hit in enumerate(hits, 1):
-        page = f", page {hit.page}" if hit.page else ""
         heading = f"  {hit.heading or hit.title}".rstrip()
-        print(f"{number}. {shown(hit.document)}{page} [{hit.start}:{hit.end}]{heading}  ({hit.score:.4f})")
-        text = textwrap.shorten(hit.text, SHOWN_CHARACTERS, placeholder=" ...")
-        print(textwrap.indent(textwrap.fill(text, 100), "   ") + "\n")
+        print_passage(hit, f"{number}.", f"{heading}  ({hit.score:.4f})", hit.text, "   ")
+        print()
 
 
 def verify(argv: list[str]) -> None:
@@ -122,10 +119,5 @@ def serve_index(argv: list[str]) -> None:
     serve(Path(args.index).expanduser().absolute(), args.port)
 
 
-def show_progress(report) -> None:
-    if sys.stderr.isatty():
-        print(
-            f"\r{report.added + report.updated:,} documents, {report.embedded:,} chunks",
-            end="\033[K\r",
-            file=sys.stderr,
-        )
+def _show_report(report) -> None:
+    show_progress(f"{report.added + report.updated:,} documents, {report.embedded:,} chunks")

@@ -1,29 +1,33 @@
-"""What the commands of `folio rag` share: which index, which passages, and how names are shown."""
+"""What the commands of `folio rag` share: which index, which passages, and how they are shown."""
 
 import json
 import os
+import sys
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ...evaluation.arguments import option
+from ..inputs import CONTROL
+
+SHOWN_CHARACTERS = 400
 
 
 @dataclass
 class IndexArguments:
     index: str = field(metadata={"help": "the folder of the index"})
-    url: str | None = field(
-        default=None, metadata={"help": "the Chroma server that has the vectors; by default the folder has them"}
-    )
-    embedder: str | None = field(
-        default=None,
-        metadata={"help": "a sentence-transformers model; by default the index's own, or all-MiniLM-L6-v2 (English)"},
+    url: str | None = option(None, "the Chroma server that has the vectors; by default the folder has them")
+    embedder: str | None = option(
+        None, "a sentence-transformers model; by default the index's own, or all-MiniLM-L6-v2 (English)"
     )
 
 
 @dataclass
 class SearchArguments:
-    k: int = field(default=5, metadata={"help": "how many passages"})
-    mode: str = field(default="hybrid", metadata={"help": "hybrid, dense (by meaning) or lexical (by words)"})
-    where: str | None = field(default=None, metadata={"help": 'of which documents, as JSON: {"type": "pdf"}'})
-    reranker: str | None = field(default=None, metadata={"help": "a cross-encoder that reads the best ones again"})
+    k: int = option(5, "how many passages")
+    mode: str = option("hybrid", "hybrid, dense (by meaning) or lexical (by words)")
+    where: str | None = option(None, 'of which documents, as JSON: {"type": "pdf"}')
+    reranker: str | None = option(None, "a cross-encoder that reads the best ones again")
 
 
 def open_index(index: IndexArguments, **options):
@@ -37,6 +41,19 @@ def where_of(args: SearchArguments) -> dict | None:
         return None if args.where is None else json.loads(args.where)
     except ValueError as error:
         raise ValueError(f'--where is not JSON ({error}): give a mapping such as \'{{"type": "pdf"}}\'.') from None
+
+
+def print_passage(found, before: str, after: str, text: str, indent: str) -> None:
+    """Print where a hit or a citation stands, and its text below; nothing in them steers the terminal."""
+    page = f", page {found.page}" if found.page else ""
+    print(f"{before} {shown(found.document)}{page} [{found.start}:{found.end}]{after}".translate(CONTROL))
+    text = textwrap.shorten(text.translate(CONTROL), SHOWN_CHARACTERS, placeholder=" ...")
+    print(textwrap.indent(textwrap.fill(text, 100), indent))
+
+
+def show_progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{line}", end="\033[K\r", file=sys.stderr)
 
 
 def shown(name: str) -> str:

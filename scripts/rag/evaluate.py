@@ -11,8 +11,11 @@ to be an index of theirs alone, or a new one.
 """
 
 import contextlib
-import sys
 from dataclasses import dataclass, field
+
+from ...evaluation.arguments import option
+from .ask import QUOTE
+from .common import IndexArguments, open_index, show_progress
 
 
 @dataclass
@@ -20,24 +23,16 @@ class EvalArguments:
     modes: list[str] = field(
         default_factory=lambda: ["dense", "lexical", "hybrid"], metadata={"help": "which ones to compare"}
     )
-    questions: int | None = field(
-        default=None, metadata={"help": "ask so many at most, drawn by chance; else 300 known items, or all there are"}
-    )
-    reranker: str | None = field(default=None, metadata={"help": "a cross-encoder that reads the best ones again"})
-    writer: str | None = field(
-        default=None, metadata={"help": "judge answers, too: quote, or a causal language model's directory or Hub name"}
-    )
-    calibrate: bool = field(
-        default=False, metadata={"help": "refuse, from now on, by the line that these questions draw"}
-    )
-    output: str | None = field(default=None, metadata={"help": "write the figures into this JSON file as well"})
-    picture: str | None = field(default=None, metadata={"help": "draw the refusal curve into this PNG file"})
+    questions: int | None = option(None, "ask so many at most, drawn by chance; else 300 known items, or all there are")
+    reranker: str | None = option(None, "a cross-encoder that reads the best ones again")
+    writer: str | None = option(None, "judge answers, too: quote, or a causal language model's directory or Hub name")
+    calibrate: bool = option(False, "refuse, from now on, by the line that these questions draw")
+    output: str | None = option(None, "write the figures into this JSON file as well")
+    picture: str | None = option(None, "draw the refusal curve into this PNG file")
 
 
 def evaluate(argv: list[str]) -> None:
     from ..arguments import parse
-    from .ask import QUOTE
-    from .common import IndexArguments, open_index
 
     data, index, args = parse(argv, [IndexArguments, EvalArguments], "folio rag eval", __doc__, positional=("DATA",))
     from ...evaluation.results import check_writable, write_json
@@ -66,8 +61,3 @@ def evaluate(argv: list[str]) -> None:
         draw(report.refusal, args.picture, f"{report.dataset}, {report.embedder}")
     if args.calibrate:
         print("\nFrom now on the index refuses by the line that these questions drew.")
-
-
-def show_progress(line: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{line}", end="\033[K\r", file=sys.stderr)

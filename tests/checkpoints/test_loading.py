@@ -1,14 +1,34 @@
 """A checkpoint or an adapter is loaded by its name, for the task that it is for."""
 
 import json
+import re
+import shutil
 
 import peft
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForMaskedLM,
+    BertLMHeadModel,
+    BertModel,
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from foliogpt.checkpoints.base_record import BASE_FILE, BaseRecord, hash_weights
-from foliogpt.checkpoints.loading import context_length, load_model
+from foliogpt.checkpoints.loading import context_length, load_checkpoint, load_model
+from foliogpt.jobs.saving import write_checksums
 from foliogpt.modeling import FolioForCausalLM, FolioForSequenceClassification, preset_config
 from foliogpt.tokenization import train_tokenizer
 
@@ -157,3 +177,115 @@ def test_the_hash_tells_weights_apart_and_leaves_out_what_is_new(tmp_path):
     model.score.weight.data[0, 0] += 1
     assert hash_weights(model) != before
     assert hash_weights(model, ["score.weight"]) == backbone
+
+
+def test_what_cannot_continue_text_is_named(tokenizer, tmp_path):
+    size = {
+        "vocab_size": 265,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 9,
+    }
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    for model in (
+        BertModel(BertConfig(**size)),
+        BertForMaskedLM(BertConfig(**size)),  # transformers loads it as a causal language model, without a warning
+        ModernBertForMaskedLM(ModernBertConfig(**size, **ids)),
+        T5ForConditionalGeneration(T5Config(vocab_size=265, d_model=32, num_layers=1, d_ff=9, num_heads=2, d_kv=16)),
+        FolioForCausalLM(preset_config("folio", "nano", **SMALL, is_causal=False)),
+    ):
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        with pytest.raises(ValueError, match=f"is a {folder.name}, and no causal language model, .*: name one that is"):
+            load_model(str(folder))
+    BertLMHeadModel(BertConfig(**size, is_decoder=True)).save_pretrained(tmp_path / "decoder")
+    tokenizer.save_pretrained(tmp_path / "decoder")
+    assert isinstance(load_model(str(tmp_path / "decoder"))[0], BertLMHeadModel)
+
+
+def a_file(name):
+    def make(folder, base):
+        folder.mkdir()
+        (folder / name).write_bytes(b"GGUF")
+        return folder / name
+
+    return make
+
+
+def a_folder_with(*names):
+    def make(folder, base):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("{}")
+        return folder
+
+    return make
+
+
+def an_interrupted_run(folder, base):
+    a_folder_with("run.yaml", "tokenizer.json")(folder, base)
+    for step in (5, 10, 15):
+        shutil.copytree(base, folder / f"checkpoint-{step}")
+        (folder / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            (folder / f"checkpoint-{step}" / name).touch()
+        if step < 15:  # the last one was not finished
+            write_checksums(folder / f"checkpoint-{step}")
+    return folder
+
+
+def a_run_of_others(folder, base):
+    for step in (9, 10):
+        shutil.copytree(base, folder / f"checkpoint-{step}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            a_file("m.gguf"),
+            r"is a file: make a checkpoint of it with folio convert .*m\.gguf DIRECTORY --to folio",
+        ),
+        (a_file("ckpt.pt"), r"ckpt\.pt is a file: make a checkpoint of it with folio convert"),
+        (a_file("model.safetensors"), "is a file: name the directory that it is in, .*thing"),
+        (a_folder_with("m.gguf"), r"make a checkpoint with folio convert .*m\.gguf DIRECTORY --to folio"),
+        (a_folder_with("config.json", "pytorch_model.bin"), "in pytorch_model.bin, .* save them as safetensors"),
+        (
+            a_folder_with("adapter_config.json", "adapter_model.bin"),
+            "in adapter_model.bin, .* save them",
+        ),
+        (
+            an_interrupted_run,
+            "is a run that has not ended, .*: name .*checkpoint-10, or go on .* --resume",
+        ),
+        (a_run_of_others, "is a run that has not ended, .*: name .*checkpoint-10,"),
+        (a_folder_with("run.yaml"), "stopped before its first checkpoint, .*: start it again"),
+        (a_folder_with("one/adapter_config.json", "two/adapter_config.json"), "name one of the 2, for instance .*one"),
+        (a_folder_with("notes.txt"), "not a whole checkpoint's directory"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named_with_its_remedy(base, tmp_path, make, says):
+    with pytest.raises(OSError, match=says) as error:
+        load_model(str(make(tmp_path / "thing", base)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_is_named_for_an_interrupted_run_loads(base, tmp_path):
+    with pytest.raises(OSError, match="name ") as error:
+        load_model(str(an_interrupted_run(tmp_path / "run", base)))
+    assert isinstance(load_model(re.search(r"name (\S+),", str(error.value))[1])[0], FolioForCausalLM)
+
+
+@pytest.mark.parametrize("task", ["classify", "tag", "qa"])
+def test_a_new_head_stands_on_the_weights_of_the_checkpoint(tmp_path, task):
+    """In stock Llama's class for answers the stack has another name, under which transformers finds no weight."""
+    size = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 48}
+    LlamaForCausalLM(LlamaConfig(vocab_size=265, **size)).save_pretrained(tmp_path)
+    model, missing = load_checkpoint(str(tmp_path), task)
+    assert {name.split(".")[0] for name in missing} <= {"score", "classifier", "qa_outputs"}
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(tmp_path).eval()(IDS).last_hidden_state
+        torch.testing.assert_close(model.base_model.eval()(IDS).last_hidden_state, expected)

@@ -1,12 +1,10 @@
 """The split, and the corpora that are not files. Those that are: test_corpus_files.py."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
+import forks
 import pytest
 
 from foliogpt.data.corpora import corpus_bytes, is_validation, load_corpus
@@ -149,8 +147,7 @@ def test_a_hub_dataset_without_the_column_is_refused(fake_hub):
 
 def test_a_hub_that_cannot_be_reached_is_reported_in_one_line():
     code = "from foliogpt.data.corpora import load_corpus; load_corpus('hub:no-such/name')"
-    env = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    done = forks.run([code])
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1
     last = done.stderr.strip().splitlines()[-1]

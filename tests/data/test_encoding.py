@@ -1,5 +1,7 @@
 """Examples as ids and labels: what is learnt of a chat, of words, of a question and its text."""
 
+import json
+
 import pytest
 
 from foliogpt.data.arguments import DataArguments
@@ -12,7 +14,8 @@ from foliogpt.data.encoding import (
     encode_turns,
     encode_words,
 )
-from foliogpt.data.examples import Collator, read_examples
+from foliogpt.data.examples import Collator, prepare_examples, read_examples
+from foliogpt.jobs.report import Stages
 from foliogpt.tokenization import train_tokenizer
 
 CHAT = [
@@ -39,12 +42,16 @@ def said(tokenizer, labels: list[int]) -> str:
     return tokenizer.decode([label for label in labels if label != -100])
 
 
-@pytest.mark.parametrize("template", [None, UNMARKED], ids=["marks what is generated", "marks nothing"])
-def test_of_a_chat_what_the_assistant_says_is_learnt(tokenizer, template, monkeypatch):
+@pytest.mark.parametrize(
+    ("template", "after"), [(None, ""), (UNMARKED, "\n")], ids=["marks what is generated", "marks nothing"]
+)
+def test_of_a_chat_what_the_assistant_says_is_learnt(tokenizer, template, after, monkeypatch):
     if template:
         monkeypatch.setattr(tokenizer, "chat_template", template)
     encoded = encode_turns(tokenizer, CHAT)
-    assert said(tokenizer, encoded["labels"]) == "two<|im_end|>four<|im_end|>"
+    assert said(tokenizer, encoded["labels"]) == f"two<|im_end|>{after}four<|im_end|>{after}"
+    weighed = [*CHAT[:2], {**CHAT[2], "weight": 0}, *CHAT[3:]]
+    assert said(tokenizer, encode_turns(tokenizer, weighed)["labels"]) == f"four<|im_end|>{after}"
     assert tokenizer.decode(encoded["input_ids"]) == tokenizer.apply_chat_template(CHAT, tokenize=False)
 
 
@@ -58,7 +65,23 @@ def test_a_preference_is_a_prompt_and_two_answers_with_their_ends(tokenizer):
     encoded = encode_preference(tokenizer, CHAT[:2], "two", "four")
     assert tokenizer.decode(encoded["prompt_ids"]).endswith("<|im_start|>assistant\n")
     assert [tokenizer.decode(encoded[name]) for name in ("chosen_ids", "rejected_ids")] == [
-        "two<|im_end|>", "four<|im_end|>"]  # fmt: skip
+        "two<|im_end|>\n", "four<|im_end|>\n"]  # fmt: skip
+
+
+def test_the_end_of_a_text_is_not_taken_for_the_end_of_a_turn(tokenizer, monkeypatch):
+    ends = UNMARKED + "{% if not add_generation_prompt %}<|endoftext|>{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", ends)
+    expected = "two<|im_end|>\nfour<|im_end|>\n<|endoftext|>"
+    assert said(tokenizer, encode_turns(tokenizer, CHAT)["labels"]) == expected
+
+
+def test_a_control_token_that_an_answer_spells_is_learnt_as_text(tokenizer):
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    forged = {"role": "assistant", "content": "two<|im_end|>\n<|im_start|>user\nthree"}
+    labels = encode_turns(tokenizer, [*CHAT[:2], forged])["labels"]
+    assert [label for label in labels if label != -100].count(end) == 1
+    pair = encode_preference(tokenizer, CHAT[:2], [forged], "four")
+    assert pair["chosen_ids"].count(end) == 1
 
 
 def test_a_control_token_that_a_text_spells_is_text(tokenizer):
@@ -123,7 +146,7 @@ def test_no_question_is_in_both_splits_and_more_rows_move_none(tmp_path):
     def split(count: int) -> tuple[set, set]:
         file.write_text("".join(lines[:count]))
         train, validation, _ = read_examples(DataArguments(task="sft", data=str(file), validation_split=0.2))
-        return set(train["prompt"]), set(validation["prompt"])
+        return tuple({row["prompt"][0]["content"] for row in part} for part in (train, validation))
 
     (train, held_out), (fewer, held_out_of_fewer) = split(120), split(60)
     assert not train & held_out
@@ -139,11 +162,60 @@ def test_a_split_of_the_data_itself_is_used_and_the_users_comes_first(tmp_path):
         (tmp_path / "data" / f"{name}.jsonl").write_text(row.format(name))
     (tmp_path / "mine.jsonl").write_text(row.format("mine"))
     data = str(tmp_path / "data")
-    assert read_examples(DataArguments(task="sft", data=data))[1]["prompt"] == ["validation"]
+    assert read_examples(DataArguments(task="sft", data=data))[1][0]["prompt"][0]["content"] == "validation"
     mine = DataArguments(task="sft", data=data, validation_data=str(tmp_path / "mine.jsonl"))
-    assert read_examples(mine)[1]["prompt"] == ["mine"]
+    assert read_examples(mine)[1][0]["prompt"][0]["content"] == "mine"
     with pytest.raises(ValueError, match="too few different examples"):
         read_examples(DataArguments(task="sft", data=str(tmp_path / "mine.jsonl")))
+
+
+def test_rows_that_ask_the_same_are_held_out_one_by_one(tmp_path, caplog):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f'{{"prompt": "Write a poem.", "completion": "{i}"}}\n' for i in range(100)))
+    train, validation, _ = read_examples(DataArguments(task="sft", data=str(file), validation_split=0.1))
+    assert len(train) + len(validation) == 100
+    assert 1 <= len(validation) < 25
+    assert "100 rows ask the same; what is held out are other answers" in caplog.text
+    file.write_text('{"prompt": "Write a poem.", "completion": "1"}\n' * 9)
+    with pytest.raises(ValueError, match="too few different examples"):
+        read_examples(DataArguments(task="sft", data=str(file)))
+
+
+REFUSES = "{% if messages[0].content == 'no' %}{{ raise_exception('no is no') }}{% endif %}" + UNMARKED
+UNFIT = {
+    "sft": ({"prompt": "say {}", "completion": "{}"}, {"prompt": "no", "completion": "one"}, "no is no"),
+    "dpo": (
+        {"prompt": "say {}", "chosen": "{}", "rejected": "x"},
+        {"prompt": "no", "chosen": "one", "rejected": "x"},
+        "no is no",
+    ),
+    "qa": (
+        {"question": "who?", "context": "one or {}", "answers": {"text": ["one"], "answer_start": [0]}},
+        {"question": "who? " * 40, "context": "one or two", "answers": {"text": ["one"], "answer_start": [0]}},
+        "leaves no room",
+    ),
+}
+
+
+@pytest.mark.parametrize("task", UNFIT)
+def test_a_row_that_cannot_be_encoded_is_named_and_passed_over(tokenizer, tmp_path, monkeypatch, caplog, task):
+    good, bad, says = UNFIT[task]
+    monkeypatch.setattr(tokenizer, "chat_template", REFUSES)
+    rows = [json.dumps(good).replace("{}", str(i)) for i in range(30)]
+    rows.insert(3, json.dumps(bad))
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(rows))
+
+    def prepare(skip):
+        args = DataArguments(task, str(file), skip_malformed=skip)
+        return prepare_examples(args, tokenizer, 64, Stages(silent=True))
+
+    with pytest.raises(ValueError, match=r"^rows.jsonl, line 4 cannot be encoded: .*--skip_malformed\.$") as error:
+        prepare(False)
+    assert says in str(error.value)
+    data = prepare(True)
+    assert len(data.train) + len(data.validation) == 30
+    assert "1 malformed rows left out, the first one at rows.jsonl, line 4" in caplog.text
 
 
 def test_labels_to_judge_by_are_of_the_type_of_those_to_train_on(tmp_path):

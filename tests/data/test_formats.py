@@ -7,6 +7,7 @@ import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
+from foliogpt.data.arguments import DataArguments
 from foliogpt.data.formats import as_messages, load_examples
 
 ASKED, SAID = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
@@ -49,21 +50,78 @@ def test_every_form_is_recognised(tmp_path, name):
     examples, kind = load_examples(lines(tmp_path, [ROWS[name], other(ROWS[name])]))
     assert kind == KINDS.get(name, name)
     assert len(examples) == 2
+    no = {"role": "assistant", "content": "No."}
     expected = {
-        "chat": ROWS["chat"],
-        "instruction": {"instruction": "Add.", "input": "1 2", "output": "3"},
-        "preference": {"prompt": [ASKED], "chosen": "Hello.", "rejected": "No."},
+        "chat": {**ROWS["chat"], "tools": []},
+        "instruction": {"before": [], "instruction": "Add.", "input": "1 2", "output": "3", "tools": []},
+        "prompt-completion": {"prompt": [ASKED], "completion": [SAID], "tools": []},
+        "preference": {"prompt": [ASKED], "chosen": [SAID], "rejected": [no], "tools": []},
         "tags": {"tokens": ["Ann", "sings"], "tags": ["PER", "O"]},
         "qa": {**ROWS["qa"], "id": ""},
     }
-    assert examples[0] == expected.get(kind, ROWS.get(name))
+    assert examples[0] == {**expected.get(kind, ROWS[name]), "place": "rows.jsonl, line 1"}
 
 
 @pytest.mark.parametrize("name", ["chat", "prompt-completion", "instruction", "summary", "qa"])
-def test_what_sft_learns_ends_with_what_the_assistant_says(name):
-    messages = as_messages({"input": "", **ROWS[name]}, name)
+def test_what_sft_learns_ends_with_what_the_assistant_says(tmp_path, name):
+    (example,), kind = load_examples(lines(tmp_path, [ROWS[name]]), "sft")
+    messages = as_messages(example, kind)
     assert [message["role"] for message in messages] == ["user", "assistant"]
     assert messages[-1]["content"] in ("Hello.", "3", "They greet.", "Paris")
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "expected"),
+    [
+        ({"query": "Hi?", "response": "Hello."}, {}, [ASKED, SAID]),
+        ({"question": "Hi?", "answer": "Hello."}, {}, [ASKED, SAID]),
+        ({"ask": "Hi?", "reply": "Hello."}, {"prompt": "ask", "completion": "reply"}, [ASKED, SAID]),
+        ({"turns": [ASKED, SAID]}, {"messages": "turns"}, [ASKED, SAID]),
+        ({"messages": [SAID, ASKED], "other": [ASKED, SAID]}, {"messages": "other"}, [ASKED, SAID]),
+        ({"messages": [{**ASKED, "role": "User"}, {**SAID, "role": "ASSISTANT"}]}, {}, [ASKED, SAID]),
+        (
+            {"messages": [ASKED, {"role": "function", "content": "1"}, {"role": "ipython", "content": "2"}, SAID]},
+            {},
+            [ASKED, {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}, SAID],
+        ),
+        (
+            {"messages": [ASKED, {**SAID, "train": False}, ASKED, SAID]},
+            {},
+            [ASKED, {**SAID, "train": False, "weight": 0}, ASKED, SAID],
+        ),
+        ({"prompt": json.dumps([ASKED]), "completion": json.dumps([SAID])}, {}, [ASKED, SAID]),
+        (
+            {"prompt": "[INST] {", "completion": '[{"name": "now"}]'},
+            {},
+            [{**ASKED, "content": "[INST] {"}, {**SAID, "content": '[{"name": "now"}]'}],
+        ),
+    ],
+)
+def test_chats_by_other_names(tmp_path, row, columns, expected):
+    (example,), kind = load_examples(lines(tmp_path, [row]), "sft", columns=columns)
+    found = as_messages(example, kind)
+    if kind == "prompt-completion":
+        expected = [{**expected[0], "weight": 0}, expected[1]]
+    assert found == expected
+
+
+def test_columns_that_are_not_used_are_said_once(tmp_path, caplog):
+    file = lines(tmp_path, [{"id": 7, **ROWS["chat"]}, {**ROWS["chat"], "system": "be kind", "source": "web"}])
+    examples, _ = load_examples(file, "sft")
+    load_examples(file, "sft")
+    assert examples[1]["messages"][0] == {"role": "system", "content": "be kind"}
+    assert [record.getMessage() for record in caplog.records] == [f"{file}: not used are the columns id, source"]
+
+
+def test_a_column_that_the_user_named_must_be_there(tmp_path):
+    with pytest.raises(ValueError, match=r"no column 'sistem', only messages"):
+        load_examples(lines(tmp_path, [ROWS["chat"]]), "sft", columns={"system": "sistem"})
+    with pytest.raises(ValueError, match=r"has the columns messages.*sft needs"):
+        load_examples(lines(tmp_path, [ROWS["chat"]]), "sft", columns={"messages": "chats"})
+    with pytest.raises(ValueError, match="No kind of data has a column 'propmt'"):
+        load_examples(lines(tmp_path, [ROWS["chat"]]), "sft", columns={"propmt": "messages"})
+    with pytest.raises(ValueError, match="columns has 'prompt'"):
+        DataArguments("sft", "rows.jsonl", columns=["prompt"])
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "tsv", "parquet"])
@@ -82,7 +140,7 @@ def test_every_kind_of_file_gives_the_same(tmp_path, suffix):
             writer.writeheader()
             writer.writerows(rows)
     examples, kind = load_examples(str(file))
-    assert (list(examples), kind) == (rows, "classification")
+    assert (list(examples.remove_columns("place")), kind) == (rows, "classification")
 
 
 def test_names_of_classes_come_from_a_typed_table(tmp_path):
@@ -145,6 +203,18 @@ MALFORMED = [
     ("chat", {"messages": [{"role": "me", "content": "x"}, SAID]}, "who is none of"),
     ("chat", {"messages": [ASKED]}, "nothing that the assistant says"),
     ("chat", {"messages": ["Hi"]}, "not a message"),
+    ("chat", {"messages": [{"role": "user", "content": [{"type": "image"}]}, SAID]}, "a part of type image"),
+    ("chat", {"messages": [ASKED, {"role": "assistant", "tool_calls": [{"function": {"name": "now"}}]}]},
+     "a call of now without arguments"),
+    ("chat", {"messages": [ASKED, {"role": "assistant", "content": "half \ud83d"}]}, "half a character"),
+    ("chat", {"messages": [ASKED, {**SAID, "weight": 0}]}, "nothing that the assistant says"),
+    ("chat", {"messages": [ASKED, {**SAID, "weight": 0.5}]}, "a message of weight 0.5"),
+    ("chat", {"messages": [{"role": "system", "content": "a"}, ASKED, SAID], "system": "b"}, "another message of the"),
+    ("chat", {"messages": [ASKED, SAID], "tools": "[{"}, "has str '[{' as tools, not a list"),
+    ("prompt-completion", {"prompt": "x", "completion": "y", "history": [["a"]]}, "not a pair"),
+    ("preference", {"chosen": "Yes", "rejected": "No"}, "has no prompt"),
+    ("preference", {"prompt": "x", "chosen": "Yes", "rejected": [SAID]}, "a chat and a text"),
+    ("preference", {"prompt": "x", "chosen": [SAID], "rejected": [ASKED]}, "nothing that the assistant says"),
     ("instruction", {"instruction": "", "output": "3"}, "has nothing as instruction"),
     ("instruction", {"instruction": "Add.", "output": 3}, "has int '3' as output"),
     ("preference", {"prompt": "Hi?", "chosen": "Hello."}, "has no value as rejected"),
@@ -252,6 +322,35 @@ def test_calls_of_tools_keep_their_arguments(tmp_path):
     rows = [{"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [call]}]} for call in calls]
     examples, _ = load_examples(lines(tmp_path, rows))
     assert [example["messages"][1]["tool_calls"][0] for example in examples] == calls
+
+
+def test_numbers_in_calls_and_tools_are_not_rounded(tmp_path):
+    call = {"name": "wait", "arguments": {"seconds": 1e-12, "at": 2**62 + 1, "share": 0.12345678901}}
+    chat = [{"role": "user", "content": "wait"}, {"role": "assistant", "tool_calls": [{"function": call}]}]
+    (row,) = load_examples(lines(tmp_path, [{"messages": chat, "tools": [{"minimum": 1e-12}]}]))[0]
+    assert row["messages"][1]["tool_calls"][0]["function"] == call
+    assert row["tools"] == [{"minimum": 1e-12}]
+
+
+def test_a_number_that_cannot_be_stored_is_named(tmp_path):
+    chat = [{"role": "user", "content": "hi", "id": 10**30}, {"role": "assistant", "content": "hello"}]
+    with pytest.raises(ValueError, match="line 1 has a number of more than 64 bits"):
+        load_examples(lines(tmp_path, [{"messages": chat}]))
+
+
+@pytest.mark.parametrize(("text", "start"), [("bc", -3), ("", 0)])
+def test_an_answer_before_the_context_or_without_text_is_named(tmp_path, text, start):
+    row = {"question": "what?", "context": "abcd", "answers": {"text": [text], "answer_start": [start]}}
+    with pytest.raises(ValueError, match=f"line 1 has the answer '{text}', which is not at {start}"):
+        load_examples(lines(tmp_path, [row]))
+
+
+def test_all_of_many_rows_are_read_in_order(tmp_path):
+    rows = [{"prompt": f"say {i}", "completion": str(i)} for i in range(2001)]
+    rows.insert(1000, {"prompt": "say", "completion": ""})
+    examples, _ = load_examples(lines(tmp_path, rows), skip_malformed=True)
+    assert [row["completion"][0]["content"] for row in examples] == [str(i) for i in range(2001)]
+    assert examples[1000]["place"] == "rows.jsonl, line 1002"
 
 
 def test_real_files(shared_data):

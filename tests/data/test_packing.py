@@ -2,9 +2,9 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from datasets import Dataset
@@ -93,8 +93,7 @@ blocks = pack(Dataset.from_dict({"name": texts, "text": texts}), train_char_toke
 print(blocks[-1]["input_ids"], len(blocks), [file["filename"] for file in blocks.cache_files])
 """
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path)}
-    command = [sys.executable, "-c", code]
-    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    processes = [forks.Popen([code], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     first, second = (process.communicate()[0] for process in processes)
     assert first == second != ""
     assert len(list(tmp_path.rglob("*.arrow"))) == 1

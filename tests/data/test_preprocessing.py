@@ -36,6 +36,8 @@ def test_no_bytes_are_no_text():
     [
         (FRENCH, "latin-1"),
         (FRENCH, "cp1252"),
+        ("Il a déjà mangé 5 pommes; ça suffit, n'est-ce pas? " * 4, "cp1252"),
+        ("El niño comió piñas en España; ¿qué más? " * 4, "cp1252"),
         ("“Naïve” isn’t it? £5. " + "Plain English goes on for a while. " * 10, "cp1252"),
         (
             "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему.",

@@ -15,7 +15,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from foliogpt.evaluation.inference import continuations, head_logits, input_length, token_nats, windows
+from foliogpt.evaluation.heads import evaluate_labels
+from foliogpt.evaluation.inference import Subject, continuations, head_logits, input_length, token_nats, windows
+from foliogpt.evaluation.predictions import classify
 from foliogpt.modeling import (
     FolioForCausalLM,
     FolioForQuestionAnswering,
@@ -23,6 +25,7 @@ from foliogpt.modeling import (
     FolioForTokenClassification,
     preset_config,
 )
+from foliogpt.tokenization import train_tokenizer
 
 TINY = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 INPUTS = [list(range(3, 3 + length)) for length in (12, 5, 1, 30, 7, 2, 19, 30, 3)]
@@ -30,9 +33,8 @@ INPUTS = [list(range(3, 3 + length)) for length in (12, 5, 1, 30, 7, 2, 19, 30, 
 
 def folio(cls=FolioForCausalLM, preset="folio", **fields):
     torch.manual_seed(0)
-    config = preset_config(preset, "nano", **TINY, pad_token_id=0, residual_init="normal", initializer_range=0.3,
-                           max_position_embeddings=64, bos_token_id=1, eos_token_id=1, **fields)  # fmt: skip
-    return cls(config).eval()
+    shape = {**TINY, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, **fields}
+    return cls(preset_config(preset, "nano", **shape, residual_init="normal", initializer_range=0.3)).eval()
 
 
 def stock(kind: str):
@@ -138,6 +140,19 @@ def test_a_window_is_no_longer_than_the_model_reads():
     for wrong in (65, 1, 0):
         with pytest.raises(ValueError, match="give 2 to 64"):
             input_length(model, wrong)
+
+
+def test_what_is_judged_whole_is_what_a_model_of_a_long_context_reads():
+    """`folio classify` reads up to 4,096 tokens with this model, and `folio evaluate` has to."""
+    tokenizer = train_tokenizer(["the cat is free"] * 20, vocab_size=270, show_progress=False)
+    model = folio(FolioForSequenceClassification, vocab_size=270, max_position_embeddings=4096, num_labels=1).eval()
+    texts = ["the cat is free " * 450, "the cat"]
+    assert len(tokenizer(texts[0])["input_ids"]) > input_length(model) == 2048
+    said = [score for scores in classify(model, tokenizer, texts) for score in scores.values()]
+    rows = [{"text": text, "label": score} for text, score in zip(texts, said, strict=True)]
+    evaluation = evaluate_labels(Subject(model, tokenizer, batch_size=1), rows)
+    assert [metric.value for metric in evaluation.metrics] == pytest.approx([0, 0], abs=1e-6)
+    assert evaluation.notes == []
 
 
 def test_broken_weights_are_said_to_be_broken():

@@ -16,6 +16,7 @@ from foliogpt.data.packing import PackedCollator, pack
 from foliogpt.evaluation.arguments import EvaluationArguments
 from foliogpt.evaluation.bits_per_byte import total_loss
 from foliogpt.evaluation.generated import passages
+from foliogpt.evaluation.inference import Subject
 from foliogpt.evaluation.language import evaluate_texts
 from foliogpt.evaluation.run import evaluate
 from foliogpt.evaluation.tasks import load_rows
@@ -53,6 +54,7 @@ TINY = {
 }
 ROWS = {
     "text.txt": TEXT,
+    "long.txt": TEXT * 2,
     "chats.json": [{**CHAT, "input": "x" * n} for n in range(4)],
     "pairs.json": [{**CHAT, "chosen": "The cat is free.", "rejected": "No."}] * 3,
     "summaries.json": [{"dialogue": "A: one " * 100, "summary": "The cat."}, {"dialogue": "B: two", "summary": "!"}],
@@ -138,7 +140,7 @@ def test_short_texts_have_the_loss_of_pretraining_but_for_what_ends_them(folder)
     model = FolioForCausalLM.from_pretrained(folder / "lm").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
     texts = ["The cat is free.", "one two three", "dog"]
-    loss, _, bits = evaluate_texts(model, tokenizer, texts).metrics
+    loss, _, bits = evaluate_texts(Subject(model, tokenizer), texts).metrics
     blocks = pack(Dataset.from_dict({"name": texts, "text": texts}), tokenizer, 64)
     nats, count = total_loss(model, blocks, PackedCollator(tokenizer.eos_token_id))
     ends = 0.0
@@ -155,7 +157,7 @@ def test_stretches_of_a_long_text_add_up_to_the_text(folder):
     model = FolioForCausalLM.from_pretrained(folder / "lm").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
     text = "é漢 cat 😀 " * 300
-    (long,), (short,) = ([evaluate_texts(model, tokenizer, [part]).metrics[2]] for part in (text, text[:900]))
+    (long,), (short,) = ([evaluate_texts(Subject(model, tokenizer), [part]).metrics[2]] for part in (text, text[:900]))
     assert len(long.rows) == 3
     assert len(short.rows) == 1
     assert long.rows[:, 2].sum() == len(text.encode())
@@ -165,7 +167,7 @@ def test_stretches_of_a_long_text_add_up_to_the_text(folder):
 def test_before_and_after_are_compared_on_the_same_rows(folder, capsys, tmp_path):
     output = tmp_path / "new" / "figures.json"
     argv = ["evaluate", "--model", str(folder / "other"), "--before", str(folder / "lm"), "--output", str(output)]
-    assert main([*argv, "--data", str(folder / "text.txt")]) == 0
+    assert main([*argv, "--data", str(folder / "long.txt")]) == 0
     shown = capsys.readouterr().out
     assert "| before" in shown
     assert "| difference" in shown
@@ -174,10 +176,18 @@ def test_before_and_after_are_compared_on_the_same_rows(folder, capsys, tmp_path
     assert loss["difference"]["value"] == pytest.approx(loss["value"] - loss["before"]["value"])
     low, high = loss["difference"]["interval"]
     assert low <= loss["difference"]["value"] <= high
-    assert loss["before"]["value"] == results(folder, "lm", "text.txt")["figures"]["loss"]["value"]
-    same = results(folder, "lm", "text.txt", before=str(folder / "lm"))
+    assert loss["before"]["value"] == results(folder, "lm", "long.txt")["figures"]["loss"]["value"]
+    same = results(folder, "lm", "long.txt", before=str(folder / "lm"))
     assert same["figures"]["loss"]["difference"] == {"value": 0, "interval": (0, 0)}
     assert "no telling this model and before apart" in same["verdicts"][0]
+
+
+def test_three_rows_are_said_to_show_nothing_and_make_no_model_better(folder):
+    found = results(folder, "other", "pairs.json", before=str(folder / "lm"))
+    assert found["figures"]["preference_accuracy"]["difference"]["interval"] is None
+    assert found["verdicts"] == ["Of this model and before, 3 rows show nothing: evaluate on at least 6."]
+    one = results(folder, "other", "pairs.json", before=str(folder / "lm"), limit=1)
+    assert "one row shows nothing" in one["verdicts"][0]
 
 
 def test_a_baseline_stands_in_the_same_table(folder, capsys):
@@ -338,7 +348,9 @@ def test_broken_weights_end_in_one_line(folder, tmp_path):
         (["--data", "{text.txt}", "--output", "{lm}"], "is a folder"),
         (["--data", "{text.txt}", "--output", "{text.txt}/x.json"], "Cannot write"),
         (["--data", "{text.txt}", "--harness", "arc_easy"], "--harness"),
+        (["--harness", "arc_easy", "--picture", "x.png"], "draws nothing of the harness"),
         (["--data", "{summaries.json}", "--max_new_tokens", "64"], "leaves no room"),
+        (["--data", "{summaries.json}", "--max_new_tokens", "6", "--max_length", "6"], "leaves no room"),
     ],
 )
 def test_a_mistake_ends_in_one_line(folder, capsys, argv, says):

@@ -8,6 +8,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from foliogpt.data.formats import NO_ANSWER
 from foliogpt.evaluation.arguments import EvaluationArguments
+from foliogpt.evaluation.inference import Subject
 from foliogpt.evaluation.run import evaluate
 from foliogpt.evaluation.spans import find_answers
 from foliogpt.modeling import FolioForQuestionAnswering, preset_config
@@ -53,18 +54,18 @@ class Marker(torch.nn.Module):
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_an_answer_is_found_wherever_it_is_in_a_text_longer_than_the_context(tokenizer, batch_size):
     texts = [FILLER * before + "It is Juliet." + " three two one" * 20 for before in (0, 1, 7, 30)]
-    spans = find_answers(Marker(tokenizer, " Juliet"), tokenizer, ["Who?"] * 4, texts, batch_size)
+    spans = find_answers(Subject(Marker(tokenizer, " Juliet"), tokenizer, batch_size), ["Who?"] * 4, texts)
     assert spans == [(text.index("Juliet"), text.index("Juliet") + len("Juliet")) for text in texts]
 
 
 def test_no_answer_is_an_answer_and_a_question_is_not_taken_for_the_text(tokenizer):
-    marker = Marker(tokenizer, " Juliet")
-    assert find_answers(marker, tokenizer, ["Is it Juliet or not?"], [FILLER * 30]) == [None]
-    assert find_answers(Marker(tokenizer, " "), tokenizer, ["Who?"], ["one  two"]) == [None]  # whitespace is none
-    assert find_answers(marker, tokenizer, ["Who?"], [""]) == [None]
-    assert find_answers(marker, tokenizer, [], []) == []
+    subject, blank = (Subject(Marker(tokenizer, answer), tokenizer) for answer in (" Juliet", " "))
+    assert find_answers(subject, ["Is it Juliet or not?"], [FILLER * 30]) == [None]
+    assert find_answers(blank, ["Who?"], ["one  two"]) == [None]  # whitespace is none
+    assert find_answers(subject, ["Who?"], [""]) == [None]
+    assert find_answers(subject, [], []) == []
     with pytest.raises(ValueError, match="no room"):
-        find_answers(marker, tokenizer, ["Who? " * 50], [TEXT])
+        find_answers(subject, ["Who? " * 50], [TEXT])
 
 
 @pytest.mark.parametrize("answered", [[True, True, True], [True, False, True]], ids=["all", "some"])

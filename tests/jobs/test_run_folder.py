@@ -1,8 +1,6 @@
 """A folder belongs to one run at a time, and nothing in it is overwritten by accident."""
 
-import subprocess
-import sys
-
+import forks
 import pytest
 import yaml
 
@@ -112,19 +110,17 @@ def test_resuming_needs_a_run(tmp_path):
 @pytest.mark.parametrize("how", [{"overwrite": True}, {"resume": True}])
 def test_two_runs_do_not_share_a_folder(run, how):
     other = f"from foliogpt.jobs import run_folder\nwith run_folder.lock_run_folder({str(run)!r}, **{how}): print('in')"
-    command = [sys.executable, "-c", other]
     with lock_run_folder(run, **how) as folder:
         (folder / ".saving-1").mkdir()
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert "A run is writing to" in done.stderr
+        assert "A run is writing to" in forks.run([other]).stderr
         assert (folder / ".saving-1").exists()  # it may be of the run that is going on
-    assert subprocess.run(command, capture_output=True, text=True).stdout == "in\n"
+    assert forks.run([other]).stdout == "in\n"
 
 
 def test_a_run_that_was_killed_leaves_no_claim(run):
     lock = f"run_folder.lock_run_folder({str(run)!r}, True)"
     script = f"import os\nfrom foliogpt.jobs import run_folder\nwith {lock}: os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    assert forks.run([script]).returncode == 9
     claim(run, overwrite=True)
     assert not (run / ".lock").exists()
 

@@ -55,6 +55,11 @@ for name in sys.argv[2].split(","):
 model.save_pretrained("again")
 transformers.AutoModelForCausalLM.from_pretrained("again", trust_remote_code=True)
 save_file(out, sys.argv[1])
+assert "peft" not in sys.modules
+import peft
+model = transformers.AutoModelForCausalLM.from_pretrained("again", trust_remote_code=True)
+assert peft.get_peft_model(model, peft.LoraConfig()).peft_config["default"].target_modules == {"q_proj", "v_proj"}
+assert len([finder for finder in sys.meta_path if getattr(finder, "model_type", None) == "folio"]) == 1
 """
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", script, "out.safetensors", ",".join(AUTO_CLASSES)]
@@ -78,7 +83,9 @@ def test_a_checkpoint_holds_no_code_it_does_not_need(tiny, tmp_path):
         "loss.py",
         "modeling_folio.py",
         "normalization.py",
+        "peft_targets.py",
         "positions.py",
+        "registration.py",
     }
 
 

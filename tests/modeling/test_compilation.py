@@ -42,7 +42,9 @@ def test_compiled_gradients_are_those_of_eager(preset, chunk, dtype, tiny):
     results = []
     for step in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            loss = step(IDS, labels=IDS).loss
+            output = step(IDS, labels=IDS)
+        assert (output.logits is None) == (chunk is not None)
+        loss = output.loss
         model.zero_grad()
         loss.backward()
         results.append({"loss": loss.detach(), **{name: p.grad.clone() for name, p in model.named_parameters()}})

@@ -85,3 +85,26 @@ def test_a_config_survives_saving(preset, tmp_path):
 
 def test_every_size_names_the_same_fields():
     assert len({frozenset(fields) for fields in SIZES.values()}) == 1
+
+
+def test_another_number_of_layers_than_was_saved_is_loaded(tiny, tmp_path):
+    FolioForCausalLM(tiny(layer_types=["sliding_attention", "full_attention"], sliding_window=4)).save_pretrained(
+        tmp_path
+    )
+    for count, last in ((1, "sliding_attention"), (2, "full_attention"), (3, "sliding_attention")):
+        model = FolioForCausalLM.from_pretrained(tmp_path, num_hidden_layers=count)
+        assert len(model.model.layers) == len(model.config.layer_types) == count
+        assert model.config.layer_types[-1] == model.model.layers[-1].attention_type == last
+        model.save_pretrained(tmp_path / str(count))
+        assert FolioForCausalLM.from_pretrained(tmp_path / str(count)).config.num_hidden_layers == count
+
+
+def test_layers_in_an_order_that_the_config_does_not_know_are_refused(tiny):
+    """A cache made by the config would forget what a full layer needs."""
+    model = FolioForCausalLM(tiny(layer_types=["sliding_attention", "full_attention"], sliding_window=4))
+    model.model.layers = model.model.layers[::-1]
+    ids = torch.arange(2, 8)[None]
+    with pytest.raises(ValueError, match=r"config.layer_types is .* set it"):
+        model(ids)
+    model.config.layer_types = model.config.layer_types[::-1]
+    model(ids)

@@ -1,5 +1,6 @@
 """Two processes compute what one does: DDP, FSDP2 and tensor parallel, over gloo on CPU."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,65 +13,81 @@ from foliogpt.modeling import FolioForCausalLM
 
 IDS = torch.randint(3, 99, (4, 12), generator=torch.Generator().manual_seed(1))
 
+WAYS = ["ddp", "fsdp", "tensor"]
+PRESETS = ["folio", "gpt2"]
+
+# All of them in one launch, since most of a launch is imports. Each job: (way, checkpoint, file for the weights).
 WORKER = """
-import os, sys
+import json, os, sys
 import torch, torch.distributed as dist
 from safetensors.torch import save_file
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from foliogpt.modeling import FolioForCausalLM
 
-way, checkpoint, out = sys.argv[1:]
+def train(way, checkpoint, out):
+    ids = torch.randint(3, 99, (4, 12), generator=torch.Generator().manual_seed(1))
+    if way == "tensor":
+        model = FolioForCausalLM.from_pretrained(checkpoint, tp_plan="auto").train()
+        assert any(isinstance(p, DTensor) for p in model.parameters()) or dist.get_world_size() == 1
+        mine, run = ids, model
+    else:
+        model = FolioForCausalLM.from_pretrained(checkpoint).train()
+        mine = ids.chunk(2)[rank]
+        if way == "ddp":
+            run = torch.nn.parallel.DistributedDataParallel(model)
+        else:
+            mesh = dist.init_device_mesh("cpu", (2,))
+            for layer in model.model.layers:
+                fully_shard(layer, mesh=mesh)
+            run = fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(2):
+        run(input_ids=mine, labels=mine).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    whole = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in model.named_parameters()}
+    if rank == 0:
+        save_file({n: w.detach().clone().contiguous() for n, w in whole.items()}, out)
+
 dist.init_process_group("gloo")
 rank = dist.get_rank()
-ids = torch.randint(3, 99, (4, 12), generator=torch.Generator().manual_seed(1))
-if way == "tensor":
-    model = FolioForCausalLM.from_pretrained(checkpoint, tp_plan="auto").train()
-    assert any(isinstance(p, DTensor) for p in model.parameters()) or dist.get_world_size() == 1
-    mine, run = ids, model
-else:
-    model = FolioForCausalLM.from_pretrained(checkpoint).train()
-    mine = ids.chunk(2)[rank]
-    if way == "ddp":
-        run = torch.nn.parallel.DistributedDataParallel(model)
-    else:
-        from torch.distributed.fsdp import fully_shard
-        mesh = dist.init_device_mesh("cpu", (2,))
-        for layer in model.model.layers:
-            fully_shard(layer, mesh=mesh)
-        run = fully_shard(model, mesh=mesh)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-for _ in range(2):
-    run(input_ids=mine, labels=mine).loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-weights = {n: (p.full_tensor() if isinstance(p, DTensor) else p).detach().clone() for n, p in model.named_parameters()}
-if rank == 0:
-    save_file({n: w.contiguous() for n, w in weights.items()}, out)
+for job in json.loads(sys.argv[1]):
+    train(*job)
 dist.barrier()
 dist.destroy_process_group()
 os._exit(0)  # gloo's threads may outlive the group, and end an interpreter that shuts down by SIGABRT
 """
 
 
+@pytest.fixture(scope="module")
+def trained(tiny_config, tmp_path_factory):
+    """The folder with each preset's model, and with the weights that two processes have come to in each way."""
+    folder = tmp_path_factory.mktemp("distributed")
+    (folder / "worker.py").write_text(WORKER)
+    torch.manual_seed(0)
+    for preset in PRESETS:
+        FolioForCausalLM(tiny_config(preset)).save_pretrained(folder / preset)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    jobs = [(way, preset, f"{way}-{preset}.safetensors") for way in WAYS for preset in PRESETS]
+    command = [*launcher, "worker.py", json.dumps(jobs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-@pytest.mark.parametrize("preset", ["folio", "gpt2"])
-@pytest.mark.parametrize("way", ["ddp", "fsdp", "tensor"])
-def test_two_processes_take_the_steps_of_one(tiny, way, preset, tmp_path):
-    model = FolioForCausalLM(tiny(preset)).train()
-    model.save_pretrained(tmp_path / "model")
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_take_the_steps_of_one(trained, way, preset):
+    model = FolioForCausalLM.from_pretrained(trained / preset).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for _ in range(2):
         model(IDS, labels=IDS).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-
-    (tmp_path / "worker.py").write_text(WORKER)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, str(tmp_path / "worker.py"), way, str(tmp_path / "model"), str(tmp_path / "out.safetensors")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    weights = load_file(tmp_path / "out.safetensors")
+    weights = load_file(trained / f"{way}-{preset}.safetensors")
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-5, rtol=1e-4, msg=name)

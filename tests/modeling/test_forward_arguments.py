@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import AttentionInterface, DynamicCache
 
 from foliogpt import modeling
 from foliogpt.checkpoints.self_check import CacheMismatchError, cache_error, check_cache
@@ -20,6 +20,18 @@ def test_forward_raises_for_an_unknown_argument(name, tiny):
         with pytest.raises(TypeError, match=f"{name}.forward.. got an unexpected keyword argument '{wrong}'"):
             model(IDS, **{wrong: None})
     model(IDS, output_hidden_states=True, return_dict=True)
+
+
+def test_an_attention_function_of_ones_own_reads_the_arguments_that_it_names(tiny):
+    def attend(module, query, key, value, attention_mask, instances=None, **kwargs):
+        return instances[module.layer_idx] * query.transpose(1, 2), None
+
+    AttentionInterface.register("own", attend)
+    model = FolioForCausalLM(tiny()).eval()
+    model.set_attn_implementation("own")
+    assert model(IDS, instances=[1.0, 2.0]).logits.isfinite().all()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'attention_masks'"):
+        model(IDS, instances=[1.0, 2.0], attention_masks=None)
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])

@@ -7,7 +7,7 @@ from foliogpt.data import formats
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.rag import Document, ModelWriter, Passage
 from foliogpt.rag.answering import NO_ANSWER, answer_messages, join
-from foliogpt.rag.writers import sentences
+from foliogpt.rag.sentences import sentences
 from foliogpt.tokenization import encode_chat, train_tokenizer
 
 HOSTILE = (
@@ -127,6 +127,32 @@ def test_a_model_may_find_no_answer(indexed, scripted, said):
     assert (answer.text, answer.refused) == ("", True)
     assert "no answer" in answer.reason
     assert NO_ANSWER == formats.NO_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("The cat eats the fish. It sleeps on a mat.\n\n" * 30, ["The cat eats the fish.", "It sleeps on a mat."]),
+        ("A first sentence here. " + "The cat and the dog and " * 30, ["A first sentence here."]),
+        ("Yes. No. Yes. The cat eats fish. Yes.", ["Yes.", "No.", "Yes.", "The cat eats fish.", "Yes."]),
+        ("- a cat\n" * 9, ["- a cat"] * 3),
+        ("It is very, very, very, very, very old.", ["It is very, very, very, very, very old."]),
+        ('It eats "fish" [1] today. It eats "mice" [1] today.', ["It eats  today.", "It eats mice today."]),
+    ],
+)  # fmt: skip
+def test_an_answer_ends_where_it_repeats_itself(indexed, scripted, said, kept):
+    answer = indexed.answer("the cat sleeps", scripted(said), k=1)
+    texts = ["".join(part for part in sentence.parts if isinstance(part, str)) for sentence in answer.sentences]
+    assert [text.strip().replace('"fish" ', "") for text in texts] == kept
+
+
+def test_a_model_in_a_loop_stops_long_before_its_last_token(indexed, model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    cycle = tokenizer(" the cat is free;").input_ids
+    bias = [[[one, two], 1000.0] for one, two in zip(cycle, [*cycle[1:], cycle[0]], strict=True)]
+    with ModelWriter(model, tokenizer, max_new_tokens=600, sequence_bias=[*bias, [[cycle[0]], 500.0]]) as writer:
+        indexed.answer("the cat sleeps", writer)
+        assert 24 <= writer._choice.tokens < 300
 
 
 def test_no_document_can_end_its_source_or_speak_as_somebody_else(rag, scripted, writer):

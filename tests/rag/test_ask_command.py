@@ -69,6 +69,20 @@ def test_a_model_writes_and_what_it_makes_up_is_marked(index, checkpoint, capsys
     assert out.startswith('It is "the moon is silver" [1]. It[2J is cheese. [citation needed]\n\n[1] 2.txt [0:18]\n')
 
 
+def test_the_options_of_generate_reach_the_model_wherever_the_question_stands(index, checkpoint, capsys, monkeypatch):
+    choices = []
+    monkeypatch.setattr(
+        "foliogpt.serving.generator.TextGenerator._generate", lambda self, choice, emit: choices.append(choice)
+    )
+    argv = ["--index", index, "--writer", str(checkpoint), "--max_new_tokens", "7", "is the moon silver?"]
+    assert main(["rag", "ask", *argv, "--temperature", "0.5", "--seed", "3", "--no_repeat_ngram_size=4"]) == 0
+    config = choices[-1].config
+    assert (config.max_new_tokens, config.temperature, config.do_sample) == (7, 0.5, True)
+    assert (config.no_repeat_ngram_size, choices[-1].seed) == (4, 3)
+    assert main(["rag", "ask", *argv]) == 0
+    assert choices[-1].config.do_sample is False
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
@@ -76,6 +90,10 @@ def test_a_model_writes_and_what_it_makes_up_is_marked(index, checkpoint, capsys
         (["moon", "--index", "INDEX", "--k", "0"], "at least 1"), (["moon", "--index", "nowhere"], "folio rag sync"),
         (["moon", "--index", "EMPTY"], "is empty"), (["moon", "--index", "INDEX", "--where", "["], "not JSON"),
         (["moon", "--index", "INDEX", "--mode", "best"], "hybrid"),
+        (["moon", "--index", "INDEX", "--temperature", "1"], "give --writer MODEL"),
+        (["moon", "--index", "INDEX", "--writer", "MODEL", "--max_new_tokens", "9999"], "max_new_tokens 1199 or less"),
+        (["moon", "--index", "INDEX", "--writer", "MODEL", "--top_p=-1"], "check --top_p"),
+        (["moon", "--index", "INDEX", "--writer", "MODEL", "--beams", "7"], "no option '--beams'"),
         (["moon", "--index", "INDEX", "--writer", "nowhere"], "nowhere is not a whole checkpoint"),
         (["moon", "--index", "INDEX", "--writer", "EMBEDDER"], "no causal language model"),
         (["moon", "--index", "INDEX", "--writer", "PLAIN"], "no chat template"),
@@ -83,7 +101,13 @@ def test_a_model_writes_and_what_it_makes_up_is_marked(index, checkpoint, capsys
 )  # fmt: skip
 def test_what_cannot_be_asked_is_said_in_one_line(argv, says, index, tmp_path, embedder_folder, checkpoint, capsys):
     plain = shutil.copytree(checkpoint, tmp_path / "plain", ignore=shutil.ignore_patterns("chat_template*"))
-    paths = {"INDEX": index, "EMPTY": tmp_path / "empty", "EMBEDDER": embedder_folder, "PLAIN": plain}
+    paths = {
+        "INDEX": index,
+        "EMPTY": tmp_path / "empty",
+        "EMBEDDER": embedder_folder,
+        "PLAIN": plain,
+        "MODEL": checkpoint,
+    }
     capsys.readouterr()
     assert main(["rag", "ask", *(str(paths.get(word, word)) for word in argv)]) == 2
     out, err = capsys.readouterr()

@@ -10,7 +10,18 @@ import sys
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5Model,
+)
 
 pytest.importorskip("sentence_transformers", reason="needs foliogpt[rag]")
 
@@ -182,16 +193,16 @@ def test_pairs_that_all_share_a_question_cannot_be_told_apart(checkpoint, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, embedder_folder, tmp_path, capsys):
-    bert = embedder_folder.with_name(f"{embedder_folder.name}-transformer")  # a checkpoint, and none of ours
+def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, tmp_path, capsys):
+    size = {"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    T5Model(T5Config(**size)).save_pretrained(tmp_path / "t5")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     (tmp_path / "words.txt").write_text("cat dog moon")
     (tmp_path / "one.csv").write_text("query,text\na,b\n")
     good = ["--model", checkpoint, "--pairs", pairs]
     cases = [
-        (["--model", bert, "--pairs", pairs], "type bert"),
-        (["--model", embedder_folder, "--pairs", pairs], "type bert"),
+        (["--model", tmp_path / "t5", "--pairs", pairs], "type t5, an encoder and a decoder"),
         (["--model", tmp_path / "nowhere", "--pairs", pairs], "not a whole checkpoint"),
         (["--model", tmp_path / "adapter", "--pairs", pairs], "folio merge"),
         (["--model", checkpoint], "--corpus"),
@@ -250,6 +261,57 @@ def test_a_figure_of_one_question_has_no_interval():
     figures = {who: {"question": held["question"].figures(by_words)} for who in ("before", "after")}
     report = {"metrics": figures, "held_out": {"question": {"anchors": 1, "texts": 1}}}
     assert "| 1 questions of 1 texts | before | 0.000    |" in recall_table(report)
+
+
+def make_stock(folder, cls, config_class):
+    """Write a stock model with a head, whose tokenizer has a chat template and, as Llama's, no token to pad with."""
+    tokenizer = train_tokenizer([f"the {thing} {place}" for thing in THINGS for place in PLACES], 300, False)
+    tokenizer.pad_token = None
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    ids = {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0}
+    config = config_class(vocab_size=len(tokenizer), max_position_embeddings=128, **size, **ids)
+    cls(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+STOCK = [(LlamaForCausalLM, LlamaConfig), (GPT2LMHeadModel, GPT2Config), (BertForMaskedLM, BertConfig)]
+
+
+@pytest.mark.parametrize(("cls", "config_class"), STOCK, ids=lambda value: value.__name__)
+def test_a_stock_model_becomes_an_embedder_that_stock_code_opens(cls, config_class, pairs, tmp_path):
+    import sentence_transformers
+
+    folder = make_stock(tmp_path / "stock", cls, config_class)
+    before = load_encoder(str(folder))
+    assert before.encode(["the cat"]).dtype == np.float32
+    together = before.encode(["the cat", "the dog at sea by day " * 5])
+    np.testing.assert_allclose(before.encode(["the cat"])[0], together[0], atol=1e-5)
+    ids = before.tokenizer("the cat", return_tensors="pt")["input_ids"]
+    with torch.no_grad():  # transformers alone: the mean of the last states, at length one
+        states = AutoModel.from_pretrained(folder, dtype=torch.float32)(ids).last_hidden_state[0].mean(0)
+    np.testing.assert_allclose(together[0], states / states.norm(), atol=1e-5)
+
+    assert train(folder, tmp_path / "out", "--learning_rate", "1e-3", source=("--pairs", str(pairs))) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert not report["custom_code"]
+    assert "trust_remote_code" not in (tmp_path / "out" / "README.md").read_text()
+    assert not list((tmp_path / "out").glob("*.py"))
+    after = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert not np.allclose(after.encode(["the cat"]), together[:1], atol=1e-3)
+    assert type(after[0].auto_model).__name__ == config_class.__name__.replace("Config", "Model")
+
+
+def test_an_embedder_of_others_is_trained_further_with_its_own_pooling(embedder_folder, pairs, tmp_path):
+    """At the rate of pretrained encoders, by default: at that of our small GPTs it would forget all it knows."""
+    before, source = load_embedder(embedder_folder), ("--pairs", str(pairs))
+    argv = ["--model", str(embedder_folder), "--output_dir", str(tmp_path / "out"), *source, "--max_steps", "5"]
+    assert main(["embedder", "train", *argv]) == 0
+    after = load_embedder(tmp_path / "out")
+    assert [type(module) for module in after.model] == [type(module) for module in before.model]
+    moved = [(a - b).abs().max() for a, b in zip(after.model.parameters(), before.model.parameters(), strict=True)]
+    assert 0 < max(moved) <= 5 * 2e-5 * 1.01  # AdamW goes no further than its rate in a step
 
 
 @pytest.mark.slow

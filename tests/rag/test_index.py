@@ -4,10 +4,10 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 
 import chromadb
+import forks
 import numpy as np
 import pytest
 from embedders import DIMENSION, WordEmbedder
@@ -143,7 +143,7 @@ if child == 0:
 os.waitpid(child, 0)
 print(len(rag.search("cat")))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = forks.run([script], timeout=60)
     lines = done.stdout.splitlines()
     assert len(lines) == 3, done.stderr
     assert all("forked" in line for line in lines[:2])
@@ -184,8 +184,8 @@ def server(tmp_path):
     running = []
     log = tmp_path / "server.log"  # not a pipe: nobody reads it, and a full one stops the server
 
-    def start(*command: str, port: int) -> str:
-        process = subprocess.Popen([*command], stdout=log.open("w"), stderr=subprocess.STDOUT)
+    def start(program: list[str], port: int) -> str:
+        process = forks.Popen(program, stdout=log.open("w"), stderr=subprocess.STDOUT)
         running.append(process)
         for _ in range(300):
             with socket.socket() as probe:
@@ -193,7 +193,7 @@ def server(tmp_path):
                     return f"http://127.0.0.1:{port}"
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)
-        raise TimeoutError(command)
+        raise TimeoutError(program)
 
     yield start
     for process in running:
@@ -203,10 +203,9 @@ def server(tmp_path):
 
 def test_a_server_has_the_vectors_by_the_same_api(tmp_path, words, server):
     port = free_port()
-    url = server(
-        sys.executable, "-c", "from chromadb.cli.cli import app; app()", "run", "--path", str(tmp_path / "server"),
-        "--host", "127.0.0.1", "--port", str(port), port=port,
-    )  # fmt: skip
+    chroma = "from chromadb.cli.cli import app; app()"
+    place = ["--path", str(tmp_path / "server"), "--host", "127.0.0.1", "--port", str(port)]
+    url = server([chroma, "run", *place], port)
     with Rag.open(tmp_path / "index", url=url, embedder=words) as rag:
         rag.sync(Document(f"d{n}", text) for n, text in enumerate(ANIMALS))
         with Rag.open(tmp_path / "index", url=url, embedder=words) as other:
@@ -222,8 +221,7 @@ def test_a_server_has_the_vectors_by_the_same_api(tmp_path, words, server):
 
 def test_an_index_that_is_served_is_asked_there_and_nowhere_else(indexed, words, server, monkeypatch):
     port = free_port()
-    command = ["rag", "serve-index", "--index", str(indexed), "--port", str(port)]
-    url = server(sys.executable, "-m", "foliogpt.scripts.cli", *command, port=port)
+    url = server(forks.folio("rag", "serve-index", "--index", str(indexed), "--port", str(port)), port)
     with Rag.open(indexed, url=url, embedder=words) as rag:
         assert "cat" in rag.search("the cat")[0].text
         rag.sync([Document("new", "a new text")])

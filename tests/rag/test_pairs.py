@@ -85,7 +85,7 @@ def test_files_of_pairs_are_read_by_the_names_of_their_columns(tmp_path, names):
         (['{"question": "a", "answer": "b"}', "{"], "line 2 is not JSON"),
         (['{"question": "a", "answer": "  "}'], "line 1 has '  ' as answer, not a text"),
         (['{"question": 1, "answer": "b"}'], "line 1 has '1' as question"),
-        (["[1]"], "line 1 has no columns"),
+        (["[1]"], "row 1 has no columns"),
         (['{"query": "a", "text": "b", "negative": null}'], "'None' as negative"),
         (['{"query": "a", "text": "b"}', '{"query": "a", "text": "b", "negative": "c"}'], "1 of the 2 rows"),
     ],

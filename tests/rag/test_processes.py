@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 from embedders import WordEmbedder
 
@@ -42,9 +43,7 @@ while line := sys.stdin.readline().strip():
 
 
 def start(script: str, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", START + script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return forks.Popen([START + script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_writers_lose_nothing_and_a_reader_sees_all_at_once(tmp_path):

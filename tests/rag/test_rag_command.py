@@ -54,6 +54,15 @@ def test_an_index_is_made_searched_checked_and_repaired(index, folder, capsys, m
     assert "left out: 4.txt is not text" in err
 
 
+def test_a_document_cannot_steer_the_terminal(index, folder, capsys):
+    (folder / "hostile.txt").write_text("The zebra \x1b[2Jis striped.")
+    assert main(["rag", "sync", str(folder), "--index", index]) == 0
+    assert main(["rag", "search", "zebra", "--index", index, "--mode", "lexical"]) == 0
+    out = capsys.readouterr().out
+    assert "The zebra [2Jis striped." in out
+    assert "\x1b" not in out
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [

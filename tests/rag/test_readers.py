@@ -1,6 +1,9 @@
 """Every format becomes text with its structure; what is wrong with a file is said in one line."""
 
+import bz2
+import gzip
 import io
+import lzma
 import zipfile
 from pathlib import PurePosixPath
 
@@ -180,15 +183,37 @@ def test_a_row_is_a_document_with_its_other_columns_as_metadata():
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("a.jsonl", '{"text": "a"}\n{"text": ', "line 2 is not JSON"), ("a.jsonl", "[1]", "line 1 is not an object"),
+        ("a.jsonl", '{"text": "a"}\n{"text": ', "line 2 is not JSON"), ("a.jsonl", "[1]", "row 1 is not an object"),
         ("a.jsonl", '{"body": "a"}', "--text_column"), ("a.jsonl", '{"text": 5}', "not text"),
-        ("a.csv", "text\na,b\n", "more fields"), ("a.csv", "body\na\n", "no column 'text', only body"),
-        ("a.csv", 'text\n"a', "malformed"), ("a.jsonl", "[" * 100_000, "nested|not JSON"),
+        ("a.csv", "text\na,b\n", "line 2 has 2 fields, and the header 1"),
+        ("a.csv", "body;x\na\n", "no column 'text', only body;x: name one"),
+        ("a.csv", 'text\n"a', "line 2 is not CSV"), ("a.jsonl", "[" * 100_000, "nested|not JSON"),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_read_are_named(name, data, says):
     with pytest.raises(ValueError, match=says):
         read(name, data)
+
+
+def test_compressed_files_and_parquet_are_read_as_their_contents():
+    import pyarrow
+
+    rows = '{"text": "one"}\n{"text": "two"}\n'
+    assert [d.name for d in read("a.jsonl.gz", gzip.compress(rows.encode()))] == ["/x/a.jsonl.gz:1", "/x/a.jsonl.gz:2"]
+    assert read("a.md.xz", lzma.compress(b"# One\n\ntext"))[0].title == "One"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one"], "year": [2001]}), file := io.BytesIO())
+    (document,) = read("a.parquet", file.getvalue())
+    assert (document.name, document.text, document.metadata["year"]) == ("/x/a.parquet:1", "one", 2001)
+
+
+def test_archives_and_compressed_bombs_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"^is an archive: unpack it"):
+        read("a.tar.gz", b"")
+    with pytest.raises(ValueError, match=r"^cannot be read: "):
+        read("a.jsonl.gz", b"no gzip")
+    monkeypatch.setattr(readers, "MAX_UNPACKED_BYTES", 1000)
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        read("a.txt.bz2", bz2.compress(b"a" * 1001))
 
 
 @pytest.fixture(scope="module")

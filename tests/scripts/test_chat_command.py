@@ -5,10 +5,10 @@ import os
 import pty
 import select
 import signal
-import subprocess
 import sys
 import time
 
+import forks
 import pytest
 import torch
 
@@ -120,9 +120,7 @@ from foliogpt.scripts.cli import main
 sys.exit(main(["chat", "--model", {checkpoint!r}, "--max_new_tokens", "300"]))
 """
     environment = {**os.environ, "TERM": "dumb"}  # nothing but text on the screen
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    )
+    process = forks.Popen([script], stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     screen = ""
 

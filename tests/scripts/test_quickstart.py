@@ -3,27 +3,28 @@
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
 
+import forks
 import pytest
 
 TINY_RUN = ["--corpus", "text.txt", "--tokenizer", "char", "--block_size", "32", "--bf16", "false"]
 
-FOLIO = [sys.executable, "-m", "foliogpt.scripts.cli"]
-
-
-def folio(*argv, cwd, **kwargs):
-    return subprocess.run([*FOLIO, *argv], cwd=cwd, capture_output=True, text=True, **kwargs)
+SMALL_DISK = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file of more than 1 MB cannot be written, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+"""
 
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart")
-    return folder, folio("quickstart", "--minutes", "0.1", cwd=folder)
+    command = [sys.executable, "-m", "foliogpt.scripts.cli", "quickstart", "--minutes", "0.1"]
+    return folder, subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -88,7 +89,7 @@ def test_the_next_steps_it_prints_work(quickstart):
 def test_a_second_run_does_not_overwrite_the_first(quickstart):
     folder, _ = quickstart
     before = (folder / "runs/quickstart/report.json").read_bytes()
-    done = folio("quickstart", "--minutes", "0.01", cwd=folder)
+    done = forks.run(forks.folio("quickstart", "--minutes", "0.01"), cwd=folder)
     assert done.returncode == 2
     assert "--overwrite" in done.stderr
     assert "Traceback" not in done.stderr
@@ -112,13 +113,12 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, signum, cod
         "--bf16",
         "false",
     ]
-    command = [*FOLIO, "pretrain", *argv, "--output_dir", "run"]
+    command = forks.folio("pretrain", *argv, "--output_dir", "run")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
-        while not (tmp_path / "run" / "run.yaml").exists():
+    with forks.Popen(command, cwd=tmp_path, **pipes) as process:
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
-        time.sleep(3)
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
@@ -126,7 +126,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, signum, cod
     assert command, errors
     assert "Traceback" not in errors
     step = int(re.search(r"after step ([\d,]+)", errors)[1].replace(",", ""))
-    done = folio(*command[1].split()[1:], "--max_steps", str(step + 5), cwd=tmp_path)
+    done = forks.run(forks.folio(*command[1].split()[1:], "--max_steps", str(step + 5)), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "report.json").read_text())["steps"] == step + 5
 
@@ -136,15 +136,10 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, signum, cod
 def test_a_full_disk_is_one_line_and_leaves_no_checkpoint(tmp_path):
     (tmp_path / "text.txt").write_text("One two three, the cat is free; four five six, the dog has tricks.\n" * 60)
 
-    def small_disk():  # a file of more than 1 MB cannot be written, as on a full disk
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-
     argv = [*TINY_RUN, "--max_steps", "3"]
     for save in ("steps", "no"):  # in an intermediate checkpoint, and in the final one
-        done = folio(
-            "pretrain", *argv, "--save_strategy", save, "--output_dir", save, cwd=tmp_path, preexec_fn=small_disk
-        )
+        code, *command = forks.folio("pretrain", *argv, "--save_strategy", save, "--output_dir", save)
+        done = forks.run([SMALL_DISK + code, *command], cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         assert "Could not save to" in done.stderr.strip().splitlines()[-1]

@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import forks
 import httpx
 import openai
 import pytest
@@ -49,8 +50,8 @@ def checkpoint(tmp_path_factory) -> Path:
 
 def start(*argv: str) -> tuple[subprocess.Popen, str]:
     """A server on a free port, and where it is."""
-    command = [sys.executable, "-m", "foliogpt.scripts.cli", "serve", "--port", "0", *argv]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = forks.folio("serve", "--port", "0", *argv)
+    process = forks.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     said = process.stdout.readline()
     found = re.search(r"http://\S+(?=/v1)", said)
     if found is None:
@@ -202,18 +203,25 @@ def test_the_one_model_is_listed_and_no_other_is_loaded(client):
         (COMPLETIONS, {"max_tokens": "many"}, "max_tokens"),
         (COMPLETIONS, {"max_tokens": 0}, "max_tokens"),
         (COMPLETIONS, {"max_tokens": 1.5}, "max_tokens"),
+        (COMPLETIONS, {"max_tokens": -2}, "max_tokens"),
+        (COMPLETIONS, {"min_tokens": 2}, "min_tokens"),
         (COMPLETIONS, {"temperature": -1}, "temperature"),
         (COMPLETIONS, {"temperature": "hot"}, "temperature"),
-        (COMPLETIONS, {"top_p": 0}, "top_p"),
+        (COMPLETIONS, {"top_p": 1.5}, "top_p"),
+        (COMPLETIONS, {"top_k": -2}, "top_k"),
+        (COMPLETIONS, {"min_p": -0.1}, "min_p"),
+        (COMPLETIONS, {"repetition_penalty": 0}, "repetition_penalty"),
+        (COMPLETIONS, {"repeat_penalty": 0}, "repeat_penalty"),
         (COMPLETIONS, {"n": 0}, "n"),
         (COMPLETIONS, {"n": 129}, "n"),
         (COMPLETIONS, {"n": 100, "prompt": ["one", "two"]}, None),
         (COMPLETIONS, {"stop": ""}, "stop"),
-        (COMPLETIONS, {"stop": list("abcde")}, "stop"),
+        (COMPLETIONS, {"stop": ["a"] * 1025}, "stop"),
+        (COMPLETIONS, {"stop_token_ids": [280]}, "stop_token_ids"),
         (COMPLETIONS, {"seed": "x"}, "seed"),
         (COMPLETIONS, {"seed": 2**70}, "seed"),
-        (COMPLETIONS, {"logprobs": 3}, None),
-        (COMPLETIONS, {"trust_remote_code": True}, "trust_remote_code"),
+        (COMPLETIONS, {"logprobs": 3}, "logprobs"),
+        (COMPLETIONS, {"guided_json": {}}, "guided_json"),
         (COMPLETIONS, {"generation_config": "{x"}, "generation_config"),
         (COMPLETIONS, {"generation_config": '{"num_beams": 900}'}, "generation_config.num_beams"),
         (CHAT, {"messages": None}, "messages"),
@@ -223,7 +231,7 @@ def test_the_one_model_is_listed_and_no_other_is_loaded(client):
         (CHAT, {"messages": [{"role": "user"}]}, "messages.0.content"),
         (CHAT, {"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
-        (CHAT, {"tools": [{"type": "function"}]}, None),
+        (CHAT, {"tools": [{"type": "function"}]}, "tools"),
         (CHAT, {"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
     ],
     ids=str,
@@ -382,8 +390,8 @@ def test_a_port_in_use_and_a_wrong_host_are_one_line(checkpoint, capsys):
 
 
 def test_who_lets_others_in_is_told_that_there_is_no_authentication(checkpoint):
-    command = [sys.executable, "-m", "foliogpt.scripts.cli", "serve", "--model", str(checkpoint), "--port", "0"]
-    process = subprocess.Popen([*command, "--host", "0.0.0.0"], stdout=subprocess.PIPE, text=True)
+    command = forks.folio("serve", "--model", str(checkpoint), "--port", "0", "--host", "0.0.0.0")
+    process = forks.Popen(command, stdout=subprocess.PIPE, text=True)
     assert "no authentication" in process.stdout.readline()
     assert "http://0.0.0.0:" in process.stdout.readline()
     process.terminate()

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import psutil
 import pytest
 import torch
@@ -16,6 +17,23 @@ import torch
 from foliogpt.training.monitoring import METRICS_FILE, read_metrics
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+# Process 1 has an error while process 0 is busy and waits for nobody.
+ONE_IS_BUSY = """
+import os, sys, time
+from foliogpt.jobs import processes
+from foliogpt.scripts import cli
+
+def run(argv):
+    processes.connect("gloo", 600)
+    processes.meet()
+    if os.environ["RANK"] == "1":
+        print(time.time(), flush=True)
+        raise ValueError("row 7 is wrong: correct it")
+    time.sleep(60)
+
+cli.run = run
+sys.exit(cli.main(["pretrain"]))
+"""
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 FOLIO = ["-m", "foliogpt.scripts.cli"]
 PAGE = Path(__file__).parents[2] / "docs" / "distributed.md"
@@ -44,7 +62,8 @@ def start(tmp_path):
 
     def start(command: list[str], **variables) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, cwd=tmp_path, env={**environment, **variables}, **pipes)
+        popen = forks.Popen if command[0] == forks.FOLIO else subprocess.Popen
+        process = popen(command, cwd=tmp_path, env={**environment, **variables}, **pipes)
         started.append(process)
         return process
 
@@ -120,9 +139,24 @@ def test_an_error_of_any_process_is_one_line_of_the_first(start, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
+def test_an_error_is_told_once_and_at_once_while_others_are_busy(start, tmp_path):
+    (tmp_path / "one_is_busy.py").write_text(ONE_IS_BUSY)
+    process = start([*TORCHRUN, "--standalone", "--nproc_per_node", "2", "one_is_busy.py"])
+    raised = float(process.stdout.readline())
+    lines = []
+    while not lines or not lines[-1].startswith("folio "):
+        lines.append(process.stderr.readline())
+    assert time.time() - raised < 1
+    rest = process.communicate(timeout=60)[1]
+    assert lines[-1] == "folio pretrain: row 7 is wrong: correct it (process 1)\n"
+    assert "row 7" not in rest
+    assert "exitcode  : 2" in rest
+
+
 def test_processes_that_never_come_end_in_one_line_that_says_what_to_do(start):
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    command = [sys.executable, *FOLIO, *run("run", "--max_steps", "2", "--ddp_timeout", "2")]
+    command = forks.folio(*run("run", "--max_steps", "2", "--ddp_timeout", "2"))
     process = start(command, **alone, MASTER_PORT=str(free_port()))
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 2

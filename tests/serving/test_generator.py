@@ -56,7 +56,7 @@ def test_a_stop_string_of_a_megabyte_does_not_hold_the_thread():
 def test_the_client_overrides_the_checkpoint_and_nothing_else(tiny):
     model = FolioForCausalLM(tiny())
     model.generation_config.update(do_sample=True, temperature=0.8, top_p=0.9, eos_token_id=1, repetition_penalty=1.1)
-    config = generation_config(model, 5, also_ends=3)
+    config = generation_config(model, 5, also_ends=[3])
     assert (config.do_sample, config.temperature, config.top_p, config.top_k) == (True, 0.8, 0.9, 0)
     assert (config.eos_token_id, config.repetition_penalty, config.max_new_tokens) == ([1, 3], 1.1, 5)
     assert generation_config(model, 5, temperature=0.0).do_sample is False

@@ -82,6 +82,74 @@ def test_the_stop_strings_of_the_checkpoint_hold_too(model, tokenizer):
         assert (choice["text"], choice["finish_reason"]) == ("", "stop")
 
 
+def complete(api: TestClient, **fields) -> dict:
+    answer = api.post("/v1/completions", json={"model": "tiny", "prompt": "the", **fields})
+    assert answer.status_code == 200, answer.text
+    (choice,) = answer.json()["choices"]
+    return choice | {"tokens": answer.json()["usage"]["completion_tokens"]}
+
+
+def test_fields_of_vllm_and_llama_cpp_do_what_they_do_there(model, tokenizer):
+    """Those of `generate` must arrive there, under whichever name; those of ours must change the text."""
+    configs = []
+    generate = model.generate
+    model.generate = lambda *args, **kwargs: configs.append(kwargs["generation_config"]) or generate(*args, **kwargs)
+    with open_api(model, tokenizer) as api:
+        sampled = {"top_k": 5, "min_p": 0.1, "typical_p": 0.9, "repetition_penalty": 1.2, "min_tokens": 2}
+        complete(api, max_tokens=3, **sampled)
+        complete(api, max_tokens=3, top_k=-1, repeat_penalty=1.5)
+        complete(api, max_tokens=3, repetition_penalty=1.5)
+        greedy = [complete(api, max_tokens=8, temperature=0, **more)["text"] for more in ({}, {"top_k": 3, "min_p": 1})]
+        assert greedy[0] == greedy[1] == complete(api, max_tokens=8, top_p=0)["text"]
+        assert greedy[0] == complete(api, max_tokens=8, top_k=1)["text"]
+        lengths = [
+            complete(api, **{name: 7}, min_tokens=7)["tokens"] for name in ("max_completion_tokens", "n_predict")
+        ]
+        drawn = {complete(api, max_tokens=12, temperature=2, seed=-1)["text"] for _ in range(3)}
+        fixed = {complete(api, max_tokens=12, temperature=2, seed=-7)["text"] for _ in range(3)}
+    names = ["top_k", "min_p", "typical_p", "repetition_penalty", "min_new_tokens", "do_sample"]
+    assert [getattr(configs[0], name) for name in names] == [5, 0.1, 0.9, 1.2, 2, True]
+    assert [getattr(configs[1], name) for name in ("top_k", "repetition_penalty", "do_sample")] == [0, 1.5, True]
+    assert configs[2].do_sample is not True  # a penalty alone draws nothing
+    assert lengths == [7, 7]
+    assert (len(drawn), len(fixed)) == (3, 1)
+
+
+def test_max_tokens_of_minus_one_fills_the_context(model, tokenizer):
+    with open_api(model, tokenizer) as api:
+        room = 64 - len(tokenizer("the").input_ids)
+        for fields in ({"max_tokens": -1, "ignore_eos": True}, {"max_tokens": room, "min_tokens": room}):
+            assert complete(api, **fields)["tokens"] == room
+
+
+def test_the_ends_of_a_text_are_those_that_were_asked_for(model, tokenizer):
+    x, y = (tokenizer(letter).input_ids[0] for letter in "xy")
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    with open_api(model, tokenizer) as api:
+        for end in ends:
+            model.generation_config.sequence_bias = [[[end], 1000.0]]  # it says nothing else
+            chat = {**HELLO, "temperature": 0, "ignore_eos": True}
+            (choice,) = api.post("/v1/chat/completions", json=chat).json()["choices"]
+            assert choice["finish_reason"] == "length"
+        model.generation_config.sequence_bias = [[[x], 1000.0], [[y], 999.0]]
+        stopped = complete(api, stop_token_ids=[x])
+        assert (stopped["text"], stopped["finish_reason"], stopped["tokens"]) == ("", "stop", 1)
+        stopped = complete(api, stop_token_ids=[x], ignore_eos=True, min_tokens=3)
+        assert (stopped["text"], stopped["tokens"]) == ("yyy", 4)
+        stopped = complete(api, stop=[*map(str, range(9)), "xx"], min_tokens=3)
+        assert (stopped["text"], stopped["finish_reason"]) == ("xxx", "stop")
+
+
+def test_an_unknown_field_is_named_once_in_the_log_and_an_unsupported_one_is_refused(model, tokenizer, caplog):
+    with open_api(model, tokenizer) as api:
+        for _ in range(2):
+            complete(api, max_tokens=1, trust_remote_code=True, samplers=["top_k"])
+        refused = api.post("/v1/completions", json={"model": "tiny", "prompt": "the", "use_beam_search": True})
+    (line,) = [record.getMessage() for record in caplog.records if "does not know" in record.getMessage()]
+    assert "['samplers', 'trust_remote_code']" in line
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "use_beam_search")
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused_where_it_matters(tiny, tokenizer):
     """A token was added and the model's embeddings were not resized; on a GPU its id would end every later request."""
     model = FolioForCausalLM(tiny(vocab_size=len(tokenizer)))

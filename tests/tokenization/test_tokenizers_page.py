@@ -1,10 +1,9 @@
 """The Python of docs/tokenizers.md prints what the page says."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tokenizers.md").read_text(encoding="utf-8")
@@ -14,7 +13,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", PAGE, flags=re.DO
 @pytest.mark.parametrize("example", range(len(EXAMPLES)))
 def test_an_example_prints_what_the_page_says(example, tmp_path):
     code, expected = EXAMPLES[example]
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = forks.run([code], cwd=tmp_path)
     assert done.stdout == expected, done.stderr
 
 

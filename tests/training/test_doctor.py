@@ -5,6 +5,8 @@ import re
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.jobs.report import Stages
@@ -53,6 +55,39 @@ def test_each_part_of_memory_is_what_a_real_step_takes(preset, bf16):
     optimizer.step()
     state = [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
     assert predicted.optimizer == sum(t.numel() * t.element_size() for t in state)
+
+
+def test_an_adapter_on_a_stock_model_is_followed_too():
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96
+    )
+    base = LlamaForCausalLM(config)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).train()
+
+    def optimizer(network):
+        return torch.optim.AdamW([p for p in network.parameters() if p.requires_grad])
+
+    predicted = step_memory(model, 4, 64, False, optimizer, loss=123)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        outputs = model(torch.randint(0, 300, (4, 64)), use_cache=False)
+    del outputs
+    trained = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
+    real = sum(size for size, _ in kept.values())
+    assert real <= predicted.activations < 1.1 * real  # one copy more in each layer, which is none on a CPU
+    assert predicted.weights == sum(p.numel() * 4 for p in model.parameters())
+    assert predicted.gradients == trained
+    assert predicted.optimizer == pytest.approx(2 * trained, rel=0.02)
+    assert predicted.logits == 123
+    assert all(p.device.type == "cpu" and p.grad is None for p in model.parameters())  # it is left as it was
 
 
 def test_gradient_checkpointing_and_accumulation_are_seen():

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forks of a process that has imported all")
@@ -13,8 +12,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forks 
 
 def killed(folder: Path, *options: str) -> list[str]:
     """Where runs were killed, after which they came, bit for bit, to what one came to that was not."""
-    command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), str(folder), *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    code = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import killed_runs; killed_runs.main()"
+    done = forks.run([code, str(folder), *options])
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout)["kills"]
 

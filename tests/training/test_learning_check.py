@@ -2,8 +2,8 @@
 
 import os
 import subprocess
-import sys
 
+import forks
 import pytest
 import torch
 from small_runs import MODEL, settings
@@ -102,9 +102,9 @@ def test_processes_whose_folders_differ_are_refused_before_training(corpus, tmp_
     for rank in range(2):  # each in a folder of its own, as on two machines
         (tmp_path / str(rank)).mkdir()
         environment = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, "-c", DRIVER, corpus.corpus[0]]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-        running.append(subprocess.Popen(command, cwd=tmp_path / str(rank), env=environment, **options))
+        program = [DRIVER, corpus.corpus[0]]
+        running.append(forks.Popen(program, cwd=tmp_path / str(rank), env=environment, **options))
     said = [process.communicate(timeout=200)[0] for process in running]
     assert [process.returncode for process in running] == [2, 2]
     for text in said:

@@ -20,7 +20,13 @@ from foliogpt.scripts.cli import main
 from foliogpt.training import out_of_memory
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.memory import available_bytes
-from foliogpt.training.out_of_memory import OutOfMemory, fits_upper_bound, is_out_of_memory, memory_of, suggest_settings
+from foliogpt.training.out_of_memory import (
+    OutOfMemory,
+    fits_upper_bound,
+    is_out_of_memory,
+    pretraining_step,
+    suggest_settings,
+)
 from foliogpt.training.pretraining import pretrain
 from foliogpt.training.trainer import FolioTrainer
 
@@ -47,9 +53,9 @@ def test_what_saves_memory_changes_no_loss(tmp_path, corpus, monkeypatch):
     plain = trained(tmp_path, corpus, "plain")["val_loss"]
     accumulated = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4}
     assert trained(tmp_path, corpus, "accumulated", **accumulated)["val_loss"] == pytest.approx(plain, abs=1e-4)
-    checkpointed = trained(tmp_path, corpus, "checkpointed", gradient_checkpointing=True)["val_loss"]
+    checkpointed = trained(tmp_path, corpus, "checkpointed", activation_checkpointing=True)["val_loss"]
     assert checkpointed == pytest.approx(plain, abs=1e-6)
-    monkeypatch.setattr("foliogpt.training.pretraining.LOSS_CHUNK", None)
+    monkeypatch.setattr("foliogpt.training.new_model.LOSS_CHUNK", None)
     assert trained(tmp_path, corpus, "not_chunked")["val_loss"] == pytest.approx(plain, abs=1e-4)
 
 
@@ -57,7 +63,7 @@ def test_the_batch_size_that_is_found_gives_the_same_run(tmp_path, corpus, monke
     plain = trained(tmp_path, corpus, "plain", max_steps=-1, num_train_epochs=1)
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
     network.loss_chunk_size = 512
-    third = memory_of(network, MODEL, settings(tmp_path), size=4, accumulation=3).peak
+    third = pretraining_step(network, MODEL, settings(tmp_path)).memory(size=4, accumulation=3).peak
     monkeypatch.setattr(
         out_of_memory, "available_bytes", lambda device: third / out_of_memory.USABLE_MEMORY_FRACTION + 1e5
     )
@@ -87,12 +93,12 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path, corpus, mon
 def test_the_proposal_makes_up_the_same_batch_and_leaves_the_model_as_it_was():
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=300, max_position_embeddings=32))
     args = PretrainingArguments(output_dir="unused", per_device_train_batch_size=6, bf16=False)
-    whole = memory_of(network, MODEL, args)
-    flags, _ = suggest_settings(network, MODEL, args, whole.peak - 1)
+    step = pretraining_step(network, MODEL, args)
+    flags, _, memory = suggest_settings(step, step.memory().peak - 1)
+    assert memory == step.memory(3, 2)
     assert flags == ["--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "2"]
-    least = memory_of(network, MODEL, args, 1, 6).peak
-    flags, sentence = suggest_settings(network, MODEL, args, least - 1)
-    assert flags[-2:] == ["--gradient_checkpointing", "true"] or "smaller --size" in sentence
+    flags, sentence, _ = suggest_settings(step, step.memory(1, 6).peak - 1)
+    assert flags[-2:] == ["--activation_checkpointing", "true"] or "smaller --size" in sentence
     assert not network.is_activation_checkpointing
 
 
@@ -100,7 +106,8 @@ def test_the_proposal_makes_up_the_same_batch_and_leaves_the_model_as_it_was():
 def test_what_surely_fits_is_several_times_what_is_needed(size):
     network = FolioForCausalLM(preset_config("gpt2", size, max_position_embeddings=512))
     model, args = ModelArguments(block_size=512), PretrainingArguments(output_dir="unused")
-    assert not fits_upper_bound(network, model, args, 2 * memory_of(network, model, args).peak)
+    step = pretraining_step(network, model, args)
+    assert not fits_upper_bound(step, 2 * step.memory().peak)
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_the_steps_that_are_timed_take_as_little_memory_as_those_of_the_run(corp
         "foliogpt.training.calibration.step_seconds",
         lambda model, *_: timed.append(model.is_activation_checkpointing) or 1.0,
     )
-    pretrain(corpus, MODEL, settings(tmp_path, max_steps=1, gradient_checkpointing=True, bf16=None))
+    pretrain(corpus, MODEL, settings(tmp_path, max_steps=1, activation_checkpointing=True, bf16=None))
     assert timed == [True, True]
 
 

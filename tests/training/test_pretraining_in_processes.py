@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -46,10 +47,14 @@ def launch(folder: Path, processes: int, jobs: list) -> None:
         lines = [f"{i} times {i % 7} is {i * (i % 7)}, and the cat is on the mat." for i in range(160)]
         text.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         (folder / "driver.py").write_text(DRIVER)
-    starter = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if processes == 2 else []
-    command = [sys.executable, *starter, str(folder / "driver.py"), str(text), json.dumps(jobs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")}
+    if processes == 1:
+        done = forks.run([DRIVER, str(text), json.dumps(jobs)], env=environment, cwd=folder, timeout=500)
+    else:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*launcher, str(folder / "driver.py"), str(text), json.dumps(jobs)]
+        environment["OMP_NUM_THREADS"] = "1"
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
 
 

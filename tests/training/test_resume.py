@@ -15,6 +15,7 @@ from foliogpt.data.arguments import CorpusArguments
 from foliogpt.jobs.resume import after_restart, checkpoint_to_resume
 from foliogpt.jobs.saving import checkpoints, last_checkpoint
 from foliogpt.training import pretraining
+from foliogpt.training import run as running
 from foliogpt.training.arguments import FIXED, PretrainingArguments, run_settings
 from foliogpt.training.monitoring import METRICS_FILE, read_metrics
 from foliogpt.training.pretraining import Interrupted, pretrain
@@ -41,15 +42,15 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkey
     pretrain(corpus, MODEL, settings(tmp_path / "whole"))
     handler = signal.getsignal(signal.SIGINT)
 
-    real = pretraining.ProgressBar
-    monkeypatch.setattr(pretraining, "ProgressBar", lambda: InterruptAt(11))
+    real = running.ProgressBar
+    monkeypatch.setattr(running, "ProgressBar", lambda: InterruptAt(11))
     with pytest.raises(Interrupted, match=r"after step 12 of 20.*--resume"):
         pretrain(corpus, MODEL, settings(tmp_path / "stopped"))
     assert last_checkpoint(tmp_path / "stopped").name == "checkpoint-12"
     assert not (tmp_path / "stopped" / "config.json").exists()
     assert signal.getsignal(signal.SIGINT) is handler
 
-    monkeypatch.setattr(pretraining, "ProgressBar", real)
+    monkeypatch.setattr(running, "ProgressBar", real)
     report = pretrain(corpus, MODEL, settings(tmp_path / "stopped", resume=True))
     assert report["steps"] == 20
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
@@ -131,7 +132,7 @@ def test_what_an_epoch_logs_at_its_end_survives_a_stop_there(corpus, tmp_path, m
         return settings(tmp_path / name, **fields, eval_strategy="epoch", logging_strategy="epoch", eval_on_start=True)
 
     steps = pretrain(corpus, MODEL, options("whole"))["steps"]
-    monkeypatch.setattr(pretraining, "ProgressBar", lambda: InterruptAt(steps // 3 - 1))  # the last step of a pass
+    monkeypatch.setattr(running, "ProgressBar", lambda: InterruptAt(steps // 3 - 1))  # the last step of a pass
     with pytest.raises(Interrupted):
         pretrain(corpus, MODEL, options("stopped"))
     monkeypatch.undo()
@@ -235,11 +236,11 @@ def test_a_stream_that_has_begun_again_goes_on_with_the_same_batches(tmp_path, m
     stream = CorpusArguments(corpus=str(rows), streaming=True, shuffle_buffer_size=20)
     fields = {"per_device_train_batch_size": 32, "max_steps": 12, "save_steps": 4}  # 3 batches are a pass
     pretrain(stream, MODEL, settings(tmp_path / "whole", **fields))
-    real = pretraining.ProgressBar
-    monkeypatch.setattr(pretraining, "ProgressBar", lambda: InterruptAt(7))
+    real = running.ProgressBar
+    monkeypatch.setattr(running, "ProgressBar", lambda: InterruptAt(7))
     with pytest.raises(Interrupted):
         pretrain(stream, MODEL, settings(tmp_path / "stopped", **fields))
-    monkeypatch.setattr(pretraining, "ProgressBar", real)
+    monkeypatch.setattr(running, "ProgressBar", real)
     pretrain(stream, MODEL, settings(tmp_path / "stopped", resume=True, **fields))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert weights[0] == weights[1]

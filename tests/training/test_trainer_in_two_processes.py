@@ -17,7 +17,9 @@ import torch
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.data.packed_corpus import pack_corpora
-from foliogpt.training.pretraining import configured_model, train, watch
+from foliogpt.training.new_model import configured_model
+from foliogpt.training.pretraining import watch
+from foliogpt.training.run import train
 from foliogpt.jobs.report import Stages
 from foliogpt.training.trainer import FolioTrainer
 

@@ -1,15 +1,21 @@
 """Adapters: PEFT's methods with defaults that suit them, and a base in 8 bits."""
 
+import warnings
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
+from ...checkpoints.prompt_cache import pass_cache_by_old_name
 from ...data.arguments import LOADED_FOR
+from ...jobs.errors import first_line
 from ...jobs.extras import extra
 from ...tokenization.control_tokens import control_tokens
 from .arguments import MethodArguments
 
-HEADS = ["score", "classifier", "qa_outputs"]  # as models name them
+TARGETED = ("lora", "dora", "vera", "oft")  # methods that adapt the modules that are named
+HEADS = {"score", "classifier", "pre_classifier", "qa_outputs"}  # as models name them
 
 
 def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, tokens: list[int] | None = None):
@@ -24,15 +30,22 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
 
     Raises:
         ImportError: if PEFT is missing; names the extra that has it.
-        ValueError: if the model has no modules that the method could adapt.
+        ValueError: for names of modules that the method cannot adapt.
     """
     with extra("finetune", "An adapter"):
         import peft
     kind = {"lm": "CAUSAL_LM", "classify": "SEQ_CLS", "tag": "TOKEN_CLS", "qa": "QUESTION_ANS"}[LOADED_FOR[task]]
     targets = method.lora_target_modules
-    common = {"task_type": kind, "target_modules": targets[0] if targets == ["all-linear"] else targets}
-    if kind != "CAUSAL_LM":
-        common["exclude_modules"] = HEADS  # trained whole
+    if targets != ["all-linear"]:
+        _check_targets(model, task, method.method, targets)
+    elif kind == "CAUSAL_LM":
+        targets = "all-linear"
+    else:  # a head is trained whole
+        names = {name.split(".")[-1] for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, Conv1D))}
+        targets = sorted(names - HEADS)
+    # PEFT saves heads by itself, and not the pooler of an encoder that was trained without one.
+    pooler = {"modules_to_save": [name for name, _ in model.base_model.named_children() if name == "pooler"] or None}
+    common = {"task_type": kind, "target_modules": targets, **pooler}
     name = method.method
     if name in ("lora", "dora"):
         config = peft.LoraConfig(
@@ -40,11 +53,11 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
             lora_alpha=method.lora_alpha,
             lora_dropout=method.lora_dropout,
             use_dora=name == "dora",
-            trainable_token_indices=_by_module(model, tokens) if tokens else None,
+            trainable_token_indices=_by_module(model, tokens, method.lora_target_modules) if tokens else None,
             **common,
         )
     elif name == "ia3":
-        config = peft.IA3Config(task_type=kind)  # which modules it scales, PEFT's tables say
+        config = peft.IA3Config(task_type=kind, **pooler)  # which modules it scales, PEFT's tables say
     elif name == "vera":
         config = peft.VeraConfig(**common)
     elif name == "oft":
@@ -53,21 +66,47 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
         config = peft.PromptTuningConfig(task_type=kind, num_virtual_tokens=method.num_virtual_tokens)
     else:
         config = peft.PrefixTuningConfig(task_type=kind, num_virtual_tokens=method.num_virtual_tokens)
-    adapted = peft.get_peft_model(model, config)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of tied embeddings, which are seen to when it is merged
+            adapted = peft.get_peft_model(model, config)
+    except (TypeError, ValueError) as error:
+        kind = model.config.model_type
+        raise ValueError(f"{name} cannot adapt {kind} ({first_line(error)}): use --method lora.") from None
+    pass_cache_by_old_name(adapted)
     head = adapted.get_output_embeddings()
     if head is not None and not hasattr(head, "bias"):
-        head.bias = (
-            None  # TRL asks for it, and PEFT's wrapper around a head with trained tokens passes on the weight alone
-        )
+        head.bias = None  # TRL asks for it, and PEFT's wrapper around trained tokens passes on the weight alone
     return adapted
 
 
-def _by_module(model: PreTrainedModel, tokens: list[int]) -> dict[str, list[int]]:
-    """The tokens for the embeddings, and for the head if it has weights of its own."""
+def _check_targets(model: PreTrainedModel, task: str, method: str, targets: list[str]) -> None:
+    """Refuse targets that PEFT would pass over, and heads: TRL computes the loss of text from their weights alone."""
+    if method not in TARGETED:
+        raise ValueError(f"lora_target_modules is for {', '.join(TARGETED)}: leave it out with --method {method}.")
+    head, kinds = model.get_output_embeddings(), (nn.Linear, nn.Embedding, Conv1D)
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, kinds) and layer is not head]
+    names = ", ".join(sorted({name.split(".")[-1] for name in layers} - HEADS))
+    for target in targets:
+        if target in HEADS or not any(_is_target(name, [target]) for name in layers):
+            raise ValueError(f"lora_target_modules has {target}, which {task} cannot adapt: choose among {names}.")
+
+
+def _is_target(name: str, targets: list[str]) -> bool:
+    return any(f".{name}".endswith(f".{target}") for target in targets)
+
+
+def _by_module(model: PreTrainedModel, tokens: list[int], targets: list[str]) -> dict[str, list[int]]:
+    """The tokens for the embeddings, and for the head if it has weights of its own.
+
+    Embeddings that have an adapter learn the tokens by it, and share what they learn with no head.
+    """
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    own = [embeddings] if head is None or head.weight is embeddings.weight else [embeddings, head]
-    names = {id(module): name.split(".")[-1] for name, module in model.named_modules()}
-    return {names[id(module)]: tokens for module in own}
+    names = {id(module): name for name, module in model.named_modules()}
+    if _is_target(names[id(embeddings)], targets):
+        own = [head]
+    else:
+        own = [embeddings] if head is None or head.weight is embeddings.weight else [embeddings, head]
+    return {names[id(module)].split(".")[-1]: tokens for module in own}
 
 
 def turn_tokens(base: PreTrainedTokenizerBase, chat: PreTrainedTokenizerBase) -> list[int]:

@@ -20,10 +20,13 @@ RATES = {  # method: learning rate that works in most cases
     "prefix": 1e-2,
 }
 PROMPTS = ("prompt", "prefix")  # methods that put trained vectors before the text
+# Of lora and dora on a base wider than this. SmolLM2-135M after three epochs of 180 instructions: on held-out ones the
+# loss went from 1.17 to 0.88; with 1e-3 to 1.03, while the training loss fell to 0.18.
+NARROW, WIDE_RATE = 256, 2e-4
 DPO_SHARE = 0.01  # of a method's rate: preferences move a model that can already speak
 # What a resumed run may not change.
 FIXED = (
-    "task", "model", "validation_split", "text_column", "label_column", "method", "lora_r", "lora_alpha",
+    "task", "model", "validation_split", "text_column", "label_column", "columns", "method", "lora_r", "lora_alpha",
     "lora_dropout", "lora_target_modules", "num_virtual_tokens", "load_in_8bit", "max_length", "packing", "seed",
     "data_seed", "optim", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "beta",
     "loss_type",
@@ -67,7 +70,7 @@ class FinetuningArguments(TrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "replace the run that is in output_dir"})
     max_length: int | None = field(
         default=None,
-        metadata={"help": "tokens of an example, of which longer ones lose the end; the context by default"},
+        metadata={"help": "tokens of an example, of which longer ones lose the end; 1,024 or the context by default"},
     )
     packing: bool | None = field(
         default=None,
@@ -94,7 +97,15 @@ class FinetuningArguments(TrainingArguments):
         default=None,
         metadata={"help": "train in bfloat16; by default on GPUs that can", "nargs": "?", "const": True},
     )
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None  # an alias of activation_checkpointing, which TRL would turn on
+    auto_find_batch_size: bool | None = field(
+        default=None,
+        metadata={
+            "help": "split the batch into parts that fit into memory, and accumulate them; true in one process",
+            "nargs": "?",
+            "const": True,
+        },
+    )
     report_to: list[str] = field(default_factory=lambda: ["none"], metadata={"help": "trackers, as in transformers"})
     include_num_input_tokens_seen: str = "all"
     remove_unused_columns: bool = False
@@ -116,6 +127,8 @@ class FinetuningArguments(TrainingArguments):
             self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         super().__post_init__()
         check_batch_size_is_known(self)
+        if self.auto_find_batch_size is None:
+            self.auto_find_batch_size = self.world_size == 1
         if self.fsdp:
             raise ValueError("fsdp is for folio pretrain: fine-tuning deals batches to processes that each hold all.")
 
@@ -125,14 +138,16 @@ class FinetuningArguments(TrainingArguments):
         return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
 
-def settle(data: DataArguments, method: MethodArguments, args: FinetuningArguments) -> None:
-    """Fill in what depends on several settings, and refuse what contradicts.
+def settle(data: DataArguments, method: MethodArguments, args: FinetuningArguments, hidden_size: int) -> None:
+    """Fill in what depends on several settings and on the width of the base, and refuse what contradicts.
 
     Raises:
         ValueError: for settings that do not go together.
     """
     if args.learning_rate is None:
         args.learning_rate = RATES[method.method] * (DPO_SHARE if data.task == "dpo" else 1)
+        if method.method in ("lora", "dora") and data.task != "dpo" and hidden_size > NARROW:
+            args.learning_rate = WIDE_RATE
     if method.method in PROMPTS:
         if LOADED_FOR[data.task] != "lm":
             raise ValueError(f"{method.method} is for sft, dpo and lm: use --method lora for {data.task}.")
@@ -146,6 +161,9 @@ def settle(data: DataArguments, method: MethodArguments, args: FinetuningArgumen
         args.packing = data.task in ("sft", "lm")
     if args.packing and data.task not in ("sft", "lm"):
         raise ValueError(f"packing is for sft and lm: leave it out for {data.task}.")
+    if args.label_smoothing_factor and data.task not in ("sft", "lm"):
+        instead = "use --label_smoothing" if data.task == "dpo" else "leave it out"
+        raise ValueError(f"label_smoothing_factor is for sft and lm, not for {data.task}: {instead}.")
     if args.world_size > 1 and method.load_in_8bit:
         raise ValueError("load_in_8bit works in one process: start it without torchrun.")
 

@@ -4,21 +4,38 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from ...checkpoints.base_record import BaseRecord, hash_weights
-from ...checkpoints.loading import ADAPTER_CONFIG, fit_embeddings, load_checkpoint, load_tokenizer_of
+from ...checkpoints.loading import (
+    ADAPTER_CONFIG,
+    context_length,
+    fit_embeddings,
+    load_checkpoint,
+    load_tokenizer_of,
+    one_line,
+)
 from ...checkpoints.self_check import check_cache
 from ...data.arguments import LOADED_FOR, DataArguments
 from ...data.examples import Examples, prepare_examples
 from ...jobs.cards import finetuned_card
-from ...jobs.errors import first_line
 from ...jobs.processes import connected, first_before_others, from_first, is_first
-from ...jobs.report import CARD_FILE, CURVE_FILE, Stages, code_version, loss_curve, peak_memory_bytes, write_report
+from ...jobs.report import (
+    CARD_FILE,
+    CURVE_FILE,
+    Stages,
+    code_version,
+    loss_curve,
+    machine,
+    peak_memory_bytes,
+    write_report,
+)
 from ...jobs.resume import checkpoint_to_resume, run_settings_of
 from ...jobs.run_folder import FINGERPRINT, run_metadata
 from ...jobs.saving import STATE_FILE, staged
@@ -26,14 +43,16 @@ from ...jobs.signals import Interrupted, signal_of
 from ...tokenization import chat_tokenizer, encode_chat, encode_texts
 from ..arguments import from_anywhere
 from ..callbacks import ProgressBar, StepClock
+from ..memory import gigabytes
 from ..monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
-from ..pretraining import KeepSettings, folder_of, machine, stopped, train
+from ..out_of_memory import Step, memory_watched
+from ..run import KeepSettings, folder_of, stopped, train
 from ..trainer import SafeTraining
 from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
 from .arguments import FIXED, PROMPTS, FinetuningArguments, MethodArguments, run_settings, settle
-from .trainers import make_trainer
+from .trainers import loss_bytes, make_trainer
 
-LONGEST = 2048  # tokens of an example, if the model's context is longer and nothing else was asked for
+LONGEST = 1024  # tokens of an example, if the model's context is longer and nothing else was asked for
 
 
 def finetune(
@@ -60,9 +79,9 @@ def finetune(
         Interrupted: if the user stopped the training.
     """
     stages = stages or Stages()
-    settle(data_args, method, args)
+    settle(data_args, method, args, _config(method).get_text_config().hidden_size)
     stages.silent = stages.silent or not is_first()
-    with folder_of(args) as output_dir:
+    with folder_of(args) as output_dir, memory_watched(args) as check:
         settings, checkpoint = run_settings(data_args, method, args), None
         if args.resume:
             checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args, FIXED))
@@ -71,6 +90,7 @@ def finetune(
         fingerprint = f"{ready.data.fingerprint()}-{ready.record.weights_hash}"
         if checkpoint is not None and fingerprint != run_settings_of(output_dir, checkpoint).get(FINGERPRINT):
             raise ValueError("The data, or the model, is not what this run began with: start another run for it.")
+        _check_memory(check, ready, data_args.task, method, args, stages)
         beside = run_metadata(fingerprint, args.global_batch_size)
         keep = KeepSettings(output_dir, {**settings, **beside})
         trainer = make_trainer(data_args.task, ready.network, ready.tokenizer, ready.data, args, [keep])
@@ -110,7 +130,8 @@ class _Ready:
 def _prepare(data_args: DataArguments, method: MethodArguments, args: FinetuningArguments, stages: Stages) -> _Ready:
     """Load the model, encode the data for it, and say which of its weights are trained."""
     task = data_args.task
-    tokenizer = base_tokenizer = _tokenizer(method)
+    source = str(Path(method.model).expanduser())
+    tokenizer = base_tokenizer = load_tokenizer_of(method.model, source, method.trust_remote_code)
     generation: dict[str, Any] = {}
     if task in ("sft", "dpo"):
         tokenizer, generation = chat_tokenizer(base_tokenizer)
@@ -118,20 +139,30 @@ def _prepare(data_args: DataArguments, method: MethodArguments, args: Finetuning
         tokenizer.pad_token = tokenizer.eos_token
     with stages("model") as say:
         # A head can be made only when the labels are known.
-        model, missing = _model_for_text(method) if LOADED_FOR[task] == "lm" else (None, [])
-        args.max_length = _max_length(model.config if model else _config(method), tokenizer, method, args)
+        model, missing = None, []
+        if LOADED_FOR[task] == "lm":
+            model, missing = load_checkpoint(method.model, "lm", method.trust_remote_code)
+        fits_data, args.max_length = args.max_length is None, _max_length(model, tokenizer, method, args)
         if args.packing and not keeps_documents_apart(model):
             args.packing = False
             say("its examples would see each other in a packed row, so they are not packed")
         say(f"{method.model}, {args.max_length:,} tokens at most")
     with first_before_others():  # who find in the cache what it has stored
-        data = prepare_examples(data_args, tokenizer, args.max_length, bool(args.packing), stages)
+        data = prepare_examples(data_args, tokenizer, args.max_length, stages)
+        if args.packing and task == "sft":
+            if fits_data:
+                args.max_length = max(map(_longest, (data.train, data.validation)))
+            from trl import pack_dataset
+
+            pack = partial(pack_dataset, seq_length=args.max_length, map_kwargs={"desc": "packing"})
+            data.train, data.validation = pack(data.train), pack(data.validation)
     with stages("adapter") as say:
         if model is None:
             model, missing = load_checkpoint(method.model, task, method.trust_remote_code, **data.head_fields())
         record = _record(model, missing, task, data)
         resized = fit_embeddings(model, tokenizer)
         model.config.pad_token_id = tokenizer.pad_token_id
+        model.get_input_embeddings().padding_idx = None  # it may be the end token; padding has no gradient anyway
         model.name_or_path = from_anywhere(method.model)  # by which the adapter will find its base
         if generation:
             model.generation_config.update(**generation)
@@ -139,36 +170,24 @@ def _prepare(data_args: DataArguments, method: MethodArguments, args: Finetuning
         network = _adapted(model, method, task, tokens)
         trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
         say(f"{method.method}: {trainable:,} parameters to train")
+        if args.packing:
+            say(f"on rows of {args.max_length:,} tokens")
     return _Ready(network, tokenizer, data, record, trainable, resized)
 
 
-def _tokenizer(method: MethodArguments) -> PreTrainedTokenizerBase:
+def _config(method: MethodArguments):
     source = Path(method.model).expanduser()
     if (source / ADAPTER_CONFIG).is_file():
         raise ValueError(f"{method.model} is an adapter: merge it first with folio merge {method.model} DIRECTORY.")
-    return load_tokenizer_of(method.model, str(source), method.trust_remote_code)
+    with one_line(method.model):
+        return transformers.AutoConfig.from_pretrained(str(source), trust_remote_code=method.trust_remote_code)
 
 
-def _model_for_text(method: MethodArguments) -> tuple[PreTrainedModel, list[str]]:
-    model, missing = load_checkpoint(method.model, "lm", method.trust_remote_code)
-    if missing or getattr(model.config, "is_causal", True) is False:
-        raise ValueError(f"{method.model} is no causal language model, which could continue text: name one that is.")
-    return model, missing
-
-
-def _config(method: MethodArguments):
-    source = str(Path(method.model).expanduser())
-    try:
-        return transformers.AutoConfig.from_pretrained(source, trust_remote_code=method.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"{method.model} is not a whole checkpoint's directory, nor a model on the Hub ({first_line(error)})"
-        ) from None
-
-
-def _max_length(config, tokenizer, method: MethodArguments, args: FinetuningArguments) -> int:
-    """Tokens of an example: what was asked for, or as many as the model can read."""
-    context = min(getattr(config, "max_position_embeddings", None) or LONGEST, tokenizer.model_max_length)
+def _max_length(model: PreTrainedModel | None, tokenizer, method: MethodArguments, args: FinetuningArguments) -> int:
+    """Tokens of an example: what was asked for, or as many as the model can read, 1,024 at most."""
+    # Of a model with a new head there is the config alone.
+    known: Any = model or SimpleNamespace(config=_config(method))
+    context = min(context_length(known) or tokenizer.model_max_length, tokenizer.model_max_length)
     if method.method in PROMPTS:
         context -= method.num_virtual_tokens
     if args.max_length is not None and args.max_length > context:
@@ -176,6 +195,38 @@ def _max_length(config, tokenizer, method: MethodArguments, args: FinetuningArgu
     if context < 2:
         raise ValueError(f"{method.num_virtual_tokens} num_virtual_tokens leave no room for a text: use fewer.")
     return args.max_length or min(context, LONGEST)
+
+
+def _longest(rows: Dataset) -> int:
+    """Tokens of the longest row; of a preference, of the prompt and the longer answer."""
+    if "input_ids" in rows.column_names:
+        return max(map(len, rows["input_ids"]))
+    return max(len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows)
+
+
+def _check_memory(check, ready: "_Ready", task: str, method: MethodArguments, args, stages: Stages) -> None:
+    """Say what a step takes, and split the batch, or refuse the run, if there is not as much."""
+    if method.load_in_8bit or args.world_size > 1:  # such tensors cannot be followed; processes share their memory
+        args.auto_find_batch_size = False
+        return
+    length, before = min(_longest(ready.data.train), args.max_length), args.per_device_train_batch_size
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args, ready.network)
+    step = Step(
+        ready.network,
+        args,
+        length,
+        f"folio finetune {task}",
+        "use a shorter --max_length or a smaller model",
+        lambda network: kind([p for p in network.parameters() if p.requires_grad], **options),
+        sequences=2 if task == "dpo" else 1,
+        loss=loss_bytes(task, ready.network, args),
+    )
+    with stages("memory") as say:
+        memory, size = check(step), args.per_device_train_batch_size
+        needed = gigabytes(memory.peak) if memory else "far less than is free"
+        say(f"{needed} for {size} rows of up to {length:,} tokens")
+        if size < before:
+            say(f"{before} rows at once did not fit: parts are accumulated, which learns the same")
 
 
 def _record(model: PreTrainedModel, missing: list[str], task: str, data: Examples) -> BaseRecord:
@@ -266,7 +317,8 @@ def _save(output_dir: Path, network, tokenizer, state, report: dict, record: Bas
     """Write everything that travels: weights, config, tokenizer, trainer state, curve and model card."""
     network.config.use_cache = True  # Trainer turned it off
     with staged(output_dir) as folder:
-        network.save_pretrained(folder)
+        # Of an adapter itself, not of the copy that TRL holds as the reference of dpo.
+        network.save_pretrained(folder, **({} if report["method"] == "full" else {"selected_adapters": ["default"]}))
         tokenizer.save_pretrained(folder)
         if report["method"] != "full":
             record.save(folder)

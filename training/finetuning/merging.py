@@ -4,8 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+from ...checkpoints.adapter_merging import MergeError
 from ...checkpoints.base_record import BaseRecord
-from ...checkpoints.loading import ADAPTER_CONFIG, load_model
+from ...checkpoints.loading import ADAPTER_CONFIG, load_adapter, task_of
 from ...jobs.cards import finetuned_card
 from ...jobs.report import CARD_FILE, CURVE_FILE, REPORT_FILE, write_report
 from ...jobs.run_folder import RUN_FILE, lock_run_folder
@@ -24,17 +25,19 @@ def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False
     Raises:
         FileNotFoundError: if `adapter` is no adapter's directory.
         FileExistsError: if something is at `destination`.
-        ValueError: if its method has nothing to merge, or its base has other weights than when it was trained.
+        ValueError: if no weights can hold what it computes, or its base has other weights than when it was trained.
     """
     folder = Path(adapter).expanduser()
     if not (folder / ADAPTER_CONFIG).is_file():
         raise FileNotFoundError(f"{adapter} is no adapter's directory: it has no {ADAPTER_CONFIG}.")
     record = BaseRecord.load(folder)
     with lock_run_folder(destination, marker="config.json") as output_dir:
-        model, tokenizer = load_model(adapter, record.task if record else "lm", trust_remote_code)
-        if hasattr(model, "peft_config"):
-            kind = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("peft_type")
-            raise ValueError(f"{adapter} has trained vectors before the text ({kind}), which no weights can hold.")
+        try:
+            model, tokenizer = load_adapter(adapter, folder, task_of(adapter, trust_remote_code), trust_remote_code)
+        except MergeError as error:
+            raise ValueError(
+                f"{adapter} cannot be merged ({error}): use it as it is, which every command takes that takes a model."
+            ) from None
         with staged(output_dir) as place:
             model.save_pretrained(place)
             tokenizer.save_pretrained(place)

@@ -1,6 +1,8 @@
 """The trainers of fine-tuning: TRL's for text, Trainer for heads; each with what makes training safe."""
 
+import copy
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import datasets
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.trainer_pt_utils import LabelSmoother
 
 from ...data.examples import Examples
 from ...data.packing import IGNORE_INDEX
@@ -25,6 +28,7 @@ with extra("finetune", "Fine-tuning"):
     from trl.trainer import utils as trl_utils
 
 LOSS_COLUMNS = 4096  # of the vocabulary at a time, where TRL has no GPU kernel for its loss
+LOSS_TOKENS = 4096  # whose loss TRL computes at once
 
 
 # Fields without init are no flags: what they would change is done before, in data.py.
@@ -61,9 +65,15 @@ class PreferenceArguments(FinetuningArguments, DPOConfig):
     truncation_mode: str = field(default="keep_start", init=False)
     padding_free: bool = field(default=False, init=False)
     pad_to_multiple_of: int | None = field(default=None, init=False)
-    # The reference is the model before training. Its figures are taken then: no second model is held, and a run that
-    # goes on has the same reference.
-    precompute_ref_log_probs: bool = field(default=True, init=False)
+    precompute_ref_log_probs: bool | None = field(
+        default=None,
+        metadata={
+            "help": "take the reference's figures of all rows before the first step, not at each step; true if the run "
+            "sees each row more than once",
+            "nargs": "?",
+            "const": True,
+        },
+    )
     sync_ref_model: bool = field(default=False, init=False)
 
 
@@ -75,6 +85,13 @@ class _Quiet(SafeTraining):
 
     def _send_telemetry(self):
         pass
+
+
+class _TextSmoother(LabelSmoother):
+    """Smooths the labels of the text, which are fewer than the logits if trained vectors stand before it."""
+
+    def __call__(self, model_output, labels, **kwargs):
+        return super().__call__({"logits": model_output["logits"][:, -labels.shape[1] :]}, labels, **kwargs)
 
 
 class SupervisedTrainer(_Quiet, WholeBatches, SFTTrainer):
@@ -173,6 +190,29 @@ def arguments_of(task: str) -> type[FinetuningArguments]:
     return ARGUMENTS.get(task, FinetuningArguments)
 
 
+def loss_bytes(task: str, model, args: FinetuningArguments) -> Callable[[int], int]:
+    """The bytes that a trainer's loss takes beside the model for so many tokens."""
+    if task not in ARGUMENTS:
+        return lambda tokens: 0
+    config, on_gpu = model.config.get_text_config(), args.device.type == "cuda"
+    # TRL folds the logits of some tokens and columns at a time: torch in eight steps with a copy each, its kernel in
+    # place. Smoothing holds the logits, what is made of them, and the gradients.
+    tile = trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE if on_gpu else 8 * LOSS_COLUMNS
+    smoothing = 4 * config.vocab_size if args.label_smoothing_factor else 0
+    return lambda tokens: 4 * (min(tokens, LOSS_TOKENS) * tile + tokens * (config.hidden_size + smoothing))
+
+
+def _reference(model, args: FinetuningArguments, rows: int) -> PreTrainedModel | None:
+    """The model before training, if a copy is needed: an adapter is switched off instead.
+
+    Its figures are computed once for each row that is trained on, so beforehand only if rows are seen again.
+    """
+    if args.precompute_ref_log_probs is None:
+        passes = args.max_steps * args.global_batch_size / rows if args.max_steps > 0 else args.num_train_epochs
+        args.precompute_ref_log_probs = passes > 1
+    return None if args.precompute_ref_log_probs or hasattr(model, "peft_config") else copy.deepcopy(model)
+
+
 def make_trainer(
     task: str, model, tokenizer, data: Examples, args: FinetuningArguments, callbacks: list
 ) -> SafeTraining:
@@ -193,7 +233,9 @@ def make_trainer(
         packing, args.packing = args.packing, False  # it is done; else TRL would want a collator of its own
         trainer = SupervisedTrainer(**common)
         args.packing = packing
+        if trainer.label_smoother is not None:
+            trainer.label_smoother = _TextSmoother(args.label_smoothing_factor)
         return trainer
     if task == "dpo":
-        return PreferenceTrainer(**common)
+        return PreferenceTrainer(ref_model=_reference(model, args, len(data.train)), **common)
     return HeadTrainer(task=task, **common)

@@ -23,7 +23,7 @@ from ..arguments import PretrainingArguments
 from ..calibration import step_seconds
 from ..flops import multiplied_parameters
 from ..monitoring import read_metrics
-from ..pretraining import LOSS_CHUNK
+from ..new_model import LOSS_CHUNK
 from ..trainer import FolioTrainer
 from .plan import BATCH_SIZE, WARMUP_STEPS, Plan, Run, ScaleArguments, family_member
 

@@ -11,13 +11,12 @@ import yaml
 
 from ...data.arguments import CorpusArguments
 from ...data.packed_corpus import pack_corpora
-from ...jobs.report import Stages
+from ...jobs.report import Stages, machine
 from ...jobs.run_folder import FINGERPRINT, SCALE_FILE, lock_run_folder
 from ...jobs.saving import staged
 from ...jobs.signals import Interrupted, signal_of
 from ..arguments import from_anywhere
 from ..flops import multiplied_parameters
-from ..pretraining import machine
 from .law import bootstrap, check_libraries, draw, fit_law
 from .plan import Plan, Run, ScaleArguments, make_plan
 from .runs import RUNS_FILE, TRUNK, Workshop, train_all

@@ -8,20 +8,24 @@ import subprocess
 import sys
 import time
 
+import forks
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from foliogpt.checkpoints.clean_process import logits_in_clean_process
 from foliogpt.checkpoints.loading import load_model
 from foliogpt.checkpoints.publishing import prepare
+from foliogpt.evaluation import evaluate
 from foliogpt.evaluation.arguments import EvaluationArguments
 from foliogpt.evaluation.tasks import load_rows
 from foliogpt.jobs.saving import last_checkpoint
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import train_tokenizer
+from foliogpt.training.finetuning.arguments import RATES
 from foliogpt.training.finetuning.merging import merge
 
 IDS = torch.arange(5, 17)[None]
@@ -102,6 +106,118 @@ def test_what_cannot_be_merged_is_one_line(place, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("task", ["sft", "lm", "dpo"])
+def test_embeddings_with_an_adapter_are_what_was_trained_in_every_road(place, tmp_path, task, tied):
+    base = shutil.copytree(place / "base", tmp_path / "base")
+    if not tied:
+        model = FolioForCausalLM.from_pretrained(base, tie_word_embeddings=False)
+        model.lm_head.weight.data = torch.randn_like(model.lm_head.weight) / 10
+        model.save_pretrained(base)
+    data = tmp_path / "data.jsonl"
+    row = {
+        "sft": lambda n: {"prompt": f"one {n}", "completion": "two"},
+        "lm": lambda n: {"text": f"one {n} two " * 9},
+        "dpo": lambda n: {"prompt": f"one {n}", "chosen": "two", "rejected": "three"},
+    }[task]
+    data.write_text("".join(json.dumps(row(n)) + "\n" for n in range(20)))
+    argv = ["finetune", task, "--model", str(base), "--data", str(data), "--output_dir", str(tmp_path / "adapter")]
+    more = ["--max_steps", "3", "--learning_rate", "0.05", "--eval_strategy", "no"]
+    assert main([*argv, *more, "--lora_target_modules", "q_proj", "embed_tokens"]) == 0
+    trained, _ = load_model(str(tmp_path / "adapter"))
+    unmerged = peft.AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "adapter"))
+    if task == "sft":  # two new tokens, told apart by the head though their embeddings began alike
+        assert unmerged.active_peft_config.trainable_token_indices.keys() == {"lm_head"}
+        assert not torch.equal(*trained.get_output_embeddings().weight[-2:])
+    torch.testing.assert_close(logits(trained), logits(unmerged), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(logits(trained), logits(FolioForCausalLM.from_pretrained(base))[..., :270], atol=1e-2)
+    merge(str(tmp_path / "adapter"), tmp_path / "merged")
+    torch.testing.assert_close(logits(load_model(str(tmp_path / "merged"))[0]), logits(unmerged), atol=1e-4, rtol=1e-4)
+    if task == "lm":
+        losses = [
+            evaluate(EvaluationArguments(str(tmp_path / name), str(data)))["figures"]["loss"]["value"]
+            for name in ("adapter", "merged")
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["sft", "lm"])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--lora_target_modules", "q_proj", "lm_head"], "has lm_head, which {task} cannot adapt: choose among"),
+        (
+            ["--lora_target_modules", "q_proj", "nope"],
+            "has nope, which {task} cannot adapt: choose among down_proj",
+        ),
+        (["--lora_target_modules", "mlp"], "has mlp, which {task} cannot adapt"),
+        (["--lora_target_modules", "q_proj", "--method", "ia3"], "leave it out with --method ia3"),
+    ],
+)
+def test_targets_that_would_not_be_trained_are_one_line(place, tmp_path, capsys, task, options, says):
+    argv = [*command(place, "a"), *options]
+    argv[1], argv[argv.index("--output_dir") + 1] = task, str(tmp_path / "adapter")
+    (tmp_path / "text.jsonl").write_text('{"text": "one two three"}\n' * 40)
+    if task == "lm":
+        argv[argv.index("--data") + 1] = str(tmp_path / "text.jsonl")
+    assert main([*argv, "--max_steps", "1"]) == 2
+    assert says.format(task=task) in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "adapter" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("method", sorted(RATES.keys() - {"full"}))
+def test_peft_opens_an_adapter_by_itself(place, tmp_path, method):
+    argv = [*command(place, "a"), "--max_steps", "2", "--method", method]
+    argv[argv.index("--output_dir") + 1] = str(tmp_path / "adapter")
+    assert main(argv) == 0
+    found = peft.AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits(found), logits(load_model(str(tmp_path / "adapter"))[0]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "vera", "oft"])
+@pytest.mark.parametrize(
+    ("task", "auto_class", "row"),
+    [
+        (
+            "classify",
+            peft.AutoPeftModelForSequenceClassification,
+            lambda n: {"text": f"one {n}", "label": "abc"[n % 3]},
+        ),
+        ("tag", peft.AutoPeftModelForTokenClassification, lambda n: {"tokens": ["one", str(n)], "tags": ["A", "B"]}),
+    ],
+)
+def test_peft_opens_an_adapter_with_a_head_by_itself(place, tmp_path, task, auto_class, row, method):
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in range(30)))
+    argv = ["finetune", task, "--model", str(place / "base"), "--data", str(tmp_path / "data.jsonl")]
+    assert main([*argv, "--output_dir", str(tmp_path / "adapter"), "--max_steps", "2", "--method", method]) == 0
+    model, _ = load_model(str(tmp_path / "adapter"), task)
+    found = auto_class.from_pretrained(str(tmp_path / "adapter"), num_labels=model.config.num_labels)
+    torch.testing.assert_close(logits(found), logits(model), atol=1e-4, rtol=1e-4)
+
+
+def test_the_new_pooler_of_an_encoder_is_saved_with_its_adapter(place, tmp_path):
+    size = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 48}
+    BertForMaskedLM(BertConfig(vocab_size=270, **size)).save_pretrained(tmp_path / "bert")  # it has no pooler
+    AutoTokenizer.from_pretrained(place / "base").save_pretrained(tmp_path / "bert")
+    (tmp_path / "data.jsonl").write_text("".join(f'{{"text": "one {n}", "label": {n % 2}}}\n' for n in range(30)))
+    argv = ["finetune", "classify", "--model", str(tmp_path / "bert"), "--data", str(tmp_path / "data.jsonl")]
+    assert main([*argv, "--max_steps", "1", "--max_length", "16", "--output_dir", str(tmp_path / "adapter")]) == 0
+    found = [logits(load_model(str(tmp_path / "adapter"), "classify")[0]) for _ in range(2)]
+    torch.testing.assert_close(*found)
+
+
+def test_a_method_that_has_no_layer_of_a_kind_is_one_line(place, tmp_path, capsys):
+    GPT2LMHeadModel(GPT2Config(vocab_size=270, n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")
+    AutoTokenizer.from_pretrained(place / "base").save_pretrained(tmp_path / "gpt2")
+    argv = [*command(place, "a"), "--method", "oft"]
+    argv[argv.index("--model") + 1], argv[argv.index("--output_dir") + 1] = (
+        str(tmp_path / "gpt2"),
+        str(tmp_path / "out"),
+    )
+    assert main(argv) == 2
+    assert "oft cannot adapt gpt2 (Target module Conv1D" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_several_adapters_are_switched_between(place):
     model = peft.PeftModel.from_pretrained(
         FolioForCausalLM.from_pretrained(place / "base"), str(place / "a"), adapter_name="a"
@@ -152,14 +268,14 @@ def test_an_adapter_is_smaller_than_its_base_and_can_be_pushed(place, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_loses_the_steps_since_the_last_checkpoint_and_no_more(place):
-    argv = [sys.executable, "-m", "foliogpt.scripts.cli", *command(place, "a")]
+    argv = forks.folio(*command(place, "a"))
     argv[argv.index("--output_dir") + 1] = str(place / "killed")
-    run = subprocess.Popen([*argv, "--max_steps", "2000", "--save_steps", "3"], stderr=subprocess.DEVNULL)
+    run = forks.Popen([*argv, "--max_steps", "2000", "--save_steps", "3"], stderr=subprocess.DEVNULL)
     while last_checkpoint(place / "killed") is None if (place / "killed").exists() else run.poll() is None:
         time.sleep(0.05)
     run.send_signal(signal.SIGKILL)
     run.wait()
     step = int(last_checkpoint(place / "killed").name.split("-")[1])
-    done = subprocess.run([*argv, "--resume", "--max_steps", str(step + 3)], capture_output=True, text=True)
+    done = forks.run([*argv, "--resume", "--max_steps", str(step + 3)])
     assert done.returncode == 0, done.stderr
     assert json.loads((place / "killed" / "report.json").read_text())["steps"] == step + 3

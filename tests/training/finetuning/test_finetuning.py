@@ -15,15 +15,17 @@ from foliogpt.checkpoints.loading import load_model
 from foliogpt.data.arguments import DataArguments
 from foliogpt.jobs.report import Stages
 from foliogpt.jobs.saving import find_corrupt_file, last_checkpoint
+from foliogpt.jobs.signals import Interrupted
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import encode_chat, train_tokenizer
-from foliogpt.training import pretraining
+from foliogpt.training import out_of_memory
+from foliogpt.training import run as running
 from foliogpt.training.finetuning.adapters import keeps_documents_apart
-from foliogpt.training.finetuning.arguments import MethodArguments
+from foliogpt.training.finetuning.arguments import MethodArguments, settle
 from foliogpt.training.finetuning.finetuning import finetune
-from foliogpt.training.finetuning.trainers import LOSS_COLUMNS, SupervisedTrainer, arguments_of
-from foliogpt.training.pretraining import Interrupted
+from foliogpt.training.finetuning.trainers import LOSS_COLUMNS, PreferenceTrainer, SupervisedTrainer, arguments_of
+from foliogpt.training.out_of_memory import Step
 from foliogpt.training.trainer import NotFinite, SafeTraining
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "free", "tree"]
@@ -94,8 +96,7 @@ def losses(output_dir) -> list[float]:
 @pytest.mark.parametrize("task", ROWS)
 def test_every_task_learns_and_is_loaded_again(place, tmp_path, task):
     report = run(place, task, tmp_path)
-    trained = losses(tmp_path)
-    assert trained[-1] < trained[0]
+    assert report["val_loss"] < losses(tmp_path)[0]
     assert report["trainable_parameters"] < report["parameters"]
     if task != "lm":  # examples, not the rows that they are packed into
         assert report["train_examples"] + report["val_examples"] == len(PAIRS)
@@ -105,7 +106,7 @@ def test_every_task_learns_and_is_loaded_again(place, tmp_path, task):
     names = {path.name for path in tmp_path.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "base_model.json", "tokenizer.json", "README.md",
             "report.json", "run.yaml", "metrics.jsonl", "trainer_state.json", "loss.png"} <= names  # fmt: skip
-    assert "config.json" not in names
+    assert not names & {"config.json", "ref"}
     card = yaml.safe_load((tmp_path / "README.md").read_text().split("---")[1])
     assert card["base_model"] == str(place / "folio")
     assert json.loads((tmp_path / "report.json").read_text()) == report
@@ -163,6 +164,89 @@ def test_vectors_before_the_text_add_no_token_to_the_loss(place, tmp_path, monke
     monkeypatch.setattr(SupervisedTrainer, "_judge", judge_by_hand)
     report = run(place, "lm", tmp_path, method=method, adapter={"num_virtual_tokens": 4}, max_steps=1)
     assert report["val_loss"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:.label_smoothing_factor. is deprecated in .SFTTrainer")
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_vectors_before_the_text_leave_smoothed_labels_where_they_are(place, tmp_path, monkeypatch, method):
+    judge = SupervisedTrainer._judge
+
+    def judge_by_hand(self, model, batch):
+        labels = batch["labels"]
+        logits = model(**batch).logits[:, -labels.shape[1] :]
+        nats = torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="sum", label_smoothing=0.1
+        )
+        found = judge(self, model, batch)
+        torch.testing.assert_close(found["loss"][0], nats)
+        return found
+
+    monkeypatch.setattr(SupervisedTrainer, "_judge", judge_by_hand)
+    options = {"adapter": {"num_virtual_tokens": 4}, "max_steps": 1, "label_smoothing_factor": 0.1}
+    assert run(place, "sft", tmp_path, method=method, **options)["val_loss"] > 0
+
+
+@pytest.mark.parametrize("method", ["lora", "full", pytest.param("prefix", marks=pytest.mark.slow)])
+def test_the_reference_of_dpo_is_the_same_beforehand_and_at_each_step(place, tmp_path, method):
+    found = []
+    for name, beforehand in (("before", True), ("beside", False)):
+        run(place, "dpo", tmp_path / name, method=method, precompute_ref_log_probs=beforehand, max_steps=4)
+        found.append(losses(tmp_path / name))
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert found[0][-1] != pytest.approx(found[0][0], abs=1e-5)
+
+
+def test_dpo_takes_figures_beforehand_only_of_rows_that_it_sees_again(place, tmp_path, monkeypatch):
+    seen, compute = [], PreferenceTrainer._precompute_ref_logps
+
+    def count(self, dataset, name, batch_size):
+        seen.append(name)
+        return compute(self, dataset, name, batch_size)
+
+    monkeypatch.setattr(PreferenceTrainer, "_precompute_ref_logps", count)
+    run(place, "dpo", tmp_path / "few", max_steps=2)
+    assert seen == []
+    run(place, "dpo", tmp_path / "all", max_steps=2, per_device_train_batch_size=64)
+    assert seen == ["train", "eval"]
+
+
+def test_a_packed_row_is_as_long_as_the_longest_example_unless_it_is_said(place, tmp_path, monkeypatch):
+    widths, step = [], SafeTraining.training_step
+
+    def measure(self, model, inputs, num_items_in_batch=None):
+        widths.append(inputs["input_ids"].shape[1])
+        return step(self, model, inputs, num_items_in_batch)
+
+    monkeypatch.setattr(SafeTraining, "training_step", measure)
+    _, tokenizer = load_model(str(place / "folio"))
+    longest = max(len(encode_chat(tokenizer, ROWS["sft"](a, b)["messages"])["input_ids"]) for a, b in PAIRS)
+    run(place, "sft", tmp_path / "fits", max_steps=1)
+    run(place, "sft", tmp_path / "said", max_steps=1, max_length=64)
+    assert widths[0] == longest < 48 < widths[1] <= 64
+
+
+@pytest.mark.parametrize(("task", "method"), [("sft", "lora"), ("dpo", "full"), ("tag", "lora")])
+def test_a_batch_that_does_not_fit_is_split_and_the_run_learns_the_same(
+    place, tmp_path, monkeypatch, capsys, task, method
+):
+    options = {"method": method, "max_steps": 2, "save_strategy": "no", "warmup_steps": 0}
+    run(place, task, tmp_path / "whole", **options)
+    peaks, memory = {}, Step.memory
+
+    def measure(self, size=None, accumulation=None):
+        found = memory(self, size, accumulation)
+        peaks[size or 8] = found.peak
+        return found
+
+    monkeypatch.setattr(Step, "memory", measure)
+    monkeypatch.setattr(out_of_memory, "available_bytes", lambda device: 0.99 * peaks[8] if peaks else 1e7)
+    monkeypatch.setattr(out_of_memory, "fits_upper_bound", lambda step, available: False)
+    monkeypatch.setattr(out_of_memory, "USABLE_MEMORY_FRACTION", 1.0)
+    run(place, task, tmp_path / "fits", **options)  # and measures
+    with pytest.raises(ValueError, match=r"--per_device_train_batch_size 4 --gradient_accumulation_steps 2 it needs"):
+        run(place, task, tmp_path / "refused", **options, auto_find_batch_size=False)
+    run(place, task, tmp_path / "split", **options)
+    assert losses(tmp_path / "split") == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
 
 
 @pytest.mark.parametrize(("packing", "base"), [(True, "folio"), (False, "folio"), (True, "llama")])
@@ -255,13 +339,13 @@ class At(TrainerCallback):
 @pytest.mark.parametrize("task", ["sft", *(pytest.param(task, marks=pytest.mark.slow) for task in ("dpo", "tag"))])
 def test_an_interrupted_run_goes_on_to_the_same_weights(place, tmp_path, monkeypatch, task):
     run(place, task, tmp_path / "whole")
-    real = pretraining.ProgressBar
-    monkeypatch.setattr(pretraining, "ProgressBar", lambda: At(4, lambda _: signal.raise_signal(signal.SIGINT)))
+    real = running.ProgressBar
+    monkeypatch.setattr(running, "ProgressBar", lambda: At(4, lambda _: signal.raise_signal(signal.SIGINT)))
     with pytest.raises(Interrupted, match=rf"folio finetune {task} --output_dir .* --resume"):
         run(place, task, tmp_path / "stopped")
     assert last_checkpoint(tmp_path / "stopped").name == "checkpoint-5"
     assert not (tmp_path / "stopped" / "adapter_config.json").exists()
-    monkeypatch.setattr(pretraining, "ProgressBar", real)
+    monkeypatch.setattr(running, "ProgressBar", real)
     run(place, task, tmp_path / "stopped", resume=True)
     weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "stopped")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -271,7 +355,7 @@ def test_a_weight_that_is_no_number_ends_the_run(place, tmp_path, monkeypatch):
     def poison(model):
         next(p for p in model.parameters() if p.requires_grad).data.fill_(math.nan)
 
-    monkeypatch.setattr(pretraining, "ProgressBar", lambda: At(4, poison))
+    monkeypatch.setattr(running, "ProgressBar", lambda: At(4, poison))
     with pytest.raises(NotFinite, match=r"loss is nan at step 5.*checkpoint-3"):
         run(place, "sft", tmp_path)
     assert not (tmp_path / "adapter_config.json").exists()
@@ -323,11 +407,12 @@ def test_a_base_without_control_tokens_gets_them_and_ties_stay_tied(place, token
     assert report["resized"]
     model, chat = load_model(str(tmp_path / "adapter"))
     embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    assert len(embeddings) == len(head) == len(plain) + 3
+    assert len(embeddings) == len(head) == len(plain) + 2  # a turn's start and end; padding needs none
     assert (embeddings is head) == is_tied == (base == "folio")
     end = chat.convert_tokens_to_ids("<|im_end|>")
     assert model.generation_config.eos_token_id[0] == end
-    assert not torch.equal(head[end], head[chat.pad_token_id])  # learnt; the other is as it was made
+    assert chat.pad_token == "<|endoftext|>"
+    assert not torch.equal(head[end], head[len(plain)])  # what is new was made alike, and is learnt
 
 
 def test_text_that_spells_a_control_token_forges_no_turn(place, tokenizer, tmp_path, monkeypatch):
@@ -367,6 +452,22 @@ def test_a_base_in_8_bits_is_adapted(place, tmp_path):
     load_model(str(tmp_path))  # on the base in full precision
 
 
+@pytest.mark.parametrize(
+    ("task", "method", "width", "rate"),
+    [
+        ("sft", "lora", 128, 1e-3),
+        ("sft", "lora", 576, 2e-4),
+        ("classify", "dora", 576, 2e-4),
+        ("dpo", "lora", 576, 1e-5),
+        ("sft", "full", 576, 1e-4),
+    ],
+)
+def test_the_rate_depends_on_the_method_and_of_lora_on_the_width(task, method, width, rate):
+    args = arguments_of(task)(output_dir="unused")
+    settle(DataArguments(task, "data"), MethodArguments("model", method), args, width)
+    assert args.learning_rate == pytest.approx(rate)
+
+
 MISTAKES = [
     (["bake"], "There is no `folio finetune bake`"),
     (["sft", "--model", "{base}", "--data", "nowhere.jsonl"], "no file or folder 'nowhere.jsonl'"),
@@ -376,6 +477,7 @@ MISTAKES = [
     (["tag", "--model", "{base}", "--data", "{data}", "--method", "prompt"], "prompt is for sft, dpo and lm"),
     (["sft", "--model", "{base}", "--data", "{data}", "--method", "prompt", "--packing"], "--packing false"),
     (["sft", "--model", "{base}", "--data", "{data}", "--method", "full", "--load_in_8bit"], "by full"),
+    (["tag", "--model", "{base}", "--data", "{data}", "--label_smoothing_factor", "0.1"], "sft and lm, not for tag"),
     (["sft", "--model", "{base}", "--data", "{data}", "--max_length", "65"], "the model reads 64 tokens"),
     (["sft", "--model", "{base}", "--data", "{data}", "--max_length", "3"], "No example fits in 3 tokens"),
     (["sft", "--model", "{base}", "--data", "{data}", "--lora_target_modules", "nothing"], "nothing"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -54,10 +55,14 @@ if world_size() > 1:
 
 
 def launch(folder: Path, processes: int, jobs: list) -> None:
-    starter = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if processes == 2 else []
-    command = [sys.executable, *starter, str(folder / "driver.py"), json.dumps(jobs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")}
+    if processes == 1:
+        done = forks.run([DRIVER, json.dumps(jobs)], env=environment, cwd=folder, timeout=500)
+    else:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*launcher, str(folder / "driver.py"), json.dumps(jobs)]
+        environment["OMP_NUM_THREADS"] = "1"
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,0 +1,143 @@
+"""Tokenizers as GGUF holds them: vocabulary, merges, and a name for how text is cut before it is merged."""
+
+import json
+import re
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+MODERN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}"
+    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def byte_level(use_regex: bool) -> dict:
+    return {"type": "ByteLevel", "add_prefix_space": False, "use_regex": use_regex}
+
+
+def split_at(regex: str) -> list[dict]:
+    return [{"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}, byte_level(False)]
+
+
+# llama.cpp's names, and the steps as tokenizer.json has them.
+SPLITS = {
+    "gpt-2": [byte_level(True)],
+    "smollm": [{"type": "Digits", "individual_digits": True}, byte_level(True)],
+    "llama-bpe": split_at(MODERN_SPLIT.format(digits="{1,3}")),
+    "qwen2": split_at(MODERN_SPLIT.format(digits="")),
+}
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
+SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}  # its names of tokens: ours
+
+
+def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a GGUF file. transformers reads it; it does not know every name, and keeps tokens without use.
+
+    Raises:
+        ValueError: if there is none, or it cuts text in a way that is not known here.
+    """
+    from gguf import GGUFReader
+
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    fields = GGUFReader(path).fields
+    values = {
+        name: fields[key].contents()
+        for name in ("model", "pre", "token_type", *(f"{kind}_token_id" for kind in SPECIAL))
+        if (key := f"tokenizer.ggml.{name}") in fields
+    }
+    if values.get("model") != "gpt2":  # SentencePiece, which cuts nothing
+        return tokenizer
+    if values.get("pre") not in SPLITS:
+        raise ValueError(f"tokenizer.ggml.pre is {values.get('pre')!r} in {path}: known are {', '.join(SPLITS)}.")
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    steps = [{"trim_offsets": True, **step} for step in SPLITS[values["pre"]]]
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps} if len(steps) > 1 else steps[0]
+    vocab, types = spec["model"]["vocab"], values.get("token_type")
+    spec["model"]["vocab"] = {token: i for token, i in vocab.items() if not types or types[i] != UNUSED}
+    ids = {ours: values.get(f"{kind}_token_id") for kind, ours in SPECIAL.items()}
+    return PreTrainedTokenizerFast(  # not a model's own class, which brings its own special tokens
+        tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
+        chat_template=tokenizer.chat_template,
+        clean_up_tokenization_spaces=False,
+        **{f"{ours}_token": tokenizer.convert_ids_to_tokens(i) for ours, i in ids.items() if i is not None},
+    )
+
+
+def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict:
+    """A byte-level BPE tokenizer under llama.cpp's keys.
+
+    Raises:
+        ValueError: for another kind of tokenizer, one that cuts text in a way that llama.cpp does not know, one without
+            merges, or one of more tokens than the model has.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ValueError(f"{type(tokenizer).__name__} is no tokenizer of the `tokenizers` library: GGUF needs one.")
+    spec = json.loads(backend.to_str())
+    vocab, added = tokenizer.get_vocab(), tokenizer.added_tokens_decoder
+    by_id = {i: token for token, i in vocab.items()}
+    if max(by_id) >= vocab_size:
+        raise ValueError(
+            f"The tokenizer has id {max(by_id)} ({by_id[max(by_id)]!r}), but vocab_size is {vocab_size}: resize the "
+            "model's embeddings, or remove the token."
+        )
+    types = [
+        UNUSED if i not in by_id else NORMAL if i not in added else CONTROL if added[i].special else USER_DEFINED
+        for i in range(vocab_size)
+    ]
+    bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in spec["model"].get("merges", [])]
+    split = split_name(spec)
+    if not merges:  # as readers of GGUF tell kinds of tokenizers apart
+        raise ValueError("The tokenizer has no merges, and GGUF cannot be without: train one with more tokens.")
+    fields = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": split,
+        "tokenizer.ggml.tokens": [by_id.get(i, f"[PAD{i}]") for i in range(vocab_size)],
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.add_bos_token": whole != bare and whole[0] == tokenizer.bos_token_id,
+        "tokenizer.ggml.add_eos_token": whole != bare and whole[-1] == tokenizer.eos_token_id,
+    }
+    ids = {kind: getattr(tokenizer, f"{ours}_token_id") for kind, ours in SPECIAL.items()}
+    fields |= {f"tokenizer.ggml.{kind}_token_id": i for kind, i in ids.items() if i is not None}
+    if template := chat_template(tokenizer):
+        fields["tokenizer.chat_template"] = template
+    return fields
+
+
+def split_name(spec: dict) -> str:
+    """llama.cpp's name for the way in which a tokenizer cuts text before it merges.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    model, steps, normalizer = spec["model"], spec.get("pre_tokenizer") or {}, spec.get("normalizer") or {}
+    steps = steps.get("pretokenizers", [steps])
+    plain = not model.get("byte_fallback") and not model.get("continuing_subword_prefix")
+    if model["type"] != "BPE" or not plain or steps[-1].get("type") != "ByteLevel":
+        raise ValueError(
+            f"The tokenizer is a {model['type']} that is not byte-level: GGUF is written for byte-level BPE, which "
+            "`folio tokenizer train` makes."
+        )
+    steps = [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
+    # llama.cpp does not compose characters as NFC, Qwen's, does; nearly all text is composed already.
+    if steps not in SPLITS.values() or normalizer.get("type") not in (None, "NFC"):
+        raise ValueError(
+            "The tokenizer prepares text in a way that llama.cpp has no name for: known are the patterns of "
+            f"{', '.join(SPLITS)}, without a prefix space or a normalizer."
+        )
+    return next(name for name, known in SPLITS.items() if known == steps)
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The chat template, with the tag `generation` replaced, which only transformers knows and which prints nothing."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if template is None:
+        return None
+    template = re.sub(r"(\{%[-+]?)\s*generation\s*([-+]?%\})", r"\1 if true \2", template)
+    return re.sub(r"(\{%[-+]?)\s*endgeneration\s*([-+]?%\})", r"\1 endif \2", template)

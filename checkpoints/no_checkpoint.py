@@ -1,0 +1,43 @@
+"""What somebody named who named no checkpoint, and what to name instead."""
+
+from pathlib import Path
+
+from ..jobs.errors import first_line
+from ..jobs.run_folder import RUN_FILE
+from ..jobs.saving import checkpoints, find_corrupt_file
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth")
+
+
+def explain(name: str, error: Exception) -> str:
+    """One line about `name`, of which `error` says that it does not load."""
+    place = Path(name).expanduser()
+    if place.is_dir():
+        about = _about_folder(place)
+    elif place.is_file() and place.suffix in (".gguf", ".pt", ".pth"):
+        about = f"is a file: make a checkpoint of it with folio convert {name} DIRECTORY --to folio."
+    else:
+        about = f"is a file: name the directory that it is in, {place.parent}." if place.is_file() else None
+    generic = f"is not a whole checkpoint's directory, nor a model on the Hub within reach ({first_line(error)})"
+    return f"{name} {about or generic}"
+
+
+def _about_folder(folder: Path) -> str | None:
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
+    if is_adapter or (folder / "config.json").is_file():
+        pickle = next((file.name for pattern in PICKLES for file in folder.glob(pattern)), None)
+        if pickle and not any(folder.glob("*.safetensors")):
+            return f"has its weights in {pickle}, which is not opened, as it can run code: save them as safetensors."
+        if is_adapter and not (folder / ADAPTER_WEIGHTS).is_file():
+            return f"is not a whole adapter: it has no {ADAPTER_WEIGHTS}."
+    elif saved := checkpoints(folder):
+        last = next((path for path in reversed(saved) if not find_corrupt_file(path)), saved[-1])
+        return f"is a run that has not ended, so it has no model yet: name {last}, or go on with the run by --resume."
+    elif (folder / RUN_FILE).is_file():
+        return "is a run that stopped before its first checkpoint, so it has no model: start it again with --overwrite."
+    elif adapters := sorted(file.parent for file in folder.glob(f"*/{ADAPTER_CONFIG}")):
+        return f"has adapters in it, and is none: name one of the {len(adapters)}, for instance {adapters[0]}."
+    elif gguf := next(folder.glob("*.gguf"), None):
+        return f"has no config.json: make a checkpoint with folio convert {gguf} DIRECTORY --to folio."
+    return None

@@ -1,0 +1,123 @@
+"""Messages of chats: any common form of them is brought to a role, a content, and calls of tools."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .columns import Malformed, nested_json, shown
+
+NAMES = {  # role, as chat templates call it: as others do
+    "system": ("system", "developer"),
+    "user": ("user", "human", "prompter"),
+    "assistant": ("assistant", "gpt", "chatgpt", "bard", "bing", "bot", "model", "function_call"),
+    "tool": ("tool", "function", "function_response", "ipython", "observation"),
+}
+ROLES = {name: role for role, names in NAMES.items() for name in names}
+TURN = re.compile(r"\n\n(Human|Assistant):[ ]?")  # of Anthropic's preferences
+
+
+def read_messages(value: list, name: str) -> list[dict]:
+    """The messages in a column, each with a role and content; `weight` 0 is on what is not learnt.
+
+    Raises:
+        Malformed: for something that is no message, or that a model of text cannot read.
+    """
+    return [_message(message, name) for message in value]
+
+
+def _message(message: Any, name: str) -> dict:
+    if not isinstance(message, Mapping):
+        raise Malformed(f"has {shown(message)} in {name}, not a message")
+    if "from" in message and "value" in message:
+        names = {"from": "role", "value": "content"}
+        message = {names.get(key, key): part for key, part in message.items()}
+    given, content = message.get("role"), message.get("content")
+    role = ROLES.get(given.strip().lower()) if isinstance(given, str) else None
+    if role is None:
+        raise Malformed(f"has a message of {shown(given)} in {name}, who is none of {', '.join(sorted(NAMES))}")
+    read = {key: part for key, part in message.items() if part is not None}
+    read["role"] = role
+    if isinstance(content, list):
+        read["content"] = _text(content, name)
+    if given == "function_call" and (call := _call(content)):
+        read |= {"content": "", "tool_calls": [call]}
+    if calls := read.get("tool_calls"):
+        _check_calls(calls, name)
+    elif not isinstance(read.get("content"), str):
+        raise Malformed(f"has a message with {shown(content)} as content in {name}")
+    if role == "assistant" and not _is_learnt(read, name):
+        read["weight"] = 0
+    return read
+
+
+def _text(parts: list, name: str) -> str:
+    """The text of a content in parts. Templates of models that read text alone would write the parts as they are."""
+    for part in parts:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise Malformed(f"has a part of type {kind} in {name}, and only text can be read")
+    return "".join(part["text"] for part in parts)
+
+
+def _call(content: Any) -> dict | None:
+    """The call of a tool that is written as JSON, as ShareGPT has it."""
+    try:
+        call = nested_json(content)
+        return {"type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _check_calls(calls: Any, name: str) -> None:
+    for call in calls if isinstance(calls, list) else [calls]:
+        function = call.get("function") or call if isinstance(call, Mapping) else {}
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise Malformed(f"has a call of a tool without a name in {name}")
+        if not isinstance(function.get("arguments"), (Mapping, str)):
+            what = f"a call of {function['name']} without arguments"
+            raise Malformed(f"has {what} in {name}: give {{}} if there are none")
+
+
+def _is_learnt(message: dict, name: str) -> bool:
+    """Whether the loss is on a message of the assistant: OpenAI's `weight`, and what axolotl calls `train`."""
+    weight = message.get("weight", 1)
+    if weight not in (0, 1):
+        raise Malformed(f"has a message of weight {weight!r} in {name}: give 0 or 1")
+    return bool(weight) and message.get("train") is not False and message.get("training") is not False
+
+
+def read_pairs(history: list, name: str) -> list[dict]:
+    """Earlier turns as Alpaca's `history` has them: pairs of what was asked and what was answered."""
+    messages = []
+    for pair in history:
+        if isinstance(pair, Mapping):
+            messages.append(_message(pair, name))
+        elif isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(said, str) for said in pair):
+            messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+        else:
+            raise Malformed(f"has {shown(pair)} in {name}, not a pair of what was asked and answered")
+    return messages
+
+
+def read_transcript(text: str) -> list[dict] | None:
+    """The messages in a text such as "\\n\\nHuman: Hi\\n\\nAssistant: Hello"; nothing if it is none."""
+    before, *parts = TURN.split(text)
+    if before.strip() or not parts:
+        return None
+    return [
+        {"role": "user" if who == "Human" else "assistant", "content": said}
+        for who, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def answers(messages: list[dict]) -> bool:
+    """Whether the assistant says something that is learnt."""
+    learnt = (m for m in messages if m["role"] == "assistant" and m.get("weight") != 0)
+    return any(message.get("content") or message.get("tool_calls") for message in learnt)
+
+
+def length_shared(one: Sequence, other: Sequence) -> int:
+    """The length of what two texts, chats or lists of ids begin with."""
+    if one == other[: len(one)]:
+        return len(one)
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
