@@ -114,7 +114,7 @@ def test_what_is_no_data_set_is_said(tmp_path):
         load_dataset(tmp_path)
     for name, text, says in (
         ("notes.txt", "no rows", "no file of rows"), ("a.json", "{", "not JSON"),
-        ("b.json", '{"data": []}', "no questions"),
+        ("b.json", '{"data": []}', "has the columns data; qa needs"),
         ("c.jsonl", '{"text": "x"}', "qa needs"), ("d.jsonl", "[1]", "no object"),
     ):  # fmt: skip
         (tmp_path / name).write_text(text)
