@@ -220,7 +220,8 @@ def _unnested(values: list) -> list:
     if len(values) == 1 and isinstance(values[0], dict):
         lists = {name: rows for name, rows in values[0].items() if rows and isinstance(rows, list)}
         tables = [name for name, rows in lists.items() if all(isinstance(row, dict) for row in rows)]
-        tables = [name for name in tables if all(MESSAGE.isdisjoint(row) for row in lists[name])]
+        if any(not MESSAGE.isdisjoint(row) for name in tables for row in lists[name]):
+            return values  # a chat, which may have a list of tools beside its messages
         if len(tables) > 1:
             raise ValueError(f"The file has several lists of rows ({', '.join(tables)}): give each a file of its own.")
         values = lists[tables[0]] if tables else values

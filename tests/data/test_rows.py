@@ -182,6 +182,15 @@ def test_an_empty_list_in_an_object_is_not_taken_for_its_rows(tmp_path):
     assert [row for _, row in read(tmp_path / "rows.json", json.dumps(one))] == [one]
 
 
+def test_a_file_of_one_chat_with_tools_is_one_row(tmp_path):
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for chat in (
+        {"messages": [{"role": "user"}], "tools": tools},
+        {"tools": tools, "conversations": [{"from": "gpt"}]},
+    ):
+        assert [row for _, row in read(tmp_path / "rows.json", json.dumps(chat))] == [chat]
+
+
 def test_an_object_with_several_lists_of_rows_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"several lists of rows \(train, test\)"):
         read(tmp_path / "rows.json", '{"train": [{"a": 1}], "test": [{"a": 2}]}')
