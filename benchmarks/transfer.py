@@ -131,7 +131,7 @@ def dialogues(folder: Path, args) -> list[dict]:
                 **({"rate": "", "trained": "0", "seconds": 0, "peak MB": ""} if new else cost(report)),
                 "bits a byte, films": interval(films["figures"], "bits_per_byte"),
                 "bits a byte, manual": interval(manual["figures"], "bits_per_byte"),
-                "sample": " / ".join(said.removeprefix(PROMPT).split("\n"))[:90].replace("|", ""),
+                "sample": " / ".join(said.removeprefix(PROMPT).split("\n"))[:90],
             }
         )
     return rows

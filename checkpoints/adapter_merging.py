@@ -22,13 +22,13 @@ class MergeError(ValueError):
     """The weights of its base cannot hold an adapter. Remedy: use it unmerged."""
 
 
-def merged(adapted: Any) -> PreTrainedModel:
+def merged(adapted: Any, name: str) -> PreTrainedModel:
     """Merge a `peft.PeftModel`, which is of no use afterwards, whether this succeeds or not.
 
     Weights of 16 bits are float32 meanwhile: their rounding would hide what is wrong, and add to that of the result.
 
-    Raises:
-        MergeError: if its method cannot be merged, or the merged model computes something else; says which.
+    Raises MergeError if its method cannot be merged, or the merged model computes something else; says which;
+    ValueError if the adapter `name` gives logits that are not finite.
     """
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise MergeError(f"{adapted.active_peft_config.peft_type.value} keeps trained vectors beside the weights")
@@ -38,6 +38,8 @@ def merged(adapted: Any) -> PreTrainedModel:
         if weight.dtype in (torch.float16, torch.bfloat16):
             weight.data = weight.data.float()
     expected = _scores(adapted, ids)
+    if not expected.isfinite().all():
+        raise ValueError(f"{name} gives NaN or infinite logits: its weights are broken, so train the adapter again.")
     _unshare(adapted)
     try:
         with warnings.catch_warnings(action="ignore"):  # of tied embeddings, which are seen to here
@@ -50,7 +52,7 @@ def merged(adapted: Any) -> PreTrainedModel:
         if model.config.tie_word_embeddings:
             head.weight = embeddings.weight
     difference = relative_difference(_scores(model, ids), expected)
-    if expected.isfinite().all() and not difference <= LARGEST:  # NaN is not
+    if not difference <= LARGEST:  # NaN is not
         raise MergeError(f"the logits would differ by {difference:.1g} of how much they vary, more than {LARGEST}")
     for name, weight in model.named_parameters():
         if weight.is_floating_point():

@@ -14,17 +14,11 @@ BASE_FILE = "base_model.json"
 
 @dataclass(frozen=True)
 class BaseRecord:
-    """The base of an adapter.
+    """The base of an adapter."""
 
-    Args:
-        weights_hash: of the base's weights, as `hash_weights` gives it.
-        task: what `load_model` loads it for: lm, classify, tag or qa.
-        id2label, problem_type: of the head, for classify and tag.
-    """
-
-    weights_hash: str
-    task: str = "lm"
-    id2label: dict[int, str] | None = None
+    weights_hash: str  # as `hash_weights` gives it
+    task: str = "lm"  # what `load_model` loads it for: lm, classify, tag or qa
+    id2label: dict[int, str] | None = None  # of the head, for classify and tag, as is the next
     problem_type: str | None = None
 
     def save(self, directory: str | Path) -> None:
@@ -32,11 +26,7 @@ class BaseRecord:
 
     @classmethod
     def load(cls, directory: str | Path) -> "BaseRecord | None":
-        """None if there is none: the adapter was made elsewhere.
-
-        Raises:
-            ValueError: if the file is there and is not one of ours.
-        """
+        """None if the adapter was made elsewhere; raises ValueError if the file is not one of ours."""
         file = Path(directory) / BASE_FILE
         if not file.is_file():
             return None
@@ -50,11 +40,7 @@ class BaseRecord:
 
 @torch.no_grad()
 def hash_weights(model: nn.Module, without: Iterable[str] = ()) -> str:
-    """A hash of a model's parameters, shared ones once, by which another model's weights are told.
-
-    Args:
-        without: names of parameters that were not in the checkpoint, such as those of a new head.
-    """
+    """A hash of a model's parameters, `without` those that were not in its checkpoint, such as of a new head."""
     digest, skip = hashlib.blake2b(digest_size=16), set(without)
     for name, p in sorted(model.named_parameters()):
         if name not in skip:

@@ -45,18 +45,10 @@ print(f"and so does its tokenizer of {len(tokenizer):,} tokens")
 def load_in_clean_process(
     checkpoint: str | Path, trust_remote_code: bool = False, input_ids: torch.Tensor | None = None
 ) -> tuple[str, dict[str, torch.Tensor]]:
-    """Load a local model and its tokenizer in a process without foliogpt, and check there that it generates well.
+    """Load a local model, of any head, and its tokenizer without foliogpt, and check that it generates well.
 
-    Args:
-        checkpoint: a folder with a model of any head.
-        trust_remote_code: run the Python files in the folder.
-        input_ids: (B, T)
-
-    Returns:
-        A clause about what was loaded, and the `logits` (B, T, V) for `input_ids` if they are given.
-
-    Raises:
-        RuntimeError: if that fails; with the last line of the process's error output.
+    Returns a clause about what was loaded, and the `logits` (B, T, V) for `input_ids` (B, T) if they are given. Raises
+    RuntimeError, with the last line of the process's error output, if that fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         ids_file, logits_file = (str(Path(folder) / name) for name in ("ids.safetensors", "logits.safetensors"))
@@ -65,14 +57,9 @@ def load_in_clean_process(
         if input_ids is not None:
             save_file({"ids": input_ids}, ids_file)
             arguments += [ids_file, logits_file]
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, *arguments],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(folder) / "modules")},
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
+        command = [sys.executable, "-c", SCRIPT, *arguments]
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(folder) / "modules")}
+        done = subprocess.run(command, env=env, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
             last_line = (done.stderr.strip() or "no message").splitlines()[-1]
             raise RuntimeError(f"does not work in a process without foliogpt: {last_line}")
@@ -80,11 +67,7 @@ def load_in_clean_process(
 
 
 def logits_in_clean_process(checkpoint: str | Path, input_ids: torch.Tensor) -> torch.Tensor:
-    """Compute the logits (B, T, V) of a local checkpoint for `input_ids` (B, T) in a process without foliogpt.
-
-    Raises:
-        RuntimeError: if the checkpoint does not load there, or generates wrong text; names the checkpoint.
-    """
+    """Logits (B, T, V) for ids (B, T) without foliogpt; raises RuntimeError if a checkpoint does not work there."""
     try:
         _, found = load_in_clean_process(checkpoint, trust_remote_code=True, input_ids=input_ids)
     except RuntimeError as error:

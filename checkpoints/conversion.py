@@ -100,18 +100,9 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
                 )
         if opened.tokenizer is not None:
             check_tokenizer(opened.tokenizer, plan.load_tokenizer(path))
-    return Conversion(
-        source=str(source),
-        kind=opened.kind,
-        to=to,
-        destination=destination,
-        parameters=parameters,
-        dtype=str(opened.dtype).removeprefix("torch."),
-        random_difference=max(differences[:RANDOM]),
-        text_difference=max(differences[RANDOM:], default=None),
-        rounding=max(roundings),
-        seconds=time.perf_counter() - start,
-    )
+    dtype, seconds = str(opened.dtype).removeprefix("torch."), time.perf_counter() - start
+    apart = max(differences[:RANDOM]), max(differences[RANDOM:], default=None), max(roundings)
+    return Conversion(str(source), opened.kind, to, destination, parameters, dtype, *apart, seconds)
 
 
 def sample_ids(source: Source) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ github.com/ggml-org/ggml, docs/gguf.md.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,12 +24,7 @@ ACTIVATIONS = {"gpt2": "gelu_pytorch_tanh", "llama": "silu", "qwen3": "silu"}
 
 
 def plan_gguf(source: Source, destination: Path) -> Plan:
-    """A GGUF file of the architecture that computes what the source does.
-
-    Raises:
-        ImportError: if the package `gguf` is not installed.
-        ValueError: if no architecture, or no tokenizer, of llama.cpp's does; or if `destination` is not called *.gguf.
-    """
+    """A GGUF file of the architecture that computes what the source does; raises ImportError, ValueError."""
     with extra("gguf", "Writing GGUF"):
         import gguf  # noqa: F401
     if destination.suffix != ".gguf":
@@ -39,23 +35,16 @@ def plan_gguf(source: Source, destination: Path) -> Plan:
     vocabulary = tokenizer_fields(source.tokenizer, source.config.vocab_size)
     config = to_native_config(source.config, name)
 
-    def write(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        write_gguf(path, name, source, config, tensors, vocabulary)
-
     def load(path: Path):
         # transformers' reader has no word for the feed-forward width of a GPT-2.
         known = {"config": config} if name == "gpt2" and config.n_inner else {}
         return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=source.dtype, **known)
 
-    return Plan(write, load, load_gguf_tokenizer)
+    return Plan(partial(write_gguf, name, source, config, vocabulary), load, load_gguf_tokenizer)
 
 
 def choose_architecture(config: FolioConfig) -> str:
-    """The architecture of llama.cpp's that computes what a model with `config` does.
-
-    Raises:
-        ValueError: if there is none; names the fields that are in the way of the nearest one.
-    """
+    """llama.cpp's architecture that computes the same; raises ValueError, with the nearest, if none does."""
     found = {name: [*obstacles(config, ARCHITECTURES[name]), *gguf_obstacles(config, name)] for name in ARCHITECTURES}
     nearest = min(found, key=lambda name: len(found[name]))
     if found[nearest]:
@@ -76,14 +65,7 @@ def gguf_obstacles(config: FolioConfig, name: str) -> list[str]:
     return [f"{field} is {got!r} (here only {there!r})" for field, got, there in wrong if got != there]
 
 
-def write_gguf(
-    path: Path,
-    name: str,
-    source: Source,
-    native: PreTrainedConfig,
-    tensors: dict[str, torch.Tensor],
-    vocabulary: dict,
-) -> None:
+def write_gguf(name: str, source: Source, native: PreTrainedConfig, vocab: dict, tensors: dict, path: Path) -> None:
     """Write Folio's weights as a model of the architecture `name`."""
     import gguf
 
@@ -91,7 +73,7 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, name)
     writer.add_name(path.stem)
     writer.add_file_type(FILE_TYPES.get(source.dtype, 0))
-    for key, value in {**model_fields(config, name), **vocabulary}.items():
+    for key, value in {**model_fields(config, name), **vocab}.items():
         add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
         add.get(type(value), writer.add_array)(key, value)
 
@@ -121,13 +103,10 @@ def tensor_names(name: str, config: FolioConfig) -> Callable[[str], str]:
 def model_fields(config: FolioConfig, name: str) -> dict:
     """The config under llama.cpp's keys."""
     fields = {
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "vocab_size": config.vocab_size,
-        "attention.head_count": config.num_attention_heads,
-    }
+        "block_count": config.num_hidden_layers, "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size, "feed_forward_length": config.intermediate_size,
+        "vocab_size": config.vocab_size, "attention.head_count": config.num_attention_heads,
+    }  # fmt: skip
     # transformers' reader takes some keys from nowhere, or under a name that its own config does not have; it does
     # take them under other architectures' names, which llama.cpp does not look at.
     for_transformers = {}
@@ -135,14 +114,10 @@ def model_fields(config: FolioConfig, name: str) -> dict:
         fields["attention.layer_norm_epsilon"] = config.norm_eps
         for_transformers["stablelm.context_length"] = config.max_position_embeddings
     else:
-        fields |= {
-            "attention.head_count_kv": config.num_key_value_heads,
-            "attention.key_length": config.head_dim,
-            "attention.value_length": config.head_dim,
-            "attention.layer_norm_rms_epsilon": config.norm_eps,
-            "rope.dimension_count": config.head_dim,
-            "rope.freq_base": float(config.rope_parameters["rope_theta"]),
-        }
+        sizes = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+        fields |= {"attention.head_count_kv": config.num_key_value_heads, **dict.fromkeys(sizes, config.head_dim)}
+        fields["attention.layer_norm_rms_epsilon"] = config.norm_eps
+        fields["rope.freq_base"] = float(config.rope_parameters["rope_theta"])
     if name == "qwen3":
         for_transformers["qwen3_moe.attention.key_length"] = config.head_dim
     return {f"{name}.{key}": value for key, value in fields.items()} | for_transformers

@@ -16,12 +16,7 @@ from .weight_files import check_shapes
 
 
 def open_gguf(path: Path) -> Source:
-    """Read a GGUF file of an architecture that Folio has. Quantized weights become the float32 that they stand for.
-
-    Raises:
-        ImportError: if the package `gguf` is not installed.
-        ValueError: if it is damaged, of another architecture, or says something that transformers does not read.
-    """
+    """Read a GGUF file, quantized weights as float32; raises ImportError, or ValueError for what would be misread."""
     with extra("gguf", "Reading GGUF"):
         from gguf import GGUFReader
     try:

@@ -33,11 +33,7 @@ SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}  # it
 
 
 def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a GGUF file. transformers reads it; it does not know every name, and keeps tokens without use.
-
-    Raises:
-        ValueError: if there is none, or it cuts text in a way that is not known here.
-    """
+    """The tokenizer in a GGUF file, as transformers does not know every split; raises ValueError for another one."""
     from gguf import GGUFReader
 
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -66,12 +62,7 @@ def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict:
-    """A byte-level BPE tokenizer under llama.cpp's keys.
-
-    Raises:
-        ValueError: for another kind of tokenizer, one that cuts text in a way that llama.cpp does not know, one without
-            merges, or one of more tokens than the model has.
-    """
+    """A byte-level BPE tokenizer under llama.cpp's keys; raises ValueError for one that GGUF cannot hold."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(f"{type(tokenizer).__name__} is no tokenizer of the `tokenizers` library: GGUF needs one.")
@@ -109,11 +100,7 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dic
 
 
 def split_name(spec: dict) -> str:
-    """llama.cpp's name for the way in which a tokenizer cuts text before it merges.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """llama.cpp's name for how a tokenizer cuts text before it merges; raises ValueError if it has none."""
     model, steps, normalizer = spec["model"], spec.get("pre_tokenizer") or {}, spec.get("normalizer") or {}
     steps = steps.get("pretokenizers", [steps])
     plain = not model.get("byte_fallback") and not model.get("continuing_subword_prefix")

@@ -52,10 +52,8 @@ def load_model(
             text.
         trust_remote_code: run the code in the checkpoint; not needed for ours.
 
-    Raises:
-        OSError: if there is no whole checkpoint or adapter; the message says why.
-        ValueError: if it is one for another task, or the adapter's base has other weights than when it was trained.
-        ImportError: if it is an adapter and PEFT is missing; names the extra that has it.
+    Raises OSError without a whole checkpoint or adapter; ValueError if it is one for another task, or its base has
+    other weights than when it was trained; ImportError if it is an adapter and PEFT is missing.
     """
     transformers.logging.set_verbosity_error()
     source = os.path.expanduser(name)
@@ -76,11 +74,7 @@ def load_model(
 
 
 def task_of(name: str, trust_remote_code: bool = False) -> str:
-    """The task that `load_model` should load a checkpoint or an adapter for, by what its files say.
-
-    Raises:
-        OSError: if there is none.
-    """
+    """The task to load a model for, by what the files of a checkpoint or adapter say; raises OSError for neither."""
     source = os.path.expanduser(name)
     folder = _adapter_folder(source)
     with one_line(name):
@@ -98,15 +92,7 @@ def task_of(name: str, trust_remote_code: bool = False) -> str:
 def load_checkpoint(
     name: str, task: str, trust_remote_code: bool = False, **fields: Any
 ) -> tuple[PreTrainedModel, list[str]]:
-    """A checkpoint's model with the head for `task`, and the names of weights that were not in it.
-
-    Args:
-        fields: of the config, for instance `num_labels` of a head that is new.
-
-    Raises:
-        OSError: if there is no whole checkpoint.
-        ValueError: if the task is to continue text, and it cannot.
-    """
+    """A checkpoint's model for `task` and config `fields`, and the weights it lacks; raises OSError, ValueError."""
     auto_class, source = getattr(transformers, TASKS[task][0]), os.path.expanduser(name)
     with one_line(name):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -127,11 +113,7 @@ def load_checkpoint(
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Count the tokens that a model reads at once, less the virtual tokens of an active prompt adapter.
-
-    Returns:
-        None if there is no end, as with relative positions.
-    """
+    """Count the tokens that a model reads at once, less an adapter's virtual ones; None if there is no end."""
     config, adapter = model.config.get_text_config(), getattr(model, "active_peft_config", None)
     own = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     return own and own - (adapter.num_virtual_tokens if adapter and adapter.is_prompt_learning else 0)
@@ -174,11 +156,7 @@ def _adapter_folder(source: str) -> Path | None:
 
 
 def load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool = False, merge: bool = True):
-    """What `load_model` gives for the adapter in `folder`; a `peft.PeftModel` unless it is to `merge` with its base.
-
-    Raises:
-        MergeError: if the merged model would compute something else. Other errors are those of `load_model`.
-    """
+    """What `load_model` gives, with the same errors; MergeError if the merged model would compute something else."""
     with extra("finetune", f"{name} is an adapter, which"):
         from peft import PeftConfig, PeftModel
     record = BaseRecord.load(folder)
@@ -212,7 +190,7 @@ def load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool = F
         base.config.layer_types = types and [kind for start, end in spans for kind in types[start:end]]
     pass_cache_by_old_name(model)
     if merge:
-        model = merged(model)
+        model = merged(model, name)
     if (folder / "generation_config.json").is_file():
         with one_line(name):
             model.generation_config = GenerationConfig.from_pretrained(folder)

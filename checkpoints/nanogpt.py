@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..jobs.errors import first_line
-from ..modeling.configuration_folio import FolioConfig
 from ..modeling.modeling_folio import FolioForCausalLM
-from .native import ARCHITECTURES, Weight, to_ours
+from .native import ARCHITECTURES, Weight, to_folio_config, to_ours
 from .sources import Source, load_tokenizer, shapes_of, widest
-from .weight_files import DTYPES, check_shapes, some, without
+from .weight_files import DTYPES, check_shapes, some
 
 GPT2, GPT2_TOKENS = "openai-community/gpt2", 50257
+DAMAGE = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
 
 
@@ -34,36 +34,18 @@ class PlainUnpickler(pickle.Unpickler):
 def open_nanogpt(path: Path) -> Source:
     """Read a nanoGPT checkpoint and find its tokenizer.
 
-    Raises:
-        ValueError: if it is no such checkpoint, is damaged, or holds more than tensors and plain values.
-        FileNotFoundError: if there is no tokenizer for it.
+    Raises ValueError if it is no such checkpoint, is damaged, or holds more than tensors and plain values;
+    FileNotFoundError if there is no tokenizer for it.
     """
     args, tensors, dataset = read_checkpoint(path)
-    bias = args.get("bias", True)
-    config = FolioConfig(
-        vocab_size=args["vocab_size"],
-        hidden_size=args["n_embd"],
-        num_hidden_layers=args["n_layer"],
-        num_attention_heads=args["n_head"],
-        max_position_embeddings=args["block_size"],
-        hidden_act="gelu",
-        norm_eps=1e-5,
-        attention_bias=bias,
-        mlp_bias=bias,
-        attention_dropout=args.get("dropout", 0.0),
-        hidden_dropout=args.get("dropout", 0.0),
-        num_key_value_heads=None,
-        **ARCHITECTURES["gpt2"].fixed,
-    )
+    bias, native = args.get("bias", True), native_config(args)
+    config = to_folio_config(native)
+    config.attention_bias = config.mlp_bias = bias
     # GPT-2's names, but nn.Linear's matrices, which are ours; without biases, the norms have none either.
     stored = ARCHITECTURES["gpt2"].weights(args["n_layer"])
     weights = [dataclasses.replace(weight, transposed=False) for weight in stored]
-    check_shapes(
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        expected_shapes(args, stored, bias),
-        {"lm_head.weight"},
-        path,
-    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    check_shapes(shapes, expected_shapes(native, stored, bias), {"lm_head.weight"}, path)
     head = tensors.pop("lm_head.weight", None)  # the embedding, once more
     if head is not None and not torch.equal(head, tensors["transformer.wte.weight"]):
         raise ValueError(f"{path}: lm_head.weight is not transformer.wte.weight, but nanoGPT ties them: another model.")
@@ -78,17 +60,10 @@ def open_nanogpt(path: Path) -> Source:
         missing = [name for name in shapes if name not in converted and name.endswith("norm.bias")]
         return converted | {name: torch.zeros(shapes[name], dtype=dtype) for name in missing}
 
-    return Source(
-        kind="nanogpt",
-        config=config,
-        dtype=dtype,
-        tensors=ours,
-        logits=lambda batches, dtype: [
-            nanogpt_logits(tensors, args["n_layer"], args["n_head"], ids, dtype) for ids in batches
-        ],
-        tokenizer=tokenizer,
-        folder=None,
-    )
+    def logits(batches: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+        return [nanogpt_logits(tensors, args["n_layer"], args["n_head"], ids, dtype) for ids in batches]
+
+    return Source("nanogpt", config, dtype, ours, logits, tokenizer, folder=None)
 
 
 def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
@@ -103,16 +78,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
             f"{path} holds more than tensors and plain values, or is damaged; it is not read, for unpickling can run "
             f"code ({' '.join(reason.split())[:200]})."
         ) from None
-    except (
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is cut off or is no checkpoint of torch's: {first_line(error)}") from None
     args, weights = (checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in ("model_args", "model"))
     if not isinstance(args, dict) or not isinstance(weights, dict):
@@ -128,9 +94,8 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
     tensors = {
         str(name).removeprefix("_orig_mod."): tensor  # the prefix is torch.compile's
         for name, tensor in weights.items()
-        if isinstance(tensor, torch.Tensor)
+        if isinstance(tensor, torch.Tensor) and not str(name).endswith(".attn.bias")  # the mask, of older versions
     }
-    tensors = {name: tensors[name] for name in without(tensors, [r"\.attn\.bias$"])}  # the mask, of older versions
     if args["n_layer"] > len(tensors):
         raise ValueError(f"{path}: model_args has n_layer={args['n_layer']}, but there are {len(tensors)} tensors.")
     if sparse := [name for name, tensor in tensors.items() if tensor.layout != torch.strided]:
@@ -142,17 +107,16 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
     return args, tensors, Path(str(dataset)).name
 
 
-def expected_shapes(args: dict, weights: list[Weight], bias: bool) -> dict[str, tuple]:
+def native_config(args: dict) -> GPT2Config:
+    """The config of the GPT-2 that computes the same, if there are biases."""
+    sizes = {name: args[name] for name in ("vocab_size", "n_embd", "n_layer", "n_head")}
+    sizes["n_positions"] = args["block_size"]
+    others = {"activation_function": "gelu", "bos_token_id": None, "eos_token_id": None}
+    return GPT2Config(**sizes, **others, **dict.fromkeys(("attn_pdrop", "resid_pdrop"), args.get("dropout", 0.0)))
+
+
+def expected_shapes(config: GPT2Config, weights: list[Weight], bias: bool) -> dict[str, tuple]:
     """The shapes of nanoGPT's weights by name: GPT-2's, with each matrix the other way round."""
-    config = GPT2Config(
-        vocab_size=args["vocab_size"],
-        n_embd=args["n_embd"],
-        n_layer=args["n_layer"],
-        n_head=args["n_head"],
-        n_positions=args["block_size"],
-        bos_token_id=None,
-        eos_token_id=None,
-    )
     shapes = shapes_of(ARCHITECTURES["gpt2"].model_class, config)
     turned = {weight.theirs for weight in weights if weight.transposed}
     return {

@@ -14,22 +14,25 @@ from transformers import PreTrainedConfig
 
 from ..modeling.configuration_folio import FolioConfig
 
-SAME = (
+COMMON = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
     "initializer_range", "use_cache", "tie_word_embeddings", "pad_token_id", "bos_token_id", "eos_token_id",
 )  # fmt: skip
-LLAMA_LIKE = (
-    *SAME, "intermediate_size", "num_key_value_heads", "head_dim", "hidden_act", "attention_bias", "attention_dropout",
-    "rope_parameters",
-)  # fmt: skip
+LLAMA_LIKE = {"norm_eps": "rms_norm_eps"} | {name: name for name in (
+    *COMMON, "intermediate_size", "num_key_value_heads", "head_dim", "hidden_act", "attention_bias",
+    "attention_dropout", "rope_parameters",
+)}  # fmt: skip
+GPT2_LIKE = {name: name for name in COMMON} | {
+    "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions", "intermediate_size": "n_inner", "hidden_act": "activation_function",
+    "norm_eps": "layer_norm_epsilon", "attention_dropout": "attn_pdrop", "hidden_dropout": "resid_pdrop",
+}  # fmt: skip
 # Of FolioConfig: what none of them has.
 PLAIN = {
-    "norm_position": "pre",
-    "scale_embeddings": False,
-    "final_logit_softcapping": None,
-    "is_causal": True,
+    "norm_position": "pre", "scale_embeddings": False, "final_logit_softcapping": None, "is_causal": True,
     "add_cross_attention": False,
-}
+}  # fmt: skip
+LEARNED = {**PLAIN, "position_embedding_type": "learned", "norm_type": "layernorm", "gated_mlp": False}
 MODERN = {**PLAIN, "position_embedding_type": "rope", "norm_type": "rmsnorm", "gated_mlp": True}
 
 
@@ -44,24 +47,15 @@ class Weight:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family of transformers' and the Folio models that compute the same.
+    """A family of transformers' and the Folio models that compute the same."""
 
-    Args:
-        model: name of the class in transformers; its config is `model_config`.
-        fields: what a field of FolioConfig is called there.
-        fixed: fields of FolioConfig in which there is no choice there.
-        unknown: fields there that FolioConfig has not, and the values with which they change nothing.
-        layer: the weights of one layer, with `{}` for its number; None if all names are ours.
-        outside: the weights outside of the layers.
-        obstacles: what else of a FolioConfig cannot be said there: (field, value, what there is instead).
-    """
-
-    model: str
-    fields: dict[str, str]
-    fixed: dict
-    unknown: dict = field(default_factory=dict)
-    layer: tuple[Weight, ...] | None = None
-    outside: tuple[Weight, ...] = ()
+    model: str  # the class in transformers
+    fields: dict[str, str]  # what a field of FolioConfig is called there
+    fixed: dict  # fields of FolioConfig in which there is no choice there
+    unknown: dict = field(default_factory=dict)  # fields there alone, and the values with which they change nothing
+    layer: tuple[Weight, ...] | None = None  # the weights of one, with `{}` for its number; None if all names are ours
+    outside: tuple[Weight, ...] = ()  # the weights outside of the layers
+    # What else of a FolioConfig cannot be said there: (field, value, what there is instead).
     obstacles: Callable[[FolioConfig], Iterator[tuple]] = lambda config: iter(())
 
     @property
@@ -116,25 +110,8 @@ GPT2_OUTSIDE = (
 ARCHITECTURES = {
     "gpt2": Architecture(
         model="GPT2LMHeadModel",
-        fields={
-            **{name: name for name in SAME},
-            "hidden_size": "n_embd",
-            "num_hidden_layers": "n_layer",
-            "num_attention_heads": "n_head",
-            "max_position_embeddings": "n_positions",
-            "intermediate_size": "n_inner",
-            "hidden_act": "activation_function",
-            "norm_eps": "layer_norm_epsilon",
-            "attention_dropout": "attn_pdrop",
-            "hidden_dropout": "resid_pdrop",
-        },
-        fixed={
-            **PLAIN,
-            "position_embedding_type": "learned",
-            "norm_type": "layernorm",
-            "gated_mlp": False,
-            "qk_norm": False,
-        },
+        fields=GPT2_LIKE,
+        fixed={**LEARNED, "qk_norm": False},
         unknown={
             "scale_attn_weights": True,
             "scale_attn_by_inverse_layer_idx": False,
@@ -147,18 +124,13 @@ ARCHITECTURES = {
     ),
     "llama": Architecture(
         model="LlamaForCausalLM",
-        fields={**{name: name for name in LLAMA_LIKE}, "mlp_bias": "mlp_bias", "norm_eps": "rms_norm_eps"},
+        fields={**LLAMA_LIKE, "mlp_bias": "mlp_bias"},
         fixed={**MODERN, "qk_norm": False},
         obstacles=all_full,
     ),
     "qwen3": Architecture(
         model="Qwen3ForCausalLM",
-        fields={
-            **{name: name for name in LLAMA_LIKE},
-            "norm_eps": "rms_norm_eps",
-            "layer_types": "layer_types",
-            "sliding_window": "sliding_window",
-        },
+        fields={**LLAMA_LIKE, "layer_types": "layer_types", "sliding_window": "sliding_window"},
         fixed={**MODERN, "qk_norm": True, "mlp_bias": False},
     ),
 }
@@ -167,20 +139,13 @@ GELU = {"gelu_new": "gelu_pytorch_tanh"}  # one function; the second computes it
 
 def obstacles(config: FolioConfig, architecture: Architecture) -> list[str]:
     """What in a FolioConfig has no equal in the architecture, each as a phrase that names field and value."""
-    fixed = [
-        (name, getattr(config, name), value)
-        for name, value in architecture.fixed.items()
-        if getattr(config, name) != value
-    ]
-    return [f"{name} is {got!r} (it has {there})" for name, got, there in [*fixed, *architecture.obstacles(config)]]
+    choices = [(name, getattr(config, name), value) for name, value in architecture.fixed.items()]
+    found = [*(choice for choice in choices if choice[1] != choice[2]), *architecture.obstacles(config)]
+    return [f"{name} is {got!r} (it has {there})" for name, got, there in found]
 
 
 def to_native_config(config: FolioConfig, to: str) -> PreTrainedConfig:
-    """The config of architecture `to` with which its model computes what a Folio model with `config` does.
-
-    Raises:
-        ValueError: if there is none. Names every field that is in the way, and where the model can go instead.
-    """
+    """The config by which architecture `to` computes the same; raises ValueError, with all obstacles, if none does."""
     architecture = ARCHITECTURES[to]
     if found := obstacles(config, architecture):
         others = [name for name, other in ARCHITECTURES.items() if not obstacles(config, other)]
@@ -200,11 +165,7 @@ def to_native_config(config: FolioConfig, to: str) -> PreTrainedConfig:
 
 
 def to_folio_config(config: PreTrainedConfig) -> FolioConfig:
-    """The FolioConfig of a model that computes what the native one does.
-
-    Raises:
-        ValueError: if there is none; names the field that is in the way.
-    """
+    """The FolioConfig that computes what the native one does; raises ValueError, with the field, if none does."""
     architecture = ARCHITECTURES[config.model_type]
     for name, value in architecture.unknown.items():
         if getattr(config, name) != value:

@@ -1,10 +1,12 @@
 """From a directory to the Hub: what would go, whether it can be used there, and the upload."""
 
+import contextlib
 import json
 import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -12,28 +14,27 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
+from transformers.dynamic_module_utils import get_relative_imports
 
 from ..jobs.cards import pretrained_card
 from ..jobs.errors import first_line
 from ..jobs.report import CARD_FILE, CURVE_FILE, REPORT_FILE
 from ..jobs.run_folder import LOCK_FILE
+from . import disclosure
 from .base_record import BASE_FILE
 from .clean_process import load_in_clean_process
 from .loading import ADAPTER_CONFIG
 
 # Nothing else goes: no trainer states, no pickles, no settings with this machine's paths.
 UPLOAD_PATTERNS = (
-    "config.json", "generation_config.json", ADAPTER_CONFIG, BASE_FILE, "*.safetensors", "*.safetensors.index.json",
+    "config.json", "generation_config.json", ADAPTER_CONFIG, BASE_FILE, "model.safetensors",
+    "adapter_model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja", "*.py",
-    CARD_FILE, "LICENSE*", REPORT_FILE, CURVE_FILE,
+    "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja",
+    CARD_FILE, "LICENSE", "LICENSE.md", "LICENSE.txt", REPORT_FILE, CURVE_FILE,
     # An embedder's: what makes a vector of the stack's states.
     "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*/config.json",
 )  # fmt: skip
-SECRETS = re.compile(
-    r"hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|sk-[\w-]{32,}|AKIA[0-9A-Z]{16}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
@@ -67,49 +68,48 @@ def prepare(
         license: written into the model card's metadata, as the Hub names it (`apache-2.0`).
         trust_remote_code: run code in the directory that is not this package's, for the check.
 
-    Raises:
-        ValueError, OSError: if the directory holds no checkpoint, a run is writing to it, or `repo_id` cannot be one.
+    Raises ValueError, OSError if the directory holds no checkpoint, a run is writing to it, or `repo_id` cannot be one.
     """
     folder = Path(directory).expanduser()
-    _check_repo_id(repo_id)
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"--repo_id {repo_id!r} cannot be a name on the Hub: {error}") from None
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no directory {folder}.")
     if not (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: it has no config.json, nor {ADAPTER_CONFIG}.")
     _check_nobody_writes(folder)
     found = (path for pattern in UPLOAD_PATTERNS for path in folder.glob(pattern) if path.is_file())
-    chosen = {path.relative_to(folder).as_posix(): path for path in found}
+    chosen = {path.relative_to(folder).as_posix(): path for path in (*found, *_code_files(folder))}
     publication = Publication(folder, dict(sorted(chosen.items())))
     goes = {name.partition("/")[0] for name in chosen}
     publication.stays = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if path.name not in goes)
     problems = publication.problems
+    leave = disclosure.links_that_leave(folder, chosen)
+    problems += [f"{name} is a link to what is not in {folder}: put the file itself there" for name in leave]
+    if leave:  # nobody reads what it points to
+        return publication
     problems += _weights(publication)
     problems += _card(publication, repo_id, license)
-    problems += _secrets(publication)
+    texts = _without_local_paths(publication, repo_id)
+    problems += disclosure.secrets(texts) + disclosure.home_paths(texts)
     if (folder / "config.json").is_file():
         if "tokenizer_config.json" not in chosen:
             problems.append("there is no tokenizer: save one beside the model with tokenizer.save_pretrained")
         problems += _code(publication, trust_remote_code)
     else:
         problems += _adapter(publication)
-    if not problems:  # the others would only be said again, less clearly
+    if not problems and "config.json" in chosen:  # an adapter's base is elsewhere; problems would be said again
         problems += _opens_elsewhere(publication)
     return publication
 
 
 def upload(publication: Publication, repo_id: str, private: bool = False, overwrite: bool = False) -> str:
-    """Create the repository if need be, and put the files there in one commit: all of them or none.
+    """Create the repository if need be, put the files there in one commit, all or none, and return its address.
 
-    Args:
-        overwrite: a repository that has files already gets these in their place.
-
-    Returns:
-        The repository's address.
-
-    Raises:
-        ValueError: if there is no token.
-        FileExistsError: if the repository has files and may not be overwritten, or is public and should be private.
-        OSError: if the Hub refuses, or cannot be reached.
+    Raises ValueError if there is no token; FileExistsError if the repository has files and may not be overwritten, or
+    is public and should be private; OSError if the Hub refuses, or cannot be reached.
     """
     if get_token() is None:
         raise ValueError("There is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN.")
@@ -117,19 +117,14 @@ def upload(publication: Publication, repo_id: str, private: bool = False, overwr
     try:
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(url.repo_id).private:
-            raise FileExistsError(
-                f"{url.repo_id} is on the Hub and public: make it private in its settings, or leave out --private."
-            )
+            remedy = "make it private in its settings, or leave out --private"
+            raise FileExistsError(f"{url.repo_id} is on the Hub and public: {remedy}.")
         there = set(api.list_repo_files(url.repo_id)) - {".gitattributes"}
         if there and not overwrite:
-            raise FileExistsError(
-                f"{url.repo_id} is on the Hub and has files: give another --repo_id, or replace them with --overwrite."
-            )
+            remedy = "give another --repo_id, or replace them with --overwrite"
+            raise FileExistsError(f"{url.repo_id} is on the Hub and has files: {remedy}.")
         operations = [CommitOperationDelete(name) for name in sorted(there - publication.files.keys())]
-        operations += [
-            CommitOperationAdd(name, file if isinstance(file, bytes) else str(file))
-            for name, file in publication.files.items()
-        ]
+        operations += [CommitOperationAdd(name, file) for name, file in publication.files.items()]
         api.create_commit(url.repo_id, operations, commit_message="Upload with FolioGPT")
     except (FileExistsError, HFValidationError):
         raise
@@ -146,10 +141,7 @@ def push(
     overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> str:
-    """Check a checkpoint or adapter as `prepare` does, and upload it as `upload` does.
-
-    Returns:
-        The repository's address.
+    """Check a checkpoint or adapter as `prepare` does, upload it as `upload` does, and return its address.
 
     Raises:
         ValueError: if the check finds a problem, and for what `prepare` and `upload` refuse. Nothing is sent.
@@ -161,8 +153,7 @@ def push(
 
 
 def _what_went_wrong(error: Exception, repo_id: str) -> str:
-    response = getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
-    status = getattr(response, "status_code", None)
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status == 401:
         return "The Hub does not know the token: log in again with `hf auth login`, or set HF_TOKEN."
     if status == 403:
@@ -171,13 +162,6 @@ def _what_went_wrong(error: Exception, repo_id: str) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     return f"The upload failed, and nothing of it is in {repo_id} ({first_line(cause)}): run the same command again."
-
-
-def _check_repo_id(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"--repo_id {repo_id!r} cannot be a name on the Hub: {error}") from None
 
 
 def _check_nobody_writes(folder: Path) -> None:
@@ -202,16 +186,12 @@ def _weights(publication: Publication) -> list[str]:
                 pass
         except (OSError, SafetensorError) as error:
             problems.append(f"{name} is not whole ({error})")
-    for name, file in publication.files.items():
-        if name.endswith(".index.json"):
-            try:
-                needed = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError):
-                problems.append(f"{name} is not an index of shards")
-                continue
-            problems += [
-                f"{shard}, which {name} names, is missing" for shard in sorted(needed - publication.files.keys())
-            ]
+    for name in (name for name in publication.files if name.endswith(".index.json")):
+        try:
+            missing = set(_json(publication.folder / name)["weight_map"].values()) - publication.files.keys()
+            problems += [f"{shard}, which {name} names, is missing" for shard in sorted(missing)]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            problems.append(f"{name} is not an index of shards")
     return problems
 
 
@@ -220,7 +200,7 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
     report = None
     try:
         if REPORT_FILE in publication.files:
-            report = json.loads((publication.folder / REPORT_FILE).read_text(encoding="utf-8"))
+            report = _json(publication.folder / REPORT_FILE)
             if not isinstance(report, dict):
                 raise ValueError(f"{REPORT_FILE} is no mapping")
         if CARD_FILE in publication.files:
@@ -235,23 +215,20 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
     problems = []
     if license is not None:
         card.data.license = license
+    if Path(str(card.data.base_model)).is_absolute():  # not a name on the Hub
+        card.data.base_model = None
     if not card.data.license:
         problems.append("the model card names no licence: add one, for instance --license apache-2.0")
     elif not LICENCE.fullmatch(str(card.data.license)):
-        problems.append(
-            f"{card.data.license!r} is not how the Hub names a licence: write it as in apache-2.0, mit, other"
-        )
+        remedy = "write it as in apache-2.0, mit, other"
+        problems.append(f"{card.data.license!r} is not how the Hub names a licence: {remedy}")
     if report is not None:
-        for result in card.data.eval_results or []:
-            if result.metric_name is not None:  # not the run's own: `folio evaluate` has put it there
-                continue
-            measured = report.get(f"val_{result.metric_type}")
-            numbers = all(isinstance(value, int | float) for value in (measured, result.metric_value))
-            if measured is not None and not (numbers and abs(result.metric_value - measured) <= 1e-3 * abs(measured)):
-                problems.append(
-                    f"{CARD_FILE} says {result.metric_type} {result.metric_value}, {REPORT_FILE} {measured}: "
-                    "they are of two runs"
-                )
+        # A result with a name is not the run's own: `folio evaluate` has put it there.
+        for result in (each for each in card.data.eval_results or [] if each.metric_name is None):
+            kind, said, measured = result.metric_type, result.metric_value, report.get(f"val_{result.metric_type}")
+            numbers = all(isinstance(value, int | float) for value in (measured, said))
+            if measured is not None and not (numbers and abs(said - measured) <= 1e-3 * abs(measured)):
+                problems.append(f"{CARD_FILE} says {kind} {said}, {REPORT_FILE} {measured}: they are of two runs")
         if report.get("output_dir"):
             card.text = card.text.replace(json.dumps(report["output_dir"]), json.dumps(repo_id))
     publication.files[CARD_FILE] = str(card).encode()
@@ -259,22 +236,48 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
     return problems
 
 
-def _secrets(publication: Publication) -> list[str]:
-    problems = []
-    for name, file in publication.files.items():
-        if name.endswith((".safetensors", ".png", ".model")):
-            continue
-        data = file if isinstance(file, bytes) else file.read_bytes()
-        if SECRETS.search(data.decode("utf-8", errors="replace")):
-            problems.append(f"{name} holds what looks like a secret token: take it out, and revoke it")
-    return problems
+def _without_local_paths(publication: Publication, repo_id: str) -> dict[str, str]:
+    """Take the paths that the report names out of the report and card that would go; returns the texts that go."""
+    files = publication.files
+    if REPORT_FILE in files:
+        with contextlib.suppress(ValueError, AttributeError):  # else `_card` has said so
+            report = json.loads(_text(files[REPORT_FILE]))
+            for name in {REPORT_FILE, CARD_FILE} & files.keys():
+                files[name] = disclosure.without_paths(_text(files[name]), report, repo_id).encode()
+    return {name: _text(file) for name, file in files.items() if not name.endswith(disclosure.BINARY)}
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _text(file: Path | bytes) -> str:
+    return (file if isinstance(file, bytes) else file.read_bytes()).decode("utf-8", errors="replace")
+
+
+def _code_files(folder: Path) -> list[Path]:
+    """The Python files that `auto_map` names, and what they import from beside them; no others go."""
+    try:
+        todo = [folder / f"{target.split('.')[0]}.py" for target in _code_targets(folder)]
+    except (OSError, ValueError, AttributeError):  # `_code` says so
+        return []
+    found = set()
+    while todo:
+        file = todo.pop()
+        if file not in found and file.is_file():
+            found.add(file)
+            todo += [folder / f"{name}.py" for name in get_relative_imports(file)]
+    return sorted(found)
+
+
+def _code_targets(folder: Path) -> list[str]:
+    return [str(target) for target in (_json(folder / "config.json").get("auto_map") or {}).values()]
 
 
 def _code(publication: Publication, trust_remote_code: bool) -> list[str]:
     """What `auto_map` names is there, and it is our own code, or the user vouches for it."""
     try:
-        config = json.loads((publication.folder / "config.json").read_text(encoding="utf-8"))
-        targets = [str(target) for target in (config.get("auto_map") or {}).values()]
+        targets = _code_targets(publication.folder)
     except (ValueError, AttributeError) as error:
         return [f"config.json cannot be read ({error})"]
     if elsewhere := [target for target in targets if "--" in target]:
@@ -287,32 +290,26 @@ def _code(publication: Publication, trust_remote_code: bool) -> list[str]:
         if name.endswith(".py") and not trust_remote_code:
             own = ours / name
             if not own.is_file() or own.read_text(encoding="utf-8") != file.read_text(encoding="utf-8"):
-                return [
-                    f"{name} is not the code of this version of FolioGPT: look at it, then let the check run it with "
-                    "--trust_remote_code, or save the model again"
-                ]
+                remedy = "look at it, then let the check run it with --trust_remote_code, or save the model again"
+                return [f"{name} is not the code of this version of FolioGPT: {remedy}"]
     return []
 
 
 def _adapter(publication: Publication) -> list[str]:
     try:
-        base = json.loads((publication.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = _json(publication.folder / ADAPTER_CONFIG)["base_model_name_or_path"]
         validate_repo_id(base)
     except (ValueError, KeyError, TypeError):
         base = None
     if base is None or Path(base).exists():
-        return [
-            f"{ADAPTER_CONFIG} names no base model that others can load ({base}): push that first, and write its name "
-            "on the Hub as base_model_name_or_path"
-        ]
+        remedy = "push that first, and write its name on the Hub as base_model_name_or_path"
+        return [f"{ADAPTER_CONFIG} names no base model that others can load ({base}): {remedy}"]
     publication.facts.append(f"adapter of {base}")
     return []
 
 
 def _opens_elsewhere(publication: Publication) -> list[str]:
     """Load what would go, and nothing else, where this package cannot be imported."""
-    if "config.json" not in publication.files:  # an adapter, whose base is elsewhere
-        return []
     has_code = any(name.endswith(".py") for name in publication.files)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / "checkpoint"

@@ -53,14 +53,9 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def check_cache(model, remedy: str = "") -> None:
-    """Refuse to go on if generation with the cache is wrong. Models that do not generate pass; so do NaN weights.
+    """Raises CacheMismatchError, with the `remedy`, if generation with the cache is wrong.
 
-    Args:
-        model: any model of transformers, or an adapter of PEFT's on one.
-        remedy: what else the message says to do.
-
-    Raises:
-        CacheMismatchError: names the versions.
+    The model is any of transformers', or an adapter of PEFT's on one. What does not generate passes; so do NaN weights.
     """
     text_config = model.config.get_text_config()
     if not getattr(model, "can_generate", bool)() or text_config.is_encoder_decoder:

@@ -15,52 +15,34 @@ from ..jobs.errors import first_line
 from ..modeling.configuration_folio import FolioConfig
 from ..modeling.modeling_folio import FolioForCausalLM
 from .native import ARCHITECTURES, to_folio_config, to_ours
-from .weight_files import (
-    GENERATION,
-    StoredTensor,
-    check_shapes,
-    find_checkpoint,
-    read_config,
-    some,
-    stored_tensors,
-    without,
-)
+from .weight_files import GENERATION, StoredTensor, check_shapes, find_checkpoint, read_config, some, stored_tensors
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "*.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+COMPUTED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")  # in older files, and of no model's weights
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that is read, whatever its kind.
+    """A checkpoint that is read, whatever its kind."""
 
-    Args:
-        kind: "folio", a native architecture, or "nanogpt".
-        config: of the Folio model that computes the same.
-        dtype: the one that holds every weight exactly.
-        tensors: reads the weights under their Folio names.
-        logits: what the source itself computes for each of some batches of ids, in float32 or float64.
-        tokenizer: None if it has none.
-        folder: where the files of the tokenizer and of generation are, if it has any.
-    """
-
-    kind: str
-    config: FolioConfig
-    dtype: torch.dtype
-    tensors: Callable[[], dict[str, torch.Tensor]]
+    kind: str  # "folio", a native architecture, "gguf" or "nanogpt"
+    config: FolioConfig  # of the Folio model that computes the same
+    dtype: torch.dtype  # the one that holds every weight exactly
+    tensors: Callable[[], dict[str, torch.Tensor]]  # reads the weights under their Folio names
+    # What the source itself computes for each of some batches of ids, in float32 or float64.
     logits: Callable[[list[torch.Tensor], torch.dtype], list[torch.Tensor]]
     tokenizer: PreTrainedTokenizerBase | None
-    folder: Path | None
+    folder: Path | None  # where the files of the tokenizer and of generation are, if it has any
 
 
 def open_checkpoint(source: str) -> Source:
     """A Folio or native checkpoint, by its directory or Hub name.
 
-    Raises:
-        OSError: if it is not there, or not whole.
-        ValueError: if it is of an unknown kind, damaged, contradicts itself, or no Folio model computes the same.
+    Raises OSError if it is not there, or not whole; ValueError if it is of an unknown kind, damaged, contradicts
+    itself, or no Folio model computes the same.
     """
     folder = find_checkpoint(source)
     written = read_config(folder)
@@ -100,15 +82,8 @@ def open_checkpoint(source: str) -> Source:
         weights = [] if kind == "folio" else ARCHITECTURES[kind].weights(config.num_hidden_layers)
         return to_ours({name: tensor[...] for name, tensor in stored.items()}, weights)
 
-    return Source(
-        kind=kind,
-        config=folio_config,
-        dtype=dtype,
-        tensors=tensors,
-        logits=functools.partial(logits_of, load),
-        tokenizer=load_tokenizer(folder),
-        folder=folder,
-    )
+    logits = functools.partial(logits_of, load)
+    return Source(kind, folio_config, dtype, tensors, logits, load_tokenizer(folder), folder)
 
 
 def _load_config(folder: Path, kind: str) -> PreTrainedConfig:
@@ -165,8 +140,7 @@ def named_for(model_class: type, stored: dict[str, StoredTensor]) -> dict[str, S
     prefix = f"{model_class.base_model_prefix}."
     if not any(name.startswith(prefix) for name in stored):  # saved from the model without its head, as gpt2 was
         stored = {name if name == "lm_head.weight" else prefix + name: tensor for name, tensor in stored.items()}
-    computed = [r"\.attn\.(masked_)?bias$", r"rotary_emb\.inv_freq$"]
-    return {name: stored[name] for name in without(stored, computed)}
+    return {name: tensor for name, tensor in stored.items() if not name.endswith(COMPUTED)}
 
 
 def drop_tied_head(stored: dict[str, StoredTensor], model_class: type, folder: Path) -> None:

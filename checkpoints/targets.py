@@ -24,11 +24,7 @@ class Plan:
 
 
 def plan_folder(source: Source, to: str) -> Plan:
-    """A directory that transformers opens.
-
-    Raises:
-        ValueError: if `to` cannot express the source's config.
-    """
+    """A directory that transformers opens; raises ValueError if `to` cannot express the source's config."""
     config, architecture = source.config, None
     if to != "folio":
         config, architecture = to_native_config(source.config, to), ARCHITECTURES[to]

@@ -1,8 +1,6 @@
 """Checkpoint directories as they lie on disk: found, checked, and read one tensor at a time."""
 
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -37,12 +35,7 @@ class StoredTensor:
 
 
 def find_checkpoint(source: str) -> Path:
-    """The directory of a checkpoint, which is `source` itself or downloaded from the Hub.
-
-    Raises:
-        OSError: if there is neither.
-        ValueError: if it is a directory of something else, such as an adapter.
-    """
+    """A checkpoint's directory, or its download; raises OSError if there is none, ValueError for other things."""
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if folder.exists():
@@ -75,11 +68,7 @@ def _download(source: str) -> Path:
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict:
-    """config.json, or another such file, as a dict.
-
-    Raises:
-        ValueError: if it is not JSON, or no mapping.
-    """
+    """config.json, or another such file, as a dict; raises ValueError if it is not JSON, or no mapping."""
     file = folder / name
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -91,24 +80,17 @@ def read_config(folder: Path, name: str = CONFIG) -> dict:
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a checkpoint's safetensors files, by name. Nothing but the files' headers is read.
-
-    Raises:
-        FileNotFoundError: if there are none, or a file that the index names is missing.
-        ValueError: if a file is cut off, or the index and the files contradict each other.
-    """
+    """Every tensor of a folder's safetensors, by name, from headers alone; raises FileNotFoundError, ValueError."""
     single, index = folder / WEIGHTS, folder / INDEX
     if single.is_file():
         return _headers(single)
     if not index.is_file():
-        others = sorted(file.name for pattern in OTHER_WEIGHTS for file in folder.glob(pattern))
-        remedy = (
-            f" {others[0]} is not read, for unpickling can run code. If you trust it, load it with "
-            "`AutoModelForCausalLM.from_pretrained(..., use_safetensors=False)` and save it with `save_pretrained`."
-            if others
-            else ""
-        )
-        raise FileNotFoundError(f"{folder} has no {WEIGHTS} nor {INDEX}.{remedy}")
+        message = f"{folder} has no {WEIGHTS} nor {INDEX}."
+        if others := sorted(file.name for pattern in OTHER_WEIGHTS for file in folder.glob(pattern)):
+            message += f" {others[0]} is not read, for unpickling can run code. If you trust it, load it with "
+            message += "`AutoModelForCausalLM.from_pretrained(..., use_safetensors=False)` and save it with "
+            message += "`save_pretrained`."
+        raise FileNotFoundError(message)
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = sorted(set(weight_map.values()))
@@ -139,17 +121,7 @@ def _headers(path: Path) -> dict[str, StoredTensor]:
 
 
 def check_shapes(stored: dict[str, tuple], expected: dict[str, tuple], optional: set[str], where) -> None:
-    """Refuse a checkpoint whose tensors are not those that its config speaks of.
-
-    Args:
-        stored: shapes by name, as they are in the files.
-        expected: shapes by name, as the config asks for them.
-        optional: names that may be missing, since they are tied to another.
-        where: what to call the checkpoint in the message.
-
-    Raises:
-        ValueError: names the tensors that are missing, that are too many, or whose shape is another.
-    """
+    """Raises ValueError for tensors missing, unless `optional`, too many, or of another shape than expected."""
     wrong = []
     if missing := [name for name in expected if name not in stored and name not in optional]:
         wrong.append(f"it lacks {some(missing)}")
@@ -161,12 +133,6 @@ def check_shapes(stored: dict[str, tuple], expected: dict[str, tuple], optional:
         wrong.append(f"shapes differ from the config's: {some(listed)}")
     if wrong:
         raise ValueError(f"{where} does not fit its config.json: {'; '.join(wrong)}.")
-
-
-def without(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    """The names that none of the regular expressions is found in."""
-    patterns = list(patterns)
-    return [name for name in names if not any(re.search(pattern, name) for pattern in patterns)]
 
 
 def some(names: list[str], most: int = 3) -> str:

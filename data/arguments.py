@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from ..jobs.options import option
+
 # Task of fine-tuning: what `load_model` loads its result for.
 LOADED_FOR = {"sft": "lm", "dpo": "lm", "lm": "lm", "classify": "classify", "tag": "tag", "qa": "qa"}
 
@@ -21,12 +23,10 @@ class CorpusArguments:
     corpus_weights: list[float] | None = field(
         default=None, metadata={"help": "of several corpora: the share of each in the tokens, for instance 0.7 0.3"}
     )
-    text_column: str = field(default="text", metadata={"help": "the column with the text, where there are columns"})
-    streaming: bool = field(default=False, metadata={"help": "read while training; for text larger than the disk"})
-    shuffle_buffer_size: int = field(
-        default=1000, metadata={"help": "with --streaming: the documents among which the next one is drawn"}
-    )
-    skip_malformed: bool = field(default=False, metadata={"help": "leave out rows that are not as they should be"})
+    text_column: str = option("text", "the column with the text, where there are columns")
+    streaming: bool = option(False, "read while training; for text larger than the disk")
+    shuffle_buffer_size: int = option(1000, "with --streaming: the documents among which the next one is drawn")
+    skip_malformed: bool = option(False, "leave out rows that are not as they should be")
 
     def __post_init__(self):
         if isinstance(self.corpus, str):
@@ -53,18 +53,16 @@ class DataArguments:
         metadata={"help": "what is learnt; can be named first, without the flag", "choices": list(LOADED_FOR)}
     )
     data: str = field(metadata={"help": "a file or folder of examples, or hub:NAME[:CONFIG]"})
-    validation_data: str | None = field(
-        default=None, metadata={"help": "examples to judge by; if not given, the data's own, or a share of it"}
-    )
-    validation_split: float = field(default=0.05, metadata={"help": "the share that is held out of the data"})
-    text_column: str | None = field(default=None, metadata={"help": "the column with the text, if it is not found"})
+    validation_data: str | None = option(None, "examples to judge by; if not given, the data's own, or a share of it")
+    validation_split: float = option(0.05, "the share that is held out of the data")
+    text_column: str | None = option(None, "the column with the text, if it is not found")
     label_column: list[str] | None = field(
         default=None, metadata={"help": "the column with the label, if it is not found; or several, each 0 or 1"}
     )
     columns: list[str] | None = field(
         default=None, metadata={"help": "other columns that are not found, such as prompt=ask completion=reply"}
     )
-    skip_malformed: bool = field(default=False, metadata={"help": "leave out rows that are not as they should be"})
+    skip_malformed: bool = option(False, "leave out rows that are not as they should be")
 
     def __post_init__(self):
         if not 0 < self.validation_split < 1:
@@ -73,11 +71,7 @@ class DataArguments:
 
 
 def named_columns(pairs: list[str] | None) -> dict[str, str]:
-    """Pairs such as "prompt=ask" as a mapping.
-
-    Raises:
-        ValueError: for something else.
-    """
+    """Pairs such as "prompt=ask" as a mapping; raises ValueError for something else."""
     for pair in pairs or []:
         if not all(pair.partition("=")):
             raise ValueError(f"columns has {pair!r}: give pairs, such as prompt=ask completion=reply.")

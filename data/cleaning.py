@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 
 import regex
 
@@ -67,12 +68,9 @@ STEPS: dict[str, Callable[[str], tuple[str, int]]] = {
 
 
 def split_documents(name: str, text: str, separator: str) -> list[Document]:
-    """A text as the documents between separators, such as `<|endoftext|>`; named `name#1`, `name#2` and so on.
+    """A text as the documents between separators, named `name#1` and so on; raises ValueError for an empty one.
 
     A separator that stays in a text is text: a tokenizer here never reads a control token from it.
-
-    Raises:
-        ValueError: if the separator is empty.
     """
     if not separator:
         raise ValueError("The separator of documents is empty: give the text that stands between them.")
@@ -132,11 +130,7 @@ def preprocess(
         separator: what stands between documents in one text, if anything does.
         near_duplicates: the similarity from which a document is dropped, in (0, 1]; None keeps all but exact copies.
 
-    Returns:
-        The documents that are left, and the report.
-
-    Raises:
-        ValueError: if `separator` is empty or `near_duplicates` is out of range.
+    Raises ValueError if `separator` is empty or `near_duplicates` is out of range.
     """
     report, cleaned = Report(), []
     for name, text in documents:
@@ -164,15 +158,9 @@ def _clean(text: str, report: Report) -> str:
 
 
 def _without_duplicates(documents: list[Document], threshold: float | None, report: Report) -> list[Document]:
-    seen, distinct = set(), []
-    for name, text in documents:
-        if text in seen:
-            report.dropped["duplicate"].append(name)
-        else:
-            seen.add(text)
-            distinct.append((name, text))
-    if threshold is None:
-        return distinct
-    keep = drop_duplicates([text for _, text in distinct], threshold).keep
-    report.dropped["near duplicate"] = [name for (name, _), kept in zip(distinct, keep, strict=True) if not kept]
-    return [document for document, kept in zip(distinct, keep, strict=True) if kept]
+    keep, seen = drop_duplicates([text for _, text in documents], threshold).keep, set()
+    for (name, text), kept in zip(documents, keep, strict=True):
+        if not kept:
+            report.dropped["duplicate" if text in seen else "near duplicate"].append(name)
+        seen.add(text)
+    return list(compress(documents, keep))

@@ -55,11 +55,8 @@ class Columns:
     """Finds the columns of rows, and remembers which names nothing reads.
 
     Args:
-        given: names in the user's data, by the column of `NAMES` that they are.
+        given: names in the user's data, by the column of `NAMES` that they are; raises ValueError for another column.
         labels: the names of several columns of labels, each with 0 or 1.
-
-    Raises:
-        ValueError: for a column that no kind has.
     """
 
     def __init__(self, given: Mapping[str, str] | None = None, labels: Sequence[str] = ()):
@@ -162,11 +159,7 @@ def nested_json(text: str) -> Any:
 
 
 def stored_json(value: Mapping) -> str:
-    """A message or a tool as JSON, for the type Json of `datasets`, which would round numbers if it wrote it.
-
-    Raises:
-        Malformed: if it holds a number that would not be read back.
-    """
+    """A message or a tool as JSON that `Json` decodes; raises Malformed for a number that it would not read back."""
     text = TO_JSON(value)
     if not all(isinstance(part, str) for part in value.values()):
         try:

@@ -19,20 +19,10 @@ from typing import Any, Literal, cast, overload
 import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from .corpus_files import (
-    ACCEPTED_FORMS,
-    FEATURES,
-    Document,
-    find_files,
-    read_texts,
-    row_documents,
-    stored_rows,
-    stream_rows,
-    table_documents,
-)
+from .corpus_files import ACCEPTED, FEATURES, Document, find_files, read_texts, row_documents, stored_rows, table_rows
 from .files import File
 from .python_manual import python_manual
-from .rows import Numbered, hub_errors
+from .rows import Numbered, hub_errors, rows_in_file
 
 TRAIN, VALIDATION = "train", "validation"
 VALIDATION_FRACTION = 0.05
@@ -56,25 +46,19 @@ def load_corpus(
 ) -> DatasetDict | IterableDatasetDict:
     """Load a corpus and split it.
 
-    Of at least 100 documents, 5 % are the validation split, chosen by a hash of their names; of fewer, the
-    last tenth of each text is. A hub dataset's own train and validation splits are used if it has both.
+    Of at least 100 documents, 5 % are the validation split, chosen by a hash of their names; of fewer, the last tenth
+    of each text is. A hub dataset's own train and validation splits are used if it has both.
 
     Args:
-        spec: "python-manual"; the path of a text file or of a file of rows (.jsonl, .json, .csv, .tsv,
-            .parquet), compressed or not; a folder, read recursively without hidden files and symbolic links;
-            a pattern; or "hub:NAME[:CONFIG]".
-        text_column: the column that holds the text, for rows and hub datasets.
+        spec: "python-manual"; a text file or a file of rows (.jsonl, .json, .csv, .tsv, .parquet), compressed or not; a
+            folder, read recursively without hidden files and symbolic links; a pattern; or "hub:NAME[:CONFIG]".
+        text_column: of rows and hub datasets.
         streaming: read files and hub datasets while iterating instead of storing them first.
         skip_malformed: leave out rows that cannot be read or whose text is no string; a warning says how many.
 
-    Returns:
-        The splits "train" and "validation" with the string columns "name" and "text". A file's name is its
-        path below the folder, a row's is "<file>:<row>", counted from 1.
-
-    Raises:
-        FileNotFoundError: nothing is at the path or matches the pattern.
-        ConnectionError: the hub dataset cannot be reached.
-        ValueError: the corpus holds no text, is not text, lacks the column, or is too small to be split.
+    Returns the splits "train" and "validation" with the string columns "name" and "text". A file's name is its path
+    below the folder, a row's is "<file>:<row>", counted from 1. Raises FileNotFoundError, ConnectionError if the hub
+    cannot be reached, and ValueError for a corpus without text or column, or too small to be split.
     """
     if spec.startswith("hub:"):
         return _load_hub(spec, text_column, streaming, skip_malformed)
@@ -85,11 +69,7 @@ def load_corpus(
 
 
 def load_documents(spec: str, text_column: str = "text", skip_malformed: bool = False) -> Dataset:
-    """All documents of a corpus on this machine, whole and in one: `load_corpus` without the split.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_corpus`.
-    """
+    """All documents of a corpus on this machine: `load_corpus` without the split, with the same errors."""
     if spec == "python-manual":
         return _to_dataset(python_manual())
     text_files, row_files, skipped = find_files(spec)
@@ -121,16 +101,16 @@ def _load_hub(spec: str, text_column: str, streaming: bool, skip_malformed: bool
     if VALIDATION not in splits:
         if streaming:
             return _split_stream(partial(_stream_hub, splits[TRAIN], name, text_column, skip_malformed), spec)
-        return _split(table_documents(splits[TRAIN], name, text_column, skip_malformed), spec)
+        return _split(table_rows(splits[TRAIN], name, text_column, skip_malformed), spec)
     own = {split: (splits[split], f"{name}/{split}", text_column, skip_malformed) for split in (TRAIN, VALIDATION)}
     if streaming:
         return IterableDatasetDict({split: _to_stream(partial(_stream_hub, *rows)) for split, rows in own.items()})
-    return _checked({split: table_documents(*rows) for split, rows in own.items()}, spec)
+    return _checked({split: table_rows(*rows) for split, rows in own.items()}, spec)
 
 
 def _split(documents: Dataset, spec: str) -> DatasetDict:
     if len(documents) == 0:
-        raise ValueError(f"{spec} holds no text; {ACCEPTED_FORMS} with text in it")
+        raise ValueError(f"{spec} holds no text; {ACCEPTED} with text in it")
     if len(documents) < MIN_DOCUMENTS_TO_SPLIT:
         found = zip(documents["name"], documents["text"], strict=True)
         texts = [(name, text, int(TRAIN_FRACTION_OF_TEXT * len(text))) for name, text in found]
@@ -166,7 +146,7 @@ def _stream_files(
 ) -> Iterator[Document]:
     yield from read_texts(texts, spec, skipped)
     for file in rows:
-        yield from stream_rows(file, text_column, skip_malformed)
+        yield from row_documents(rows_in_file(file, [text_column]), file.name, text_column, skip_malformed)
 
 
 def _stream_hub(rows: IterableDataset, source: str, text_column: str, skip_malformed: bool) -> Iterator[Document]:

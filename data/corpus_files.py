@@ -22,7 +22,7 @@ from .rows import Numbered, rows_in_file
 
 logger = logging.getLogger(__name__)
 
-ACCEPTED_FORMS = 'give "python-manual", a file, a folder, a pattern such as "texts/*.md" or hub:NAME[:CONFIG]'
+ACCEPTED = 'give "python-manual", a file, a folder, a pattern such as "texts/*.md" or hub:NAME[:CONFIG]'
 FEATURES = Features({"name": Value("string"), "text": Value("string")})
 FORMAT = "1"  # of the stored documents; another one when what is read from a file has changed
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 1000, 50_000_000  # the most that is written at once
@@ -32,23 +32,16 @@ Document = tuple[str, str]  # name, text
 
 
 def find_files(spec: str) -> tuple[list[File], list[File], Counter[str]]:
-    """The files of text and the files of rows that a path or a pattern stands for, and how many were left out and why.
-
-    Raises:
-        FileNotFoundError, ValueError: as `data.files.find_files`.
-    """
-    files, left_out = find(spec, ACCEPTED_FORMS)
+    """The text files and the files of rows of a path or pattern, and how many were left out why; errors as `find`."""
+    files, left_out = find(spec, ACCEPTED)
     texts, rows = ([file for file in files if file.holds_rows is holds_rows] for holds_rows in (False, True))
     return texts, rows, Counter(left_out.values())
 
 
 def read_texts(files: list[File], spec: str, skipped: Counter[str]) -> Iterator[Document]:
-    """Read text files one after the other. Of several, those that are not text are skipped.
+    """Read text files one after the other; of several, what is not text is skipped and counted in one warning.
 
-    One warning at the end says how many, together with those that were `skipped` before.
-
-    Raises:
-        ValueError: `spec` is the only file, and it is not text.
+    Raises ValueError if `spec` is the only file, and it is not text.
     """
     skipped = skipped.copy()
     for file in files:
@@ -70,13 +63,7 @@ def read_texts(files: list[File], spec: str, skipped: Counter[str]) -> Iterator[
 
 
 def stored_rows(file: File, text_column: str, skip_malformed: bool) -> Dataset:
-    """The documents of a file of rows, read once and stored in the cache of `datasets`, memory-mapped from there.
-
-    A later run finds them if the file has the same path, size and time of change.
-
-    Raises:
-        ValueError, OSError: as `row_documents`, or the documents cannot be stored.
-    """
+    """The documents of a file of rows, stored in a cache by its path, size and time of change, and memory-mapped."""
     found = file.path.stat()
     identity = (str(file.path.absolute()), file.name, found.st_size, found.st_mtime_ns)
     parts = [FORMAT, *identity, text_column, skip_malformed]
@@ -89,8 +76,9 @@ def stored_rows(file: File, text_column: str, skip_malformed: bool) -> Dataset:
             shutil.rmtree(staging, ignore_errors=True)  # what a killed process has left
             staging.mkdir()
             try:
-                notes: list[str] = []
-                _store(stream_rows(file, text_column, skip_malformed, notes.append), staging / "documents.arrow")
+                notes, rows = [], rows_in_file(file, [text_column])
+                documents = row_documents(rows, file.name, text_column, skip_malformed, notes.append)
+                _store(documents, staging / "documents.arrow")
                 (staging / "notes.json").write_text(json.dumps(notes))
                 staging.rename(folder)
             finally:
@@ -116,13 +104,6 @@ def _batch(documents: Iterator[Document]) -> Iterator[Document]:
             return
 
 
-def stream_rows(
-    file: File, text_column: str, skip_malformed: bool, say: Callable[[str], Any] = logger.warning
-) -> Iterator[Document]:
-    """The same documents as `stored_rows`, read while iterating."""
-    return row_documents(rows_in_file(file, [text_column]), file.name, text_column, skip_malformed, say)
-
-
 def row_documents(
     rows: Iterable[Numbered],
     source: str,
@@ -130,12 +111,9 @@ def row_documents(
     skip_malformed: bool = False,
     say: Callable[[str], Any] = logger.warning,
 ) -> Iterator[Document]:
-    """Rows as documents named "<source>:<row>", counted from 1.
+    """Rows as documents "<source>:<row>", counted from 1; raises ValueError that names the row or the column.
 
-    Rows whose text is null or blank are passed over, with `skip_malformed` malformed ones too; `say` tells how many.
-
-    Raises:
-        ValueError: there is no row, none has the column, or one is malformed; the message names it.
+    Null and blank texts are passed over, with `skip_malformed` malformed rows too; `say` tells how many.
     """
     rows = iter(rows)
     first: list[Numbered] = []
@@ -178,7 +156,7 @@ def _text_of(value: Any, text_column: str) -> str | ValueError | None:
     return ValueError(f"has {type(text).__name__} {str(text)[:40]!r} in the column {text_column!r}, not a string")
 
 
-def table_documents(rows: Dataset, source: str, text_column: str, skip_malformed: bool = False) -> Dataset:
+def table_rows(rows: Dataset, source: str, text_column: str, skip_malformed: bool = False) -> Dataset:
     """The same as `row_documents` for a data set that is stored, without copying the texts."""
     _check_column(rows.column_names, text_column, source)
     numbered = (Numbered(n, None, {text_column: text}) for n, text in enumerate(rows[text_column], 1))

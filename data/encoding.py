@@ -28,11 +28,7 @@ class TurnEncoder:
             self.chats, self.marks = ChatEncoder(tokenizer, marked), True
 
     def render(self, messages: list[dict], tools: list[dict] | None = None) -> tuple[Rendered, list[Span]]:
-        """The text of a chat, and the spans of its characters that are learnt.
-
-        Raises:
-            ValueError: if the template refuses the messages, or does not say what the assistant says in them.
-        """
+        """The text of a chat and the spans that are learnt; raises ValueError if the template refuses or marks none."""
         render = self.chats.renderer(messages, tools or None)
         rendered = render(len(messages), False)
         spans = rendered.generated
@@ -100,14 +96,6 @@ def _with_labels(chat: EncodedChat, spans: list[Span]) -> dict[str, list[int]]:
     return {"input_ids": chat.ids, "labels": labels}
 
 
-def encode_turns(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: list[dict] | None = None
-) -> dict[str, list[int]]:
-    """A chat as `input_ids`, and `labels` with -100 (no loss) on all but what the assistant says, its end included."""
-    encoder = TurnEncoder(tokenizer)
-    return encoder.encode_batch([encoder.render(messages, tools)])[0]
-
-
 def encode_preference(
     tokenizer: PreTrainedTokenizerBase | ChatEncoder,
     prompt: list[dict],
@@ -139,10 +127,7 @@ def encode_text(tokenizer, text: str, max_length: int | None = None) -> list[int
 
 
 def encode_words(tokenizer, words: list[str], max_length: int | None = None) -> tuple[list[int], list[int | None]]:
-    """A text given as words, joined by spaces: ids, and for each token the number of the word that it ends in.
-
-    Tokens that belong to none, which the tokenizer puts around texts, have None.
-    """
+    """Words joined by spaces: ids, and the number of the word that each token ends in, None if it is in none."""
     cut = {"truncation": max_length is not None, "max_length": max_length}
     encoded = tokenizer(" ".join(words), return_offsets_mapping=True, **cut, **AS_TEXT)
     begins = [0, *accumulate(len(word) + 1 for word in words)][: len(words)]
@@ -151,10 +136,7 @@ def encode_words(tokenizer, words: list[str], max_length: int | None = None) -> 
 
 
 def encode_tags(tokenizer, words: list[str], tags: list[str], names: list[str], max_length: int) -> dict:
-    """Words as `input_ids`, and as `labels` the id of its word's tag for each token.
-
-    Of a word of several tokens, those after the first have I-X where the tag is B-X and there is such a tag.
-    """
+    """Words as ids, and each token's tag as `labels`; of B-X, tokens after a word's first have I-X if it exists."""
     ids, places = encode_words(tokenizer, words, max_length)
     known = {name: number for number, name in enumerate(names)}
     labels, last = [], None
@@ -168,28 +150,22 @@ def encode_tags(tokenizer, words: list[str], tags: list[str], names: list[str], 
 
 
 def encode_question(
-    tokenizer, question: str, context: str, max_length: int, stride: int | None = None
+    tokenizer, question: str, context: str, max_length: int
 ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """A question and the text that answers it, in as many windows as the text needs.
+    """A question and the text that answers it, in as many windows of `max_length` tokens as the text needs.
 
     The question comes first: a causal model must have read it to know what to look for. Between them is a newline.
+    Windows share a quarter of their tokens. Returns the ids of each, and for each id the span of its characters in the
+    context, (0, 0) outside of it.
 
-    Args:
-        max_length: tokens of a window.
-        stride: tokens that a window shares with the one before; a quarter of it if not given.
-
-    Returns:
-        For each window its ids, and for each id the span of its characters in the context, (0, 0) outside of it.
-
-    Raises:
-        ValueError: if the question leaves no room for the context.
+    Raises ValueError if the question leaves no room for the context.
     """
     asked = tokenizer(f"{question.strip()}\n", **AS_TEXT)["input_ids"]
     read = tokenizer(context, add_special_tokens=False, return_offsets_mapping=True, **AS_TEXT)
     room = max_length - len(asked)
     if room < min(8, len(read["input_ids"])):
         raise ValueError(f"A question has {len(asked)} tokens, which leaves no room for a text within {max_length}.")
-    step = max(1, room - (room // 4 if stride is None else stride))
+    step = max(1, room - room // 4)
     windows = []
     for start in range(0, max(1, len(read["input_ids"]) - (room - step)), step):
         spans = [tuple(span) for span in read["offset_mapping"][start : start + room]]

@@ -65,20 +65,13 @@ class Examples:
 
 
 def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
-    """The examples to train on, those to judge by, and their kind.
+    """The examples to train on, those to judge by, and their kind; raises ValueError, OSError.
 
     Those to judge by are `validation_data`, or the data's own validation split, or those of which a hash of what is
     asked says so: adding or reordering others moves none from one split to the other.
-
-    Raises:
-        ValueError, OSError: for data that does not work; the message says what to do.
     """
-    options: Any = {
-        "text_column": args.text_column,
-        "label_column": args.label_column,
-        "columns": named_columns(args.columns),
-        "skip_malformed": args.skip_malformed,
-    }
+    options: Any = {"columns": named_columns(args.columns), "skip_malformed": args.skip_malformed}
+    options |= {"text_column": args.text_column, "label_column": args.label_column}
     train, kind = load_examples(args.data, args.task, **options)
     source = args.validation_data or args.data
     own = set() if is_movie_dialogs(source) else splits_in(source)
@@ -116,12 +109,7 @@ def _hold_out(keys: list[str], share: float) -> tuple[list[int], list[int]]:
 def prepare_examples(
     args: DataArguments, tokenizer: PreTrainedTokenizerBase, max_length: int, stages: Stages
 ) -> Examples:
-    """Read, split and encode the data of a run.
-
-    Args:
-        tokenizer: for sft and dpo, that of the chat.
-        max_length: tokens of an example at most, and of a packed row.
-    """
+    """Read, split and encode a run's data in rows of at most `max_length` tokens, by the chat's tokenizer if any."""
     with stages("data") as say:
         if args.task == "lm":
             data = _corpus(args, tokenizer, max_length)
@@ -137,12 +125,9 @@ def prepare_examples(
 
 
 def read_texts(args: DataArguments) -> datasets.DatasetDict:
-    """The texts that an `lm` run trains on and those that it is judged by, as "train" and "validation".
+    """The texts of an `lm` run as "train" and "validation", with the errors of `load_corpus`.
 
     Of movie dialogues, a conversation is a text, and is held out where it would be as a chat.
-
-    Raises:
-        ValueError, OSError: as `load_corpus`.
     """
 
     def documents(source: str) -> datasets.DatasetDict:
@@ -175,6 +160,7 @@ def _corpus(args: DataArguments, tokenizer, max_length: int) -> Examples:
 
 
 IDS = List(Value("int64"))
+OF_TOKENS = {"input_ids": IDS, "labels": IDS}
 
 
 class _Read(NamedTuple):
@@ -187,26 +173,13 @@ class _Read(NamedTuple):
     max_length: int
     skipped: Skipped
 
-    @property
-    def pad(self) -> int:
-        return self.tokenizer.pad_token_id
-
-    def examples(self, parts: list[Dataset], collator: Collator | None, **fields: Any) -> Examples:
-        return Examples(self.kind, *parts, collator, **fields)
+    def examples(self, parts: list[Dataset], per_token: bool = True, **fields: Any) -> Examples:
+        return Examples(self.kind, *parts, Collator(self.tokenizer.pad_token_id, per_token), **fields)
 
     def encoded(
-        self,
-        encode: Callable[[dict], Any],
-        types: dict[str, Any],
-        finish: Callable[[list], list[dict]] = lambda found: list(chain.from_iterable(found)),
-        ids: str = "input_ids",
+        self, encode: Callable[[dict], Any], types: dict, finish: Callable[[list], Iterable[dict]] = chain.from_iterable
     ) -> list[Dataset]:
-        """Both splits in two steps: `encode` a row, `finish` many. By default `encode` gives a list of examples.
-
-        Raises:
-            ValueError: for a row that raises one, by name, if none may be left out; or if nothing is left.
-        """
-        types = {ids: IDS, **types}
+        """Both splits in two steps: `encode` a row, `finish` many; raises ValueError for a bad row, or for no row."""
 
         def batch(columns: dict[str, list]) -> dict[str, list]:
             found = []
@@ -215,7 +188,7 @@ class _Read(NamedTuple):
                 with self.skipped.at(row["place"]):
                     found.append((row["place"], encode(row)))
             try:
-                examples = finish([encoded for _, encoded in found])
+                examples = list(finish([encoded for _, encoded in found]))
             except ValueError:  # of one of them
                 examples = []
                 for place, encoded in found:
@@ -253,13 +226,13 @@ def _chats(data: _Read) -> Examples:
         silent += len(rows) - len(kept)
         return kept
 
-    parts = data.encoded(render, {"labels": IDS}, encode)
+    parts = data.encoded(render, OF_TOKENS, encode)
     sizes = len(parts[0]), len(parts[1])
     notes = [f"{long:,} longer than {max_length:,} tokens, cut at the end"] if long else []
     if silent:
         notes.append(f"{silent:,} left out, in which the assistant says nothing by then")
     prompt = _sample(encoder.chats, (as_messages(row, data.kind) for row in data.validation))
-    return data.examples(parts, Collator(data.pad), prompt=prompt, notes=notes, sizes=sizes)
+    return data.examples(parts, prompt=prompt, notes=notes, sizes=sizes)
 
 
 def _sample(encoder: ChatEncoder, chats: Iterable[list[dict]]) -> list[dict] | None:
@@ -283,10 +256,10 @@ def _preferences(data: _Read) -> Examples:
         long += is_long
         return [] if is_long else [encoded]
 
-    parts = data.encoded(encode, {"chosen_ids": IDS, "rejected_ids": IDS}, ids="prompt_ids")
+    parts = data.encoded(encode, dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), IDS))
     notes = [f"{long:,} left out, whose prompt alone has {data.max_length:,} tokens"] if long else []
     prompt = _sample(encoder, ([*row["prompt"], *row["chosen"]] for row in data.validation))
-    return data.examples(parts, None, prompt=prompt, notes=notes)
+    return Examples(data.kind, *parts, None, prompt=prompt, notes=notes)
 
 
 def _classes(data: _Read) -> Examples:
@@ -306,8 +279,8 @@ def _classes(data: _Read) -> Examples:
         ids = encode_text(data.tokenizer, row["text"], data.max_length)
         return [{"input_ids": ids, "labels": known[label] if isinstance(label, str) else label}]
 
-    parts = data.encoded(encode, {"labels": type_})
-    return data.examples(parts, Collator(data.pad, per_token=False), labels=names, problem_type=problem)
+    parts = data.encoded(encode, {"input_ids": IDS, "labels": type_})
+    return data.examples(parts, per_token=False, labels=names, problem_type=problem)
 
 
 def _tags(data: _Read) -> Examples:
@@ -316,7 +289,7 @@ def _tags(data: _Read) -> Examples:
     def encode(row: dict) -> list[dict]:
         return [encode_tags(data.tokenizer, row["tokens"], row["tags"], names, data.max_length)]
 
-    return data.examples(data.encoded(encode, {"labels": IDS}), Collator(data.pad), labels=names)
+    return data.examples(data.encoded(encode, OF_TOKENS), labels=names)
 
 
 def _questions(data: _Read) -> Examples:
@@ -326,7 +299,7 @@ def _questions(data: _Read) -> Examples:
         return [{"input_ids": ids, "labels": encode_answer(spans, start, text)} for ids, spans in windows]
 
     sizes = len(data.train), len(data.validation)
-    return data.examples(data.encoded(encode, {"labels": IDS}), Collator(data.pad, per_token=False), sizes=sizes)
+    return data.examples(data.encoded(encode, OF_TOKENS), per_token=False, sizes=sizes)
 
 
 _ENCODE = {"sft": _chats, "dpo": _preferences, "classify": _classes, "tag": _tags, "qa": _questions}

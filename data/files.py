@@ -46,12 +46,7 @@ class Found(NamedTuple):
 
 
 def find_files(spec: str, accepted: str) -> tuple[list[File], dict[Path, str]]:
-    """Find the files that a path or a pattern stands for, and what was left out and why.
-
-    Raises:
-        FileNotFoundError: nothing is there, or nothing matches; the message ends in `accepted`.
-        ValueError: `spec` is neither a file nor a folder, or is an archive.
-    """
+    """Find the files of a path or a pattern, and what was left out and why; raises FileNotFoundError, ValueError."""
     path = Path(spec).expanduser()
     if not spec.strip():
         raise FileNotFoundError(f"there is no file or folder {spec!r}; {accepted}.")
@@ -131,12 +126,7 @@ def _reason_to_skip(path: Path, is_folder: bool) -> str | None:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to read its bytes, unpacked if it is compressed.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: what is read is broken; the message is one line.
-    """
+    """Open a file to read its bytes, unpacked; raises OSError, or ValueError in one line if it is broken."""
     with path.open("rb") as file, one_line_error(path.name), unpack(file, path.suffix) as unpacked:
         yield unpacked
 

@@ -52,12 +52,7 @@ KINDS_OF = {  # task: the kinds that it learns from, the likeliest first
 
 
 class Skipped:
-    """Counts rows that are left out, and ends the run at the first if none may be.
-
-    Args:
-        source: for the warning.
-        allowed: rows may be left out.
-    """
+    """Counts rows of `source` that are left out; the first one ends the run unless they are `allowed` to be."""
 
     def __init__(self, source: str, allowed: bool):
         self.source, self.allowed = source, allowed
@@ -102,13 +97,9 @@ def load_examples(
         columns: of all others that have unusual names, such as {"prompt": "ask", "completion": "reply"}.
         skip_malformed: leave out rows that are not as they should be; a warning says how many.
 
-    Returns:
-        The examples in the columns that the module's table says, and their kind.
-
-    Raises:
-        ValueError: for a row that is malformed, with its number; for columns that no kind has, or none for this task;
-            if no usable row is left.
-        OSError: if nothing is at the source, or it cannot be reached.
+    Returns the examples in the columns that the module's table says, and their kind. Raises ValueError for a malformed
+    row, with its number, for columns that no kind has, or none for this task, and if no usable row is left; OSError if
+    nothing is at the source, or it cannot be reached.
     """
     labels = (label_column,) if isinstance(label_column, str) else tuple(label_column or ())
     names = Columns({**(columns or {}), **({"text": text_column} if text_column else {})}, labels)
@@ -151,11 +142,7 @@ def _say_unused(source: str, names: str) -> None:
 
 
 def recognise(row: Mapping, task: str | None = None, columns: Columns | None = None, source: str = "the data") -> str:
-    """The kind of a row, by its columns.
-
-    Raises:
-        ValueError: if it is of no kind, or of none that the task learns from; says what it has and what is needed.
-    """
+    """The kind of a row, by its columns; raises ValueError if it is of no kind, or of none for the task."""
     kinds = (columns or Columns()).kinds(row)
     wanted = KINDS_OF[task] if task else tuple(KINDS)
     found = next((kind for kind in wanted if kind in kinds), None)

@@ -10,11 +10,7 @@ YES = {"1": True, "true": True, "0": False, "false": False}
 
 
 def read_labels(row: Mapping, columns: Sequence[str]) -> Label:
-    """The label in one column: a name, a number, or a list of names. Of several columns, the names of those with 1.
-
-    Raises:
-        ValueError: if there is none; the message completes "row 3 ...".
-    """
+    """The label in one column, or the names of those of several that have 1; raises ValueError with the reason."""
     if len(columns) == 1:
         return _label(row.get(columns[0]), columns[0])
     held = []
@@ -44,11 +40,8 @@ def _label(value: Any, column: str) -> Label:
 def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Any]:
     """Decide what the labels of a data set are, now that all are known; returns the examples with it, and their type.
 
-    They are numbers to predict if all are numbers and some are no whole ones or are written as floats; otherwise the
-    names of classes.
-
-    Raises:
-        ValueError: if some are lists and some are not, or there is one class only.
+    They are numbers if all are and some have a fraction or are floats, else the names of classes. Raises ValueError
+    if some are lists and some are not, or there is one class only.
     """
     labels = [example["label"] for example in examples]
     lists = [isinstance(label, list) for label in labels]
@@ -69,11 +62,7 @@ def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Any]:
 
 
 def same_labels(train: Dataset, other: Dataset, source: str) -> Dataset:
-    """The `other` rows, with labels of the type that those to train on have: whole numbers are numbers, too.
-
-    Raises:
-        ValueError: if they are something else.
-    """
+    """The `other` rows, with labels of the type in `train`; raises ValueError if they are something else."""
     if other.features == train.features:
         return other
     if train.features["label"] == Value("float64") and all(map(_is_number, other["label"])):

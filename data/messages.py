@@ -17,11 +17,7 @@ TURN = re.compile(r"\n\n(Human|Assistant):[ ]?")  # of Anthropic's preferences
 
 
 def read_messages(value: list, name: str) -> list[dict]:
-    """The messages in a column, each with a role and content; `weight` 0 is on what is not learnt.
-
-    Raises:
-        Malformed: for something that is no message, or that a model of text cannot read.
-    """
+    """The messages in a column, with `weight` 0 on what is not learnt; raises Malformed for what is no text."""
     return [_message(message, name) for message in value]
 
 

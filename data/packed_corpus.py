@@ -89,15 +89,11 @@ def pack_corpora(
     resumed: Path | None = None,
     seed: int = 0,
 ) -> PackedCorpora:
-    """Read the corpora, get the tokenizer, pack and mix.
+    """Read the corpora, get the tokenizer, pack and mix; raises ValueError, OSError.
 
     Args:
         tokenizer: a directory or Hub name, or "char"; None trains one with `vocab_size` tokens on the corpora.
-        block_size: tokens in a block.
         resumed: the checkpoint of a run that goes on, whose tokenizer is used.
-
-    Raises:
-        ValueError, OSError: for a corpus or tokenizer that does not work; the message says what to do.
     """
     with stages("corpus") as say:
         with first_before_others():

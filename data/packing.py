@@ -42,25 +42,20 @@ def pack(
 ) -> Dataset | PackedStream:
     """Tokenise the `text` column and pack the documents into blocks of `block_size` tokens.
 
-    The documents are joined with the end-of-text token before each and after the last. Each block begins with
-    the last token of the block before, so that every token is predicted exactly once and the loss over all
-    blocks is the loss of the text: what bits per byte need. Only the last block of every thousand documents is
-    shorter.
+    The documents are joined with the end-of-text token before each and after the last. Each block begins with the last
+    token of the block before, so that every token is predicted once and the loss over all blocks is that of the text:
+    what bits per byte need. The last block of every thousand documents is shorter.
 
     Args:
         documents: has the columns `name` and `text`. What spells a control token in them is text like any other.
-        tokenizer: has an `eos_token_id`.
-        block_size: tokens in a block, at least 2.
-        fingerprint: identifies the documents. With it the blocks are stored in the cache of `datasets`, memory-mapped
-            from there, and found again by every later run, also of another process, that has the same documents,
-            tokenizer and block size.
+        fingerprint: identifies the documents. With it the blocks are stored in the cache of `datasets`, and found again
+            by later runs that have the same documents, tokenizer and block size.
 
     Returns:
         Rows with the column `input_ids`, each (block_size,) or shorter.
 
-    Raises:
-        ValueError: if the tokenizer has no end-of-text token, or `block_size` is too small.
-        OSError: if the blocks cannot be stored; the message says where.
+    Raises ValueError if the tokenizer has no end-of-text token, or `block_size` is too small; OSError if the blocks
+    cannot be stored; the message says where.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("The tokenizer has no eos_token, which marks where a document ends: give it one.")
@@ -72,7 +67,8 @@ def pack(
         for ids in encode_texts(tokenizer, batch["text"]):
             stream += ids
             stream.append(tokenizer.eos_token_id)
-        return {"input_ids": list(_blocks(stream, block_size))}
+        starts = range(0, len(stream) - 1, block_size - 1)
+        return {"input_ids": [stream[start : start + block_size] for start in starts]}
 
     if isinstance(documents, IterableDataset):
         return PackedStream(documents, pack_batch)
@@ -125,11 +121,6 @@ def documents_fingerprint(documents: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _blocks(stream: list[int], block_size: int) -> Iterator[list[int]]:
-    for start in range(0, len(stream) - 1, block_size - 1):
-        yield stream[start : start + block_size]
-
-
 class PackedCollator:
     """Stacks blocks into a batch; positions start at 0 with every document, which keeps documents apart.
 
@@ -158,19 +149,14 @@ class PackedCollator:
 
 
 class Collator:
-    """Pads examples at the end.
+    """Pads examples at the end with `pad_token_id`; there is a label for each token, or each example.
 
     Rows of several examples get positions that start at 0 with each, and no attention mask: transformers then reads
     from the positions where examples begin, and none of them attends to another.
-
-    Args:
-        pad_token_id: fills up short rows; it is neither attended to nor learnt.
-        per_token: there is a label for each token, not for each example.
     """
 
     def __init__(self, pad_token_id: int, per_token: bool = True):
-        self.pad_token_id = pad_token_id
-        self.per_token = per_token
+        self.pad_token_id, self.per_token = pad_token_id, per_token
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         """Batch of `input_ids` (B, T), `labels` (B, T) or those of the examples, and mask or positions (B, T)."""

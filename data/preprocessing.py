@@ -47,17 +47,10 @@ NUM_BANDS = 32
 
 
 def decode(data: bytes, source: str = "") -> str:
-    """Turn the bytes of a text file into text.
+    """Turn the bytes of a text file, called `source` in messages, into text; raises ValueError for binary data.
 
     UTF-8, with or without a byte order mark, is tried first, then UTF-16 and UTF-32 by their marks. Failing
     these the encoding is guessed, and the guess is logged, because it can be wrong.
-
-    Args:
-        data: the whole file.
-        source: what the bytes are called in messages, usually the path.
-
-    Raises:
-        ValueError: the data is binary, or no encoding fits. The message is one line.
     """
     return data.decode(_encoding_of(data, source or "the input"))
 
@@ -91,13 +84,10 @@ def _encoding_of(data: bytes, source: str, offset: int = 0) -> str:
 
 
 def decode_lines(opened: BinaryIO, source: str) -> Iterator[str]:
-    """The lines of a text file in any encoding, each with its end, decoded as they are asked for.
+    """The lines of a text file in any encoding, decoded as they are asked for; raises ValueError as `decode`.
 
     Lines that are not UTF-8 are read in the encoding that is guessed from the first of them. If the file has more lines
     with UTF-8 beyond ASCII, it is UTF-8 with broken lines: their bytes become surrogates.
-
-    Raises:
-        ValueError: the file is binary, or its encoding cannot be recognized.
     """
     buffered = io.BufferedReader(opened, 1 << 20)
     head = buffered.peek(4)
@@ -169,25 +159,19 @@ class Deduplication(NamedTuple):
     near: int
 
 
-def drop_duplicates(texts: Sequence[str], threshold: float = 0.8) -> Deduplication:
+def drop_duplicates(texts: Sequence[str], threshold: float | None = 0.8) -> Deduplication:
     """Find the texts that repeat an earlier one, word for word or nearly.
 
     Two texts are near duplicates if the sets of their shingles (runs of five lower-cased words or punctuation
-    marks) have a Jaccard similarity of at least `threshold`, estimated with MinHash and found with
-    locality-sensitive hashing. The first text of a group is kept, so the result is deterministic. Texts
-    shorter than a shingle are only compared exactly; for somewhat longer ones one different word in the
-    middle is enough to be kept, because in a short text it usually changes the meaning.
-
-    Source: A. Broder, "On the resemblance and containment of documents", 1997.
-
-    Args:
-        texts: the texts, in order of preference.
-        threshold: in (0, 1]; lower drops more.
+    marks) have a Jaccard similarity of at least `threshold`, in (0, 1], estimated with MinHash and found with
+    locality-sensitive hashing (Broder, 1997); None looks for none. The first text of a group is kept. Texts shorter
+    than a shingle are only compared exactly; for somewhat longer ones one different word in the middle is enough to be
+    kept, because in a short text it usually changes the meaning.
 
     Raises:
         ValueError: `threshold` is out of range.
     """
-    if not 0 < threshold <= 1:
+    if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold must be greater than 0 and at most 1, got {threshold}")
     first_seen: dict[str, int] = {}
     for index, text in enumerate(texts):
@@ -195,12 +179,12 @@ def drop_duplicates(texts: Sequence[str], threshold: float = 0.8) -> Deduplicati
     distinct = list(first_seen.values())
 
     deduplicator = rensa.RMinHashDeduplicator(  # pyright: ignore[reportAttributeAccessIssue] (has no stubs)
-        threshold, NUM_PERMUTATIONS, use_lsh=True, num_bands=NUM_BANDS
+        threshold or 1, NUM_PERMUTATIONS, use_lsh=True, num_bands=NUM_BANDS
     )
     keep = [False] * len(texts)
     near = 0
     for index in distinct:
-        shingles = _shingles(texts[index])
+        shingles = [] if threshold is None else _shingles(texts[index])
         keep[index] = not shingles or deduplicator.add_pairs([(str(index), shingles)])[0]
         near += not keep[index]
     return Deduplication(keep, exact=len(texts) - len(distinct), near=near)

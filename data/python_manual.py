@@ -18,8 +18,7 @@ from .preprocessing import drop_duplicates
 # Higher than for prose: at 0.8 json.dumps goes as a copy of json.dump, and a manual needs both.
 NEAR_DUPLICATE_THRESHOLD = 0.95
 # Folders with the library's own tests, and with what it ships of others (pip's wheels, for instance).
-TEST_FOLDERS = {"test", "tests"}
-VENDORED_FOLDERS = {"_bundled", "_vendor", "pip", "setuptools", "pkg_resources"}
+EXCLUDED_FOLDERS = {"test", "tests", "_bundled", "_vendor", "pip", "setuptools", "pkg_resources"}
 
 Docstring = tuple[str, str, str]  # dotted name, title line, cleaned docstring
 Scope = ast.Module | ast.ClassDef
@@ -27,15 +26,11 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def python_manual() -> list[tuple[str, str]]:
-    """Read the manual of the Python that is running: (name, text) pairs, sorted by name.
+    """Read the manual of the Python that is running: (name, text) pairs, sorted by name; some eight thousand.
 
     A topic of help() is named "topics/<its name>". A docstring is named after its object, as in
     "json.decoder.JSONDecoder.decode", and its text begins with a title line, the object's signature.
-    Docstrings that repeat another one, exactly or nearly, are dropped; of such a group the first public
-    name stays.
-
-    Returns:
-        Some eight thousand documents, two and a half megabytes; they differ between versions of Python.
+    Of docstrings that repeat another one, exactly or nearly, the first public name stays.
     """
     # Private names sort last, so that of `datetime.date` and `_pydatetime.date` the first stays.
     docstrings = sorted(library_docstrings(), key=lambda found: (is_private(found[0]), found[0]))
@@ -47,11 +42,7 @@ def python_manual() -> list[tuple[str, str]]:
 
 
 def library_docstrings(folder: Path | None = None) -> Iterator[Docstring]:
-    """Yield (name, title, docstring) for each module, class, function and method below `folder`.
-
-    Args:
-        folder: where the modules are; the running Python's standard library by default.
-    """
+    """Yield (name, title, docstring) of all that is defined below `folder`, by default the standard library."""
     folder = folder or Path(sysconfig.get_path("stdlib"))
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
@@ -65,11 +56,7 @@ def library_docstrings(folder: Path | None = None) -> Iterator[Docstring]:
 
 
 def docstrings_in(source: bytes, module: str) -> list[Docstring]:
-    """The (name, title, docstring) of a module's own docstring, and of its classes, functions and methods.
-
-    Raises:
-        SyntaxError, ValueError: it is not Python.
-    """
+    """(name, title, docstring) of a module and all in it; raises SyntaxError, ValueError if it is not Python."""
     # The first of several definitions stands for its name: a getter before its setter.
     found: dict[str, Docstring] = {}
     for name, title, body in _docstrings_in(ast.parse(source), module):
@@ -79,13 +66,9 @@ def docstrings_in(source: bytes, module: str) -> list[Docstring]:
 
 def _is_module(parts: tuple[str, ...]) -> bool:
     """Whether the path can be imported (site-packages and lib-dynload cannot) and is the library's own."""
-    return all(
-        part.isidentifier()
-        and part not in TEST_FOLDERS | VENDORED_FOLDERS
-        and not part.startswith("test_")
-        and not part.endswith("_test")
-        for part in parts
-    )
+    if not EXCLUDED_FOLDERS.isdisjoint(parts):
+        return False
+    return all(part.isidentifier() and not part.startswith("test_") and not part.endswith("_test") for part in parts)
 
 
 def is_private(name: str) -> bool:

@@ -10,6 +10,8 @@ from .labels import read_labels
 from .messages import answers, length_shared, read_messages, read_pairs, read_transcript
 
 STRING, STRINGS, MESSAGES = Value("string"), List(Value("string")), List(Json())
+ANSWERS = {"text": STRINGS, "answer_start": List(Value("int64"))}
+INSTRUCTION = {"before": MESSAGES, "instruction": STRING, "input": STRING, "output": STRING, "tools": MESSAGES}
 
 
 def features(kind: str, label: Any = None) -> Features:
@@ -24,14 +26,7 @@ def instruction_text(row: Mapping) -> str:
 
 
 def read_example(kind: str, row: Cells, labels: tuple[str, ...] = ()) -> dict:
-    """A row as an example of a kind.
-
-    Args:
-        labels: the names of several columns of labels.
-
-    Raises:
-        Malformed: if the row is not what its columns promise.
-    """
+    """A row as an example of a kind; raises Malformed. `labels` are the names of several columns of labels."""
     return _classification(row, labels) if kind == "classification" else KINDS[kind][0](row)
 
 
@@ -193,18 +188,9 @@ def _classification(row: Cells, labels: tuple[str, ...]) -> dict:
 KINDS: dict[str, tuple[Callable[[Cells], dict], dict]] = {  # kind: how it is read, and the types of its columns
     "preference": (_preference, dict.fromkeys(("prompt", "chosen", "rejected", "tools"), MESSAGES)),
     "chat": (_chat, {"messages": MESSAGES, "tools": MESSAGES}),
-    "instruction": (
-        _instruction,
-        {"before": MESSAGES, "instruction": STRING, "input": STRING, "output": STRING, "tools": MESSAGES},
-    ),
+    "instruction": (_instruction, INSTRUCTION),
     "prompt-completion": (_completion, {"prompt": MESSAGES, "completion": MESSAGES, "tools": MESSAGES}),
-    "qa": (
-        _qa,
-        {
-            **dict.fromkeys(("id", "context", "question"), STRING),
-            "answers": {"text": STRINGS, "answer_start": List(Value("int64"))},
-        },
-    ),
+    "qa": (_qa, {**dict.fromkeys(("id", "context", "question"), STRING), "answers": ANSWERS}),
     "summary": (_strings("dialogue", "summary"), {"dialogue": STRING, "summary": STRING}),
     "tags": (_tags, {"tokens": STRINGS, "tags": STRINGS}),
     "text": (_strings("text"), {"text": STRING}),

@@ -126,14 +126,10 @@ def rows_in_file(file: File, columns: Collection[str] | None = None) -> Iterator
 
 
 def parse_rows(opened: BinaryIO, name: str, kind: str, columns: Collection[str] | None = None) -> Iterator[Numbered]:
-    """The rows of an open file, read as they are asked for.
+    """The rows of an open file of a `kind` such as .csv, read as they are asked for; `name` is for messages.
 
-    A file of one JSON value (an array, or an object with an array in it) is read as a whole.
-
-    Args:
-        name: what the file is called in messages.
-        kind: .json, .jsonl, .csv, .tsv or .parquet.
-        columns: those that are needed. Others may be missing from the rows of a table; None asks for all.
+    A file of one JSON value is read as a whole. Columns that are not needed may be missing from the rows of a table;
+    None asks for all.
 
     Raises:
         ValueError: the file cannot be read from here on. A row that cannot be read is yielded as a ValueError whose
@@ -250,7 +246,9 @@ def _separated_rows(
     lines: Iterator[str], name: str, kind: str, columns: Collection[str] | None
 ) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(_ended_lines(lines), delimiter="," if kind == ".csv" else "\t", strict=True)
+    first = next(lines, "")  # spreadsheets of many countries write ";"
+    separator = "\t" if kind == ".tsv" else max(",;\t", key=first.split("\r")[0].count)
+    reader = csv.reader(_ended_lines(chain([first], lines)), delimiter=separator, strict=True)
     header: list[str] = []
     while True:
         line = reader.line_num + 1

@@ -28,10 +28,7 @@ class InfiniteMixture(torch.utils.data.IterableDataset):
         self.positions: list[dict] = []
 
     def position(self, blocks: int) -> dict | None:
-        """A position at which at most that many blocks had come: what `start` can be set to; None if not known.
-
-        That is the case where workers of the data loader do the reading.
-        """
+        """What `start` can be set to once that many blocks have come; None if the loader's workers do the reading."""
         older = [position for position in self.positions if position["blocks"] <= blocks]
         self.positions = older[-1:] + self.positions[len(older) :]
         return older[-1] if older else None

@@ -31,10 +31,7 @@ def token_f1(prediction: str, reference: str) -> float:
 
 
 def answer_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> list[Metric]:
-    """Means of the best exact match and the best F1 over the right answers of each question.
-
-    A question without a right answer is unanswerable: the right prediction is the empty one.
-    """
+    """Means of the best exact match and F1 over each question's right answers; if there is none, "" is right."""
     pairs = list(zip(predictions, references, strict=True))
     return [
         mean("exact_match", [_best(exact_match, *pair) for pair in pairs]),

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from ..jobs.options import option
+
 TASKS = ("lm", "sft", "dpo", "classify", "tag", "qa", "summarize", "samples")
-
-
-def option(default, help: str, **metadata):
-    return field(default=default, metadata={"help": help, **metadata})
 
 
 @dataclass

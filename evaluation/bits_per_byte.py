@@ -19,10 +19,7 @@ COMPRESSIBLE = 64_000_000  # bytes of training text above which xz would take mi
 
 
 def evaluate(model, data: PackedCorpora, batch_size: int) -> dict:
-    """How well the model predicts the held-out text, beside compressors.
-
-    In the precision of the weights: float32, as the checkpoint is loaded, whatever it was trained in.
-    """
+    """Judge a model on the held-out text beside compressors, in the precision in which it is saved."""
     losses = [total_loss(model, blocks, data.collator, batch_size) for blocks in data.validation_blocks]
     nats, predicted = zip(*losses, strict=True)
     sizes = [corpus_bytes(corpus.validation) for corpus in data.corpora]
@@ -50,17 +47,14 @@ def documents_changed(texts: Iterable[str], tokenizer) -> int:
     return sum(text != again for text, again in zip(texts, decoded, strict=True))
 
 
-def total_loss(model, blocks, collator, batch_size: int = 16, bf16: bool = False) -> tuple[float, int]:
-    """Summed next-token loss of packed `blocks` in nats, and the number of tokens predicted.
-
-    Of several processes, each with all of the model, each takes a share of the blocks; the sums are those of all.
-    """
+def total_loss(model, blocks, collator, batch_size: int = 16) -> tuple[float, int]:
+    """Summed loss of packed `blocks` in nats, and tokens predicted; processes share the blocks, and have all sums."""
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     nats, count = 0.0, 0
     if connected():
         blocks = blocks.select(range(dist.get_rank(), len(blocks), dist.get_world_size()))
-    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         for batch in DataLoader(blocks, batch_size=batch_size, collate_fn=collator):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             targets = (batch["labels"][:, 1:] != -100).sum().item()

@@ -20,19 +20,12 @@ NUMBERS_AT_ONCE = 4_000_000  # weights of resampled rows in memory
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a data set.
+    """A figure of a data set."""
 
-    Attributes:
-        name: as it is shown, and written into JSON and model cards.
-        rows: what each row adds, (N, K) float.
-        of_totals: the figure, given the sums (R, K) over the rows of R data sets: (R,).
-        higher_is_better: None where neither is.
-    """
-
-    name: str
-    rows: np.ndarray
-    of_totals: Callable[[np.ndarray], np.ndarray]
-    higher_is_better: bool | None = True
+    name: str  # as it is shown, and written into JSON and model cards
+    rows: np.ndarray  # what each row adds, (N, K) float
+    of_totals: Callable[[np.ndarray], np.ndarray]  # the figure (R,), given the sums (R, K) over the rows of R data sets
+    higher_is_better: bool | None = True  # None where neither is
 
     @property
     def value(self) -> float:
@@ -57,10 +50,7 @@ def divide(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
 
 
 def interval(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:
-    """The 95 % interval of a figure: percentiles over data sets drawn from its rows (Efron, 1979).
-
-    None for fewer than six rows, which show nothing about others.
-    """
+    """The 95 % interval: percentiles over data sets drawn from the rows (Efron, 1979); None for too few rows."""
     if len(metric.rows) < FEWEST_ROWS:
         return None
     return _percentiles(metric.of_totals(_resampled_totals(metric.rows, resamples, seed)), len(metric.rows))
@@ -69,12 +59,9 @@ def interval(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> tuple
 def paired_interval(
     before: Metric, after: Metric, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """The 95 % interval of `after - before`, both drawn from the same rows (Koehn, 2004).
+    """The 95 % interval of `after - before` of the same rows (Koehn, 2004); raises ValueError for other rows.
 
     What is hard in a row is hard for both, so that the interval is narrower than two of their own would say.
-
-    Raises:
-        ValueError: if they are not of the same rows.
     """
     if len(before.rows) != len(after.rows):
         raise ValueError(f"{before.name} is of {len(before.rows)} rows before and {len(after.rows)} after.")

@@ -59,13 +59,10 @@ def entity_metrics(references: Sequence[Sequence[str]], predictions: Sequence[Se
 def tfidf_predictions(
     train_texts: Sequence[str], train_labels: Sequence[str], texts: Sequence[str], seed: int = 0
 ) -> list[str]:
-    """Labels that TF-IDF of words and pairs of words with logistic regression gives to `texts`.
+    """Labels that TF-IDF with logistic regression gives to `texts`; raises ImportError without scikit-learn.
 
     scikit-learn's defaults, but for pairs of words and a logarithm of counts; they take seconds on a CPU and are hard
     to beat on little data (Wang and Manning, 2012).
-
-    Raises:
-        ImportError: if scikit-learn is missing; names the extra that has it.
     """
     with extra("evaluate", "The baseline"):
         from sklearn.feature_extraction.text import TfidfVectorizer

@@ -26,16 +26,9 @@ def evaluate_answers(
 ) -> Evaluation:
     """ROUGE and BLEU of what the model says as the last message of each chat; of answers, exact match and F1.
 
-    The likeliest tokens are taken unless `options` say something else. A prompt that leaves no room for the answer
-    loses its middle: what is asked is at its beginning or its end.
-
-    Args:
-        chats: the last message of each is what the assistant should say.
-        references: the right answers to questions, of which there may be several or none.
-        options: fields of transformers' GenerationConfig.
-
-    Raises:
-        ValueError: if there is no chat, or no room for an answer.
+    The likeliest tokens are taken unless `options` of GenerationConfig say something else. A prompt that leaves no room
+    for the answer loses its middle: what is asked is at its beginning or its end. `references` are the right answers to
+    questions, several or none. Raises ValueError if there is no room for an answer.
     """
     config = generation_options(subject.model, {"do_sample": False, **options})
     room = _room(subject, config)
@@ -97,16 +90,8 @@ def evaluate_samples(
 ) -> Evaluation:
     """How varied, how repetitive and how copied is what the model writes after the beginnings of texts.
 
-    As a yardstick, the same figures of how the texts themselves go on.
-
-    Args:
-        texts: what is like the prompts; passages from all over them are taken.
-        train_texts: what the model may have copied from.
-        options: fields of transformers' GenerationConfig, besides the checkpoint's own.
-        count: how many samples.
-
-    Raises:
-        ValueError: if no text goes on after a prompt.
+    As a yardstick, the same figures of how the texts themselves go on. `count` passages from all over `texts` are
+    taken; from `train_texts` the model may have copied. Raises ValueError if no text goes on after a prompt.
     """
     texts = passages(texts, count)
     if not texts:
@@ -144,11 +129,7 @@ def _sample_metrics(
 
 
 def generation_options(model: PreTrainedModel, options: dict[str, Any]) -> GenerationConfig:
-    """The checkpoint's own settings, changed by `options`.
-
-    Raises:
-        ValueError: for an option that transformers refuses.
-    """
+    """The checkpoint's settings, changed by `options`; raises ValueError for what transformers refuses."""
     config = copy.deepcopy(model.generation_config)
     config.update(max_length=None, max_new_tokens=NEW_TOKENS, return_dict_in_generate=False, num_return_sequences=1)
     if options.get("do_sample") is False:

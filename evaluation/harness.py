@@ -7,51 +7,34 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..jobs.errors import first_line
 from ..jobs.extras import extra
+from .arguments import EvaluationArguments
 
 
-def run_harness(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tasks: list[str],
-    include_path: str | None = None,
-    num_fewshot: int | None = None,
-    limit: int | None = None,
-    batch_size: int = 8,
-    seed: int = 0,
-) -> dict[str, dict]:
-    """Run tasks of the harness on a loaded model.
+def run_harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: EvaluationArguments) -> dict:
+    """Run the tasks that `args` name on a loaded model; raises ImportError, or ValueError for tasks that cannot run.
 
-    Args:
-        tasks: their names.
-        include_path: a folder with task files (YAML) of your own.
-        limit: only so many rows of each task.
-
-    Returns:
-        For each task and metric ("arc_easy acc") its `value`, and `stderr` where the harness has one.
-
-    Raises:
-        ImportError: if lm_eval is missing; names the extra that has it.
-        ValueError: for a task that there is not, or whose data cannot be had.
+    Returns each figure, such as "arc_easy acc", as its `value`, and `stderr` where the harness has one.
     """
     with extra("harness", "The harness"):
         import lm_eval
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if include_path is not None and not Path(include_path).expanduser().is_dir():
-        raise FileNotFoundError(f"--include_path {include_path} is no folder: give the one with the task files.")
-    manager = TaskManager(include_path=include_path and str(Path(include_path).expanduser()))
+    tasks, folder = args.harness or [], args.include_path and Path(args.include_path).expanduser()
+    if folder and not folder.is_dir():
+        raise FileNotFoundError(f"--include_path {args.include_path} is no folder: give the one with the task files.")
+    manager = TaskManager(include_path=str(folder) if folder else None)
     unknown = [task for task in tasks if not manager.match_tasks([task])]
     if unknown:
         raise ValueError(
             f"The harness has no task {unknown[0]!r}: `lm_eval ls tasks` lists its own; --include_path adds a folder."
         )
     try:
-        wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        seeds = {f"{kind}_seed": seed for kind in ("random", "numpy_random", "torch_random", "fewshot_random")}
+        wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=args.batch_size)
+        seeds = {f"{kind}_seed": args.seed for kind in ("random", "numpy_random", "torch_random", "fewshot_random")}
         results: dict = lm_eval.simple_evaluate(
-            model=wrapped, tasks=tasks, task_manager=manager, num_fewshot=num_fewshot, limit=limit, log_samples=False,
-            bootstrap_iters=1000, **seeds,
+            model=wrapped, tasks=tasks, task_manager=manager, num_fewshot=args.num_fewshot, limit=args.limit,
+            log_samples=False, bootstrap_iters=1000, **seeds,
         )  # fmt: skip
     except Exception as error:  # what tasks of others can raise has no end
         raise ValueError(

@@ -22,14 +22,8 @@ def evaluate_labels(
 ) -> Evaluation:
     """Accuracy, F1 and the confusion matrix of a classifier of texts; where labels are numbers, the mean errors.
 
-    A text that is longer than the context loses its end.
-
-    Args:
-        rows: each has a `text` and a `label`: a string, a list of strings, or a number.
-        train_rows: where given, TF-IDF with logistic regression learns from them, as a baseline on the same rows.
-
-    Raises:
-        ValueError: if the model has none of the labels, or there is no row.
+    A text that is longer than the context loses its end. From `train_rows`, TF-IDF with logistic regression learns, as
+    a baseline. Raises ValueError if the model has none of the labels, or there is no row.
     """
     model, labels = subject.model, [row["label"] for row in rows]
     ids, cut = _encode(subject.tokenizer, [row["text"] for row in rows], subject.input_length(most=None))
@@ -68,11 +62,7 @@ def label_names(model: PreTrainedModel) -> list[str]:
 
 
 def check_labels(references: Sequence[set[str]], names: Sequence[str]) -> list[str]:
-    """The labels of the data that the model does not have.
-
-    Raises:
-        ValueError: if it has none of them.
-    """
+    """The labels of the data that the model lacks; raises ValueError if it has none of them."""
     found = set().union(*references)
     unknown = sorted(found - set(names))
     if unknown and not found & set(names):
@@ -93,14 +83,7 @@ def _encode(tokenizer, texts: Sequence[str], size: int) -> tuple[list[list[int]]
 
 
 def evaluate_tags(subject: Subject, rows: Sequence[dict]) -> Evaluation:
-    """F1, precision and recall of entities, and the accuracy of words' tags.
-
-    Args:
-        rows: each has `tokens`, its words, and their `tags`.
-
-    Raises:
-        ValueError: if the model has none of the tags, or there is no row.
-    """
+    """Figures of entities and tags, of rows with `tokens` and `tags`; raises ValueError if no tag is the model's."""
     names = label_names(subject.model)
     unknown = check_labels([set(row["tags"]) for row in rows if row["tags"]], names)
     notes = [f"the model does not have the tags {', '.join(unknown)}"] if unknown else []
@@ -130,14 +113,7 @@ def _word_tags(tags: np.ndarray, places: list[int | None], count: int, names: li
 
 
 def evaluate_spans(subject: Subject, rows: Sequence[dict]) -> Evaluation:
-    """Exact match and F1, as SQuAD counts them, of the answers that a model marks in contexts.
-
-    Args:
-        rows: each has a `question`, a `context`, and `answers` with the `text` of none, one or several.
-
-    Raises:
-        ValueError: if there is no row, or a question leaves no room for a context.
-    """
+    """Exact match and F1 of marked answers, of rows with `question`, `context` and `answers`; raises ValueError."""
     questions, contexts = [row["question"] for row in rows], [row["context"] for row in rows]
     spans = find_answers(subject, questions, contexts)
     references = [row["answers"]["text"] for row in rows]

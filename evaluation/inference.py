@@ -32,24 +32,17 @@ class Subject:
     said: Said = nothing
 
     def input_length(self, most: int | None = LONGEST) -> int:
-        return input_length(self.model, self.max_length, most)
+        """The tokens of an input: `max_length`, or the model's context and at most `most`; raises ValueError.
 
-
-def input_length(model: PreTrainedModel, max_length: int | None = None, most: int | None = LONGEST) -> int:
-    """The tokens that an input may have: `max_length` if given, else the model's context, and at most `most` of it.
-
-    Args:
-        most: None for what has to be read whole, as `folio classify` and chats do.
-
-    Raises:
-        ValueError: if `max_length` is no room for anything, or more than the model has.
-    """
-    room = context_length(model) or most or sys.maxsize
-    if max_length is None:
-        return min(room, most or room)
-    if not 2 <= max_length <= room:
-        raise ValueError(f"--max_length is {max_length}: give 2 to {room}, which is what the model reads at once.")
-    return max_length
+        `most` is None for what has to be read whole, as `folio classify` and chats do.
+        """
+        room = context_length(self.model) or most or sys.maxsize
+        if self.max_length is None:
+            return min(room, most or room)
+        if not 2 <= self.max_length <= room:
+            wrong = f"--max_length is {self.max_length}"
+            raise ValueError(f"{wrong}: give 2 to {room}, which is what the model reads at once.")
+        return self.max_length
 
 
 def windows(length: int, size: int) -> Iterator[tuple[int, int, int]]:
@@ -68,11 +61,7 @@ def windows(length: int, size: int) -> Iterator[tuple[int, int, int]]:
 
 @torch.no_grad()
 def token_nats(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Said = nothing) -> list[np.ndarray]:
-    """Minus the log-probability of each token but the first, given those before it: (T - 1,) nats an input.
-
-    Raises:
-        ValueError: if the model gives no numbers.
-    """
+    """Nats of each token but the first, (T - 1,) an input; raises ValueError if the model gives no numbers."""
     out: list[np.ndarray] = [np.zeros(0)] * len(inputs)
     width = max(map(len, inputs), default=0)
     batch_size = max(1, min(batch_size, LOGITS_AT_ONCE // max(1, width * model.config.get_text_config().vocab_size)))
@@ -88,11 +77,7 @@ def token_nats(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Sa
 
 @torch.no_grad()
 def head_logits(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Said = nothing) -> list[np.ndarray]:
-    """What a head gives for each input: (labels,) of a text, (T, labels) of its tokens, (2, T) of a span's ends.
-
-    Raises:
-        ValueError: if the model gives no numbers.
-    """
+    """What a head gives: (labels,) of a text, (T, labels) of tokens, (2, T) of spans; raises ValueError for NaN."""
     out: list[np.ndarray] = [np.zeros(0)] * len(inputs)
     if model.config.get_text_config().pad_token_id is None:
         batch_size = 1  # transformers' classifiers could not tell where a text ends

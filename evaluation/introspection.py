@@ -18,12 +18,7 @@ class Prediction:
 
 @torch.no_grad()
 def token_predictions(model: PreTrainedModel, ids: list[int], top_k: int = 5) -> list[Prediction]:
-    """How likely each token is after those before it.
-
-    Args:
-        ids: of the text; at most as many as the model's context has.
-        top_k: how many of the likeliest tokens are told.
-    """
+    """How likely each token of a text is after those before it, and which `top_k` were the likeliest."""
     logits = model(torch.tensor([ids], device=model.device)).logits[0, :-1]  # (T - 1, V)
     probabilities = logits.float().softmax(-1)
     of_text = probabilities.gather(1, torch.tensor(ids[1:], device=model.device)[:, None])[:, 0].tolist()
@@ -42,14 +37,7 @@ def with_attentions(model: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def attention_weights(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
-    """How much each token attends to each: (layers, heads, T, T), rows sum to 1.
-
-    Args:
-        model: of `with_attentions`.
-
-    Raises:
-        ValueError: if the model does not tell.
-    """
+    """Attention (layers, heads, T, T) of a model of `with_attentions`; raises ValueError if it tells none."""
     attentions = model(torch.tensor([ids], device=model.device), output_attentions=True).attentions
     if not attentions or attentions[0] is None:
         raise ValueError(f"{type(model).__name__} does not tell its attention weights.")

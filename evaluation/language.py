@@ -19,13 +19,10 @@ FEW_DOCUMENTS = 100  # with fewer, the rows that are resampled are stretches of 
 
 
 def evaluate_texts(subject: Subject, texts: Sequence[str]) -> Evaluation:
-    """Loss, perplexity and bits per byte of documents, each on its own.
+    """Loss, perplexity and bits per byte of documents, each on its own; raises ValueError if there is no text.
 
     Every token of the text is predicted once, the first from the token that begins a document. A document longer than
     the context is read in windows that overlap by half. What ends a document is not counted.
-
-    Raises:
-        ValueError: if there is no text, or the tokenizer has no token to begin with.
     """
     tokenizer = subject.tokenizer
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -87,16 +84,10 @@ def _language_metrics(rows: np.ndarray) -> list[Metric]:
 
 
 def evaluate_chats(subject: Subject, chats: Sequence[list[dict]], tools: Sequence[list[dict] | None]) -> Evaluation:
-    """Loss, perplexity and bits per byte of what the assistant says, its ends of turn included.
+    """Loss, perplexity and bits per byte of what the assistant says, ends of turn included; ValueError if nothing.
 
     A chat that is longer than the context is read in windows, as a text is. Its bytes are those of the assistant's
-    messages, without those of weight 0.
-
-    Args:
-        tools: those that the chat template shows to the assistant, of each chat.
-
-    Raises:
-        ValueError: if the assistant says nothing in any chat.
+    messages, without those of weight 0. `tools` are those that the template shows, of each chat.
     """
     encoder = TurnEncoder(subject.tokenizer)
     encoded = encoder.encode_batch([encoder.render(chat, some) for chat, some in zip(chats, tools, strict=True)])
@@ -113,14 +104,7 @@ def evaluate_chats(subject: Subject, chats: Sequence[list[dict]], tools: Sequenc
 
 
 def evaluate_preferences(subject: Subject, pairs: Sequence[dict]) -> Evaluation:
-    """How often the answer that people chose is likelier than the one that they rejected.
-
-    Args:
-        pairs: each has a `prompt` of messages, and the answers `chosen` and `rejected`.
-
-    Raises:
-        ValueError: if the chat template writes a prompt in another way when an answer follows.
-    """
+    """How often the answer that people chose is likelier; raises ValueError if a template rewrites the prompt."""
     size = subject.input_length(most=None)
     answers, lengths, cut = [], [], 0
     encoder = ChatEncoder(subject.tokenizer)

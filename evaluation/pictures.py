@@ -10,23 +10,14 @@ LARGEST = 30  # labels whose counts can be read
 
 
 def check_picture(task: str, before: str | None) -> None:
-    """Refuse before the work what cannot be drawn after it.
-
-    Raises:
-        ImportError: if matplotlib is missing; names the extra that has it.
-        ValueError: if there is nothing to draw.
-    """
+    """Raises ImportError or ValueError before the work if there is no matplotlib, or nothing to draw."""
     pyplot("--picture")
     if task != "classify" and not before:
         raise ValueError("--picture draws the confusion matrix of classify, or before and after: give --before.")
 
 
 def draw(results: dict, file: str | Path) -> None:
-    """Draw before and after with 95 % intervals, else the confusion matrix, into a PNG file.
-
-    Raises:
-        OSError, ImportError: if the file cannot be written, or matplotlib is missing.
-    """
+    """Draw before and after with intervals, or the confusion matrix, into a PNG file; raises OSError, ImportError."""
     plt = pyplot("--picture")
     matrix = results.get("details", {}).get("confusion_matrix")
     figure = before_and_after(plt, results) if results["before"] else confusion(plt, matrix, results["data"])

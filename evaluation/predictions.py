@@ -11,23 +11,18 @@ from ..data.encoding import encode_text
 
 @torch.no_grad()
 def classify(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[dict[str, float]]:
-    """The labels of each text with their probabilities, the likeliest first.
+    """The labels of each text with their probabilities, the likeliest first; raises ValueError for an empty text.
 
     Where a text may have several labels, each has a probability of its own; where the model predicts a number, that is
-    what stands beside its one label. Texts are read one by one, as padding would cost more than batches win here.
-
-    Args:
-        max_length: tokens that are read of a text; by default as many as the model's context has.
-
-    Raises:
-        ValueError: if a text has no token.
+    what stands beside its one label. Texts are read one by one, as padding would cost more than batches win here, and
+    as many tokens of each as the context has.
     """
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     found = []
     for text in texts:
-        ids = encode_text(tokenizer, text, max_length or context_length(model))
+        ids = encode_text(tokenizer, text, context_length(model))
         if not ids:
             raise ValueError("A text is empty: give some text.")
         logits = model(torch.tensor([ids], device=model.device)).logits[0].float()

@@ -17,6 +17,7 @@ from ..jobs.saving import write_atomically
 from .bootstrap import FEWEST_ROWS, Metric, interval, paired_interval
 
 METHOD = "folio evaluate"
+MOST_LABELS = 12  # in the table of the confusion matrix
 PIPELINES = {  # task: what the Hub calls it
     "lm": "text-generation", "sft": "text-generation", "dpo": "text-generation", "samples": "text-generation",
     "summarize": "summarization", "classify": "text-classification", "tag": "token-classification",
@@ -26,23 +27,14 @@ PIPELINES = {  # task: what the Hub calls it
 
 @dataclass
 class Evaluation:
-    """The figures of one model on one data set.
+    """The figures of one model on one data set."""
 
-    Attributes:
-        task: as `folio evaluate --task` names it.
-        metrics: the figures, the most telling first.
-        examples: how many texts, chats, questions ... they are of.
-        notes: what a reader has to know to read them.
-        details: what is no figure: the confusion matrix, the longest copy.
-        baselines: figures of something simpler, by its name.
-    """
-
-    task: str
-    metrics: list[Metric]
-    examples: int
-    notes: list[str] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
-    baselines: dict[str, list[Metric]] = field(default_factory=dict)
+    task: str  # as `folio evaluate --task` names it
+    metrics: list[Metric]  # the most telling first
+    examples: int  # texts, chats, questions ...
+    notes: list[str] = field(default_factory=list)  # what a reader has to know to read the figures
+    details: dict[str, Any] = field(default_factory=dict)  # what is no figure: the confusion matrix, the longest copy
+    baselines: dict[str, list[Metric]] = field(default_factory=dict)  # figures of something simpler, by its name
 
 
 def summarise(after: Evaluation, before: Evaluation | None = None, seed: int = 0) -> dict[str, dict]:
@@ -100,21 +92,16 @@ def verdict(metric: Metric, entry: dict, name: str) -> str:
     return f"By {metric.name}, this model is {'better' if better else 'worse'} than {name}."
 
 
-def confusion_table(matrix: dict, most: int = 12) -> str:
+def confusion_table(matrix: dict) -> str:
     """The confusion matrix in Markdown, its largest labels alone where there are many."""
     labels, counts = matrix["labels"], np.array(matrix["counts"])
-    kept = sorted(np.argsort(-counts.sum(1), kind="stable")[:most])
+    kept = sorted(np.argsort(-counts.sum(1), kind="stable")[:MOST_LABELS])
     rows = [[labels[i], *(counts[i, j] for j in kept)] for i in kept]
     return markdown_table(["true \\ predicted", *(labels[i] for i in kept)], rows)
 
 
 def check_writable(file: str | Path) -> None:
-    """Find out before the work, and not after it, that a file cannot be written.
-
-    Raises:
-        ValueError: it is a folder.
-        PermissionError: nothing can be written there.
-    """
+    """Raises ValueError or PermissionError before the work, not after it, if a file cannot be written."""
     path = Path(file).expanduser()
     if path.is_dir():
         raise ValueError(f"{file} is a folder: give the name of a file.")
@@ -124,11 +111,7 @@ def check_writable(file: str | Path) -> None:
 
 
 def write_json(file: str | Path, results: dict) -> None:
-    """Write the results, whole or not at all; what is no number in JSON becomes null.
-
-    Raises:
-        OSError: if the file cannot be written; the message says where.
-    """
+    """Write results whole or not at all, with null for what is no number; raises OSError that says where."""
     write_text(Path(file).expanduser(), json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -152,12 +135,9 @@ def _plain(value: Any) -> Any:
 
 
 def write_model_index(folder: str | Path, results: dict) -> Path:
-    """Write the figures into the `model-index` of the model card in a checkpoint's folder.
+    """Write the figures into the `model-index` of a folder's model card; raises OSError, ValueError.
 
     The same figure of the same data is replaced; all else in the card stays. A folder without a card gets one.
-
-    Raises:
-        OSError, ValueError: if there is no such folder, or its card cannot be read.
     """
     path = Path(folder).expanduser() / CARD_FILE
     if not path.parent.is_dir():
@@ -185,8 +165,8 @@ def _eval_results(results: dict) -> list[EvalResult]:
             kind, split = "lm-evaluation-harness", None
         else:
             data, metric, split = results["data"], name, results["split"]
-            kind = data.removeprefix("hub:") if data.startswith("hub:") else "text"
-            dataset = data.removeprefix("hub:") if data.startswith("hub:") else Path(data).name
+            on_hub = data.removeprefix("hub:") if data.startswith("hub:") else None
+            kind, dataset = on_hub or "text", on_hub or Path(data).name
         found.append(
             EvalResult(
                 task_type=PIPELINES.get(results["task"], "text-generation"),

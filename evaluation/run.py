@@ -26,12 +26,9 @@ def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -
     Args:
         options: fields of transformers' GenerationConfig, where the model writes.
 
-    Returns:
-        What is written as JSON: `figures` by name, each with its `value` and 95 % `interval`, with those `before` and
-        their `difference`; `notes`, `details`, and what it was done with.
-
-    Raises:
-        ValueError, OSError, ImportError: for arguments, data or models that do not do; the message says what to do.
+    Returns what is written as JSON: `figures` by name, each with its `value` and 95 % `interval`, with those `before`
+    and their `difference`; `notes`, `details`, and what it was done with. Raises ValueError, OSError, ImportError for
+    arguments, data or models that do not do; the message says what to do.
     """
     if args.model_index and not Path(args.model).expanduser().is_dir():
         raise ValueError(f"--model_index writes into the folder of the model, and {args.model} is none.")
@@ -99,9 +96,7 @@ def _harness(args: EvaluationArguments) -> dict:
         raise ValueError("--picture draws nothing of the harness: leave it out.")
 
     def figures_of(name: str) -> dict[str, dict]:
-        model, tokenizer = load_model(name, "lm", args.trust_remote_code)
-        rest = args.include_path, args.num_fewshot, args.limit, args.batch_size, args.seed
-        return run_harness(model, tokenizer, args.harness or [], *rest)
+        return run_harness(*load_model(name, "lm", args.trust_remote_code), args)
 
     figures = figures_of(args.model)
     if args.before:

@@ -31,11 +31,7 @@ def ngrams(sample: Sequence, n: int) -> Iterator[tuple]:
 
 
 def longest_copies(samples: Iterable[Symbols], documents: Iterable[Symbols]) -> list[tuple[int, int]]:
-    """Find for each sample its longest stretch that some document has word for word: where it begins, and its length.
-
-    At each place of a document, only the samples that contain the
-    next few symbols are searched for a longer stretch.
-    """
+    """Find where each sample's longest stretch begins that some document has word for word, and its length."""
     texts = list(map(_text, samples))
     longest = [(0, 0)] * len(texts)
     seeds = _seeds(texts, longest)

@@ -14,16 +14,17 @@ Span = tuple[int, int]  # the first character and the one after the last
 def find_answers(subject: Subject, questions: Sequence[str], contexts: Sequence[str]) -> list[Span | None]:
     """Find the answer to each question in its context, which is read whole, in overlapping windows.
 
-    In training, a window without the answer has the label (0, 0). So there is no answer if the first token of every
-    window scores higher than the best span of all windows. The rule is the same for every model: a small one that
+    In training, a window without the answer has the label (0, 0). So there is no answer, None, if the first token of
+    every window scores higher than the best span of all windows. The rule is the same for every model: a small one that
     was trained on made-up, answered questions alone said "no answer" to 0 of 300 more of them.
 
-    Returns:
-        For each question the span of the answer's characters, without whitespace around it; None for no answer.
-
-    Raises:
-        ValueError: if a question leaves no room for its context.
+    Raises ValueError if a question leaves no room for its context.
     """
+    return [span if lead >= 0 else None for span, lead in find_spans(subject, questions, contexts)]
+
+
+def find_spans(subject: Subject, questions: Sequence[str], contexts: Sequence[str]) -> list[tuple[Span | None, float]]:
+    """The best span of each context, and by how much its score leads that of "no answer"."""
     size = subject.input_length()
     windows = [
         (index, ids, spans)
@@ -37,7 +38,7 @@ def find_answers(subject: Subject, questions: Sequence[str], contexts: Sequence[
         best[index] = max(best[index], _best_span(spans, starts, ends), key=lambda found: found[0])
         none[index] = min(none[index], starts[0] + ends[0])
     return [
-        _stripped(context, span) if span and score >= nowhere else None
+        (_stripped(context, span) if span else None, float(score - nowhere))
         for context, (score, span), nowhere in zip(contexts, best, none, strict=True)
     ]
 

@@ -48,11 +48,7 @@ class Rows:
 
 
 def load_rows(args: EvaluationArguments, head: str) -> Rows:
-    """Read the data for the task that was asked for, or that the model's head and the data's columns tell.
-
-    Raises:
-        ValueError, OSError: if the data cannot be read, are for another task, or have no rows.
-    """
+    """Read data for the task that was asked for, or that head and columns tell; raises ValueError, OSError."""
     source, task = str(args.data), args.task
     if task is None and head != "lm":
         task = head
@@ -124,10 +120,7 @@ def _examples(source: str, task: str | None, args: EvaluationArguments) -> tuple
 
 
 def run_on(model: str, source: str, texts: bool = False) -> dict:
-    """The settings of the newest run for the model that learnt from `source`, as examples or as texts; or nothing.
-
-    That is the run that made the model, its base, or the base of that.
-    """
+    """The settings of the newest run for the model, its base or the base of that, that read `source`; or nothing."""
     for run in _runs_of(model):
         read = run.get("corpus") or run.get("data") or []
         names = map(str, read if isinstance(read, list) else [read])
@@ -175,15 +168,7 @@ def _split(source: str, wanted: str | None) -> str:
 def evaluate_checkpoint(
     name: str, rows: Rows, args: EvaluationArguments, options: dict[str, Any], train: Rows | None = None
 ) -> Evaluation:
-    """Load a model for the task, and evaluate it on the rows.
-
-    Args:
-        options: fields of GenerationConfig, where text is generated.
-        train: what the baseline of a classifier learns from, or where samples may be copied from.
-
-    Raises:
-        ValueError, OSError: if the model or the rows do not do; the message says what to do.
-    """
+    """Evaluate a model on rows; from `train` a baseline learns, or samples are copied. Raises ValueError, OSError."""
     head = task_of(name, args.trust_remote_code)
     needed = rows.task if rows.task in ("classify", "tag") else "qa" if rows.task == "qa" and head == "qa" else "lm"
     model, tokenizer = load_model(name, needed, args.trust_remote_code)

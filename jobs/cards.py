@@ -46,26 +46,16 @@ print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated
 
 `trust_remote_code=True` runs the Python files beside the weights; with `foliogpt` installed and
 `import foliogpt.modeling` it is not needed."""
+    metrics = {name: report[f"val_{name}"] for name in ("perplexity", "bits_per_byte")}
     metadata = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["foliogpt", *["custom_code"] * is_ours],
-        model_name=report["name"],
-        eval_results=_eval_results(
-            "text-generation",
-            report["corpus"],
-            {"perplexity": report["val_perplexity"], "bits_per_byte": report["val_bits_per_byte"]},
-        ),
-    )
+        library_name="transformers", pipeline_tag="text-generation", tags=["foliogpt", *["custom_code"] * is_ours],
+        model_name=report["name"], eval_results=_eval_results("text-generation", report["corpus"], metrics),
+    )  # fmt: skip
     return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
 
 
 def finetuned_card(report: dict, merged: bool = False) -> str:
-    """Write the README.md of a fine-tuned checkpoint or adapter.
-
-    Args:
-        merged: of the checkpoint that an adapter and its base were merged to.
-    """
+    """Write the README.md of a fine-tuned checkpoint or adapter, or of the checkpoint that it was merged to."""
     is_adapter = report["method"] != "full" and not merged
     share = report["trainable_parameters"] / report["parameters"]
     trained = f"{report['trainable_parameters']:,} of {report['parameters']:,} parameters ({share:.2%})"
@@ -83,48 +73,50 @@ Training took {round(report["seconds"]["training"]):,} seconds on {report["machi
 and what these examples show. Do not rely on what it says."""
     pipeline = PIPELINES[report["loads_as"]]
     metadata = ModelCardData(
-        library_name="peft" if is_adapter else "transformers",
-        pipeline_tag=pipeline,
-        base_model=report["base_model"],
-        tags=["foliogpt", report["task"], *(["custom_code"] if report["custom_code"] and not is_adapter else [])],
-        model_name=report["name"],
-        eval_results=_eval_results(pipeline, report["data"], report["metrics"]),
-    )
+        library_name="peft" if is_adapter else "transformers", pipeline_tag=pipeline, base_model=report["base_model"],
+        tags=["foliogpt", report["task"], *["custom_code"] * (report["custom_code"] and not is_adapter)],
+        model_name=report["name"], eval_results=_eval_results(pipeline, report["data"], report["metrics"]),
+    )  # fmt: skip
     usage = f"```python\n{_finetuned_usage(report, is_adapter)}\n```"
     return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
 
 
 def embedder_card(report: dict) -> str:
-    """Write the README.md of an embedder."""
+    """Write the README.md of an embedder, or of a reranker, whose report has no `dimension`."""
     trust = ", trust_remote_code=True" if report["custom_code"] else ""
-    about = f"""\
+    if report["dimension"]:
+        about = f"""\
 `{report["base_model"]}` as an embedder: texts of up to {report["max_length"]:,} tokens become vectors of
 {report["dimension"]} numbers, the nearer the more alike. Trained with FolioGPT on {report["train_pairs"]:,} pairs from
 `{report["data"]}`, in {report["steps"]:,} steps, against the other texts of a batch."""
-    quality = f"""\
-{recall_table(report)}
-
+        note = """\
 Recall@k is the share of questions that have their text among the first k; in brackets its 95 % interval. The pairs were
 held out, and come from the same place as those it learnt from: on other texts it will be worse."""
+        call = 'model.similarity(model.encode_query("a question"), model.encode_document(["a text", "another"]))'
+        heading, cls, pipeline = "How well it finds", "SentenceTransformer", "sentence-similarity"
+        tags = ["foliogpt", "sentence-transformers", "feature-extraction"]
+    else:
+        about = f"""\
+`{report["base_model"]}` as a cross-encoder: it reads a question and a passage together, up to {report["max_length"]:,}
+tokens, and gives one score. Trained with FolioGPT on pairs from `{report["data"]}`, in {report["steps"]:,} steps."""
+        note = """\
+`before` is the order of held-out texts by words (BM25), `after` the first ten of them in the order of the scores."""
+        call = 'model.predict([("a question", "a text"), ("a question", "another")])'
+        heading, cls, pipeline = "How well it ranks", "CrossEncoder", "text-ranking"
+        tags = ["foliogpt", "cross-encoder"]
     usage = f"""\
 ```python
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import {cls}
 
-model = SentenceTransformer({json.dumps(report["output_dir"])}{trust})
-print(model.similarity(model.encode_query("a question"), model.encode_document(["a text", "another"])))
+model = {cls}({json.dumps(report["output_dir"])}{trust})
+print({call})
 ```"""
     metadata = ModelCardData(
-        library_name="sentence-transformers",
-        pipeline_tag="sentence-similarity",
-        base_model=report["base_model"],
-        tags=[
-            "foliogpt",
-            "sentence-transformers",
-            "feature-extraction",
-            *(["custom_code"] if report["custom_code"] else []),
-        ],
-    )
-    return _card(report, metadata, about, {"How well it finds": quality, "Use": usage}, has_curve=False)
+        library_name="sentence-transformers", pipeline_tag=pipeline, base_model=report["base_model"],
+        tags=[*tags, *["custom_code"] * report["custom_code"]],
+    )  # fmt: skip
+    sections = {heading: f"{recall_table(report)}\n\n{note}", "Use": usage}
+    return _card(report, metadata, about, sections, has_curve=False)
 
 
 def recall_table(report: dict) -> str:
@@ -150,24 +142,13 @@ def _card(report: dict, metadata: ModelCardData, about: str, sections: dict[str,
 
 
 def _eval_results(task: str, dataset: str, metrics: dict[str, float]) -> list[EvalResult]:
-    return [
-        EvalResult(
-            task_type=task,
-            dataset_type="text",
-            dataset_name=dataset,
-            dataset_split="validation",
-            metric_type=name,
-            metric_value=round(value, 4),
-        )
-        for name, value in metrics.items()
-    ]
+    where = {"task_type": task, "dataset_type": "text", "dataset_name": dataset, "dataset_split": "validation"}
+    return [EvalResult(**where, metric_type=name, metric_value=round(x, 4)) for name, x in metrics.items()]
 
 
 def _interval(figure: dict) -> str:
-    if figure["interval"] is None:  # of a single question
-        return ""
-    low, high = figure["interval"]
-    return f" [{low:.3f}, {high:.3f}]"
+    interval = figure["interval"]  # None of a single question
+    return " [{:.3f}, {:.3f}]".format(*interval) if interval else ""
 
 
 def _finetuned_usage(report: dict, is_adapter: bool) -> str:

@@ -13,11 +13,7 @@ def missing_extra(name: str, what: str, package: str) -> ImportError:
 
 @contextmanager
 def extra(name: str, what: str) -> Iterator[None]:
-    """Name the extra to install if an import in the block fails.
-
-    Raises:
-        ImportError: in one line.
-    """
+    """Raise an ImportError of one line that names the extra to install if an import in the block fails."""
     try:
         yield
     except ImportError as error:

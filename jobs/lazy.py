@@ -5,12 +5,7 @@ from collections.abc import Callable
 
 
 def lazy_names(package: str, where: dict[str, str]) -> Callable[[str], object]:
-    """Make a package's `__getattr__` (PEP 562).
-
-    Args:
-        package: the `__name__` of the package.
-        where: each public name with the module below the package that defines it.
-    """
+    """Make a package's `__getattr__` (PEP 562), given the module below it `where` each public name is."""
 
     def find(name: str) -> object:
         if name not in where:

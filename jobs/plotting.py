@@ -6,11 +6,7 @@ from .extras import extra
 
 
 def pyplot(picture: str) -> ModuleType:
-    """Import matplotlib.pyplot to write a picture to a file; `picture` is its name in the error.
-
-    Raises:
-        ImportError: if matplotlib is missing; names the extra that has it.
-    """
+    """matplotlib.pyplot for files; raises ImportError, which names the `picture` and the extra, if it is missing."""
     with extra("plots", picture):
         import matplotlib
     matplotlib.use("Agg")

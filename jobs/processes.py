@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
@@ -36,11 +37,7 @@ def connected() -> bool:
 
 
 def connect(backend: str, seconds: int) -> None:
-    """Bring the processes on CPUs together, as accelerate would, but with the time-out that the user has set.
-
-    Raises:
-        RuntimeError: if not all have come in time.
-    """
+    """Bring processes on CPUs together in the user's time; raises RuntimeError if not all have come."""
     if world_size() > 1 and not connected():
         dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
 
@@ -74,8 +71,6 @@ def largest_of_all(number: int, device) -> int:
     """The largest of the processes' numbers, in all of them."""
     if not connected():
         return number
-    import torch
-
     largest = torch.tensor(number, device=device)
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return int(largest.item())
@@ -89,18 +84,12 @@ def job() -> str | None:
 
 
 def is_restart(device) -> bool:
-    """Whether torchrun has started the processes in place of others, of which one had died.
-
-    Only the agent whose process it was counts that as a restart.
-    """
+    """Whether torchrun has started these processes in place of others; only the agent of one that died knows."""
     return largest_of_all(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), device) > 0
 
 
 def command_to_resume(command: str, args, *flags: str) -> str:
-    """The command that continues a run in as many processes as there are: in fewer, its batch would be another one.
-
-    `...` stands for how several machines find each other.
-    """
+    """The command to go on in as many processes, which keeps the batch; `...` is for how machines find each other."""
     consent = ["--push_to_hub", "true"] if args.push_to_hub else []  # which --resume does not take from run.yaml
     consent += ["--report_to", *args.report_to] if args.report_to else []
     given = ["--output_dir", args.output_dir, "--resume", *flags, *consent]

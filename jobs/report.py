@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from .plotting import pyplot
+from .saving import STATE_FILE
 
 REPORT_FILE, CARD_FILE, CURVE_FILE = "report.json", "README.md", "loss.png"
 PACKAGE = Path(__file__).parents[1]
@@ -79,17 +80,24 @@ def code_version() -> str:
     return f"{number} ({done.stdout.strip()})"
 
 
-def write_report(report: dict, directory: str | Path) -> None:
-    """Write report.json."""
-    (Path(directory) / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+def write_report(report: dict, directory: str | Path, name: str = REPORT_FILE) -> None:
+    """Write report.json, or what is reported in another file."""
+    (Path(directory) / name).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def write_result(folder: Path, state, report: dict, card: str, quality: str) -> None:
+    """Write what describes a finished model beside its weights; `quality` is in the title of its curve."""
+    state.save_to_json(str(folder / STATE_FILE))
+    write_report(report, folder)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    try:
+        loss_curve(state.log_history, folder / CURVE_FILE, f"{report['name']}: {quality}")
+    except ImportError as error:
+        print(error)
 
 
 def loss_curve(log_history: list[dict], path: Path, title: str) -> None:
-    """Draw training and validation loss over the steps, and below the gradient's norm and the learning rate.
-
-    Raises:
-        ImportError: if matplotlib is missing; names the extra that has it.
-    """
+    """Draw losses, gradient norm and learning rate over the steps; raises ImportError if matplotlib is missing."""
     plt = pyplot("The loss curve")
     figure, (losses, norms, rates) = plt.subplots(
         3, 1, sharex=True, figsize=(7, 5.5), height_ratios=[3, 1, 1], layout="constrained"

@@ -19,12 +19,8 @@ def checkpoint_to_resume(
 ) -> Path | None:
     """The newest whole checkpoint in `output_dir`; None if the run was stopped before its first, and begins again.
 
-    Args:
-        fixed: the settings that a resumed run may not change.
-
-    Raises:
-        ValueError: if the `settings` are those of another run, or the run is complete.
-        FileNotFoundError: if there are checkpoints, and none is whole.
+    Raises ValueError if one of the `fixed` settings is that of another run, or the run is complete; FileNotFoundError
+    if there are checkpoints, and none is whole.
     """
     checkpoint = last_checkpoint(output_dir)
     saved = run_settings_of(output_dir, checkpoint)
@@ -85,10 +81,7 @@ def _check_batch(output_dir: Path, saved: dict, args) -> None:
 
 
 def after_restart(output_dir: Path) -> list[str]:
-    """The flag with which a run goes on after torchrun has started its processes again.
-
-    Only in a folder that this very job has written to: another's is not touched.
-    """
+    """The flag by which a run goes on after torchrun's restart, in a folder that this very job has written to."""
     settings = read_settings(Path(output_dir).expanduser()) or {}
     return ["--resume"] if settings.get(JOB, "") == job() else []
 

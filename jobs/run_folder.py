@@ -34,10 +34,8 @@ def lock_run_folder(
         resume: a run must be there.
         marker: the file that tells a folder of ours.
 
-    Raises:
-        FileExistsError: if another run, or something else, is there, or a run is writing to it now.
-        FileNotFoundError: if `resume` is asked for and there is no run.
-        PermissionError: if the directory cannot be written to.
+    Raises FileExistsError if another run, or something else, is there, or a run is writing to it now; FileNotFoundError
+    if `resume` is asked for and there is no run; PermissionError if the directory cannot be written to.
     """
     path = Path(output_dir).expanduser()
     _check(path, overwrite, resume, marker)

@@ -100,11 +100,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in the block, which writes `path`, what was there before is there again.
-
-    Raises:
-        OSError: for any error, since the libraries that write report a full disk in ways of their own.
-    """
+    """Restore what was at `path` if the block that writes it fails; any error, as of a full disk, becomes OSError."""
     before = path.with_name(f"{STAGING}{path.name}")
     if path.exists():
         os.replace(path, before)

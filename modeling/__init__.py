@@ -39,15 +39,7 @@ def _register() -> None:
 _register()
 
 __all__ = [
-    "PRESETS",
-    "SIZES",
-    "FolioConfig",
-    "FolioForCausalLM",
-    "FolioForMaskedLM",
-    "FolioForQuestionAnswering",
-    "FolioForSequenceClassification",
-    "FolioForTokenClassification",
-    "FolioModel",
-    "FolioPreTrainedModel",
+    "PRESETS", "SIZES", "FolioConfig", "FolioForCausalLM", "FolioForMaskedLM", "FolioForQuestionAnswering",
+    "FolioForSequenceClassification", "FolioForTokenClassification", "FolioModel", "FolioPreTrainedModel",
     "preset_config",
-]
+]  # fmt: skip

@@ -210,10 +210,7 @@ class FolioModel(FolioPreTrainedModel):
         }
         if is_causal:
             arguments["position_ids"] = position_ids
-            make = {
-                "full_attention": create_causal_mask,
-                "sliding_attention": create_sliding_window_causal_mask,
-            }
+            make = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
         else:
             make = {
                 "full_attention": create_bidirectional_mask,
@@ -500,11 +497,6 @@ class FolioForQuestionAnswering(FolioPreTrainedModel):
 register()
 
 __all__ = [
-    "FolioForCausalLM",
-    "FolioForMaskedLM",
-    "FolioForQuestionAnswering",
-    "FolioForSequenceClassification",
-    "FolioForTokenClassification",
-    "FolioModel",
-    "FolioPreTrainedModel",
-]
+    "FolioForCausalLM", "FolioForMaskedLM", "FolioForQuestionAnswering", "FolioForSequenceClassification",
+    "FolioForTokenClassification", "FolioModel", "FolioPreTrainedModel",
+]  # fmt: skip

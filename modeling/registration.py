@@ -7,6 +7,7 @@ makes no entries for the Auto classes: a second checkpoint would then run the co
 from transformers.models.auto import modeling_auto
 
 from .configuration_folio import AUTO_MAP, FolioConfig
+from .packed_attention import register as register_packed_attention
 from .peft_targets import register as register_peft_targets
 
 # Tables of class names. Trainer's label smoothing shifts the labels of the causal models that are listed here, and
@@ -26,3 +27,4 @@ def register() -> None:
     for table, auto_class in NAME_TABLES.items():
         getattr(modeling_auto, table)[FolioConfig.model_type] = AUTO_MAP[auto_class].partition(".")[2]
     register_peft_targets(FolioConfig.model_type)
+    register_packed_attention()

@@ -13,13 +13,17 @@ from html import escape
 from typing import Protocol
 
 from .documents import Document, Hit
-from .refusal import BEST, Features, features, threshold_of
+from .embedding import Embedder
+from .refusal import BEST, OTHERWISE, REFUSALS, features, threshold_of
 from .retrieval import Retriever, check
 
 NO_ANSWER = "The text does not say."  # what our fine-tuned models say, too
 UNCITED = "[citation needed]"
 TITLE_CHARACTERS = 200
-PASSAGES = 5  # to answer from, and the neighbours of each
+NOTHING_RELEVANT = "nothing that was found has enough to do with the question"
+NEAREST = 3  # passages, shown where there is no answer
+PASSAGES = 10  # to answer from, and the neighbours of the first ones
+WITH_NEIGHBOURS = 3
 
 INSTRUCTIONS = (
     "Answer the question from the sources alone. After each claim quote the words that it rests on, with the number of "
@@ -28,20 +32,25 @@ INSTRUCTIONS = (
 )
 # In a source, what looks like the end of it is given another sign of the same length, so that places stay the same.
 BOUNDARY = re.compile(r"<(?=\W*(?:source|question)s?\b)", re.IGNORECASE)
-HARMLESS = "‹"
 SPACE = re.compile(r"\s*")
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A part of a document to answer from: `text` is `document[start:end]`; `pages` is where all its pages start."""
+    """A part of a document to answer from: `text` is `document[start:end]`."""
 
     document: str
     start: int
     end: int
     text: str
     title: str = ""
-    pages: tuple[int, ...] = ()
+    pages: tuple[int, ...] = ()  # where they start, of the whole document
+    headings: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, document: Document, start: int, end: int) -> "Passage":
+        headings = tuple(heading.start for heading in document.headings)
+        return cls(document.name, start, end, document.text[start:end], document.title, document.pages, headings)
 
     def citation(self, start: int, end: int) -> "Citation":
         """A citation of `text[start:end]`."""
@@ -79,24 +88,19 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer.
+    """An answer. In its text `[1]` is `citations[0]`, and a sentence without any ends in "[citation needed]"."""
 
-    Attributes:
-        text: all of it; `[1]` is `citations[0]`, and a sentence that rests on nothing ends in "[citation needed]".
-            Empty if the question was refused.
-        citations: in the order in which the text has them, each once.
-        refused: nothing relevant was found, or the writer found no answer in it.
-        reason: why it was refused; else empty.
-        sentences: what the text is made of; `is_cited` tells which of them are marked.
-        passages: what the writer was given, the best first.
-    """
+    text: str  # empty if the question was refused
+    citations: tuple[Citation, ...] = ()  # in the order in which the text has them, each once
+    refused: bool = False  # nothing relevant was found, or the writer found no answer in it
+    reason: str = ""  # why it was refused
+    sentences: tuple[Sentence, ...] = ()  # what the text is made of; `is_cited` tells which of them are marked
+    passages: tuple[Passage, ...] = ()  # what the writer was given, or would have been, the best first
 
-    text: str
-    citations: tuple[Citation, ...] = ()
-    refused: bool = False
-    reason: str = ""
-    sentences: tuple[Sentence, ...] = ()
-    passages: tuple[Passage, ...] = ()
+    @property
+    def nearest(self) -> tuple[Citation, ...]:
+        """The best passages as citations, to show in place of an answer."""
+        return tuple(passage.citation(0, len(passage.text.rstrip())) for passage in self.passages[:NEAREST])
 
 
 class Writer(Protocol):
@@ -104,21 +108,19 @@ class Writer(Protocol):
 
     def write(self, question: str, passages: Sequence[Passage], emit: Callable[[Sentence], None]) -> None:
         """Answer from passages, the best first, as many as there is room for; `emit` is given each sentence."""
-        ...
 
 
 def answer_messages(question: str, passages: Sequence[Passage]) -> list[dict]:
     """The chat that a causal language model is asked to answer, and fine-tuned on.
 
     `passages` are numbered from 1; without any, the question stands alone. No text in them can end its source or begin
-    another; that none can write a control token is up to `encode_chat`.
-
-    The assistant's answer has citations as they are described above, `"the words of the source" [1]`, or is NO_ANSWER.
+    another; that none can write a control token is up to `encode_chat`. The answer has citations, or is NO_ANSWER.
     """
     if not passages:
         return [{"role": "user", "content": question}]
     sources = [
-        f'<source id="{number}" title="{_attribute(passage.title)}">\n{harmless(passage.text.strip())}\n</source>'
+        f'<source id="{number}" title="{escape(" ".join(passage.title.split())[:TITLE_CHARACTERS])}">\n'
+        f"{harmless(passage.text.strip())}\n</source>"
         for number, passage in enumerate(passages, 1)
     ]
     content = "\n\n".join([INSTRUCTIONS, *sources, f"Question: {harmless(question.strip())}"])
@@ -127,11 +129,7 @@ def answer_messages(question: str, passages: Sequence[Passage]) -> list[dict]:
 
 def harmless(text: str) -> str:
     """A text of the same length that cannot be taken for a boundary between sources."""
-    return BOUNDARY.sub(HARMLESS, text)
-
-
-def _attribute(title: str) -> str:
-    return escape(" ".join(title.split())[:TITLE_CHARACTERS])
+    return BOUNDARY.sub("‹", text)
 
 
 def join(passages: Sequence[Passage]) -> list[Passage]:
@@ -149,20 +147,33 @@ def join(passages: Sequence[Passage]) -> list[Passage]:
 
 
 class Answering:
-    """Answers questions from a store: finds passages, refuses if they have nothing to do with it, and has one write."""
+    """Finds passages for a question, refuses it if they have nothing to do with it, and has a writer answer."""
 
     def __init__(self, retriever: Retriever) -> None:
         self.retriever, self.store = retriever, retriever.store
 
     def answer(
-        self, question: str, writer: Writer, k: int, mode: str, where: dict | None, stream: Callable[[str], None] | None
+        self,
+        question: str,
+        writer: Writer,
+        k: int,
+        mode: str,
+        where: dict | None,
+        stream: Callable[[str], None] | None,
+        refuse: str = "default",
     ) -> Answer:
         check(question, k, mode, where)
+        if refuse not in REFUSALS:
+            raise ValueError(f"refuse is {refuse!r}; choose one of {', '.join(REFUSALS)}.")
         hits = self._with_cosines(question, self.retriever.search(question, max(k, BEST), mode, where))
-        found = features(question, hits, self.store.catalog)
-        if not hits or not threshold_of(self.store.catalog).answers(found):
-            return Answer("", refused=True, reason=_nothing_relevant(found) if hits else "nothing was found")
-        passages = self._passages(hits[:k])
+        if not hits:
+            return Answer("", refused=True, reason="nothing was found")
+        catalog, embedder = self.store.catalog, self.store.embedder
+        reads = not isinstance(embedder, Embedder) or embedder.reads(question)
+        line = threshold_of(catalog) if reads else OTHERWISE
+        if not line.answers(features(question, hits, catalog, embedder), refuse):
+            return Answer("", refused=True, reason=NOTHING_RELEVANT, passages=self._passages(hits[:k], 0))
+        passages = self._passages(hits[:k], WITH_NEIGHBOURS)
         writing = _Writing(stream or (lambda piece: None))
         writer.write(question, passages, writing.add)
         if not writing.sentences:
@@ -179,24 +190,19 @@ class Answering:
         cosines = dict(zip(found, vectors @ self.store.embedder.encode_query(question), strict=True)) if found else {}
         return [replace(hit, cosine=float(cosines[hit.chunk])) if hit.chunk in cosines else hit for hit in hits]
 
-    def _passages(self, hits: Sequence[Hit]) -> tuple[Passage, ...]:
-        """What was found, then what stands before and after it, each with the white space behind it."""
+    def _passages(self, hits: Sequence[Hit], with_neighbours: int) -> tuple[Passage, ...]:
+        """What was found, then what stands before and after the best of it, each with the white space behind it."""
         catalog, found = self.store.catalog, []
-        documents: dict[str, Document] = {}
         best = [hit.chunk for hit in hits]
-        beside = [neighbour for chunk in best for neighbour in catalog.neighbours(chunk)]
-        for id in dict.fromkeys(best + beside):
-            chunk = catalog.chunk(id)
-            if chunk is None:  # it has gone since it was found
-                continue
+        beside = [neighbour for chunk in best[:with_neighbours] for neighbour in catalog.neighbours(chunk)]
+        documents: dict[str, Document] = {}
+        for chunk in filter(None, map(catalog.chunk, dict.fromkeys(best + beside))):  # it may have gone since
             name, start, end = chunk["document"], chunk["start"], chunk["end"]
             if name not in documents:
                 documents[name] = catalog.document(name)
-            document = documents[name]
-            if document.text[start:end] == chunk["text"]:  # else it has changed since
-                space = SPACE.match(document.text, end).end()
-                text = document.text[start:space]
-                found.append(Passage(name, start, space, text, document.title, document.pages))
+            text = documents[name].text
+            if text[start:end] == chunk["text"]:  # else it has changed since
+                found.append(Passage.of(documents[name], start, SPACE.match(text, end).end()))
         return tuple(found)
 
 
@@ -209,21 +215,12 @@ class _Writing:
         self.numbers: dict[Citation, int] = {}
 
     def add(self, sentence: Sentence) -> None:
-        parts = []
-        for part in sentence.parts:
-            if isinstance(part, Citation):
-                part = f"[{self.numbers.setdefault(part, len(self.numbers) + 1)}]"
-            parts.append(part)
-        piece = "".join(parts) if self.text else "".join(parts).lstrip()
+        for citation in sentence.citations:
+            self.numbers.setdefault(citation, len(self.numbers) + 1)
+        piece = "".join(part if isinstance(part, str) else f"[{self.numbers[part]}]" for part in sentence.parts)
+        piece = piece if self.text else piece.lstrip()
         if not sentence.is_cited:
             piece = f"{piece.rstrip()} {UNCITED}"
         self.sentences.append(sentence)
         self.text += piece
         self.stream(piece)
-
-
-def _nothing_relevant(found: Features) -> str:
-    return (
-        "nothing that was found has enough to do with the question: its best passage is at a cosine of "
-        f"{found.cosine:.2f}, and no passage has more than {found.coverage:.0%} of its words, rare ones counting more"
-    )

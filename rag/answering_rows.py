@@ -57,8 +57,7 @@ def exercises(
     Args:
         rag: an index that has the documents of the data set.
         questions: some of the data set's; others can be kept to judge by.
-        fits: whether a chat without its answer leaves enough of the model's context; the worst passages go until it
-            does.
+        fits: whether a chat without its answer leaves enough of the context; the worst passages go until it does.
         without_answer: the share of exercises whose passages do not have the answer.
     """
     for question in questions:
@@ -72,10 +71,9 @@ def exercises(
             best = _right(rag, dataset, question)
             if best is None or (quote := _quote(question.text, best)) is None:
                 continue
-            chosen = others[: PASSAGES - 1]
-            place = chance.randint(0, len(chosen))
-            passages = _fitted(question.text, [*chosen[:place], best, *chosen[place:]], best, fits)
-            if best not in passages:
+            passages = others[: PASSAGES - 1]
+            passages.insert(chance.randint(0, len(passages)), best)
+            if not (passages := _fitted(question.text, passages, best, fits)):
                 continue
             right = passages.index(best)
             answer = f'"{quote}" [{right + 1}]'
@@ -100,10 +98,8 @@ def _quote(question: str, passage: Passage) -> str | None:
     """The sentence that shares the most with the question, the first of equally good ones; None if there is none."""
     found = [" ".join(harmless(passage.text[start:end]).split()) for start, end in sentences(passage.text)]
     found = [text for text in found if len(text.split()) in QUOTED and '"' not in text]
-    if not found:
-        return None
-    shares = coverage(question, found)
-    return found[shares.index(max(shares))]
+    shares = dict(zip(found, coverage(question, found), strict=True))
+    return max(shares, key=shares.__getitem__, default=None)
 
 
 def _fitted(
@@ -112,7 +108,5 @@ def _fitted(
     """The passages without the last ones, but the right one, for which there is no room."""
     while passages and not fits(answer_messages(question, passages)):
         wrong = [passage for passage in passages if passage is not right]
-        if not wrong:
-            return []
-        passages = [passage for passage in passages if passage is not wrong[-1]]
+        passages = [passage for passage in passages if wrong and passage is not wrong[-1]]
     return passages

@@ -7,6 +7,8 @@ has yet to take in or drop: it is written in the same transaction as the chunks,
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +16,13 @@ import numpy as np
 
 from .chunking import Chunk
 from .database import Database
-from .documents import Document, Heading
+from .documents import Document, Heading, is_storable
 from .filters import where_sql
-from .lexical import indexed_words, match_expression
+from .lexical import FIRST, SHORTEST, TOKENIZER, VERSION, indexed_words, match_expression
 
 PAGE = 5000
+# How many unknown words of a question are corrected, by how many words each, and difflib's ratio of their spellings.
+MAX_UNKNOWN, SIMILAR, LIKENESS = 8, 3, 0.8
 
 
 class Source(NamedTuple):
@@ -62,23 +66,24 @@ class Catalog(Database):
     def names_from(self, source: str) -> set[str]:
         return set(self._column("SELECT name FROM documents WHERE source = ?", source))
 
+    def source_of(self, name: str) -> str | None:
+        """The source that a document was read from; None if there is no such document."""
+        return self._value("SELECT source FROM documents WHERE name = ?", name)
+
     def document_hash(self, name: str) -> str | None:
         return self._value("SELECT hash FROM documents WHERE name = ?", name)
 
     def document(self, name: str) -> Document:
-        """A document as it was indexed.
-
-        Raises:
-            KeyError: there is none of that name.
-        """
+        """A document as it was indexed; KeyError if there is none of that name."""
         query = "SELECT text, title, metadata, structure FROM documents WHERE name = ?"
         row = self.connection.execute(query, [name]).fetchone()
         if row is None:
             raise KeyError(f"there is no document {name!r} in the index")
         text, title, metadata, structure = row
         headings, pages = json.loads(structure)
-        headings = tuple(Heading(*each) for each in headings)
-        return Document(name, text, title, json.loads(metadata), headings, tuple(pages))
+        # An index of an earlier version may hold NaN.
+        metadata = {key: value for key, value in json.loads(metadata).items() if is_storable(value)}
+        return Document(name, text, title, metadata, tuple(Heading(*each) for each in headings), tuple(pages))
 
     def document_hashes(self) -> Iterator[tuple[str, str]]:
         return iter(self.connection.execute("SELECT name, hash FROM documents"))
@@ -90,39 +95,33 @@ class Catalog(Database):
 
     def counts(self) -> tuple[int, int]:
         """How many documents and chunks there are."""
-        return self.connection.execute(
-            "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks)"
-        ).fetchone()
+        query = "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks)"
+        return self.connection.execute(query).fetchone()
 
     def put(self, document: Document, source: str, chunks: list[Chunk] | None) -> str:
-        """Write a document and its chunks, of which those that stay keep their ids. An equal one is left alone.
+        """Write a document and its chunks, and say whether it is "added", "updated" or "unchanged".
 
         Args:
             chunks: None for a document that was equal when it was looked at; if it no longer is, somebody wrote later.
-
-        Returns:
-            "added", "updated" or "unchanged".
         """
-        db, hash = self.connection, document.hash
-        row = db.execute("SELECT hash, source FROM documents WHERE name = ?", [document.name]).fetchone()
-        if row and row[0] == hash:
-            if row[1] != source:
-                db.execute("UPDATE documents SET source = ? WHERE name = ?", [source, document.name])
+        hash, before = document.hash, self.document_hash(document.name)
+        if before == hash or chunks is None:
             return "unchanged"
-        if chunks is None:
-            return "unchanged"
+        metadata = json.dumps(document.metadata, allow_nan=False)
         structure = json.dumps([[[h.start, h.level, h.text] for h in document.headings], document.pages])
-        db.execute(
+        self.connection.execute(
             "INSERT INTO documents (name, source, hash, title, metadata, structure, text) VALUES (?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET source = excluded.source, hash = excluded.hash, title = excluded.title, "
+            "ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, title = excluded.title, "
             "metadata = excluded.metadata, structure = excluded.structure, text = excluded.text",
-            [document.name, source, hash, document.title, json.dumps(document.metadata), structure, document.text],
+            [document.name, source, hash, document.title, metadata, structure, document.text],
         )
         self.replace_chunks(self._value("SELECT id FROM documents WHERE name = ?", document.name), chunks)
-        return "updated" if row else "added"
+        return "updated" if before else "added"
 
     def replace_chunks(self, document: int, chunks: list[Chunk]) -> None:
+        """Write the chunks of a document, of which those that stay keep their ids."""
         db = self.connection
+        self._renew_words()
         old: dict[bytes, list[int]] = {}
         for id, hash in db.execute("SELECT id, hash FROM chunks WHERE document = ? ORDER BY position DESC", [document]):
             old.setdefault(hash, []).append(id)
@@ -130,16 +129,12 @@ class Catalog(Database):
         for position, chunk in enumerate(chunks):
             values = [position, chunk.start, chunk.end, chunk.page, chunk.heading]
             if old.get(chunk.hash):
-                db.execute(
-                    'UPDATE chunks SET position = ?, "start" = ?, "end" = ?, page = ?, heading = ? WHERE id = ?',
-                    [*values, old[chunk.hash].pop()],
-                )
+                fields = 'position = ?, "start" = ?, "end" = ?, page = ?, heading = ?'
+                db.execute(f"UPDATE chunks SET {fields} WHERE id = ?", [*values, old[chunk.hash].pop()])
                 continue
-            id = db.execute(
-                'INSERT INTO chunks (document, position, "start", "end", page, heading, context, text, hash) '
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [document, *values, chunk.context, chunk.text, chunk.hash],
-            ).lastrowid
+            columns = 'document, position, "start", "end", page, heading, context, text, hash'
+            values = [document, *values, chunk.context, chunk.text, chunk.hash]
+            id = db.execute(f"INSERT INTO chunks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values).lastrowid
             words = [id, indexed_words(chunk.context), indexed_words(chunk.text)]
             db.execute("INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", words)
             db.execute("INSERT INTO outbox (chunk) VALUES (?)", [id])
@@ -147,14 +142,11 @@ class Catalog(Database):
 
     def delete(self, names: Iterable[str]) -> int:
         """Delete documents, and the vectors that nothing needs any more."""
-        count = 0
-        for name in names:
-            id = self._value("SELECT id FROM documents WHERE name = ?", name)
-            if id is not None:
-                self._drop_chunks(self._column("SELECT id FROM chunks WHERE document = ?", id))
-                self.connection.execute("DELETE FROM documents WHERE id = ?", [id])
-                count += 1
-        return count
+        ids = [id for name in names for id in self._column("SELECT id FROM documents WHERE name = ?", name)]
+        for id in ids:
+            self._drop_chunks(self._column("SELECT id FROM chunks WHERE document = ?", id))
+            self.connection.execute("DELETE FROM documents WHERE id = ?", [id])
+        return len(ids)
 
     def _drop_chunks(self, ids: list[int]) -> None:
         rows = [[id] for id in ids]
@@ -169,6 +161,14 @@ class Catalog(Database):
         """Delete a source and its documents; returns how many those were."""
         self.connection.execute("DELETE FROM sources WHERE name = ?", [name])
         return self.delete(self.names_from(name))
+
+    def forget(self, name: str) -> int:
+        """Delete the document, the file, or what was read below the folder of this name; returns how many documents."""
+        count = sum(self.delete_source(source) for source in self.sources_below(name))
+        # The next sync reads a file again of which one document is forgotten, and says so if that one comes back.
+        query = "UPDATE sources SET stamp = '', hash = '' WHERE name = ?"
+        self.connection.execute(query, [self.source_of(name)])
+        return count + self.delete([name])
 
     def missing_vectors(self, hashes: Iterable[bytes], model: str, dtype: str) -> set[bytes]:
         """Those of the hashes of chunks for which there is no vector of this model."""
@@ -206,19 +206,16 @@ class Catalog(Database):
         vectors = "vectors ON vectors.hash = chunks.hash AND model = ? AND dtype = ?"
         return self._value(f"SELECT count(*) FROM chunks LEFT JOIN {vectors} WHERE vector IS NULL", model, dtype)
 
-    def last_chunk(self) -> int:
-        return self._value("SELECT max(id) FROM chunks")
-
     def chunk_ids(self, after: int = 0, limit: int = PAGE) -> list[int]:
         return self._column("SELECT id FROM chunks WHERE id > ? ORDER BY id LIMIT ?", after, limit)
 
+    def last_chunk(self) -> int:
+        return self._value("SELECT max(id) FROM chunks")
+
     def outbox(self, limit: int = PAGE) -> tuple[list[int], list[int]]:
         """A page of what the dense index does not know yet: ids of chunks to take in, and of chunks to drop."""
-        rows = self.connection.execute(
-            "SELECT chunk, chunks.id IS NOT NULL FROM outbox LEFT JOIN chunks ON chunks.id = chunk "
-            "ORDER BY chunk LIMIT ?",
-            [limit],
-        ).fetchall()
+        query = "SELECT chunk, id IS NOT NULL FROM outbox LEFT JOIN chunks ON id = chunk ORDER BY chunk LIMIT ?"
+        rows = self.connection.execute(query, [limit]).fetchall()
         return [id for id, is_there in rows if is_there], [id for id, is_there in rows if not is_there]
 
     def outbox_ids(self) -> set[int]:
@@ -234,7 +231,8 @@ class Catalog(Database):
 
     def lexical(self, query: str, limit: int, where: dict | None) -> list[tuple[int, float]]:
         """The chunks that BM25 ranks first, with their scores."""
-        expression = match_expression(query)
+        self._renew_words()
+        expression = match_expression(query, self._similar)
         if expression is None:
             return []
         condition, parameters = where_sql(where) if where else ("TRUE", [])
@@ -248,17 +246,46 @@ class Catalog(Database):
 
     def frequency(self, term: str, chunks: list[int]) -> tuple[int, set[int]]:
         """In how many chunks a term of `question_terms` is, and which ones of `chunks` have it."""
+        self._renew_words()
         count = self._value("SELECT count(*) FROM words WHERE words MATCH ?", term)
         query = "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?"
         return count, {id for id in chunks if self._value(query, term, id)}
 
+    def _similar(self, terms: Iterable[str]) -> list[str]:
+        """Terms that are spelled nearly like those that no chunk has, with the same first letter."""
+        query = "SELECT 1 FROM words WHERE words MATCH ? LIMIT 1"
+        words = [term for term in terms if len(term) >= SHORTEST and not any(c.isdigit() or c == " " for c in term)]
+        unknown = [word for word in words if not self._value(query, f'"{word}"')]
+        if unknown:
+            self.connection.execute("CREATE VIRTUAL TABLE IF NOT EXISTS temp.terms USING fts5vocab (main, words, row)")
+        query = "SELECT term FROM temp.terms WHERE term >= ? AND term < ? AND length(term) BETWEEN ? AND ?"
+        similar: list[str] = []
+        for word in unknown[:MAX_UNKNOWN]:
+            spelled = self._column(query, word[0], chr(ord(word[0]) + 1), len(word) - 2, len(word) + 2)
+            spelled = [term for term in spelled if not term.endswith(FIRST)]
+            similar += get_close_matches(word, spelled, SIMILAR, LIKENESS)
+        return similar
+
+    def _renew_words(self) -> None:
+        """Make the index of words anew if other rules than today's made it."""
+        if self.meta.get("words") == VERSION:
+            return
+        if self.is_read_only:
+            raise OSError(f"{self.path} is of an earlier FolioGPT and read-only: copy it to search it.")
+        db = self.connection
+        with nullcontext() if db.in_transaction else self.transaction():
+            db.execute("DROP TABLE words")
+            db.execute(f'CREATE VIRTUAL TABLE words USING fts5 (context, text, tokenize = "{TOKENIZER}")')
+            db.create_function("indexed_words", 1, indexed_words, deterministic=True)
+            words = "SELECT id, indexed_words(context), indexed_words(text) FROM chunks"
+            db.execute(f"INSERT INTO words (rowid, context, text) {words}")
+            self.meta["words"] = VERSION
+
     def neighbours(self, id: int) -> list[int]:
         """The chunks before and after a chunk, in its document."""
-        return self._column(
-            "SELECT other.id FROM chunks JOIN chunks other ON other.document = chunks.document AND other.position IN "
-            "(chunks.position - 1, chunks.position + 1) WHERE chunks.id = ? ORDER BY other.position",
-            id,
-        )
+        beside = "other.document = chunks.document AND other.position IN (chunks.position - 1, chunks.position + 1)"
+        tables = f"chunks JOIN chunks other ON {beside}"
+        return self._column(f"SELECT other.id FROM {tables} WHERE chunks.id = ? ORDER BY other.position", id)
 
     def chunks_where(self, where: dict) -> list[int]:
         """The ids of the chunks of all documents that a condition is true for."""
@@ -268,16 +295,13 @@ class Catalog(Database):
 
     def chunk(self, id: int) -> dict[str, Any] | None:
         """A chunk with its document's name, title and metadata; None if it is gone."""
-        cursor = self.connection.execute(
-            'SELECT documents.name AS document, "start", "end", chunks.text, page, title, heading, metadata, chunks.id '
-            "AS chunk FROM chunks JOIN documents ON documents.id = chunks.document WHERE chunks.id = ?",
-            [id],
-        )
-        row = cursor.fetchone()
+        columns = 'documents.name, "start", "end", chunks.text, page, title, heading, chunks.id, metadata'
+        tables = "chunks JOIN documents ON documents.id = chunks.document"
+        row = self.connection.execute(f"SELECT {columns} FROM {tables} WHERE chunks.id = ?", [id]).fetchone()
         if row is None:
             return None
-        found = dict(zip([column[0] for column in cursor.description], row, strict=True))
-        return found | {"metadata": json.loads(found["metadata"])}
+        names = ("document", "start", "end", "text", "page", "title", "heading", "chunk")
+        return dict(zip(names, row, strict=False), metadata=json.loads(row[-1]))
 
     def problems(self) -> list[str]:
         """What is wrong in the catalog itself."""

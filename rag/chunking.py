@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from .documents import Document, Heading
 from .sentences import PARAGRAPH_END, SENTENCE_END
 
-VERSION = "1"  # of the rules below: an index made by other rules is made anew
 CHUNK_TOKENS = 200
 # What stands before the text for the embedder, the title and the heading, may take what is left of 254 tokens.
 CONTEXT_TOKENS = 50
 SHORT = 0.25  # of that, and a passage is put with its neighbour
-# A "word" of a megabyte is one unknown token to WordPiece.
-MAX_CHARACTERS_PER_TOKEN = 20
+# English has about 5. A "word" of a megabyte is one unknown token to WordPiece, and so is a line of Thai.
+MAX_CHARACTERS_PER_TOKEN = 8
 
 # Where a piece may begin, from the best place to the worst.
 BREAKS = [PARAGRAPH_END, re.compile(r"\n\s*"), SENTENCE_END, re.compile(r"\s+")]

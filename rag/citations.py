@@ -3,9 +3,11 @@
 import re
 from collections.abc import Sequence
 
+import regex
+
 from . import sentences
 from .answering import Citation, Passage, Sentence, harmless
-from .lexical import STOP_WORDS, WORD
+from .lexical import STOP_WORDS, UNSPACED_LETTER, WORD, folded, spelled
 
 SPACE = re.compile(r"\s+")
 MARK = re.compile(r"[ \t]*\[(\d+)\]")
@@ -14,6 +16,8 @@ ENDS_SENTENCE = re.compile(rf"[{sentences.ENDS}{sentences.WIDE_ENDS}][{sentences
 ENDS_IN_MARK = re.compile(r"\[\d+\]$")
 MAYBE_MARK = re.compile(r"\[\d*$")
 LOWER = re.compile(r"[a-zß-öø-ÿ]")
+CLUSTER = regex.compile(r"(?P<divided>(?<=\p{L}\p{M}*)-\n\s*(?=\p{L}))|\X")
+DIVIDED = "\u00ad"  # in what is compared; `spelled` leaves none of a text's own
 WHOLE_SENTENCE = 4  # words from which on a sentence can be its own quotation
 PUNCTUATION = " .,;:"
 
@@ -59,29 +63,25 @@ def _is_end(before: str, space: str, after: str) -> bool:
     quoting = before.count('"') % 2 or before.count("“") > before.count("”")
     if "\n" in space and (not quoting or space.count("\n") > 1):
         return True
-    if quoting or LOWER.match(after):
-        return False
-    if after[0] in OPENING and not MARK.search(before):
+    if quoting or LOWER.match(after) or (after[0] in OPENING and not MARK.search(before)):
         return False
     return bool(ENDS_SENTENCE.search(before) or ENDS_IN_MARK.search(before))
 
 
 def verified(text: str, sources: Sequence[Passage]) -> Sentence:
-    """A sentence with those of its citations that hold: `[1]` is `sources[0]`.
-
-    The others are dropped, with the quotation marks of what is no quotation.
-    """
+    """A sentence without the citations that do not hold and their quotation marks: `[1]` is `sources[0]`."""
     parts: list[str | Citation] = []  # from the last to the first: a quotation may have marks in it that are not ours
     while marks := list(MARK.finditer(text)):
         before, mark, after = text[: marks[-1].start()], marks[-1], text[marks[-1].end() :]
         number = int(mark[1][:9])
         source = sources[number - 1] if 0 < number <= len(sources) else None
+        own = before[marks[-2].end() if marks[1:] else 0 :].strip(PUNCTUATION + "\n")
         parts.append(after)
         if source and (found := _quoted(before, source)):
             start, quotation, citation = found
             parts += [citation, f"{quotation} "]
             text = before[:start]
-        elif source and (found := _own_words(before, marks[-2].end() if marks[1:] else 0, source)):
+        elif source and len(own.split()) >= WHOLE_SENTENCE and (found := locate(own, source)):  # as it stands there
             parts += [found, " "]
             text = before
         else:
@@ -103,12 +103,6 @@ def _quoted(before: str, source: Passage) -> tuple[int, str, Citation] | None:
     return None
 
 
-def _own_words(before: str, start: int, source: Passage) -> Citation | None:
-    """The sentence itself, if the source has it as it stands."""
-    words = before[start:].strip(PUNCTUATION + "\n")
-    return locate(words, source) if len(words.split()) >= WHOLE_SENTENCE else None
-
-
 def _unquoted(before: str) -> str:
     close = len(before.rstrip(PUNCTUATION))
     if not before[:close].endswith(tuple(CLOSING)):
@@ -118,10 +112,24 @@ def _unquoted(before: str) -> str:
 
 
 def locate(quote: str, source: Passage) -> Citation | None:
-    """Where a source has these words, letter for letter but for white space; None if it has not."""
+    """Where a source has these words, whatever their white space, case, divisions and forms of characters, or None."""
     if all(word.lower() in STOP_WORDS for word in WORD.findall(quote)):
         return None  # "of the" is in every source, and shows nothing
-    pattern = r"\s+".join(re.escape(word) for word in quote.split())
-    first, last = (r"\b" if WORD.match(sign) else "" for sign in (quote.strip()[0], quote.strip()[-1]))
-    found = re.search(first + pattern + last, harmless(source.text))
-    return source.citation(*found.span()) if found else None
+    text, places = _aligned(harmless(source.text))
+    words = [word for part in quote.split() if (word := _aligned(part)[0])]
+    pattern = r"\s+".join(f"{DIVIDED}?".join(map(re.escape, word)) for word in words).replace(r"\-", f"[-{DIVIDED}]")
+    ends = (words[0][0], words[-1][-1])
+    first, last = (r"\b" if WORD.match(sign) and not UNSPACED_LETTER.match(sign) else "" for sign in ends)
+    found = re.search(first + pattern + last, text)
+    return source.citation(places[found.start()][0], places[found.end() - 1][1]) if found else None
+
+
+def _aligned(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """A text as it is compared, with DIVIDED for a hyphen at a line's end, and where each of its characters was."""
+    signs: list[str] = []
+    places: list[tuple[int, int]] = []
+    for found in CLUSTER.finditer(text):
+        sign = DIVIDED if found["divided"] else folded(spelled(found.group()))
+        signs += sign
+        places += [found.span()] * len(sign)
+    return "".join(signs), places

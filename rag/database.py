@@ -3,9 +3,10 @@
 import os
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from .lexical import TOKENIZER
@@ -13,6 +14,7 @@ from .lexical import TOKENIZER
 CATALOG_FILE = "catalog.sqlite3"
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x466F6C69  # "Foli": tells our file from another's
+CHECK_SECONDS = 0.2  # for a look at a file's pages on opening; `verify` looks at all of them
 
 SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -42,13 +44,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 
 class Database:
-    """The catalog's file in a folder. Each thread has its own connection.
-
-    Raises:
-        FileNotFoundError: there is none, and none is to be made.
-        FileExistsError: the file is somebody else's.
-        ValueError: the catalog is of another version.
-    """
+    """The catalog's file in a folder, made if it is to be. Each thread has its own connection."""
 
     def __init__(self, folder: Path, create: bool = False) -> None:
         self.path = folder / CATALOG_FILE
@@ -56,44 +52,53 @@ class Database:
         if self._is_there():
             return
         if not create:
-            raise FileNotFoundError(
-                f"There is no index in {folder}: make one with `folio rag sync PATH --index {folder}`."
-            )
+            remedy = f"make one with `folio rag sync PATH --index {folder}`"
+            raise FileNotFoundError(f"There is no index in {folder}: {remedy}.")
+        self.path.touch(0o600)
         with self.transaction() as db:
             for statement in SCHEMA.split(";\n"):
                 db.execute(statement)
             self.meta["index_id"] = uuid.uuid4().hex
 
+    @property
+    def is_read_only(self) -> bool:
+        return self.path.is_file() and not (os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK))
+
     def _is_there(self) -> bool:
         """Whether the file is there and ours; somebody else's is not changed by looking."""
         if not self.path.is_file() or not self.path.stat().st_size:
             return False
-        with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
+        with closing(self._connect(can_write=False)) as db:
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return False  # it is being made
             application, version = (db.execute(f"PRAGMA {n}").fetchone()[0] for n in ("application_id", "user_version"))
-        if application != APPLICATION_ID:
-            raise FileExistsError(f"{self.path} is not a catalog of ours: give another --index.")
-        if version != SCHEMA_VERSION:
-            raise ValueError(
-                f"{self.path} has version {version}, and this FolioGPT reads {SCHEMA_VERSION}: sync into a new --index."
-            )
+            if application != APPLICATION_ID:
+                raise FileExistsError(f"{self.path} is not a catalog of ours: give another --index.")
+            if version != SCHEMA_VERSION:
+                raise ValueError(f"{self.path} has version {version}: use the FolioGPT that made it, or a new --index.")
+            check(db, self.path)
         return True
+
+    def _connect(self, can_write: bool) -> sqlite3.Connection:
+        address = self.path.absolute().as_uri()
+        if not can_write:
+            # Without a log, nobody is writing, and SQLite need not make files beside this one.
+            is_settled = self.is_read_only and not Path(f"{self.path}-wal").exists()
+            address += "?mode=ro&immutable=1" if is_settled else "?mode=ro"
+        db = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
+        db.executescript("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
+        return db
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection of this thread.
-
-        Raises:
-            RuntimeError: in a forked child, which must not use what its parent opened.
-        """
+        """The connection of this thread; RuntimeError in a forked child, which must not use what its parent opened."""
         if os.getpid() != self._pid:
             raise RuntimeError("The index was opened before this process was forked: open it again with Rag.open.")
         if not hasattr(self._local, "connection"):
-            db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            db.execute("PRAGMA journal_mode = WAL")
-            # The dense index must never be ahead of the catalog, not even after a power cut.
-            db.execute("PRAGMA synchronous = FULL")
+            db = self._connect(can_write=not self.is_read_only)
+            if not self.is_read_only:
+                # FULL: the dense index must never be ahead of the catalog, not even after a power cut.
+                db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
             self._local.connection = db
         return self._local.connection
 
@@ -115,9 +120,31 @@ class Database:
             raise
         db.execute("COMMIT")
 
+    def purge(self) -> None:
+        """Write the file anew: what was deleted is still in the index of words, in free pages and in the log."""
+        self.connection.execute("PRAGMA secure_delete = ON")  # or VACUUM copies what a page held before
+        for statement in ("INSERT INTO words (words) VALUES ('optimize')", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            self.connection.execute(statement)
+
     @property
     def meta(self) -> "Meta":
         return Meta(self.connection)
+
+
+def check(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse views and triggers, which run what a stranger wants, and broken pages that a short look finds."""
+    query = "SELECT name, type, sql FROM sqlite_master"
+    with closing(sqlite3.connect(":memory:")) as ours:
+        ours.executescript(SCHEMA)
+        expected = set(ours.execute(query))
+    for name, kind, sql in db.execute(query):
+        if (name, kind, sql) not in expected and not (name.startswith("words") and kind == "table"):
+            raise ValueError(f"{path} holds a {kind} {name!r} that is not ours: do not use this index.")
+    end = time.monotonic() + CHECK_SECONDS
+    db.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+    with suppress(sqlite3.OperationalError):  # interrupted
+        if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
 
 
 @contextmanager
@@ -129,22 +156,21 @@ def storage_errors(folder: Path) -> Iterator[None]:
         raise OSError(
             f"The catalog in {folder}: {error}. Nothing that was indexed is lost: see to it, and do it again."
         ) from error
-    except (sqlite3.DatabaseError, OverflowError) as error:
-        raise RuntimeError(f"The catalog in {folder} is damaged ({error}): sync into a new --index.") from error
+    except sqlite3.DatabaseError as error:
+        is_damage = type(error) is sqlite3.DatabaseError  # its subclasses are of other kinds
+        remedy = " is damaged ({}): put it back from a copy, or sync into a new --index." if is_damage else ": {}."
+        raise RuntimeError(f"The catalog in {folder}{remedy.format(error)}") from error
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of an index, which nobody else may look into.
-
-    Raises:
-        FileExistsError: something else is there.
-    """
+    """Make the folder of an index, which nobody else may look into; FileExistsError if something else is there."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file: give another --index.")
-    others = [] if not folder.exists() else [entry for entry in folder.iterdir() if entry.suffix != ".lock"]
-    if others and not (folder / CATALOG_FILE).exists():
-        raise FileExistsError(f"{folder} is not empty and holds no index: give another --index.")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (folder / CATALOG_FILE).exists():
+        if any(entry.suffix != ".lock" for entry in folder.iterdir()):
+            raise FileExistsError(f"{folder} is not empty and holds no index: give another --index.")
+        folder.chmod(0o700)  # it may have been there, open to others
 
 
 class Meta:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass, field
 
 Scalar = str | int | float | bool
 DOCUMENT = "document"  # the name of a document, wherever its metadata is looked at
+NOT_STORABLE = "a number that is not finite, or an integer of more than 64 bits"
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # no encoding has them
 
 
@@ -23,24 +25,15 @@ class Heading:
 class Document:
     """A text that can be found and cited.
 
-    Args:
-        name: identifies the document; a file's is its path, a row's is `<path>:<row>`.
-        text: all of it. What is found is `text[start:end]`.
-        title: what the document is about, known to every part of it.
-        metadata: what `where` filters by.
-        headings: its structure, by position.
-        pages: where each page starts, if it has pages.
-
-    Raises:
-        ValueError: a name, a text or metadata that cannot be stored.
+    A name, text, title or metadata that cannot be stored raises ValueError.
     """
 
-    name: str
+    name: str  # a file's is its path, a row's is `<path>:<row>`
     text: str
-    title: str = ""
-    metadata: dict[str, Scalar] = field(default_factory=dict)
-    headings: tuple[Heading, ...] = ()
-    pages: tuple[int, ...] = ()
+    title: str = ""  # what the document is about, known to every part of it
+    metadata: dict[str, Scalar] = field(default_factory=dict)  # what `where` filters by
+    headings: tuple[Heading, ...] = ()  # by position
+    pages: tuple[int, ...] = ()  # where each one starts
 
     def __post_init__(self) -> None:
         for what in ("name", "text", "title"):
@@ -55,10 +48,10 @@ class Document:
             raise ValueError(f"The document {self.name!r} holds a NUL character, which no text does.")
         for key, value in self.metadata.items():
             if not isinstance(key, str) or '"' in key or key == DOCUMENT or not isinstance(value, Scalar):
-                raise ValueError(
-                    f"Metadata of {self.name}: {key!r} is {value!r}; give text, numbers or booleans under names "
-                    f'other than "{DOCUMENT}" and without quotation marks.'
-                )
+                remedy = f'text, numbers or booleans under names other than "{DOCUMENT}" and without quotation marks'
+                raise ValueError(f"Metadata of {self.name}: {key!r} is {value!r:.40}; give {remedy}.")
+            if not is_storable(value):
+                raise ValueError(f"Metadata of {self.name}: {key!r} is {NOT_STORABLE}: give text, or leave it out.")
 
     @property
     def hash(self) -> str:
@@ -68,12 +61,17 @@ class Document:
         return hashlib.blake2b(everything.encode(), digest_size=16).hexdigest()
 
 
+def is_storable(value: Scalar) -> bool:
+    """Whether SQLite can store and compare a value."""
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str) or -(2**63) <= value < 2**63
+
+
 @dataclass(frozen=True)
 class Hit:
-    """A passage that was found: `text` is `document[start:end]`, where `document` is the text of the document.
+    """A passage that was found: `text` is the document's `text[start:end]`.
 
     `score` is what the hits are ordered by: the cosine (dense), minus BM25 as SQLite counts it (lexical), the fused
-    ranks (hybrid), or what the reranker says. `cosine` is there where the dense search found the passage.
+    ranks (hybrid), or what the reranker says. `cosine` is there if the dense search found the passage.
     """
 
     document: str
@@ -98,8 +96,14 @@ class SyncReport:
     deleted: int = 0
     unchanged: int = 0
     embedded: int = 0
+    progress: float = 0.0  # the share of the files that was looked at
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: "SyncReport") -> None:
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            setattr(self, name, mine | value if isinstance(value, dict) else mine + value)
 
 
 @dataclass(frozen=True)

@@ -3,38 +3,45 @@
 {"type": "pdf"}   {"year": {"$gte": 2000}}   {"document": {"$in": [...]}}   {"$or": [{...}, {...}]}
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
-from .documents import DOCUMENT, Scalar
+from .documents import DOCUMENT, NOT_STORABLE, Scalar, is_storable
 
 COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ["$eq", "$ne", *COMPARISONS, "$in", "$nin"]
+MAX_PARAMETERS, MAX_DEPTH = 900, 15  # SQLite has limits of its own for expressions
+# Metadata as JSON. That of an index made by an earlier version may hold NaN, which JSON has not.
+METADATA = "CASE WHEN json_valid(documents.metadata) THEN documents.metadata END"
+# A field that is a number; of CSV, in which everything is text, also one that is spelled as a number.
+IS_NUMBER = (
+    "(typeof(field) IN ('integer', 'real') OR kind IN ('csv', 'tsv') AND typeof(field) = 'text' AND "
+    "CASE WHEN json_valid(field) THEN json_type(field) IN ('integer', 'real') END)"
+)
 
 
-def where_sql(where: dict[str, Any]) -> tuple[str, list[Scalar]]:
-    """A condition on the table `documents`, and its parameters.
+def where_sql(where: dict[str, Any], depth: int = 0) -> tuple[str, list[Scalar]]:
+    """A condition on the table `documents`, and its parameters; ValueError for what is not in the language.
 
     As in Chroma, a document without the field is "not equal" to everything, and numbers are compared with numbers.
-
-    Raises:
-        ValueError: `where` is not in the language.
     """
     if not isinstance(where, dict) or not where:
-        raise ValueError(f'where is {where!r}; give a mapping such as {{"type": "pdf"}}.')
+        raise ValueError(f'where is {where!r:.100}; give a mapping such as {{"type": "pdf"}}.')
     parts, parameters = [], []
     for key, value in where.items():
         if key in ("$and", "$or"):
             if not isinstance(value, list) or not value:
-                raise ValueError(f"where: {key} takes a list of conditions, not {value!r}.")
-            inner = [where_sql(each) for each in value]
+                raise ValueError(f"where: {key} takes a list of conditions, not {value!r:.100}.")
+            if depth == MAX_DEPTH:
+                raise ValueError("where is nested too deeply: give many values of a field with $in.")
+            inner = [where_sql(each, depth + 1) for each in value]
             parts.append("(" + f" {key[1:].upper()} ".join(sql for sql, _ in inner) + ")")
             parameters += [parameter for _, given in inner for parameter in given]
             continue
         if not isinstance(key, str) or key.startswith("$") or '"' in key:
-            raise ValueError(
-                f"where: there is no field {key!r}; conditions are joined by $and and $or, "
-                f"and a field's are {', '.join(OPERATORS)}."
-            )
+            remedy = f"conditions are joined by $and and $or, and a field's are {', '.join(OPERATORS)}"
+            raise ValueError(f"where: there is no field {key!r}; {remedy}.")
         conditions = value if isinstance(value, dict) else {"$eq": value}
         if not conditions:
             raise ValueError(f"where: {key} has an empty condition.")
@@ -42,25 +49,31 @@ def where_sql(where: dict[str, Any]) -> tuple[str, list[Scalar]]:
             sql, given = _condition(key, operator, operand)
             parts.append(sql)
             parameters += given
+    if len(parameters) > MAX_PARAMETERS:
+        raise ValueError("where has too many conditions: give many values of a field with $in.")
     return "(" + " AND ".join(parts) + ")", parameters
 
 
 def _condition(key: str, operator: str, operand: Any) -> tuple[str, list[Scalar]]:
-    field, path = ("documents.name", []) if key == DOCUMENT else ("json_extract(documents.metadata, ?)", [f'$."{key}"'])
-    if operator in ("$in", "$nin"):
-        if not isinstance(operand, list) or not operand or not all(isinstance(each, Scalar) for each in operand):
-            raise ValueError(f"where: {key} {operator} takes a list of values, not {operand!r}.")
-        marks = ", ".join("?" * len(operand))
-        if operator == "$in":
-            return f"{field} IN ({marks})", [*path, *operand]
-        return f"ifnull({field} NOT IN ({marks}), TRUE)", [*path, *operand]
-    if not isinstance(operand, Scalar):
-        raise ValueError(f"where: {key} {operator} takes text, a number or a boolean, not {operand!r}.")
-    if operator in ("$eq", "$ne"):
-        return f"{field} IS {'NOT ' if operator == '$ne' else ''}?", [*path, operand]
+    if operator not in OPERATORS:
+        raise ValueError(f"where: there is no operator {operator!r}; give one of {', '.join(OPERATORS)}.")
+    takes_list = operator in ("$in", "$nin")
+    values = operand if takes_list else [operand]
+    if not isinstance(values, list) or not values or not all(isinstance(each, Scalar) for each in values):
+        what = "a list of values" if takes_list else "text, a number or a boolean"
+        raise ValueError(f"where: {key} {operator} takes {what}, not {operand!r:.100}.")
+    if operator in COMPARISONS and isinstance(operand, str):
+        raise ValueError(f"where: {key} {operator} compares numbers, not {operand!r:.100}.")
+    if not all(map(is_storable, values)):
+        raise ValueError(f"where: {key} {operator} has {NOT_STORABLE}, which no document has.")
+    negation = "NOT " if operator in ("$ne", "$nin") else ""
     if operator in COMPARISONS:
-        if isinstance(operand, str):
-            raise ValueError(f"where: {key} {operator} compares numbers, not {operand!r}.")
-        is_number = f"typeof({field}) IN ('integer', 'real')"
-        return f"({is_number} AND {field} {COMPARISONS[operator]} ?)", [*path, *path, operand]
-    raise ValueError(f"where: there is no operator {operator!r}; give one of {', '.join(OPERATORS)}.")
+        test, given = f"{IS_NUMBER} AND field + 0 {COMPARISONS[operator]} ?", [operand]
+    elif key == DOCUMENT:
+        paths = [(Path.cwd() / value).as_posix() for value in values if isinstance(value, str)]  # as search prints them
+        return f"documents.name {negation}IN (SELECT value FROM json_each(?))", [json.dumps(values + paths)]
+    else:
+        among, given = "IN (SELECT value FROM json_each(?))", [json.dumps(values)] * 2  # SQLite takes few parameters
+        test = f"(field {among} OR {IS_NUMBER} AND field + 0 {among})"
+    fields = f"SELECT json_extract({METADATA}, ?) AS field, json_extract({METADATA}, '$.type') AS kind"
+    return f"{negation}EXISTS (SELECT 1 FROM ({fields}) WHERE {test})", [f'$."{key}"', *given]

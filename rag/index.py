@@ -6,6 +6,7 @@ that loads a remote model. So whoever calls this holds the index's lock, says wh
 vectors alone, and the catalog can make all of it anew. Chroma has no text and no metadata.
 """
 
+import base64
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import numpy as np
 from ..jobs.extras import extra
 from .catalog import Catalog
 
-CHROMA_FOLDER = "chroma"
+CHROMA_FOLDER, LOCK_FILE = "chroma", "chroma.lock"
 BATCH = 1000
 # ef_search: how many neighbours HNSW looks at; twice as many as are asked for at most times.
 CONFIGURATION = {"hnsw": {"space": "cosine", "ef_search": 200}}
@@ -28,16 +29,14 @@ CONFIGURATION = {"hnsw": {"space": "cosine", "ef_search": 200}}
 
 @dataclass
 class Opened:
-    """A client, the collection it found, and the generation of the catalog that it knows."""
-
     client: Any
     collection: Any
-    generation: str
+    generation: str  # of the catalog, that the collection is known to have
     pid: int
 
 
-# Chroma has one database for a folder in a process, whoever opens it: so have we.
-_folders: dict[Path, Opened] = {}
+# By folder, or by URL and collection. Chroma has one database for a folder in a process, whoever opens it: so have we.
+_opened: dict[Path | tuple[str, str], Opened] = {}
 
 
 class ForkedError(RuntimeError):
@@ -47,23 +46,21 @@ class ForkedError(RuntimeError):
 class DenseIndex:
     """The collection `name` in `folder`, or on the Chroma server at `url`.
 
-    Every method but the constructor raises ConnectionError if the server does not answer, and RuntimeError if the
-    index is damaged or was opened before a fork.
+    Its methods raise ConnectionError if the server does not answer, RuntimeError if the index is damaged or forked.
     """
 
     def __init__(self, name: str, folder: Path, url: str | None = None) -> None:
         self.name, self.folder, self.url = name, folder, url
-        self._opened: Opened | None = None
+        self._key = (url, name) if url is not None else folder
 
     def write(self, ids: list[int], vectors: np.ndarray, dropped: list[int]) -> None:
-        """Take in vectors, and drop others. Both may be repeated."""
+        """Take in vectors, and drop others, `BATCH` in all at most. Both may be repeated."""
         with self._errors():
             collection = self._open().collection
-            for start in range(0, len(dropped), BATCH):
-                collection.delete(ids=[str(id) for id in dropped[start : start + BATCH]])
-            for start in range(0, len(ids), BATCH):
-                part = [str(id) for id in ids[start : start + BATCH]]
-                collection.upsert(ids=part, embeddings=vectors[start : start + BATCH])
+            if dropped:
+                collection.delete(ids=[str(id) for id in dropped])
+            if ids:
+                collection.upsert(ids=[str(id) for id in ids], embeddings=vectors)
 
     def query(self, vector: np.ndarray, limit: int, ids: list[int] | None = None) -> list[tuple[int, float]]:
         """The nearest chunks, of `ids` if given, with their cosines."""
@@ -86,11 +83,7 @@ class DenseIndex:
         return {int(id): vector for id, vector in zip(found["ids"], found["embeddings"], strict=True)}
 
     def expect(self, generation: str, create: bool = False) -> bool:
-        """Open the index, anew if another process has written since: its last generation is not the one we know.
-
-        Returns:
-            Whether it was opened now.
-        """
+        """Open the index, anew if another process has written since we knew it; returns whether it was opened now."""
         opened = self._current()
         if opened is not None and opened.generation == generation:
             return False
@@ -105,12 +98,11 @@ class DenseIndex:
 
     def clear(self) -> None:
         """Drop everything, damaged or not."""
+        self.close()
         if self.url is None:
-            self.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             return
         with self._errors():
-            self.close()
             client = self._connect()
             if any(collection.name == self.name for collection in client.list_collections()):
                 client.delete_collection(self.name)
@@ -118,14 +110,11 @@ class DenseIndex:
 
     def close(self) -> None:
         """Let go of it; whatever is asked next opens it again."""
-        opened, self._opened = self._current(), None
-        if self.url is None:
-            _folders.pop(self.folder, None)
-        if opened is not None:
-            opened.client.close()
+        if self._current() is not None:
+            _opened.pop(self._key).client.close()
 
     def _current(self) -> Opened | None:
-        opened = _folders.get(self.folder) if self.url is None else self._opened
+        opened = _opened.get(self._key)
         if opened is not None and opened.pid != os.getpid():
             raise ForkedError("The index was opened before this process was forked, which Chroma does not survive.")
         return opened
@@ -139,24 +128,18 @@ class DenseIndex:
             except BaseException:
                 client.close()
                 raise
-            if self.url is None:
-                _folders[self.folder] = opened
-            else:
-                self._opened = opened
+            _opened[self._key] = opened
         return opened
 
     def _collection(self, client, create: bool):
-        names = [collection.name for collection in client.list_collections()]
-        if self.name not in names:
+        if self.name not in {collection.name for collection in client.list_collections()}:
             if not create:
                 raise RuntimeError(f"there is no collection {self.name}")
             return client.create_collection(self.name, embedding_function=None, configuration=CONFIGURATION)
         collection = client.get_collection(self.name, embedding_function=None)
         stored = collection.configuration_json
         if (stored.get("embedding_function") or {}).get("type", "legacy") != "legacy":
-            raise RuntimeError(
-                f"the collection {self.name} names an embedding function, which could load a remote model"
-            )
+            raise RuntimeError(f"the collection {self.name} has an embedding function, which could load a remote model")
         if ((stored.get("hnsw") or stored.get("spann") or {}).get("space")) != "cosine":
             raise RuntimeError(f"the collection {self.name} does not compare by cosine")
         return collection
@@ -185,8 +168,7 @@ class DenseIndex:
             reason = " ".join(str(error).split())[:300]
             if self.url is not None and ("Could not connect" in reason or type(error).__module__.startswith("http")):
                 raise ConnectionError(
-                    f"No Chroma server answers at {without_password(self.url)}: start `folio rag serve-index`, or "
-                    "leave out --url."
+                    f"No Chroma server answers at {without_password(self.url)}: start it, or leave out --url."
                 ) from None
             raise RuntimeError(
                 f"The dense index cannot be used: {reason}. `folio rag rebuild` makes it anew."
@@ -199,13 +181,7 @@ def collection_name(catalog: Catalog) -> str:
 
 
 def server_address(url: str) -> dict[str, Any]:
-    """What Chroma's client takes for http(s)://[user:password@]host[:port].
-
-    Raises:
-        ValueError: it is no such address.
-    """
-    import base64
-
+    """What Chroma's client takes for http(s)://[user:password@]host[:port]; ValueError for anything else."""
     parts = urlsplit(url)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 8000)
@@ -213,10 +189,9 @@ def server_address(url: str) -> dict[str, Any]:
         port = 0
     if parts.scheme not in ("http", "https") or not parts.hostname or not port or parts.path.strip("/"):
         raise ValueError(f"--url is {without_password(url)}: give http://HOST:PORT or https://HOST:PORT.")
-    headers = {}
-    if parts.username:
-        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
+    secret = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    basic = f"Basic {base64.b64encode(secret.encode()).decode()}"
+    headers = {"Authorization": basic} if parts.username else {}
     return {"host": parts.hostname, "port": port, "ssl": parts.scheme == "https", "headers": headers}
 
 

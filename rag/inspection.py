@@ -30,18 +30,13 @@ def inspect_folder(path: Path) -> list[str]:
 
 
 def dense_problems(catalog: Catalog, dense: DenseIndex) -> list[str]:
-    """Compare all vectors, but those that are about to be written anyway.
-
-    Raises:
-        RuntimeError: the dense index cannot be used.
-    """
+    """Compare all vectors, but those that are about to be written anyway; RuntimeError if Chroma cannot be used."""
     dense.expect(catalog.generation)
-    waiting = sorted(catalog.outbox_ids())
-    is_waiting = set(waiting)
+    waiting = catalog.outbox_ids()
     missing = wrong = total = lacking = last = 0
-    while ids := catalog.chunk_ids(last, PAGE):
+    while ids := catalog.chunk_ids(last):
         last = ids[-1]
-        wanted = [id for id in ids if id not in is_waiting]
+        wanted = [id for id in ids if id not in waiting]
         found, vectors = catalog.vectors(wanted, *catalog.model)
         there = dense.get(found)
         total += len(found)
@@ -49,24 +44,22 @@ def dense_problems(catalog: Catalog, dense: DenseIndex) -> list[str]:
         missing += len(found) - len(there)
         pairs = ((there[id], vector) for id, vector in zip(found, vectors, strict=True) if id in there)
         wrong += sum(not np.abs(ours - theirs).max() <= SAME_VECTOR for ours, theirs in pairs)  # NaN is wrong too
-    begun = sum(len(dense.get(waiting[start : start + PAGE])) for start in range(0, len(waiting), PAGE))
+    unwritten = sorted(waiting)
+    begun = sum(len(dense.get(unwritten[start : start + PAGE])) for start in range(0, len(unwritten), PAGE))
+    # The graph may be torn.
+    sample = [id for id in catalog.chunk_ids(limit=-1) if id not in waiting]
+    _, vectors = catalog.vectors(random.sample(sample, min(SAMPLE, len(sample))), *catalog.model)
+    nearest = [dense.query(vector, 1) for vector in vectors]
+    lost = sum(not found or found[0][1] < 1 - SAME_VECTOR for found in nearest)
     surplus = dense.count() - begun - (total - missing)
     counts = {
         "chunks have no vector in the catalog": lacking,
         "chunks are not in the dense index": missing,
         "vectors of the dense index are not those of the catalog": wrong,
         "vectors of the dense index belong to nothing": surplus,
-        "of a sample of chunks are not found by their own vectors": lost(catalog, dense, is_waiting),
+        "of a sample of chunks are not found by their own vectors": lost,
     }
     return [f"{count} {what}" for what, count in counts.items() if count]
-
-
-def lost(catalog: Catalog, dense: DenseIndex, waiting: set[int]) -> int:
-    """How many of a random sample of chunks are not found by their own vectors: the graph may be torn."""
-    ids = [id for id in catalog.chunk_ids(0, catalog.counts()[1]) if id not in waiting]
-    _, vectors = catalog.vectors(random.sample(ids, min(SAMPLE, len(ids))), *catalog.model)
-    nearest = [dense.query(vector, 1) for vector in vectors]
-    return sum(not found or found[0][1] < 1 - SAME_VECTOR for found in nearest)
 
 
 def main() -> None:

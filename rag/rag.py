@@ -8,6 +8,7 @@ print(rag.answer("How is a model exported?").text)
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ from .documents import Document, Hit, SyncReport, VerifyReport
 from .embedding import Embedder
 from .index import server_address
 from .retrieval import Retriever, check
+from .sources import name_of
 from .store import Store
 from .sync import Sync
 from .writers import QuoteWriter
@@ -24,6 +26,7 @@ from .writers import QuoteWriter
 if TYPE_CHECKING:
     from .evaluation.datasets import Dataset
     from .evaluation.report import EvaluationReport
+    from .short_answers import Reader
 
 
 class Rag:
@@ -45,15 +48,11 @@ class Rag:
 
         Args:
             path: the folder of the index. The catalog is always there.
-            url: a Chroma server that has the vectors, http(s)://[user:password@]host:port; by default they are in the
-                folder too.
-            embedder: a sentence-transformers model by directory or name; by default the one that the index was made
-                with, or all-MiniLM-L6-v2 (English) for a new one.
+            url: a Chroma server that has the vectors, if not the folder: http(s)://[user:password@]host:port.
+            embedder: a sentence-transformers model by directory or name; by default the index's own, or
+                all-MiniLM-L6-v2 (English) for a new one.
             reranker: a sentence-transformers CrossEncoder by directory or name, or anything with its `predict`.
             rewrite: turns a question into what is searched for instead, one text or several.
-
-        Raises:
-            ValueError: `url` is no address of a server.
         """
         if url is not None:
             server_address(url)
@@ -77,16 +76,24 @@ class Rag:
                 text, a number or a boolean becomes metadata.
             progress: called after each batch with the report so far.
 
-        Returns:
-            What was done, and what could not be read.
-
-        Raises:
-            FileNotFoundError: there is no such file or folder.
-            ValueError: there is nothing to read; the index was made with another embedder.
-            OSError: the disk is full, for instance. What was done before is kept.
+        Raises FileNotFoundError without the file or folder; ValueError if there is nothing to read, or the embedder is
+        another one than before; OSError if the disk is full, for instance. What was done before is kept.
         """
         with storage_errors(self._store.path):
             return Sync(self._store, delete_missing, text_column, progress).run(source)
+
+    def delete(self, *names: str | Path) -> int:
+        """Delete documents, their words and vectors, and all traces of them in the files; returns how many there were.
+
+        Args:
+            names: of documents, or of the files or folders that they come from and that may be gone. What is still
+                there comes back with the next sync. ValueError if one is empty.
+        """
+        if not all(str(name).strip() for name in names):
+            raise ValueError("A name is empty: give the name of a document, a file or a folder.")
+        with storage_errors(self._store.path):
+            paths = (name_of(Path(name).expanduser().resolve()) for name in names)
+            return self._store.forget({*map(str, names), *paths})
 
     def search(self, query: str, k: int = 10, mode: str = "hybrid", where: dict | None = None) -> list[Hit]:
         """The passages nearest to a question, the best first, at most `k`.
@@ -95,11 +102,8 @@ class Rag:
             mode: "dense" (by vectors), "lexical" (by words, BM25), or "hybrid" (both, fused by rank).
             where: a condition on the documents' metadata, in Chroma's words: {"type": "pdf"}, {"year": {"$gt": 2000}}.
 
-        Raises:
-            ValueError: an empty or overlong question, k below 1, an unknown mode, an index without documents, or made
-                with another embedder.
-            FileNotFoundError: there is no index.
-            RuntimeError: the dense index is damaged.
+        Raises FileNotFoundError without an index, RuntimeError if it is damaged, and ValueError if the question, `k`,
+        `mode` or `where` cannot be, if there are no documents, or if the embedder is another one than before.
         """
         check(query, k, mode, where)
         with storage_errors(self._store.path):
@@ -113,33 +117,31 @@ class Rag:
         mode: str = "hybrid",
         where: dict | None = None,
         stream: Callable[[str], None] | None = None,
+        refuse: str = "default",
+        reader: "Reader | None" = None,
     ) -> Answer:
-        """Answer a question from the passages nearest to it and their neighbours, with citations that hold.
+        """Answer a question from the passages nearest to it and some neighbours, with citations that hold.
 
         Args:
-            generator: who writes: a `ModelWriter`, which is any causal language model with a chat template. By default
-                the answer is the sentences nearest to the question, verbatim.
+            generator: a `ModelWriter`, which is any causal language model with a chat template. By default the answer
+                is the sentences nearest to the question, verbatim.
             k, mode, where: as for `search`.
             stream: is given the answer's text sentence by sentence, each when it is whole and checked. What it raises
                 ends the answer.
+            refuse: "never", "default", or "strict", which answers only where passages are clearly about the question.
+            reader: of `short_answers.load_reader`: finds a few words, a `ShortAnswer`, which become the first sentence.
 
-        Returns:
-            An answer, or a refusal with its reason, if nothing that was found has enough to do with the question. How
-            much is enough is in the index (`refusal.store_threshold`), or a default.
-
-        Raises:
-            as `search`; and ValueError if the question leaves no room for a passage in the model's context.
+        Returns an answer, or a refusal with its reason and the nearest passages, if nothing that was found has enough
+        to do with the question. How much is enough is in the index (`refusal.store_threshold`), or a default. Raises
+        what `search` does, and ValueError if the question leaves no room for a passage in the model's context.
         """
         with storage_errors(self._store.path):
             writer = generator or QuoteWriter(self._store.embedder)
-            return Answering(self._retriever).answer(question, writer, k, mode, where, stream)
+            writer = replace(reader, writer=writer) if reader else writer
+            return Answering(self._retriever).answer(question, writer, k, mode, where, stream, refuse)
 
     def document(self, name: str) -> Document:
-        """A document as it was indexed. A hit's `text` is `document(hit.document).text[hit.start:hit.end]`.
-
-        Raises:
-            KeyError: there is none of that name.
-        """
+        """A document as it was indexed, of which a hit's `text` is `text[hit.start:hit.end]`; KeyError without one."""
         with storage_errors(self._store.path):
             return self._store.catalog.document(name)
 
@@ -152,8 +154,7 @@ class Rag:
     def rebuild(self) -> int:
         """Make the dense index anew from the catalog; with another embedder than before, embed everything with it.
 
-        Returns:
-            How many chunks had to be embedded: none, unless the embedder changed.
+        Returns how many chunks had to be embedded: none, unless the embedder changed.
         """
         with storage_errors(self._store.path):
             return self._store.rebuild()
@@ -178,14 +179,13 @@ class Rag:
             calibrate: from now on, refuse questions by the line that these ones draw.
             progress: called with a line that says how far it is.
 
-        Raises:
-            FileNotFoundError: there is no such data set, or no index to make known items of.
-            ValueError: the data set is not whole, the index has other documents, or there are too few to calibrate.
+        Raises FileNotFoundError without the data set, or an index to make known items of; ValueError for a data set
+        that is not whole, an index with other documents, or too few questions to calibrate.
         """
         from .evaluation.evaluate import evaluate
 
+        say = progress or (lambda line: None)
         with storage_errors(self._store.path):
-            say = progress or (lambda line: None)
             return evaluate(self._retriever, dataset, modes, questions, generator, calibrate, say)
 
     def close(self) -> None:

@@ -4,20 +4,28 @@ Neither is enough: near vectors are found for whatever is asked, and the words o
 """
 
 import json
+import logging
 import math
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 
 from .catalog import Catalog
 from .documents import Hit
-from .embedding import MINILM
+from .embedding import MINILM, Embedder
 from .lexical import question_terms, rarity
+from .sentences import sentences
+
+logger = logging.getLogger(__name__)
 
 BEST = 5  # passages that are looked at, however many are asked for
+READ = 3  # of them sentence by sentence
+CHANCE = 0.085  # by which an index of ten times as many chunks brings its best passage nearer to whatever is asked
 DIRECTIONS = 90
 SETTING = "refusal_line"
+REFUSALS = {"never": -math.inf, "default": 0.0, "strict": 0.06}  # what is added to the least score
 
 
 @dataclass(frozen=True)
@@ -25,85 +33,89 @@ class Features:
     """What tells whether a question can be answered.
 
     Attributes:
-        cosine: of the question and the best chunk.
-        coverage: the share of the question's words, weighted by how rare a word is, that one of the best passages has;
-            of several passages together it tells less, since each of them brings a word or two of whatever is asked.
+        nearness: the mean of the best chunk's cosine and the best sentence's, less what the size of the index explains.
+        coverage: the share of the question's words, weighted by how rare a word is, that one of the best passages has
+            (several together have a word or two of whatever is asked); 1 if the passages are in another script.
     """
 
-    cosine: float
+    nearness: float
     coverage: float
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Questions are answered from `cosine * features.cosine + coverage * features.coverage >= least` on."""
+    """Questions are answered from `nearness * features.nearness + coverage * features.coverage >= least` on."""
 
-    cosine: float
+    nearness: float
     coverage: float
     least: float
 
-    def score(self, features: Features) -> float:
-        return self.cosine * features.cosine + self.coverage * features.coverage
-
-    def answers(self, features: Features) -> bool:
-        return self.score(features) >= self.least
+    def answers(self, features: Features, refuse: str = "default") -> bool:
+        score = self.nearness * features.nearness + self.coverage * features.coverage
+        return score >= self.least + REFUSALS[refuse]
 
 
-# Drawn on 1,000 questions of SQuAD; docs/rag.md says what it does to others.
-DEFAULTS = {MINILM: Threshold(0.6, 0.4, 0.44)}
-OTHERWISE = Threshold(0.0, 1.0, 0.33)  # cosines of another embedder may be anything
+# Drawn on ten sets of 3 to 5,000 chunks; docs/rag.md says what it does to a set that is left out.
+DEFAULTS = {MINILM: Threshold(0.8, 0.2, 0.27)}
+OTHERWISE = Threshold(0.0, 1.0, 0.05)  # cosines of another embedder may be anything
 
 
-def features(question: str, hits: Sequence[Hit], catalog: Catalog) -> Features:
-    """The features of a question and what was found for it, the best first.
-
-    Args:
-        hits: with cosines, as "dense" and "hybrid" searches give them.
-    """
+def features(question: str, hits: Sequence[Hit], catalog: Catalog, embedder: Embedder) -> Features:
+    """The features of a question and what a "dense" or "hybrid" search found for it, the best first."""
     best = hits[:BEST]
-    cosines = [hit.cosine for hit in best if hit.cosine is not None]
+    if not best:
+        return Features(0.0, 0.0)
     total = catalog.counts()[1]
+    texts = [hit.text[start:end] for hit in best[:READ] for start, end in sentences(hit.text)]
+    sentence = float((embedder.encode(texts) @ embedder.encode_query(question)).max()) if texts else 0.0
+    nearest = max((hit.cosine for hit in best if hit.cosine is not None), default=0.0)
+    nearness = (nearest + sentence) / 2 - CHANCE * math.log10(max(total, 1))
+    if not _scripts(question) & _scripts(" ".join(texts)):
+        return Features(nearness, 1.0)
     known, all_weights = dict.fromkeys((hit.chunk for hit in best), 0.0), 0.0
     for term in question_terms(question):
         frequency, having = catalog.frequency(term, list(known))
-        weight = rarity(frequency, total)
-        all_weights += weight
+        all_weights += (weight := rarity(frequency, total))
         for chunk in having:
             known[chunk] += weight
-    covered = max(known.values(), default=0.0)
-    return Features(max(cosines, default=0.0), covered / all_weights if all_weights else 0.0)
+    return Features(nearness, max(known.values()) / all_weights if all_weights else 0.0)
+
+
+def _scripts(text: str) -> set[str]:
+    """LATIN, CYRILLIC, CJK and so on: the scripts that a text has letters or figures of."""
+    return {unicodedata.name(sign, "").partition(" ")[0] for sign in set(text) if sign.isalnum()}
 
 
 def calibrate(answerable: Sequence[Features], unanswerable: Sequence[Features], keep: float = 0.95) -> Threshold:
-    """The line that refuses the most of the unanswerable questions, of those that keep a share of the answerable ones.
-
-    Raises:
-        ValueError: there are no questions of one kind, or `keep` is no share.
-    """
+    """The line that refuses the most unanswerable questions, of those that keep a share of the answerable ones."""
     if not answerable or not unanswerable:
         raise ValueError("Calibration needs questions that can be answered, and questions that cannot.")
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}: give the share of answerable questions to keep, above 0 and up to 1.")
-    good, bad = (np.array([[f.cosine, f.coverage] for f in each], float) for each in (answerable, unanswerable))
+    good, bad = (np.array([astuple(each) for each in kind]) for kind in (answerable, unanswerable))
     angles = np.linspace(0, math.pi / 2, DIRECTIONS + 1)
     directions = np.stack([np.cos(angles), np.sin(angles)])  # (2, directions): more of either never speaks against
-    directions = directions / directions.sum(axis=0)
+    directions /= directions.sum(axis=0)
     allowed = math.floor((1 - keep) * len(good) + 1e-9)  # so many of the answerable may be lost
-    # Multiplied and added as `Threshold.score` does it: a matrix product differs in the last bit, and would lose the
-    # question that the line runs through.
+    # As in `Threshold.answers`: a matrix product differs in the last bit, and would lose the question on the line.
     good, bad = (each[:, :1] * directions[0] + each[:, 1:] * directions[1] for each in (good, bad))
     least = np.sort(good, axis=0)[allowed]
     refused = (bad < least).mean(axis=0)
     best = np.flatnonzero(refused == refused.max())
     chosen = best[len(best) // 2]  # in the middle of equally good ones
-    return Threshold(*(float(value) for value in (*directions[:, chosen], least[chosen])))
+    return Threshold(*map(float, (*directions[:, chosen], least[chosen])))
 
 
 def threshold_of(catalog: Catalog) -> Threshold:
     """The threshold of an index: what was stored for its embedder, or a default."""
     stored = json.loads(catalog.meta.get(SETTING) or "{}")
     if stored and stored.pop("model") == catalog.model[0]:
-        return Threshold(**stored)
+        if "nearness" in stored:
+            return Threshold(**stored)
+        logger.warning(
+            "The line by which %s refuses was drawn by an earlier version and is not used: draw it anew with folio rag "
+            "eval known-items --calibrate.", catalog.path.parent,
+        )  # fmt: skip
     return DEFAULTS.get(catalog.meta.get("embedder"), OTHERWISE)
 
 

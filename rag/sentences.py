@@ -18,6 +18,7 @@ PARAGRAPH_OR_SENTENCE_END = re.compile(f"{PARAGRAPHS}|{SENTENCES}")
 # cut without these rules, since other cuts would make every index anew.
 ITEMS = r"\n\s*(?=[-*•]\s|\d+[.)]\s|:\w|@\w|>>>|\.\.\s)"
 NO_ABBREVIATION = r"(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\beg\.)(?<!\bcf\.)"
+BLOCK_END = re.compile(f"{PARAGRAPHS}|{ITEMS}")
 QUOTE_END = re.compile(f"{PARAGRAPHS}|{ITEMS}|{NO_ABBREVIATION}(?:{SENTENCES})")
 HEADING = re.compile(r"^#+ |^([!-/:-@\[-`{-~])\1{3,}\s*$", re.MULTILINE)
 LONGEST = 400  # characters

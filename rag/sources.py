@@ -4,8 +4,8 @@ import hashlib
 import os
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..data.files import walk
 from .catalog import Source
@@ -17,31 +17,27 @@ STAMP_NANOSECONDS = 2_000_000_000
 
 
 def find_files(root: Path) -> tuple[list[Path], dict[str, str], dict[str, str]]:
-    """The files at or below `root`, which is resolved: those to read, those left out, and what cannot be looked into.
-
-    Hidden files, symbolic links (what they lead to is either outside, or found under its own name), and folders that
-    are an index of ours are left out.
-    """
+    """The files at or below `root`, which is resolved: those to read, those left out, and what cannot be listed."""
     if not root.is_dir():
         return [root], {}, {}
     found = walk(root, marker=CATALOG_FILE)
     told = ("symbolic link", "not a regular file")
-    skipped = {path.as_posix(): reason for path, reason in found.left_out.items() if reason in told}
-    return found.files, skipped, {path.as_posix(): reason for path, reason in found.failed.items()}
+    skipped = {name_of(path): reason for path, reason in found.left_out.items() if reason in told}
+    return found.files, skipped, {name_of(path): reason for path, reason in found.failed.items()}
+
+
+def name_of(path: Path) -> str:
+    """The path as text: a byte that is not UTF-8 becomes \\xff, since no catalog could store it."""
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
 def stamp_of(path: Path, reading: str) -> str:
-    """What changes when a file does, or when it is read in another way; looking takes no reading.
-
-    Raises:
-        OSError: the file is gone.
-    """
+    """What changes when a file does, or when it is read in another way; looking takes no reading."""
     found = path.lstat()
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {reading}"
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """A file that was read. `settled`: its stamp can be relied on."""
 
     source: Source
@@ -50,15 +46,11 @@ class Read:
 
 
 def read_file(path: Path, reading: str) -> Read:
-    """Read a file.
-
-    Raises:
-        OSError, ValueError: it cannot be read, is too large, or is no longer a file.
-    """
+    """Read a file; OSError or ValueError if it cannot be read, is too large, or is no longer a file."""
     stamp = stamp_of(path, reading)
     # What was a file when it was listed may be a link or a pipe now.
-    flags = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")]
-    descriptor = os.open(path, os.O_RDONLY | sum(flags))
+    flags = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    descriptor = os.open(path, os.O_RDONLY | flags)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -70,9 +62,4 @@ def read_file(path: Path, reading: str) -> Read:
         raise ValueError(f"grew beyond {MAX_BYTES / 1e6:,.0f} MB while it was read")
     settled = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > STAMP_NANOSECONDS
     digest = hashlib.blake2b(reading.encode() + b"\0" + data, digest_size=16)
-    return Read(Source(path.as_posix(), stamp, digest.hexdigest()), settled, data)
-
-
-def below(name: str, folder: str) -> bool:
-    """Whether a name is that of a folder or of what it holds."""
-    return name == folder or name.startswith(folder.rstrip("/") + "/")
+    return Read(Source(name_of(path), stamp, digest.hexdigest()), settled, data)

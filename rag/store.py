@@ -4,42 +4,40 @@ Whoever writes, or asks the dense index, holds the lock for that moment. Whoever
 that was killed had begun, so that nobody ever sees half of a change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from .catalog import Catalog
+from .chosen_embedders import is_chosen, remember
 from .chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, chunk_document
 from .database import make_folder
 from .documents import Document
 from .embedding import Embedder, load_embedder
-from .index import BATCH, CHROMA_FOLDER, DenseIndex, collection_name
+from .index import BATCH, CHROMA_FOLDER, LOCK_FILE, DenseIndex, collection_name
 from .inspection import SAME_VECTOR, dense_problems, inspect_folder
 
 LOCK_SECONDS = 60
-FIRST_GENERATION = "0"
 
 
 class Store:
     """What is in a folder. Nothing is opened or loaded before it is needed.
 
-    Args:
-        path: the folder of the index.
-        url: the Chroma server that has the vectors; None if they are in the folder.
-        embedder: a directory or name, or a loaded one, whose dtype is left alone; None for the one that the index was
-            made with.
+    `url` names the Chroma server that has the vectors, if they are not in the folder. `embedder` is a directory or
+    name, or a loaded one, whose dtype is left alone; None for the index's own.
     """
 
     def __init__(self, path: Path, url: str | None, embedder: str | Path | Embedder | None) -> None:
         self.path, self.url, self.wanted = path, url, embedder
+        self._is_loaded = not (embedder is None or isinstance(embedder, (str, Path)))
         self._catalog: Catalog | None = None
         self._dense: DenseIndex | None = None
-        self._embedder: Embedder | None = None
-        # `folio rag serve-index` holds the folder's lock as long as it serves.
-        self._lock = FileLock(path / lock_name(url), timeout=LOCK_SECONDS)
+        # Whoever has the vectors on a server need not wait for those who use the folder's.
+        self._lock = FileLock(path / ("catalog.lock" if url else LOCK_FILE), timeout=LOCK_SECONDS)
 
     @property
     def catalog(self) -> Catalog:
@@ -63,44 +61,18 @@ class Store:
 
     # The embedder
 
-    @property
+    @cached_property
     def embedder(self) -> Embedder:
-        """The embedder of this index.
-
-        Raises:
-            ValueError: it is not the one that the index was made with.
-        """
-        if self._embedder is None:
-            embedder = self._load()
-            if not self.catalog.model[0]:
-                self._choose_dtype(embedder)
-                with self._locked(), self.catalog.transaction():
-                    if not self.catalog.model[0]:
-                        self._remember(embedder)
-                if not self._is_loaded and embedder.dtype != self.catalog.model[1]:  # somebody else was faster
-                    embedder = self._load()
-            self._check(embedder)
-            self._embedder = embedder
-        return self._embedder
-
-    @property
-    def _is_loaded(self) -> bool:
-        return not (self.wanted is None or isinstance(self.wanted, (str, Path)))
-
-    def _load(self) -> Embedder:
-        if self._is_loaded:
-            return self.wanted
-        return load_embedder(self.wanted or self.catalog.meta.get("embedder") or None)
-
-    def _choose_dtype(self, embedder: Embedder) -> None:
-        if not self._is_loaded:
-            embedder.use(embedder.faster_dtype())
-
-    def _remember(self, embedder: Embedder) -> None:
-        meta = self.catalog.meta
-        meta["embedder"], meta["model"], meta["dtype"] = embedder.name, embedder.hash, embedder.dtype
-
-    def _check(self, embedder: Embedder) -> None:
+        """The embedder of this index; ValueError if it is not the one that the index was made with."""
+        embedder = self._load()
+        if not self.catalog.model[0]:
+            if not self._is_loaded:
+                embedder.use(embedder.faster_dtype())
+            with self._locked(), self.catalog.transaction():
+                if not self.catalog.model[0]:
+                    self._remember(embedder)
+            if not self._is_loaded and embedder.dtype != self.catalog.model[1]:  # somebody else was faster
+                embedder = self._load()
         model, dtype = self.catalog.model
         if embedder.hash == model and not self._is_loaded:
             embedder.use(dtype)
@@ -110,6 +82,23 @@ class Store:
                 f"another embedder or has other weights by now. Give the one it was made with, or embed everything "
                 f"anew: folio rag rebuild --index {self.path} --embedder {embedder.name}"
             )
+        return embedder
+
+    def _load(self) -> Embedder:
+        if self._is_loaded:
+            return self.wanted
+        name = self.wanted or self.catalog.meta.get("embedder") or None
+        if not self.wanted and name and not is_chosen(name):
+            wants = f"The index in {self.path} wants the embedder {name}, which you have not named before"
+            raise ValueError(f"{wants}: if you trust it, add --embedder {name}, this once.")
+        embedder = load_embedder(name)
+        if self.wanted:
+            remember(embedder.name)
+        return embedder
+
+    def _remember(self, embedder: Embedder) -> None:
+        meta = self.catalog.meta
+        meta["embedder"], meta["model"], meta["dtype"] = embedder.name, embedder.hash, embedder.dtype
 
     def chunks(self, document: Document, embedder: Embedder) -> list[Chunk]:
         size = min(CHUNK_TOKENS, max(embedder.max_tokens - CONTEXT_TOKENS, 16))
@@ -145,7 +134,7 @@ class Store:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Have the index to ourselves, whole."""
-        catalog = self.catalog
+        catalog = self.catalog  # opened before it is locked
         with self._locked():
             if catalog.outbox_ids():
                 self._recover()
@@ -162,11 +151,13 @@ class Store:
                 if changed:
                     self.catalog.next_generation()
             if changed:
-                self.dense.expect(before, create=before == FIRST_GENERATION)
+                self.dense.expect(before, create=before == "0")
                 self._empty_outbox()
 
     def nearest(self, vector: np.ndarray, limit: int, where: dict | None) -> list[tuple[int, float]]:
         """The chunks whose vectors are nearest, of the documents that `where` is true for, with their cosines."""
+        if self.catalog.is_read_only and self.url is None:
+            return self._nearest_of_all(vector, limit, where)
         with self.exclusive():
             ids = None if where is None else self.catalog.chunks_where(where)
             if ids == []:
@@ -174,6 +165,34 @@ class Store:
             if self.dense.expect(self.catalog.generation):
                 self._probe()
             return self.dense.query(vector, min(limit, len(ids) if ids else self.catalog.counts()[1]), ids)
+
+    def _nearest_of_all(self, vector: np.ndarray, limit: int, where: dict | None) -> list[tuple[int, float]]:
+        """The same from the catalog's own vectors: Chroma cannot open a folder that it may not write to."""
+        ids = self.catalog.chunk_ids(limit=-1) if where is None else self.catalog.chunks_where(where)
+        best: list[tuple[int, float]] = []
+        for start in range(0, len(ids), BATCH):
+            found, vectors = self.catalog.vectors(ids[start : start + BATCH], *self.catalog.model)
+            best += zip(found, (vectors @ vector).tolist() if found else [], strict=True)
+            best = sorted(best, key=lambda pair: -pair[1])[:limit]
+        return best
+
+    def forget(self, names: Iterable[str]) -> int:
+        """Delete what `Catalog.forget` takes, and all traces of what was deleted."""
+        catalog = self.catalog
+        with self._locked():
+            with catalog.transaction():
+                count = sum(catalog.forget(name) for name in names)
+                self._renew()
+            catalog.purge()
+            if catalog.model[0]:
+                self._refill()
+        return count
+
+    def _renew(self) -> None:
+        """Within a transaction: the dense index is about to be made anew."""
+        self.catalog.prune_vectors(*self.catalog.model)
+        self.catalog.fill_outbox()
+        self.catalog.next_generation()
 
     def problems(self) -> list[str]:
         """What is wrong with the catalog, the dense index, or between them."""
@@ -188,19 +207,16 @@ class Store:
         """Make the dense index anew; with another embedder than before, embed everything. Returns how much that was."""
         catalog = self.catalog
         with self._locked():
-            embedder, embedded = self._for_rebuilding(), 0
-            if embedder is not None:
-                # The old index goes on as it is until there is a vector for everything.
-                embedded = self._embed_all(embedder)
+            embedder = self._for_rebuilding()
+            # The old index goes on as it is until there is a vector for everything.
+            embedded = self._embed_all(embedder) if embedder else 0
             with catalog.transaction():
                 if embedder is not None:
                     for id, document in catalog.documents():
                         catalog.replace_chunks(id, self.chunks(document, embedder))
                     self._remember(embedder)
-                    self._embedder = embedder
-                catalog.prune_vectors(*self.catalog.model)
-                catalog.fill_outbox()
-                catalog.next_generation()
+                    self.embedder = embedder
+                self._renew()
             self._refill()
         return embedded
 
@@ -209,12 +225,10 @@ class Store:
         lacks = self.catalog.chunks_without_vector(*self.catalog.model)
         if self.wanted is None and not lacks:
             return None
-        embedder = self._load()
-        if embedder.hash != self.catalog.model[0]:
-            self._choose_dtype(embedder)
-        elif not self._is_loaded:
-            embedder.use(self.catalog.model[1])
-        return embedder if lacks or (embedder.hash, embedder.dtype) != self.catalog.model else None
+        embedder, (model, dtype) = self._load(), self.catalog.model
+        if not self._is_loaded:
+            embedder.use(dtype if embedder.hash == model else embedder.faster_dtype())
+        return embedder if lacks or (embedder.hash, embedder.dtype) != (model, dtype) else None
 
     @property
     def dense(self) -> DenseIndex:
@@ -224,12 +238,13 @@ class Store:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        if self._catalog is not None and self._catalog.is_read_only:
+            raise OSError(f"{self.path} is read-only, so the index can be searched and no more: copy it to change it.")
         try:
             self._lock.acquire()
         except Timeout:
             raise OSError(
-                f"{self.path} has been in use by another process for {LOCK_SECONDS} seconds: try again later, or, "
-                "if that is `folio rag serve-index`, go there with --url."
+                f"{self.path} has been in use by another process for {LOCK_SECONDS} seconds: try again later."
             ) from None
         try:
             yield
@@ -261,10 +276,8 @@ class Store:
         self._empty_outbox()
 
     def _empty_outbox(self) -> None:
-        while True:
-            taken, dropped = self.catalog.outbox(BATCH)
-            if not taken and not dropped:
-                break
+        while any(page := self.catalog.outbox(BATCH)):
+            taken, dropped = page
             found, vectors = self.catalog.vectors(taken, *self.catalog.model)
             if len(found) < len(taken):
                 raise RuntimeError(f"Vectors are missing in {self.path}: `folio rag rebuild` makes them anew.")
@@ -275,20 +288,13 @@ class Store:
 
     def _probe(self) -> None:
         """Chroma does not say when its files are gone, or of another time: see that it has what was written last."""
-        last = self.catalog.last_chunk()
-        _, vectors = self.catalog.vectors([last], *self.catalog.model)
+        _, vectors = self.catalog.vectors([self.catalog.last_chunk()], *self.catalog.model)
         has, needs = self.dense.count(), self.catalog.counts()[1]
-        if has == needs and len(vectors):
-            found = self.dense.query(vectors[0], 1)
-            if found and found[0][1] > 1 - SAME_VECTOR:
-                return
+        found = self.dense.query(vectors[0], 1) if has == needs and len(vectors) else []
+        if found and found[0][1] > 1 - SAME_VECTOR:
+            return
         self.dense.close()
         raise RuntimeError(
             f"The dense index of {self.path} is not whole ({has} of {needs} chunks): "
             f"`folio rag rebuild --index {self.path}` makes it anew without embedding."
         )
-
-
-def lock_name(url: str | None) -> str:
-    """The file whose lock is held: who has the vectors on a server does not wait for that server's folder."""
-    return "catalog.lock" if url else f"{CHROMA_FOLDER}.lock"

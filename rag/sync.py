@@ -3,15 +3,17 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from . import readers
 from .catalog import Catalog, Source
 from .chunking import Chunk
 from .documents import Document, SyncReport
-from .readers import PYTHON_MANUAL, manual_documents, read_documents
-from .sources import below, find_files, read_file, stamp_of
+from .readers import PYTHON_MANUAL, NoText, manual_documents
+from .readers.pool import ReaderPool
+from .sources import Read, find_files, name_of, read_file, stamp_of
 from .store import Store
 
 BATCH_CHUNKS = 1000  # to embed; sorted by length, so that little of it is padding
@@ -21,18 +23,14 @@ GIVEN = ""  # the source of documents that are given as such
 
 @dataclass
 class Item:
-    """What is written in one piece: all documents of a source, or one that was given.
+    """What is written in one piece: all documents of a source, or one that was given."""
 
-    `documents` is None if nothing changed but the source's stamp; `seen` is what the catalog said of the source before
-    it was read. `chunks` has the documents that are not in the catalog as they are.
-    """
-
-    documents: list[Document] | None
+    documents: list[Document] | None  # None if nothing changed but the source's stamp
     source: Source | None = None
     path: Path | None = None
     settled: bool = True
-    seen: Source | None = None
-    chunks: dict[str, list[Chunk]] = field(default_factory=dict)
+    seen: Source | None = None  # what the catalog said of the source before it was read
+    chunks: dict[str, list[Chunk]] = field(default_factory=dict)  # of the documents that the catalog does not have so
 
 
 class Sync:
@@ -47,13 +45,12 @@ class Sync:
         self.report = SyncReport()
 
     def run(self, source: str | Path | Iterable[Document]) -> SyncReport:
-        if isinstance(source, (str, Path)) and str(source) != PYTHON_MANUAL:
-            self._run_files(source)
-        elif isinstance(source, (str, Path)):
-            self.store.create()
+        if not isinstance(source, (str, Path)):
+            self._run_given(source)
+        elif str(source) == PYTHON_MANUAL:
             self._write_all(self._manual())
         else:
-            self._run_given(source)
+            self._run_files(source)
         return self.report
 
     def _run_files(self, source: str | Path) -> None:
@@ -61,44 +58,54 @@ class Sync:
             raise ValueError('Give a file, a folder, or "python-manual".')
         root = Path(source).expanduser().resolve()
         if not root.exists():
-            raise FileNotFoundError(f'There is no file or folder {source}; give one, or "python-manual".')
+            raise FileNotFoundError(
+                f'There is no file or folder {source}; give one, or "python-manual". `folio rag forget` (Rag.delete) '
+                "deletes what the index has of one that is gone."
+            )
         if not root.is_dir() and not root.is_file():
             raise ValueError(f"{source} is not a regular file.")
         files, self.report.skipped, self.report.failed = find_files(root)
         if not files:
             raise ValueError(f"{source} holds no file to read: nothing was changed.")
         self.store.create()
-        known = self.store.catalog.sources_below(root.as_posix())
-        self._write_all(self._changed(files, known))
-        if files == [root] and self.report.failed:
-            raise ValueError(f"{source} {self.report.failed[root.as_posix()]}.")
+        known = self.store.catalog.sources_below(name_of(root))
+        with closing(ReaderPool()) as pool:
+            self._write_all(self._changed(files, known, pool))
+        if files == [root] and name_of(root) in self.report.failed:
+            raise ValueError(f"{source} {self.report.failed[name_of(root)]}.")
         if self.delete_missing:
-            there = {path.as_posix() for path in files}
-            unseen = [n for n in known if n not in there and not any(below(n, f) for f in self.report.failed)]
+            there = {name_of(path) for path in files}
+            unreadable = tuple(name.rstrip("/") + "/" for name in self.report.failed)
+            unseen = [name for name in known if name not in there and not f"{name}/".startswith(unreadable)]
             with self.store.writing() as catalog:
                 self.report.deleted += sum(catalog.delete_source(name) for name in unseen)
 
-    def _changed(self, files: list[Path], known: dict[str, tuple[Source, int]]) -> Iterator[Item]:
+    def _changed(self, files: list[Path], known: dict[str, tuple[Source, int]], pool: ReaderPool) -> Iterator[Item]:
         """Read the files whose stamp is not that of the last time."""
-        for path in files:
-            seen, count = known.get(path.as_posix(), (None, 0))
+        for number, path in enumerate(files):
+            name, self.report.progress = name_of(path), number / len(files)
+            seen, count = known.get(name, (None, 0))
             try:
                 if seen is not None and seen.stamp == stamp_of(path, self.reading):
                     self.report.unchanged += count
                     continue
-                read = read_file(path, self.reading)
+                read, documents = read_file(path, self.reading), None
                 if seen is not None and seen.hash == read.source.hash:
                     self.report.unchanged += count
-                    yield Item(None, read.source, path, read.settled, seen)
-                    continue
-                documents = read_documents(path, read.data, self.text_column)
+                else:
+                    documents = pool.read(PurePath(name), read.data, self.text_column)
+            except NoText as error:  # what the index had of it goes, and the next sync says so again
+                self.report.failed[name] = str(error)
+                read, documents = Read(Source(name, "", ""), False, b""), []
             except (OSError, ValueError, ImportError) as error:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                self.report.failed[path.as_posix()] = " ".join(str(reason).split())
+                kept = "; the index keeps what it had of it" if count else ""
+                self.report.failed[name] = " ".join(str(reason).split()) + kept
                 continue
             yield Item(documents, read.source, path, read.settled, seen)
 
     def _manual(self) -> Iterator[Item]:
+        self.store.create()
         source = Source(PYTHON_MANUAL, f"{sys.version} {readers.VERSION}", "")
         seen = self.store.catalog.source(PYTHON_MANUAL)
         if seen == source:
@@ -107,7 +114,6 @@ class Sync:
         yield Item(manual_documents(), source, seen=seen)
 
     def _run_given(self, documents: Iterable[Document]) -> None:
-        self.store.create()
         names: set[str] = set()
         self._write_all(self._given(documents, names))
         if self.delete_missing:
@@ -115,11 +121,11 @@ class Sync:
                 self.report.deleted += catalog.delete(catalog.names_from(GIVEN) - names)
 
     def _given(self, documents: Iterable[Document], names: set[str]) -> Iterator[Item]:
+        self.store.create()
         for document in documents:
             if not isinstance(document, Document):
-                raise ValueError(
-                    f"sync takes a path or Documents, not {type(document).__name__}: Document(name, text)."
-                )
+                kind = type(document).__name__
+                raise ValueError(f"sync takes a path or Documents, not {kind}: Document(name, text).")
             if document.name in names:
                 self.report.failed[document.name] = "is the name of an earlier document too"
                 continue
@@ -130,17 +136,15 @@ class Sync:
         with ThreadPoolExecutor(1) as writer:
             writing: Future[SyncReport] | None = None
             for batch in self._batches(items):
-                if writing is not None:
-                    self._count(writing.result())
+                self._count(writing)
                 writing = writer.submit(self._write, batch)
-            if writing is not None:
-                self._count(writing.result())
+            self._count(writing)
             writer.submit(self.store.catalog.close)  # that thread's connection
 
-    def _count(self, done: SyncReport) -> None:
-        for what in ("added", "updated", "deleted", "unchanged"):
-            setattr(self.report, what, getattr(self.report, what) + getattr(done, what))
-        self.progress(self.report)
+    def _count(self, writing: Future[SyncReport] | None) -> None:
+        if writing is not None:
+            self.report.add(writing.result())
+            self.progress(self.report)
 
     def _batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
         """Items whose chunks all have a vector in the catalog."""
@@ -179,22 +183,30 @@ class Sync:
         if item.source is None or catalog.source(item.source.name) == item.seen:
             return False
         try:
-            is_current = item.path is None or stamp_of(item.path, self.reading) == item.source.stamp
+            if item.path is not None and stamp_of(item.path, self.reading) != item.source.stamp:
+                return True
         except OSError:
-            is_current = False
-        return not is_current or any(
-            document.name not in item.chunks and catalog.document_hash(document.name) != document.hash
-            for document in item.documents or []
-        )
+            return True
+        unchunked = (each for each in item.documents or [] if each.name not in item.chunks)
+        return any(catalog.document_hash(each.name) != each.hash for each in unchunked)
 
 
 def write_item(item: Item, catalog: Catalog, done: SyncReport) -> None:
-    """Write an item within a transaction, and count what was done."""
+    """Write an item within a transaction, and count what was done. A name that another source has stays its own."""
     source = GIVEN if item.source is None else item.source.name
+    is_whole = True
     for document in item.documents or []:
+        owner = catalog.source_of(document.name)
+        if owner not in (None, source):
+            of = owner or "those that were given"
+            done.failed[document.name] = f"has the name of a document of {of}: rename this one, or forget that one"
+            is_whole = False
+            continue
         outcome = catalog.put(document, source, item.chunks.get(document.name))
         setattr(done, outcome, getattr(done, outcome) + 1)
     if item.source is not None:
         if item.documents is not None:
             done.deleted += catalog.delete(catalog.names_from(source) - {d.name for d in item.documents})
-        catalog.put_source(item.source if item.settled else item.source._replace(stamp=""))
+        # Without its stamp and hash, the next sync reads it again, and says again what was left out.
+        seen = item.source if item.settled else item.source._replace(stamp="")
+        catalog.put_source(seen if is_whole else Source(source, "", ""))

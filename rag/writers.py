@@ -9,45 +9,55 @@ from dataclasses import replace
 
 import numpy as np
 
-from .answering import NO_ANSWER, Passage, Sentence, answer_messages, join
+from .answering import NO_ANSWER, Citation, Passage, Sentence, answer_messages, join
 from .citations import WHOLE_SENTENCE, Sentences, verified
 from .embedding import Embedder
 from .lexical import coverage
-from .sentences import sentences
+from .quotations import quotations, shown
 
-QUOTES = 3  # sentences at most
-NEARLY_AS_GOOD = 0.8  # of the best sentence's score: what an answer still has
-COVERAGE_WEIGHT = 0.25
+QUOTES = 4  # at most
+NEARLY_AS_GOOD = 0.8  # of the best quotation's score: what an answer still has
+COVERAGE_WEIGHT = 0.15
+THE_SAME = 0.8  # of the words of two quotations: they say the same
 MOST_SHORT = 3  # times that an answer may have the same sentence of a few words; it has no other twice
 LONGEST_LOOP, FEWEST_LOOPING = 40, 24  # words: of what is repeated within a sentence, and of all repetitions
 
 
 class QuoteWriter:
-    """Answers with the sentences that are nearest to the question, verbatim.
-
-    Args:
-        embedder: says how near a sentence is; the words that it shares with the question count as well.
-    """
+    """Answers with the quotations nearest to the question by the embedder and by words, without marks of Markdown."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
 
     def write(self, question: str, passages: Sequence[Passage], emit: Callable[[Sentence], None]) -> None:
         """Emit a sentence for each quotation, the best first."""
-        found = [(passage, *span) for passage in join(passages) for span in sentences(passage.text)]
+        found = [(passage, *quotation) for passage in join(passages) for quotation in quotations(passage)]
         if not found:
             return
-        texts = [passage.text[start:end] for passage, start, end in found]
-        titled = [f"{passage.title}\n{text}" for (passage, *_), text in zip(found, texts, strict=True)]
-        cosines = self.embedder.encode(titled) @ self.embedder.encode_query(question)
-        scores = cosines + COVERAGE_WEIGHT * np.array(coverage(question, titled))
+        texts = [" ".join(shown(passage.text[slice(*span)]) for span in spans) for passage, _, spans in found]
+        titled = [f"{each.title}\n{heading}\n{text}" for (each, heading, _), text in zip(found, texts, strict=True)]
+        scores = COVERAGE_WEIGHT * np.array(coverage(question, titled))
+        if not isinstance(self.embedder, Embedder) or self.embedder.reads(question):  # else cosines are chance
+            scores += self.embedder.encode(titled) @ self.embedder.encode_query(question)
         least = scores.max() - (1 - NEARLY_AS_GOOD) * abs(scores.max())
-        quotes: dict[str, tuple] = {}  # the same words may stand in several places
+        chosen: list[int] = []
         for index in np.argsort(-scores, kind="stable"):
-            if scores[index] >= least:
-                quotes.setdefault(" ".join(texts[index].split()), found[index])
-        for quote, (passage, start, end) in list(quotes.items())[:QUOTES]:
-            emit(Sentence((f'\n"{quote}" ', passage.citation(start, end))))
+            if len(chosen) == QUOTES or scores[index] < least:
+                break
+            if any(_say_the_same(texts[index], texts[other]) for other in chosen):
+                continue
+            chosen.append(index)
+            passage, _, spans = found[index]
+            parts: list[str | Citation] = []
+            for before, span in zip(["\n", *" " * len(spans)], spans, strict=False):
+                parts += [f'{before}"{shown(passage.text[slice(*span)])}" ', passage.citation(*span)]
+            emit(Sentence(tuple(parts)))
+
+
+def _say_the_same(text: str, other: str) -> bool:
+    """Whether one of two texts has nearly all the words of the other."""
+    words, others = set(text.lower().split()), set(other.lower().split())
+    return len(words & others) >= THE_SAME * min(len(words), len(others))
 
 
 class _Repetition(Exception):
@@ -61,17 +71,13 @@ def repeats(words: Sequence[str]) -> bool:
     return any(words[-size * count :] == words[-size:] * count for size, count in times.items())
 
 
-class ModelWriter:
+class ModelWriter(contextlib.AbstractContextManager):
     """Has a causal language model with a chat template answer. What it writes is checked sentence by sentence.
 
     Args:
         model: any causal language model, or a `TextGenerator` that has one and answers others as well.
-        tokenizer: its tokenizer.
         options: fields of transformers' `GenerationConfig`, and `seed`; unless they say otherwise, the likeliest token
             is taken each time, and a quarter of the context is kept for the answer.
-
-    Raises:
-        ValueError: the model has no chat template.
     """
 
     def __init__(self, model, tokenizer, **options) -> None:
@@ -85,20 +91,15 @@ class ModelWriter:
         self.options = options if SAMPLING & options.keys() else {"do_sample": False, **options}
 
     def write(self, question: str, passages: Sequence[Passage], emit: Callable[[Sentence], None]) -> None:
-        """Emit each sentence when it is whole. Whatever `emit` raises ends the generation, as does a repetition.
-
-        Raises:
-            ValueError: the question alone is too long for the model's context.
-        """
+        """Emit each sentence when it is whole. Whatever `emit` raises ends the generation, as does a repetition."""
         sources = self.fitted(question, passages)
         choice, _ = self.chat.answer(answer_messages(question, sources), **self.options)
-        self._choice, cut, before = choice, Sentences(), Counter[str]()
+        self._choice, cut, before = choice, Sentences(), Counter()
 
         def say(texts: list[str]) -> None:
             for text in texts:
-                words = text.split()
-                before[" ".join(words)] += 1
-                if before[" ".join(words)] > (1 if len(words) >= WHOLE_SENTENCE else MOST_SHORT):
+                before[words := tuple(text.split())] += 1
+                if before[words] > (1 if len(words) >= WHOLE_SENTENCE else MOST_SHORT):
                     raise _Repetition
                 sentence = verified(text, sources)
                 said = "".join(part for part in sentence.parts if isinstance(part, str))
@@ -134,8 +135,7 @@ class ModelWriter:
         return [_cut(best, size)]
 
     def _fits(self, messages: list[dict]) -> bool:
-        context = self.generator.context_length
-        if context is None:
+        if (context := self.generator.context_length) is None:
             return True
         ids = self.chat.encode_chat(self.chat.tokenizer, messages, add_generation_prompt=True)["input_ids"]
         return len(ids) <= context - (self.options.get("max_new_tokens") or max(context // 4, 1))
@@ -153,9 +153,6 @@ class ModelWriter:
     def close(self) -> None:
         self.generator.close()
 
-    def __enter__(self) -> "ModelWriter":
-        return self
-
     def __exit__(self, *exception: object) -> None:
         self.close()
 
@@ -168,12 +165,7 @@ def _cut(passage: Passage, size: int) -> Passage:
 
 
 def load_writer(name: str, **options) -> ModelWriter:
-    """The writer that a checkpoint or an adapter is, by directory or Hub name.
-
-    Raises:
-        OSError: there is none.
-        ValueError: it is no causal language model, or has no chat template.
-    """
+    """The writer that a checkpoint or an adapter is, by directory or Hub name; OSError or ValueError if it is none."""
     from ..checkpoints.loading import load_model
 
     return ModelWriter(*load_model(name), **options)

@@ -9,6 +9,7 @@ a field of transformers' GenerationConfig; without any, the likeliest token is t
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 
 @dataclass
@@ -37,11 +38,8 @@ def main(argv: list[str]) -> None:
     marks = task_of(args.model, args.trust_remote_code) == "qa"
     model, tokenizer = load_model(args.model, "qa" if marks else "lm", args.trust_remote_code)
     if not marks:
-        print_reply(
-            model, tokenizer, lambda text: ANSWER.format(context=text, question=args.question), context, options,
-            args.truncate,
-        )  # fmt: skip
-        return
+        prompt = partial(ANSWER.format, question=args.question)
+        return print_reply(model, tokenizer, lambda text: prompt(context=text), context, options, args.truncate)
     if options:
         raise ValueError(f"{args.model} marks answers and generates none: leave out --{next(iter(options))}.")
     (span,) = find_answers(Subject(model, tokenizer), [args.question], [context])

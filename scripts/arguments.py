@@ -32,13 +32,8 @@ def parse(
 ) -> tuple:
     """Fill the dataclasses `groups` from `--config FILE.yaml`, then from the flags, which win.
 
-    The words that `positional` names come before the dataclasses in what is returned.
-
-    With `run_file`, `--resume` starts from the settings that the run in `--output_dir` wrote under that name.
-
-    Raises:
-        FileNotFoundError: for a config file that is missing.
-        ValueError: for a config file that is not a mapping of known settings, and for unknown or wrong flags.
+    The words that `positional` names come before the dataclasses in what is returned. With `run_file`, `--resume`
+    starts from the settings that the run in `--output_dir` wrote under that name.
     """
     parser = Parser(groups, prog=prog, description=description, allow_abbrev=False)
     for name in positional:
@@ -52,13 +47,9 @@ def parse(
 
 
 def parse_with_generation(argv: list[str], group: type, prog: str, description: str) -> tuple:
-    """Fill the dataclass `group`; every other `--name value` must be a field of GenerationConfig.
+    """Fill the dataclass `group`, and a dict of generation options, their values read as YAML (numbers, true, lists).
 
-    Returns:
-        The dataclass, and a dict of generation options with their values read as YAML (numbers, true, lists).
-
-    Raises:
-        ValueError: for an option that neither has.
+    Every `--name value` that the dataclass has not must be a field of GenerationConfig.
     """
     formatter = RawDescriptionHelpFormatter
     parser = Parser([group], prog=prog, description=description, allow_abbrev=False, formatter_class=formatter)
@@ -113,11 +104,7 @@ def flags_from_files(argv: list[str], parser: Parser, run_file: str = "", also: 
 
 
 def _without_consent(saved: Path, argv: list[str]) -> dict:
-    """The settings of a run, without those that only the command line can allow.
-
-    Raises:
-        ValueError: if the run had one of them and `argv` does not repeat or refuse it.
-    """
+    """The settings of a run without those that only a flag can allow; ValueError if `argv` says nothing of one."""
     settings = _settings(saved)
     given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv if word.startswith("--")}
     for name in CONSENT:

@@ -20,15 +20,17 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..jobs.options import option
+
 COMMANDS = ("/reset", "/save FILE", "/help", "/quit")
 
 
 @dataclass
 class ChatArguments:
     model: str = field(metadata={"help": "a checkpoint's or an adapter's directory or Hub name"})
-    system: str = field(default="", metadata={"help": "what the model is told before the chat"})
-    seed: int | None = field(default=None, metadata={"help": "makes sampling repeatable"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+    system: str = option("", "what the model is told before the chat")
+    seed: int | None = option(None, "makes sampling repeatable")
+    trust_remote_code: bool = option(False, "run the code in the checkpoint; not for ours")
 
 
 def main(argv: list[str]) -> None:
@@ -39,6 +41,7 @@ def main(argv: list[str]) -> None:
     from ..serving.generator import TextGenerator
     from ..tokenization import encode_chat
     from .arguments import parse_with_generation
+    from .generation import options_named
 
     args, options = parse_with_generation(argv, ChatArguments, "folio chat", __doc__)
     if "max_length" in options:
@@ -47,7 +50,9 @@ def main(argv: list[str]) -> None:
     generator = TextGenerator(model, tokenizer)
     session = Session(Chat(generator, tokenizer, encode_chat), args.system, options)
     try:
-        session.check()
+        with options_named(options):  # before the first message
+            choice, _ = session.chat.answer([*session.system, {"role": "user", "content": "a"}], **options)
+            generator.try_out(choice)
         if args.seed is not None:
             transformers.set_seed(args.seed)
         if sys.stdin.isatty():
@@ -68,14 +73,6 @@ class Session:
         self.messages = [*self.system]
         self.interactive = sys.stdin.isatty()
         self.has_forgotten = False
-
-    def check(self) -> None:
-        """Find out before the first message whether the options can be."""
-        from .generation import options_named
-
-        with options_named(self.options):
-            choice, _ = self.chat.answer([*self.system, {"role": "user", "content": "a"}], **self.options)
-            self.chat.generator.try_out(choice)
 
     def run(self) -> None:
         while True:

@@ -11,15 +11,15 @@ import json
 from dataclasses import dataclass, field
 from itertools import chain
 
+from ..jobs.options import option
+
 
 @dataclass
 class CleanArguments:
     output_dir: str = field(metadata={"help": "where corpus.jsonl and report.json are written"})
-    separator: str | None = field(default=None, metadata={"help": "what stands between documents within a text"})
-    near_duplicates: float = field(
-        default=0.8, metadata={"help": "similarity from which a document is dropped; 0 drops exact copies alone"}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "replace the cleaned corpus that is there"})
+    separator: str | None = option(None, "what stands between documents within a text")
+    near_duplicates: float = option(0.8, "similarity from which a document is dropped; 0 drops exact copies alone")
+    overwrite: bool = option(False, "replace the cleaned corpus that is there")
 
 
 def main(argv: list[str]) -> None:

@@ -12,6 +12,7 @@ import warnings
 from importlib.metadata import version
 
 from ..jobs.signals import handled, interrupt, signal_of
+from .terminal import text_streams
 
 COMMANDS = {  # name: (module, what it does)
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
@@ -83,7 +84,9 @@ def main(argv: list[str] | None = None) -> int:
     all.
     """
     argv = sys.argv[1:] if argv is None else argv
-    code = _run(argv)
+    # `tokenizer inspect` colours tokens, in which it has made all control characters visible.
+    with text_streams(own_colours=argv[:1] == ["tokenizer"]):
+        code = _run(argv)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from ..jobs.processes import leave
 
@@ -98,8 +101,7 @@ def _run(argv: list[str]) -> int:
             sys.stdout.flush()
     except KeyboardInterrupt as error:
         signum = signal_of(error)
-        said = str(error) or ("Interrupted." if signum == signal.SIGINT else "Terminated.")
-        _say(f"\n{said}")
+        _say("\n" + (str(error) or ("Interrupted." if signum == signal.SIGINT else "Terminated.")))
         return BY_SIGNAL + signum
     except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,13 +116,12 @@ def _run(argv: list[str]) -> int:
 def _fail(command: str, error: Exception, code: int) -> int:
     if os.environ.get("FOLIO_TRACEBACK"):
         raise error
-    message = " ".join(str(error).split())
+    prog, message = f"folio {command}:", " ".join(str(error).split())
     if not message or code == OUR_ERROR:
         message = f"{type(error).__name__} {message}".strip()
-    message = f"folio {command}: {message}"
     if code == OUR_ERROR:
-        message = f"folio {command}: an error in FolioGPT; FOLIO_TRACEBACK=1 shows where. Please report it:\n{message}"
-    _say(message, error)
+        prog = f"{prog} an error in FolioGPT; FOLIO_TRACEBACK=1 shows where. Please report it:\n{prog}"
+    _say(f"{prog} {message}", error)
     return code
 
 

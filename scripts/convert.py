@@ -36,11 +36,8 @@ def main(argv: list[str]) -> None:
     print(f"{done.source} ({done.kind}, {done.parameters:,} parameters, {done.dtype}) is now {done.destination}")
     print(f"Largest difference of a logit in float32: {done.random_difference:.1e} on random tokens, {text}")
     print(f"The source's own rounding, float32 against float64: {done.rounding:.1e}")
-    print(f"{done.seconds:.1f} s. {next_step(done)}")
-
-
-def next_step(done) -> str:
     where = shlex.quote(str(done.destination))
+    next_step = f'Try it: folio generate --model {where} --prompt "Once upon a time"'
     if done.to == "gguf":
-        return f"For llama.cpp: llama-cli -m {where}"
-    return f'Try it: folio generate --model {where} --prompt "Once upon a time"'
+        next_step = f"For llama.cpp: llama-cli -m {where}"
+    print(f"{done.seconds:.1f} s. {next_step}")

@@ -3,10 +3,13 @@
     folio embedder train --model runs/quickstart --corpus python-manual --output_dir runs/embedder
     folio embedder train --model runs/quickstart --pairs questions.jsonl --output_dir runs/embedder
     folio rag sync docs --index runs/index --embedder runs/embedder
+    folio embedder train --model runs/quickstart --corpus docs --reranker --output_dir runs/reranker
+    folio rag search "How is a model exported?" --index runs/index --reranker runs/reranker
 
 --model takes a checkpoint of ours, any encoder or causal model, or a sentence-transformers model. The pairs to learn
 from are made of the documents' titles, headings and sentences, or are rows of anchor and positive, query and text, or
-question and answer. `folio embedder train --help` lists the options.
+question and answer. --reranker trains a cross-encoder, which reads a question together with each passage that was
+found, and orders them anew. `folio embedder train --help` lists the options.
 """
 
 import shlex
@@ -23,8 +26,9 @@ def main(argv: list[str]) -> None:
     from .arguments import command_line, parse
 
     prog = "folio embedder train"
-    (args,) = parse(argv[1:], [EmbedderArguments], prog, "Train an embedder on pairs of texts.")
+    (args,) = parse(argv[1:], [EmbedderArguments], prog, "Train an embedder or a reranker on pairs of texts.")
     report = train_embedder(args, command=command_line(prog, argv[1:]))
     print(f"\n{recall_table(report)}")
-    command = ["folio", "rag", "sync", args.corpus or "PATH", "--index", "runs/index"]
-    print(f"\nTry it: {shlex.join([*command, '--embedder', report['output_dir']])}")
+    job, option = (["search", "Q"], "--reranker") if args.reranker else (["sync", args.corpus or "PATH"], "--embedder")
+    command = ["folio", "rag", *job, "--index", "runs/index", option, report["output_dir"]]
+    print(f"\nTry it: {shlex.join(command)}")

@@ -12,6 +12,9 @@ or qa (answers in texts). Takes every field of transformers' TrainingArguments a
 """
 
 import shlex
+from functools import partial
+
+from .inputs import run_job
 
 NEXT_STEPS = {  # of each task
     "sft": "chat --model {}",
@@ -24,11 +27,10 @@ NEXT_STEPS = {  # of each task
 
 
 def main(argv: list[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    if argv[0] not in NEXT_STEPS:
-        raise ValueError(f"There is no `folio finetune {argv[0]}`: choose {', '.join(NEXT_STEPS)}.")
+    run_job("folio finetune", __doc__, {task: partial(run, task) for task in NEXT_STEPS}, argv)
+
+
+def run(task: str, argv: list[str]) -> None:
     from ..data.arguments import DataArguments
     from ..jobs.processes import from_first, is_first, is_restart, meet
     from ..jobs.resume import after_restart
@@ -38,13 +40,13 @@ def main(argv: list[str]) -> None:
     from ..training.finetuning.trainers import arguments_of
     from .arguments import command_line, parse
 
-    task, prog = argv[0], f"folio finetune {argv[0]}"
+    prog = f"folio finetune {task}"
     groups = [DataArguments, MethodArguments, arguments_of(task)]
-    flags = ["--task", task, *argv[1:]]
+    flags = ["--task", task, *argv]
     data, method, args = parse(flags, groups, prog, "Adapt a model to examples.", run_file=RUN_FILE)
     meet()
     if is_restart(args.device) and (again := from_first(lambda: after_restart(args.output_dir))):
         data, method, args = parse([*flags, *again], groups, prog, "", run_file=RUN_FILE)
-    report = finetune(data, method, args, command=command_line(prog, argv[1:]))
+    report = finetune(data, method, args, command=command_line(prog, argv))
     if is_first():
         print(f"\nTry it: folio {NEXT_STEPS[task].format(shlex.quote(report['output_dir']))}")

@@ -7,17 +7,12 @@ from collections.abc import Callable, Iterator
 
 from ..checkpoints.loading import context_length
 from ..serving.chat import TooLong
-from .inputs import CONTROL
 
 DEFAULT_NEW_TOKENS = 100
 
 
 def within_context(options: dict, length: int, model) -> dict:
-    """The generation options with a limit on the new tokens, where `length` tokens are there already.
-
-    Raises:
-        ValueError: if there is no room, or an option that counts is not a whole number or asks for more than there is.
-    """
+    """The generation options with a limit on the new tokens, if `length` tokens of the context are taken already."""
     context = context_length(model)
     room = length + DEFAULT_NEW_TOKENS if context is None else context - length
     if room < 1:
@@ -30,9 +25,8 @@ def within_context(options: dict, length: int, model) -> dict:
         if type(options[name]) is not int:
             raise ValueError(f"--{name} is {options[name]!r}: give a whole number.")
         if context is not None and options[name] > limits[name]:
-            raise ValueError(
-                f"The prompt has {length} tokens, the model's context {context}: use --{name} {limits[name]} or less."
-            )
+            remedy = f"use --{name} {limits[name]} or less"
+            raise ValueError(f"The prompt has {length} tokens, the model's context {context}: {remedy}.")
     if not limits.keys() & options.keys():
         options = {**options, "max_new_tokens": min(DEFAULT_NEW_TOKENS, room)}
     return options
@@ -51,11 +45,7 @@ def options_named(options: dict) -> Iterator[None]:
 
 
 def print_generated(model, tokenizer, ids: list[int], options: dict, with_prompt: bool = False) -> None:
-    """Print what the model says after `ids`, as it comes; with beams or several texts, at the end.
-
-    Raises:
-        ValueError: for options that cannot be, or a prompt that has no room in the model's context.
-    """
+    """Print what the model says after `ids`, as it comes; with beams or several texts, at the end."""
     import torch
     from transformers import TextStreamer
 
@@ -78,7 +68,7 @@ def print_answer(generator, choice) -> None:
     async def stream() -> None:
         async with contextlib.aclosing(generator.stream(choice)) as pieces:
             async for piece in pieces:
-                print(piece.translate(CONTROL), end="", flush=True)
+                print(piece, end="", flush=True)
 
     try:
         asyncio.run(stream())
@@ -89,12 +79,8 @@ def print_answer(generator, choice) -> None:
 def print_reply(model, tokenizer, prompt: Callable[[str], str], text: str, options: dict, truncate: bool) -> None:
     """Print what a model that was fine-tuned on chats replies to `prompt(text)`.
 
-    Args:
-        options: of the generation; the likeliest token is taken each time unless one of them asks for others.
-        truncate: leave out the end of a text that has no room in the context, and say so.
-
-    Raises:
-        ValueError: for a text that has no room otherwise, or options that cannot be.
+    The likeliest token is taken each time unless `options` ask for others. With `truncate`, the end of a text that has
+    no room in the context is left out, and that is said.
     """
     from ..serving.chat import Chat
     from ..serving.generator import SAMPLING, TextGenerator

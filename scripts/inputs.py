@@ -1,19 +1,22 @@
-"""Texts that commands are given, in the command line, in a file, or through a pipe, and how any text is printed."""
+"""What commands are given: a job, or a text in the command line, in a file, or through a pipe."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-# What would steer the terminal: a model or a document may say anything.
-CONTROL = dict.fromkeys([code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"])
+
+def run_job(command: str, doc: str | None, jobs: dict[str, Callable[[list[str]], None]], argv: list[str]) -> None:
+    """Run the job that the first word names, with the others."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(doc)
+    elif argv[0] in jobs:
+        jobs[argv[0]](argv[1:])
+    else:
+        raise ValueError(f"There is no `{command} {argv[0]}`: choose {', '.join(jobs)}.")
 
 
 def read_text(text: str | None, file: str | None, what: str = "text") -> str:
-    """The text of `--text`, or of `--file`, or of what comes through a pipe.
-
-    Raises:
-        ValueError: if there is none, or two, or what there is is not text.
-        OSError: if the file cannot be read.
-    """
+    """The text of `--text`, or of `--file`, or of what comes through a pipe; ValueError unless there is exactly one."""
     if text is not None and file is not None:
         raise ValueError(f"There are two {what}s: give --{what} or --file.")
     try:

@@ -8,7 +8,9 @@ folio quickstart --output_dir runs/quickstart --minutes 3 --seed 0 --overwrite
 
 import shlex
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from ..jobs.options import option
 
 PROMPTS = ["The for statement", "json.dumps(", "Return a list of"]
 QUESTION = "How do I read a JSON file?"
@@ -17,10 +19,10 @@ MODULES = ("collections", "json", "tempfile", "textwrap")  # of the manual, to a
 
 @dataclass
 class QuickstartArguments:
-    output_dir: str = field(default="runs/quickstart", metadata={"help": "where the checkpoint is written"})
-    minutes: float = field(default=3.0, metadata={"help": "how long to train; the rest takes about one minute"})
-    seed: int = field(default=0, metadata={"help": "of weights, data order and samples"})
-    overwrite: bool = field(default=False, metadata={"help": "replace the run that is in output_dir"})
+    output_dir: str = option("runs/quickstart", "where the checkpoint is written")
+    minutes: float = option(3.0, "how long to train; the rest takes about one minute")
+    seed: int = option(0, "of weights, data order and samples")
+    overwrite: bool = option(False, "replace the run that is in output_dir")
 
 
 def main(argv: list[str]) -> None:
@@ -62,9 +64,8 @@ def main(argv: list[str]) -> None:
 
 def ask_manual(say) -> dict | None:
     """The question answered from some modules of the manual; None without the extra that it needs."""
-    from ..jobs.extras import missing_extra
-
     try:
+        from ..jobs.extras import missing_extra
         from ..rag import Rag
         from ..rag.embedding import MINILM_PACKAGE, packaged_minilm
         from ..rag.readers import manual_documents
@@ -90,9 +91,7 @@ def summary(report: dict) -> str:
         "",
         "Bits to store a byte of held-out text (less is better). The compressors are given the training text first;",
         "zlib looks back at the last 32 kB of it, bz2 at 900 kB, xz at all of it:",
-    ]
-    lines += [f"  {name:<11}{bits:6.3f}  {'#' * round(bits * 20)}" for name, bits in bars.items()]
-    lines += [
+        *[f"  {name:<11}{bits:6.3f}  {'#' * round(bits * 20)}" for name, bits in bars.items()],
         "",
         f"{report['parameters']:,} parameters, loss {report['val_loss']:.3f}, "
         f"perplexity {report['val_perplexity']:.1f}, {report['tokens_per_second']:,.0f} tokens/s, "

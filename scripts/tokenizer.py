@@ -9,11 +9,15 @@
 its options; so for the others.
 """
 
+import json
 import os
 import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ..jobs.options import option
+from .inputs import run_job
 
 SHOWN_TOKENS = 200
 
@@ -21,33 +25,25 @@ SHOWN_TOKENS = 200
 @dataclass
 class TrainArguments:
     output_dir: str = field(metadata={"help": "where the tokenizer is written"})
-    vocab_size: int = field(default=4096, metadata={"help": "number of token ids"})
-    overwrite: bool = field(default=False, metadata={"help": "replace the tokenizer that is there"})
+    vocab_size: int = option(4096, "number of token ids")
+    overwrite: bool = option(False, "replace the tokenizer that is there")
 
 
 @dataclass
 class InspectArguments:
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "a directory or Hub name; by default, one is trained on the Python manual"}
-    )
-    vs: str | None = field(default=None, metadata={"help": "a directory or Hub name to compare with"})
+    tokenizer: str | None = option(None, "a directory or Hub name; by default, one is trained on the Python manual")
+    vs: str | None = option(None, "a directory or Hub name to compare with")
 
 
 @dataclass
 class SweepArguments:
     output_dir: str = field(metadata={"help": "where sweep.json and sweep.png are written"})
     vocab_sizes: list[int] | None = field(default=None, metadata={"help": "numbers of token ids"})
-    overwrite: bool = field(default=False, metadata={"help": "replace the sweep that is there"})
+    overwrite: bool = option(False, "replace the sweep that is there")
 
 
 def main(argv: list[str]) -> None:
-    jobs = {"train": train, "inspect": inspect, "sweep": sweep}
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-    elif argv[0] in jobs:
-        jobs[argv[0]](argv[1:])
-    else:
-        raise ValueError(f"There is no `folio tokenizer {argv[0]}`: choose {', '.join(jobs)}.")
+    run_job("folio tokenizer", __doc__, {"train": train, "inspect": inspect, "sweep": sweep}, argv)
 
 
 def train(argv: list[str]) -> None:
@@ -80,25 +76,21 @@ def inspect(argv: list[str]) -> None:
         raise ValueError("Give the text, or a file, first: folio tokenizer inspect TEXT|FILE [--tokenizer DIR].")
     (args,) = parse(argv if wants_help else argv[1:], [InspectArguments], "folio tokenizer inspect", what)
 
+    from ..data.corpora import load_corpus
     from ..data.preprocessing import decode
     from ..tokenization import inspection, load_tokenizer, train_tokenizer
     from ..tokenization.tokenizer_json import check_unicode
 
-    try:
-        is_file = Path(argv[0]).expanduser().is_file()
-        is_folder = Path(argv[0]).expanduser().is_dir()
-    except (OSError, ValueError):  # too long for a path
-        is_file = is_folder = False
-    if is_folder and argv[0].strip():
+    path = os.path.expanduser(argv[0])
+    if os.path.isdir(path):
         raise ValueError(f"{argv[0]} is a folder: give a file or a text.")
-    text = decode(Path(argv[0]).expanduser().read_bytes(), argv[0]) if is_file else argv[0]
+    is_file = os.path.isfile(path)
+    text = decode(Path(path).read_bytes(), argv[0]) if is_file else argv[0]
     if not text:
         raise ValueError("The text is empty: there is nothing to inspect.")
     check_unicode(text)
     tokenizers = {name: load_tokenizer(name) for name in (args.tokenizer, args.vs) if name}
     if not args.tokenizer:
-        from ..data.corpora import load_corpus
-
         manual = train_tokenizer(load_corpus()["train"]["text"], show_progress=False)
         tokenizers = {"python-manual": manual, **tokenizers}
 
@@ -112,8 +104,6 @@ def inspect(argv: list[str]) -> None:
 
 
 def sweep(argv: list[str]) -> None:
-    import json
-
     from ..data.arguments import CorpusArguments
     from ..data.packed_corpus import read_corpus, texts
     from ..jobs.run_folder import lock_run_folder

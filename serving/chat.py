@@ -15,16 +15,11 @@ class TooLong(ValueError):
 
 
 class Chat:
-    """What a model says next in a chat.
+    """What a model says next in a chat; ValueError if its tokenizer has no chat template.
 
     Args:
-        generator: runs the model, in the order in which answers are asked for.
-        tokenizer: the model's, with a chat template.
         encode_chat: `(tokenizer, messages, add_generation_prompt=...)` to a dict with `input_ids`. Content of a message
             must not become a control token in it.
-
-    Raises:
-        ValueError: if there is no chat template.
     """
 
     def __init__(self, generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, encode_chat: Callable):
@@ -37,19 +32,13 @@ class Chat:
         self.end_of_turn = end_of_turn(tokenizer, encode_chat)
 
     def answer(self, messages: list[dict], seed: int | None = None, **options) -> tuple[Choice, int]:
-        """The answer to the last of `messages`, ready for `generator.stream`.
+        """The answer to be, for `generator.stream`, and the number of old messages that the context has no room for.
 
+        The options are fields of transformers' `GenerationConfig`; those that are not given are the checkpoint's.
         Without `max_new_tokens`, a quarter of the context is kept for the answer, and it takes what is left.
 
-        Args:
-            options: fields of transformers' `GenerationConfig`; the checkpoint's hold where there are none.
-
-        Returns:
-            The answer to be, and the number of old messages that found no room in the context.
-
-        Raises:
-            TooLong: if the system prompt and the last turn alone leave no room for the answer.
-            ValueError: if the template refuses the messages, or an option cannot be.
+        Raises TooLong if the system prompt and the last turn alone leave no room for the answer; ValueError if the
+        template refuses the messages, or an option cannot be.
         """
         context, wanted = self.generator.context_length, options.pop("max_new_tokens", None)
         if wanted is not None and (type(wanted) is not int or wanted < 1):
@@ -67,7 +56,7 @@ class Chat:
         return Choice(ids, config, [stop] if isinstance(stop, str) else stop, seed), forgotten
 
     def _fitted(self, messages: list[dict], context: int | None, wanted: int | None) -> tuple[list[int], int]:
-        """Ids of the system prompt and of as many of the last turns as there is room for, and how many are left out."""
+        """Ids of the system prompt and of the last turns that there is room for, and how many messages are left out."""
         system = messages[:1] if messages and messages[0]["role"] == "system" else []
         said = messages[len(system) :]
 
@@ -84,9 +73,8 @@ class Chat:
         ids = encode(start)
         most = most if wanted else context - 1
         if len(ids) > most:
-            raise TooLong(
-                f"The message, with the system prompt, has {len(ids)} tokens, and there is room for {most}: shorten it."
-            )
+            has = f"The message, with the system prompt, has {len(ids)} tokens"
+            raise TooLong(f"{has}, and there is room for {most}: shorten it.")
         return ids, start
 
 

@@ -41,12 +41,7 @@ class Choice:
 
 
 class TextGenerator:
-    """Runs `model.generate` for one `Choice` after another, in the order in which they came.
-
-    Args:
-        model: any causal language model.
-        tokenizer: its tokenizer.
-    """
+    """Runs `generate` of any causal language model for one `Choice` after another, in the order in which they came."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.model = model.eval()
@@ -60,11 +55,7 @@ class TextGenerator:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
 
     async def stream(self, choice: Choice) -> AsyncIterator[str]:
-        """The text of a choice, piece by piece. If the iteration is given up, the generation ends.
-
-        Raises:
-            ServerEnding: after `stop`.
-        """
+        """The text of a choice, piece by piece; the generation ends with the iteration. ServerEnding after `stop`."""
         if self.ending:
             raise ServerEnding
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
@@ -250,21 +241,17 @@ class StopFilter:
 def generation_config(
     model: PreTrainedModel, max_new_tokens: int, also_ends: Sequence[int] = (), ignore_eos: bool = False, **options
 ) -> GenerationConfig:
-    """How to generate one sequence: what the checkpoint says, and where the client said something, that.
+    """How to generate one sequence, which the checkpoint's `eos_token_id`, unless ignored, and `also_ends` end.
 
-    Args:
-        also_ends: tokens that end the text, beside the checkpoint's `eos_token_id`.
-        ignore_eos: the checkpoint's `eos_token_id` does not end the text.
-        options: fields of `GenerationConfig`; None leaves the checkpoint's. A `temperature` of 0 takes the likeliest
-            token; unless `do_sample` is False, any other of `SAMPLING` has tokens drawn.
+    The options are fields of `GenerationConfig`; None leaves the checkpoint's. A `temperature` of 0 takes the likeliest
+    token; unless `do_sample` is False, any other of `SAMPLING` has tokens drawn.
     """
     options = {name: value for name, value in options.items() if value is not None}
     if SAMPLING & options.keys():
         options.setdefault("do_sample", True)
     config = copy.deepcopy(model.generation_config)
     config.update(num_beams=1, num_return_sequences=1, return_dict_in_generate=False, stop_strings=None)
-    config.update(max_new_tokens=max_new_tokens, max_length=None)
-    config.update(**options)
+    config.update(**{"max_new_tokens": max_new_tokens, "max_length": None, **options})
     if not config.do_sample or (config.temperature is not None and config.temperature < COLDEST):
         config.update(do_sample=False, **dict.fromkeys(SAMPLING))
     elif config.top_k is None:

@@ -1,26 +1,37 @@
-"""An HTTP server: it answers to its own names alone, and ends when it is told to."""
+"""An HTTP server: it answers to its own names and pages alone, bounds slow clients, and ends when it is told to."""
 
 import asyncio
+import hmac
+import ipaddress
 import logging
 import signal
 import socket
+from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from ..jobs.extras import extra
 from .generator import TextGenerator
 
 with extra("serve", "A server"):
     import uvicorn
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.types import ASGIApp
+    from starlette.datastructures import Headers
+    from starlette.middleware.cors import CORSMiddleware
+    from starlette.responses import JSONResponse
+    from starlette.types import ASGIApp, Receive, Scope, Send
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SECONDS_TO_END = 5  # for clients that neither finish their request nor read their answer, when the server ends
+SECONDS_TO_ASK = 10  # for the headers of a request, and for each next part of its body
+LARGEST_HEADERS = 64 * 2**10  # bytes
+MOST_UNFINISHED = 256  # connections without a whole request: of more, the oldest is closed
+MOST_CONNECTIONS = 800  # clients beyond them are answered with 503; systems allow 1,024 open files
+OWN_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket on which nobody else listens.
 
-    Raises:
-        OSError: if the port is in use, or the host is not one of this machine's.
+    Raises OSError if the port is in use, or the host is not one of this machine's.
     """
     try:
         if not 0 <= port < 65536:  # the library takes what is left of 65536
@@ -32,8 +43,19 @@ def bind(host: str, port: int) -> socket.socket:
         raise OSError(f"Cannot serve at {host}:{port} ({reason}): give another --port or --host.") from None
 
 
+def is_local(bound: socket.socket) -> bool:
+    """Whether only processes of this machine can reach a socket."""
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def address_of(bound: socket.socket) -> str:
+    """Where a socket listens, as it is written in a URL."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def serve(app: ASGIApp, generator: TextGenerator, bound: socket.socket) -> None:
-    """Serve until SIGINT (Ctrl-C) or SIGTERM, which end what is being generated with its next token."""
+    """Serve until SIGINT (Ctrl-C), SIGTERM or SIGHUP, which end what is being generated with its next token."""
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig, frame) -> None:
@@ -42,12 +64,106 @@ def serve(app: ASGIApp, generator: TextGenerator, bound: socket.socket) -> None:
 
     for name in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises again what ended it: to end is not an error here
         signal.signal(name, lambda *_: None)
-    address = bound.getsockname()[0]
-    if address.startswith("127."):  # else a page in a browser could reach it under a name of its own
-        app = TrustedHostMiddleware(app, allowed_hosts=["localhost", "127.0.0.1", address])
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END)
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows; ignored under nohup
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+        signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+    config = uvicorn.Config(
+        app, http=BoundedProtocol, ws="none", log_level="error", access_log=False,
+        proxy_headers=False, server_header=False, timeout_graceful_shutdown=SECONDS_TO_END,
+        limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=LARGEST_HEADERS,
+    )  # fmt: skip
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     Server(config).run(sockets=[bound])
+
+
+def guarded(
+    app: ASGIApp, bound: socket.socket, allow_origins: Collection[str] = (), api_key: str | None = None
+) -> ASGIApp:
+    """The application, closed to other pages than `allow_origins` and, on a loopback address, to other host names.
+
+    A page can reach this machine under a name of its own, and send simple requests to any name. The browser's headers
+    `Host`, `Origin` and `Sec-Fetch-Site` tell such requests. With `api_key`, all clients but those of /health send it.
+    """
+    names = OWN_NAMES | {bound.getsockname()[0]} if is_local(bound) else None
+    if allow_origins:
+        app = CORSMiddleware(app, allow_origins, ("GET", "POST"), ("*",), allow_private_network=True)
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            given = headers.get("authorization", "").encode()
+            needs_key = api_key is not None and scope["path"] != "/health" and scope["method"] != "OPTIONS"
+            if why := _refusal(scope["method"], headers, names, allow_origins):
+                chosen = _error(403, why, None)
+            elif needs_key and not hmac.compare_digest(given, f"Bearer {api_key}".encode()):
+                chosen = _error(401, "The API key is missing or wrong: send this server's.", "invalid_api_key")
+        await chosen(scope, receive, send)
+
+    return guard
+
+
+def _error(status: int, message: str, code: str | None) -> JSONResponse:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return JSONResponse({"error": error}, status)  # as OpenAI's clients know it
+
+
+def _refusal(method: str, headers: Headers, names: set[str] | None, allow_origins: Collection[str]) -> str | None:
+    host, origin = headers.get("host", ""), headers.get("origin")
+    try:
+        name, own = urlsplit(f"//{host}").hostname, origin is not None and urlsplit(origin).netloc == host
+    except ValueError:
+        name, own = None, False
+    if names is not None and name not in names:
+        return f"This server is not {host!r}: ask it as localhost."
+    if origin is not None:
+        return None if own or origin in allow_origins else f"Pages of {origin} may not use this server."
+    is_followed_link = method == "GET" and headers.get("sec-fetch-dest") == "document"
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_followed_link:
+        return "Pages of other origins may not use this server."
+    return None
+
+
+class BoundedProtocol(H11Protocol):
+    """Closes connections that do not bring a whole request in time, and the oldest of too many such connections."""
+
+    unfinished: "dict[BoundedProtocol, asyncio.TimerHandle]" = {}  # of the process, oldest first
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self._watch()
+        while len(self.unfinished) > MOST_UNFINISHED:
+            next(iter(self.unfinished))._abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._be_patient()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        is_asking = self.cycle is not None and not self.cycle.response_complete
+        if is_asking and not self.cycle.more_body:
+            self._be_patient()  # the request is whole: now it waits for us
+        elif is_asking or self not in self.unfinished:  # the headers have one time for all of them
+            if self in self.unfinished:  # where it keeps its place
+                self.unfinished[self].cancel()
+            self.unfinished[self] = self.loop.call_later(SECONDS_TO_ASK, self._abort)
+
+    def _be_patient(self) -> None:
+        if (timer := self.unfinished.pop(self, None)) is not None:
+            timer.cancel()
+
+    def _abort(self) -> None:
+        self._be_patient()
+        self.transport.abort()
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

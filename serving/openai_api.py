@@ -10,7 +10,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 
@@ -51,18 +51,10 @@ class ApiError(Exception):
 
 
 class Api:
-    """The endpoints.
-
-    Args:
-        name: what clients call the model; requests for another are refused.
-        encode_chat: `(tokenizer, messages, add_generation_prompt=...)` to a dict with `input_ids`. Content of a message
-            must not become a control token in it.
-    """
+    """The endpoints, for clients that call the model `name`; `encode_chat` is as for `Chat`."""
 
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encode_chat: Callable):
-        self.name = name
-        self.tokenizer = tokenizer
-        self.encode_chat = encode_chat
+        self.name, self.tokenizer, self.encode_chat = name, tokenizer, encode_chat
         self.generator = TextGenerator(model, tokenizer)
         self.end_of_turn = end_of_turn(tokenizer, encode_chat)
         self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # a long prompt holds nobody up
@@ -77,12 +69,13 @@ class Api:
             Route("/v1/chat/completions", self.chat_completions, methods=["POST"]),
             Route("/load_model", self.load_model, methods=["POST"]),
         ]
+        unexpected = ApiError("An error in the server; its log says more.", 500)
         handlers = {
             ApiError: _error,
             HTTPException: _http_error,
-            ServerEnding: lambda request, _: _error(request, ApiError(ENDING, 503)),
+            ServerEnding: lambda request, error: _error(request, ApiError(ENDING, 503)),
             ClientDisconnect: lambda request, error: Response(),  # which nobody reads
-            Exception: _unexpected,
+            Exception: lambda request, error: _error(request, unexpected),
         }
         return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
 
@@ -146,9 +139,8 @@ class Api:
 
     def _check_model(self, name: str) -> None:
         if name != self.name:
-            raise ApiError(
-                f"The model {name!r} is not here: this server has {self.name!r}.", 404, "model", "model_not_found"
-            )
+            message = f"The model {name!r} is not here: this server has {self.name!r}."
+            raise ApiError(message, 404, "model", "model_not_found")
 
     async def _in_encoder(self, encode: Callable, prompt) -> list:
         try:
@@ -168,9 +160,8 @@ class Api:
         return encoded
 
     def _encode_messages(self, messages: list[dict]) -> list[int]:
-        return self._known(
-            self.encode_chat(self.tokenizer, messages, add_generation_prompt=True)["input_ids"], "messages"
-        )
+        encoded = self.encode_chat(self.tokenizer, messages, add_generation_prompt=True)
+        return self._known(encoded["input_ids"], "messages")
 
     def _known(self, ids: list[int], param: str) -> list[int]:
         """Refuse ids for which the model has no embedding: on a GPU, one would end all later requests, too."""
@@ -188,7 +179,7 @@ class Api:
         if room is not None and room < max(max_tokens or 1, 1):
             message = f"The model's context is {context} tokens, and the prompt has {length}: "
             message += "shorten it." if room < 1 else f"max_tokens can be at most {room}, not {max_tokens}."
-            raise ApiError(message, code="context_length_exceeded")
+            raise ApiError(message, param=None if room < 1 else "max_tokens", code="context_length_exceeded")
         if max_tokens is None:
             max_tokens = min(settings.max_new_tokens or default, room or default)
         elif max_tokens == NO_LIMIT:
@@ -233,14 +224,14 @@ class Api:
         """Server-sent events, the last of which is `[DONE]`."""
         try:
             for index, choice in enumerate(answer.choices):
-                for event in answer.beginning(index):
-                    yield _event(event)
+                if answer.is_chat:
+                    yield _event(answer.chunk(index, {"role": "assistant", "content": ""}))
                 async with aclosing(self.generator.stream(choice)) as pieces:
                     async for piece in pieces:
-                        yield _event(answer.chunk(index, piece))
-                yield _event(answer.end(index))
+                        yield _event(answer.chunk(index, {"content": piece}))
+                yield _event(answer.chunk(index, {}, choice.finish_reason))
             if include_usage:
-                yield _event(answer.usage_chunk())
+                yield _event({**answer.chunk_head, "choices": [], "usage": answer.usage()})
             yield "data: [DONE]\n\n"
         except ServerEnding:
             yield _event(ApiError(ENDING, 503).body())
@@ -253,45 +244,29 @@ class _Answer:
     """The JSON of both endpoints, whole or in chunks."""
 
     def __init__(self, kind: str, id: str, model: str, choices: list[Choice], prompts: list[list[int]]):
-        self.kind, self.choices = kind, choices
-        self.is_chat = kind == "chat.completion"
-        self.head = {"id": id, "created": int(time.time()), "model": model}
+        self.choices, self.is_chat = choices, kind == "chat.completion"
+        self.head = {"id": id, "object": kind, "created": int(time.time()), "model": model}
+        self.chunk_head = {**self.head, "object": f"{kind}.chunk" if self.is_chat else kind}
         self.prompt_tokens = sum(map(len, prompts))
 
     def usage(self) -> dict:
-        generated = sum(choice.tokens for choice in self.choices)
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": generated,
-            "total_tokens": self.prompt_tokens + generated,
-        }
+        asked, generated = self.prompt_tokens, sum(choice.tokens for choice in self.choices)
+        return {"prompt_tokens": asked, "completion_tokens": generated, "total_tokens": asked + generated}
 
     def whole(self) -> dict:
-        choices = [self._choice(i, choice.text, choice.finish_reason) for i, choice in enumerate(self.choices)]
-        return {**self.head, "object": self.kind, "choices": choices, "usage": self.usage()}
+        choices = []
+        for i, choice in enumerate(self.choices):
+            message = {"role": "assistant", "content": choice.text, "refusal": None}
+            choices.append(self._choice(i, "message", message, choice.finish_reason))
+        return {**self.head, "choices": choices, "usage": self.usage()}
 
-    def beginning(self, index: int) -> Iterable[dict]:
-        return [self._chunk(index, {"delta": {"role": "assistant", "content": ""}})] if self.is_chat else []
+    def chunk(self, index: int, delta: dict, finish_reason: str | None = None) -> dict:
+        return {**self.chunk_head, "choices": [self._choice(index, "delta", delta, finish_reason)]}
 
-    def chunk(self, index: int, text: str) -> dict:
-        return self._chunk(index, {"delta": {"content": text}} if self.is_chat else {"text": text})
-
-    def end(self, index: int) -> dict:
-        return self._chunk(index, {"delta": {}} if self.is_chat else {"text": ""}, self.choices[index].finish_reason)
-
-    def usage_chunk(self) -> dict:
-        return {**self.head, "object": self._chunk_kind(), "choices": [], "usage": self.usage()}
-
-    def _choice(self, index: int, text: str, finish_reason: str) -> dict:
-        said = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.is_chat else {"text": text}
-        return {"index": index, **said, "logprobs": None, "finish_reason": finish_reason}
-
-    def _chunk(self, index: int, said: dict, finish_reason: str | None = None) -> dict:
-        choice = {"index": index, **said, "logprobs": None, "finish_reason": finish_reason}
-        return {**self.head, "object": self._chunk_kind(), "choices": [choice]}
-
-    def _chunk_kind(self) -> str:
-        return "chat.completion.chunk" if self.is_chat else self.kind
+    def _choice(self, index: int, part: str, said: dict, finish_reason: str | None) -> dict:
+        """A text or a piece of one; a chat's has more fields than its content."""
+        text = {part: said} if self.is_chat else {"text": said.get("content", "")}
+        return {"index": index, **text, "logprobs": None, "finish_reason": finish_reason}
 
 
 def _event(data: dict) -> str:
@@ -299,6 +274,9 @@ def _event(data: dict) -> str:
 
 
 async def _body(request: Request) -> bytes:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # any page can have a browser send other types
+        raise ApiError(f"The Content-Type is {kind or 'missing'}: send application/json.", 415)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -312,14 +290,10 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _error(request: Request, error: ApiError) -> Response:
+def _error(request: Request, error: ApiError) -> Response:
     return JSONResponse(error.body(), status_code=error.status)
 
 
-async def _http_error(request: Request, error: HTTPException) -> Response:
+def _http_error(request: Request, error: HTTPException) -> Response:
     """No such path, or not by this method."""
-    return await _error(request, ApiError(f"{request.method} {request.url.path}: {error.detail}.", error.status_code))
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    return await _error(request, ApiError("An error in the server; its log says more.", 500))
+    return _error(request, ApiError(f"{request.method} {request.url.path}: {error.detail}.", error.status_code))

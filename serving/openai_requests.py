@@ -65,8 +65,8 @@ Temperature = Annotated[float | None, Field(ge=0, le=2)]
 Share = Annotated[float | None, Field(ge=0, le=1)]
 Count = Annotated[int | None, Field(ge=1)]
 TopK = Annotated[int | None, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # both keep all tokens
-Penalty = Annotated[
-    float | None, Field(gt=0), Field(validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
+Penalty = Annotated[  # beyond it, the product with a logit can leave the numbers
+    float | None, Field(ge=0.01, le=100), Field(validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
 ]
 Seed = Annotated[int | None, Field(ge=-(2**63), lt=2**63), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Stop = Annotated[str, Field(min_length=1)]

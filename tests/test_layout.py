@@ -98,6 +98,7 @@ TRAVELLERS = [
     "loss",
     "modeling_folio",
     "normalization",
+    "packed_attention",
     "positions",
     "peft_targets",
     "registration",

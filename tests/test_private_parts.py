@@ -80,6 +80,18 @@ PARTS = [
         "transformers.utils.chat_template_utils", "render_jinja_template", "tokenization/control_tokens.py", "all chats"
     ),
     Part(
+        "transformers.utils.chat_template_utils",
+        "_compile_jinja_template",
+        "tokenization/template_limits.py",
+        "the refusal of `**` in chat templates",
+    ),
+    Part(
+        "uvicorn.protocols.http.h11_impl",
+        "H11Protocol.on_response_complete",
+        "serving/http_server.py",
+        "the time limit of a client's next request",
+    ),
+    Part(
         "trl.trainer.base_trainer",
         "_BaseTrainer._send_telemetry",
         "training/finetuning/trainers.py",
@@ -100,7 +112,6 @@ PARTS = [
     Part("accelerate", "DataLoaderConfiguration.dispatch_batches", "training/arguments.py", "streams in processes"),
     Part("chromadb", "Collection.configuration_json", "rag/index.py", "the refusal of remote embedding functions"),
     Part("chromadb.config", "Settings.anonymized_telemetry", "rag/index.py", "telemetry that stays off"),
-    Part("chromadb_rust_bindings", "cli", "rag/server.py", "folio rag serve-index"),
     Part("gradio", "Blocks.has_launched", "scripts/app/page.py", "the refusal of paths of files in the app"),
     Part("sentence_transformers.base.sampler", "DefaultBatchSampler", "rag/embedder/batches.py", "embedders' batches"),
     Part(

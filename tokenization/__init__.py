@@ -11,15 +11,8 @@ if TYPE_CHECKING:
     from .wordpiece import WordPieceTokenizer
 
 __all__ = [
-    "BPETokenizer",
-    "WordPieceTokenizer",
-    "chat_tokenizer",
-    "encode_chat",
-    "encode_texts",
-    "load_tokenizer",
-    "train_char_tokenizer",
-    "train_tokenizer",
-    "vocabulary_size",
-]
+    "BPETokenizer", "WordPieceTokenizer", "chat_tokenizer", "encode_chat", "encode_texts", "load_tokenizer",
+    "train_char_tokenizer", "train_tokenizer", "vocabulary_size",
+]  # fmt: skip
 
 __getattr__ = lazy_names(__name__, {"BPETokenizer": "bpe", "WordPieceTokenizer": "wordpiece"})

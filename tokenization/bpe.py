@@ -9,13 +9,13 @@ import heapq
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterable
+from itertools import count, pairwise
 from pathlib import Path
 
 import regex
 
-from .tokenizer_json import check_unicode, cut_long_runs, read_tokenizer_json
+from .tokenizer_json import check_filled, check_room, check_unicode, cut_long_runs, read_tokenizer_json, tokenizer_json
 
 # How text is cut before pairs are counted: no token spans two of these pieces.
 PATTERNS = {
@@ -56,17 +56,13 @@ class BPETokenizer:
     def __init__(
         self, vocab: dict[bytes, int], merges: list[tuple[bytes, bytes]], special: dict[str, int], pattern: str
     ):
-        if pattern not in PATTERNS:
-            raise ValueError(f"There is no pattern {pattern!r}: choose one of {', '.join(PATTERNS)}.")
         self.vocab, self.merges, self.special, self.pattern = vocab, merges, special, pattern
         self.tokens = {id: token for token, id in vocab.items()}
         self.tokens |= {id: token.encode() for token, id in special.items()}
         self._byte_ids = [vocab[bytes([byte])] for byte in range(256)]
         # (rank, id of the result) of each pair; of a pair that was merged twice the last counts.
-        self._ranks: dict[Pair, Pair] = {
-            (vocab[a], vocab[b]): (rank, vocab[a + b]) for rank, (a, b) in enumerate(merges)
-        }
-        self._split = regex.compile(PATTERNS[pattern]).findall
+        self._ranks = {(vocab[a], vocab[b]): (rank, vocab[a + b]) for rank, (a, b) in enumerate(merges)}
+        self._split = _splitter(pattern)
         self._cache: dict[bytes, list[int]] = {}
 
     @classmethod
@@ -82,20 +78,12 @@ class BPETokenizer:
             pattern: how text is cut into pieces, by name.
             special_tokens: get ids of their own, which no text is encoded as.
 
-        Raises:
-            ValueError: if `vocab_size` has no room for bytes and special tokens, or the texts do not hold enough
-                pairs to fill it, or are not valid Unicode.
+        Raises ValueError if `vocab_size` has no room for bytes and special tokens, or the texts do not hold enough
+        pairs to fill it, or are not valid Unicode.
         """
         special = {token: id for id, token in enumerate(dict.fromkeys(special_tokens))}
-        smallest = 256 + len(special)
-        if vocab_size < smallest:
-            raise ValueError(
-                f"A vocabulary of {vocab_size} has no room for the 256 bytes and {len(special)} special tokens: "
-                f"use at least {smallest}."
-            )
-        if pattern not in PATTERNS:
-            raise ValueError(f"There is no pattern {pattern!r}: choose one of {', '.join(PATTERNS)}.")
-        split, counts = regex.compile(PATTERNS[pattern]).findall, Counter()
+        check_room(vocab_size, len(special))
+        split, counts = _splitter(pattern), Counter()
         for text in texts:
             check_unicode(text, remedy=SURROGATES)
             for part in cut_long_runs(text):
@@ -105,11 +93,7 @@ class BPETokenizer:
         words = [[byte_ids[byte] for byte in piece.encode()] for piece in counts]
         merges = _learn(words, list(counts.values()), tokens, vocab_size)
         vocab = {token: id for id, token in enumerate(tokens) if id >= len(special)}
-        if len(tokens) < vocab_size:
-            raise ValueError(
-                f"The text supports a vocabulary of {len(tokens)}, not of {vocab_size}: "
-                f"use a vocab_size of at most {len(tokens)}, or more text."
-            )
+        check_filled(len(tokens), vocab_size)
         return cls(vocab, [(tokens[a], tokens[b]) for a, b in merges], special, pattern)
 
     def __len__(self) -> int:
@@ -117,11 +101,7 @@ class BPETokenizer:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text. What spells a special token is text like any other.
-
-        Raises:
-            ValueError: if the text is not valid Unicode (holds a lone surrogate).
-        """
+        """Ids of a text, in which special tokens are text; raises ValueError for a lone surrogate."""
         check_unicode(text, remedy=SURROGATES)
         return [id for piece in self._split(text) for id in self._encode_piece(piece.encode())]
 
@@ -135,11 +115,7 @@ class BPETokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids.
-
-        Raises:
-            ValueError: for an id that there is not.
-        """
+        """The bytes of ids; raises ValueError for an id that there is not."""
         try:
             return b"".join([self.tokens[id] for id in ids])
         except KeyError as error:
@@ -163,46 +139,19 @@ class BPETokenizer:
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
         before = {**byte_level, "use_regex": True}
         if self.pattern != "gpt2":  # the one that ByteLevel has built in
-            cut = {
-                "type": "Split",
-                "pattern": {"Regex": PATTERNS[self.pattern]},
-                "behavior": "Isolated",
-                "invert": False,
-            }
-            before = {"type": "Sequence", "pretokenizers": [cut, {**byte_level, "use_regex": False}]}
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        spelled = self.special | {_spell(token): id for token, id in self.vocab.items()}
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [{"id": id, "content": token, **flags} for token, id in self.special.items()],
-            "normalizer": None,
-            "pre_tokenizer": before,
-            "post_processor": None,
-            "decoder": {**byte_level, "use_regex": True},
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": False,
-                "vocab": spelled,
-                "merges": [[_spell(a), _spell(b)] for a, b in self.merges],
-            },
+            before = {"type": "Sequence", "pretokenizers": [_cut(self.pattern), {**byte_level, "use_regex": False}]}
+        model = {
+            "type": "BPE",
+            **dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")),
+            **dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False),
+            "vocab": self.special | {_spell(token): id for token, id in self.vocab.items()},
+            "merges": [[_spell(a), _spell(b)] for a, b in self.merges],
         }
+        return tokenizer_json(self.special, model, before, decoder={**byte_level, "use_regex": True})
 
     @classmethod
     def from_file(cls, path: str | Path) -> "BPETokenizer":
-        """Read a `tokenizer.json` with a byte-level BPE model and one of our patterns.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is cut off, inconsistent, or does something that this class does not.
-        """
+        """Read a byte-level BPE `tokenizer.json` with one of our patterns; raises ValueError for another one."""
         return read_tokenizer_json(path, cls._from_dict)
 
     @classmethod
@@ -226,6 +175,12 @@ class BPETokenizer:
         if missing := [byte for byte in range(256) if bytes([byte]) not in vocab]:
             raise ValueError(f"it has no token for the byte {missing[0]}: it is not byte-level")
         return cls(vocab, pairs, special, _pattern_of(data["pre_tokenizer"]))
+
+
+def _splitter(pattern: str) -> Callable[[str], list[str]]:
+    if pattern not in PATTERNS:
+        raise ValueError(f"There is no pattern {pattern!r}: choose one of {', '.join(PATTERNS)}.")
+    return regex.compile(PATTERNS[pattern]).findall
 
 
 def _cut(pattern: str) -> dict:
@@ -267,19 +222,15 @@ def _learn(words: list[list[int]], counts: list[int], tokens: list[bytes], vocab
         for pair in pairwise(word):
             pair_counts[pair] += counts[index]
             where.setdefault(pair, set()).add(index)
-    serial = 0  # no two entries are compared by their words
-    heap = []
-    for pair, places in where.items():
-        heap.append((-pair_counts[pair], pair, serial, places))
-        serial += 1
+    serial = count()  # no two entries are compared by their words
+    heap = [(-pair_counts[pair], pair, next(serial), places) for pair, places in where.items()]
     heapq.heapify(heap)
 
     merges: list[Pair] = []
     while len(tokens) < vocab_size and heap:
         negative, pair, _, places = heapq.heappop(heap)
         if -negative != pair_counts[pair]:
-            heapq.heappush(heap, (-pair_counts[pair], pair, serial, places))
-            serial += 1
+            heapq.heappush(heap, (-pair_counts[pair], pair, next(serial), places))
             continue
         if negative >= 0:
             break
@@ -296,8 +247,7 @@ def _learn(words: list[list[int]], counts: list[int], tokens: list[bytes], vocab
                     where.setdefault(changed, set()).add(index)
         for changed, in_words in where.items():
             if pair_counts[changed] > 0:
-                heapq.heappush(heap, (-pair_counts[changed], changed, serial, in_words))
-                serial += 1
+                heapq.heappush(heap, (-pair_counts[changed], changed, next(serial), in_words))
     return merges
 
 

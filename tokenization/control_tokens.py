@@ -20,7 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import get_json_schema
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from .template_limits import LONGEST, TemplateLimitError, template_limits
 from .tokenizer_json import check_unicode
+from .trained import CHAT_TEMPLATE
 
 # The roles that models know. A template may put another one between "<|" and "|>", so it must not complete a token.
 ROLES = {"system", "developer", "user", "assistant", "tool", "function", "ipython"}
@@ -36,8 +38,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
     Like everything that encodes with a tokenizer of transformers, this sets flags in it: do not call it for one
     tokenizer from several threads at once.
 
-    Raises:
-        ValueError: for a text that is not valid Unicode, or that the tokenizer fails on or makes a control token of.
+    Raises ValueError for a text that is not valid Unicode, or that the tokenizer fails on or makes a control token of.
     """
     if not texts:
         return []
@@ -122,12 +123,9 @@ def encode_chat(
     cut at the tokens that the template wrote. So is that of an unfinished token at the end of a string, which the next
     string could complete.
 
-    Returns:
-        `input_ids`, and `assistant_masks`: 1 where the template has `{% generation %}`, 0 elsewhere; each (T,).
-
-    Raises:
-        ValueError: if the template refuses the messages, there is no template, a text is not valid Unicode, or the
-            tokenizer's model makes control tokens of ordinary text.
+    Returns `input_ids`, and `assistant_masks`: 1 where the template has `{% generation %}`, 0 elsewhere; each (T,).
+    Raises ValueError if the template refuses the messages, there is no template, a text is not valid Unicode, or the
+    tokenizer's model makes control tokens of ordinary text.
     """
     encoder = ChatEncoder(tokenizer)
     (chat,) = encoder.encode_batch([encoder.render(messages, tools, add_generation_prompt)])
@@ -291,9 +289,12 @@ def _render(messages: list, template: str, add_generation_prompt: bool, options:
     messages = [{name: value for name, value in message.items() if value is not None} for message in messages]
     try:
         options = options | {"chat_template": template, "return_assistant_tokens_mask": marks_generation(template)}
-        (text,), spans = render_jinja_template([messages], add_generation_prompt=add_generation_prompt, **options)
-    except (jinja2.TemplateError, TypeError) as error:
+        with contextlib.nullcontext() if template == CHAT_TEMPLATE else template_limits(template):
+            (text,), spans = render_jinja_template([messages], add_generation_prompt=add_generation_prompt, **options)
+    except (jinja2.TemplateError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         raise ValueError(f"The chat template refuses these messages: {error}") from None
+    if len(text) > LONGEST:
+        raise TemplateLimitError(f"The chat template writes {len(text):,} characters: {LONGEST:,} are the most.")
     check_unicode(text, "The chat")
     return text, spans[0] if spans else []
 
@@ -305,8 +306,7 @@ def _any_of(tokens: Iterable[str]) -> re.Pattern:
 def _encode_ordinary(tokenizer, text: str, without: list[Span]) -> Encoding:
     """Encode a text outside some spans, step by step as the library does, but without looking for added tokens.
 
-    Raises:
-        ValueError: if the model itself gives a control token.
+    Raises ValueError if the model itself gives a control token.
     """
     backend = tokenizer.backend_tokenizer
     pieces = PreTokenizedString(text)

@@ -48,11 +48,7 @@ class Inspection:
 
 
 def inspect(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> Inspection:
-    """Encode a text, of any length, and count.
-
-    Raises:
-        ValueError: if the text is not valid Unicode.
-    """
+    """Encode a text of any length and count; raises ValueError if it is not valid Unicode."""
     counts: Counter[int] = Counter()
     parts = pieces(text)
     while batch := list(islice(parts, 16)):
@@ -118,10 +114,7 @@ def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def unreachable(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that no text is encoded as: their own text becomes other ids, or is none.
-
-    Added tokens are left out, and those that are only ever part of a word unless the model itself cuts them up.
-    """
+    """Ids that no text is encoded as, without added tokens and parts of words that the model does not cut up."""
     if not tokenizer.is_fast:
         return []
     model, byte_level = tokenizer.backend_tokenizer.model, is_byte_level(tokenizer)
@@ -152,11 +145,9 @@ def shown(data: bytes) -> str:
 
 
 def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colours: bool, width: int = 0) -> str:
-    """The first `limit` tokens of a text, with the id of each under it, and its bytes where they are no plain text.
+    """The first `limit` tokens of a text, the id of each below it, and its bytes where they are no plain text.
 
-    Args:
-        colours: as backgrounds by which tokens are told apart; without, there are bars between them.
-        width: columns, by default those of the terminal.
+    Tokens have colours as backgrounds, or bars between them; `width` is in columns, by default the terminal's.
     """
     ids = encode_texts(tokenizer, [text[: 40 * limit]])[0][:limit]
     width, spelled = width or shutil.get_terminal_size().columns, vocabulary_bytes(tokenizer)

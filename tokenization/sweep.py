@@ -13,12 +13,8 @@ VOCAB_SIZES = (300, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)
 def sweep(train: Iterable[str], held_out: str, vocab_sizes: Iterable[int] = VOCAB_SIZES) -> list[dict]:
     """Train a tokenizer of each size, the last one the largest that the text supports, and try it on held-out text.
 
-    Returns:
-        For each size, from small to large: `vocab_size`, `bytes_per_token`, `tokens_per_word`, and the share of the
-        vocabulary that occurs in the held-out text, `vocab_used`.
-
-    Raises:
-        ValueError: if a size is too small, or there is no held-out text.
+    Returns for each `vocab_size` its `bytes_per_token`, `tokens_per_word`, and `vocab_used`, the share that occurs.
+    Raises ValueError if a size is too small, or there is no held-out text.
     """
     if not held_out:
         raise ValueError("There is no held-out text: give a larger corpus.")
@@ -37,11 +33,7 @@ def sweep(train: Iterable[str], held_out: str, vocab_sizes: Iterable[int] = VOCA
 
 
 def plot(rows: list[dict], path: str | Path, title: str) -> None:
-    """Draw bytes per token and the share of the vocabulary in use against its size.
-
-    Raises:
-        ImportError: if matplotlib is missing; names the extra that has it.
-    """
+    """Draw bytes per token, and the share in use, by the vocabulary's size; raises ImportError without matplotlib."""
     plt = pyplot("The plot")
     sizes = [row["vocab_size"] for row in rows]
     figure, (length, used) = plt.subplots(

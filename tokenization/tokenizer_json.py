@@ -12,15 +12,44 @@ T = TypeVar("T")
 # that grows with the square of its length, in the library as well.
 LONGEST_RUN = 2000
 LONG_RUN = re.compile(rf"(\S{{{LONGEST_RUN}}}|\s{{{LONGEST_RUN}}})")
+SPECIAL_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+
+
+def tokenizer_json(special: dict[str, int], model: dict, pre_tokenizer: dict, decoder: dict, normalizer=None) -> dict:
+    """The content of a `tokenizer.json`, in the library's order."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": id, "content": token, **SPECIAL_FLAGS} for token, id in special.items()],
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model,
+    }
+
+
+def check_room(vocab_size: int, special_tokens: int) -> None:
+    """Raises ValueError if a byte-level vocabulary has no room for all bytes."""
+    if vocab_size < 256 + special_tokens:
+        raise ValueError(
+            f"A vocabulary of {vocab_size} has no room for the 256 bytes and {special_tokens} special tokens: "
+            f"use at least {256 + special_tokens}."
+        )
+
+
+def check_filled(supported: int, vocab_size: int) -> None:
+    """Raises ValueError if a text has given fewer tokens than it should."""
+    if supported < vocab_size:
+        raise ValueError(
+            f"The text supports a vocabulary of {supported}, not of {vocab_size}: "
+            f"use a vocab_size of at most {supported}, or more text."
+        )
 
 
 def read_tokenizer_json(path: str | Path, build: Callable[[dict], T]) -> T:
-    """Read a `tokenizer.json` and `build` a tokenizer from it.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is cut off, inconsistent, or asks for something that `build` refuses. One line.
-    """
+    """`build` a tokenizer from a file; raises FileNotFoundError, or ValueError in one line if it cannot be."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -34,11 +63,7 @@ def read_tokenizer_json(path: str | Path, build: Callable[[dict], T]) -> T:
 
 
 def check_unicode(text: str, what: str = "The text", remedy: str = "read it with errors='replace'") -> None:
-    """Refuse lone surrogates, which no encoding can write.
-
-    Raises:
-        ValueError: names the position of the first.
-    """
+    """Raises ValueError, with its position, for a lone surrogate, which no encoding can write."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..jobs.errors import first_line
-from .tokenizer_json import check_unicode, cut_long_runs
+from .tokenizer_json import check_filled, check_room, check_unicode, cut_long_runs
 
 END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = [END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN]
@@ -75,32 +75,24 @@ def train_tokenizer(
         vocab_size: number of token ids, special tokens and the 256 bytes included.
         show_progress: show the library's progress bar.
 
-    Raises:
-        ValueError: if `vocab_size` has no room for the bytes and special tokens, or the texts do not hold
-            enough repeated pairs to fill it, or are not valid Unicode.
+    Raises ValueError if `vocab_size` has no room for the bytes and special tokens, or the texts do not hold enough
+    repeated pairs to fill it, or are not valid Unicode.
     """
     tokenizer = _train(texts, vocab_size, show_progress)
-    if tokenizer.get_vocab_size() < vocab_size:
-        raise ValueError(
-            f"The text supports a vocabulary of {tokenizer.get_vocab_size()}, not of {vocab_size}: "
-            f"use a vocab_size of at most {tokenizer.get_vocab_size()}, or more text."
-        )
+    check_filled(tokenizer.get_vocab_size(), vocab_size)
     return as_pretrained(tokenizer)
 
 
 def train_sizes(texts: Iterable[str], vocab_sizes: Iterable[int]) -> Iterator[PreTrainedTokenizerFast]:
-    """What `train_tokenizer` gives for each size, from small to large, for the time of the largest.
+    """What `train_tokenizer` gives for each size, from small to large, for the time of the largest; raises ValueError.
 
     A smaller vocabulary has the first tokens and merges of a larger one. Where the text does not support a size, the
     largest one that it supports takes its place and is the last.
-
-    Raises:
-        ValueError: if a size has no room for the bytes and special tokens, or there is none.
     """
     sizes = sorted(set(vocab_sizes))
     if not sizes:
         raise ValueError("There are no vocabulary sizes: give at least one.")
-    _check_size(sizes[0])
+    check_room(sizes[0], len(SPECIAL_TOKENS))
     full = _train(texts, sizes[-1], show_progress=False)
     state, supported = json.loads(full.to_str()), full.get_vocab_size()
     vocab, merges = state["model"]["vocab"], state["model"]["merges"]
@@ -110,16 +102,8 @@ def train_sizes(texts: Iterable[str], vocab_sizes: Iterable[int]) -> Iterator[Pr
         yield as_pretrained(Tokenizer.from_str(json.dumps({**state, "model": {**state["model"], **smaller}})))
 
 
-def _check_size(vocab_size: int) -> None:
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise ValueError(
-            f"A vocabulary of {vocab_size} has no room for the 256 bytes and {len(SPECIAL_TOKENS)} special tokens: "
-            f"use at least {SMALLEST_VOCABULARY}."
-        )
-
-
 def _train(texts: Iterable[str], vocab_size: int, show_progress: bool) -> Tokenizer:
-    _check_size(vocab_size)
+    check_room(vocab_size, len(SPECIAL_TOKENS))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -140,10 +124,7 @@ def _checked(texts: Iterable[str]) -> Iterator[str]:
 
 
 def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer with one id for each character that occurs in `texts`; others become `<|unk|>`.
-
-    What nanoGPT's character-level Shakespeare uses: easy to understand, and long sequences.
-    """
+    """A tokenizer with an id for each character in `texts`, as nanoGPT has it; others become `<|unk|>`."""
     unknown = "<|unk|>"
     characters = sorted(set().union(*map(set, _checked(texts))))
     vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, unknown, *characters])}
@@ -154,11 +135,7 @@ def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in a directory, or of a name on the Hub; no code that comes with it is run.
-
-    Raises:
-        ValueError: in one line, whatever is wrong with its files.
-    """
+    """The tokenizer in a directory or of a Hub name, whose code is not run; raises ValueError in one line."""
     try:
         return AutoTokenizer.from_pretrained(os.path.expanduser(source), trust_remote_code=False)
     except (KeyboardInterrupt, SystemExit):
@@ -180,9 +157,8 @@ def chat_tokenizer(base: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFa
     A tokenizer that has a chat template already keeps it, and its end of turn. Another gets ours, and the control
     tokens that it lacks; then the model must be resized to its new length.
 
-    Returns:
-        A copy whose `eos_token` is the end of turn, with all other ids and settings as they were, and the fields of
-        the model's generation config that follow from it: either end stops.
+    Returns a copy whose `eos_token` is the end of turn, with all other ids and settings as they were, and the fields of
+    the model's generation config that follow from it: either end stops.
     """
     tokenizer = copy.deepcopy(base)
     ends = [tokenizer.eos_token]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tokenizers import normalizers, pre_tokenizers
 
-from .tokenizer_json import check_unicode, read_tokenizer_json
+from .tokenizer_json import check_filled, check_unicode, read_tokenizer_json, tokenizer_json
 
 UNKNOWN = "[UNK]"
 PREFIX = "##"  # of a piece that continues a word
@@ -54,11 +54,7 @@ class WordPieceTokenizer:
 
     @classmethod
     def train(
-        cls,
-        texts: Iterable[str],
-        vocab_size: int,
-        lowercase: bool = True,
-        special_tokens: Iterable[str] = SPECIAL_TOKENS,
+        cls, texts: Iterable[str], vocab_size: int, lowercase=True, special_tokens: Iterable[str] = SPECIAL_TOKENS
     ) -> "WordPieceTokenizer":
         """Learn pieces from documents (Schuster and Nakajima, 2012).
 
@@ -73,9 +69,8 @@ class WordPieceTokenizer:
             lowercase: also strips accents, as BERT does.
             special_tokens: get ids of their own; `[UNK]` must be one of them.
 
-        Raises:
-            ValueError: if `vocab_size` has no room for characters and special tokens, or the texts do not hold
-                enough pairs to fill it, or are not valid Unicode.
+        Raises ValueError if `vocab_size` has no room for characters and special tokens, or the texts do not hold enough
+        pairs to fill it, or are not valid Unicode.
         """
         special = list(dict.fromkeys(special_tokens))
         if UNKNOWN not in special:
@@ -83,11 +78,8 @@ class WordPieceTokenizer:
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(split_words(text, lowercase))
-        spelled = {
-            word: [word[0], *(PREFIX + character for character in word[1:])]
-            for word in counts
-            if len(word) <= LONGEST_WORD
-        }
+        short = [word for word in counts if len(word) <= LONGEST_WORD]
+        spelled = {word: [word[0], *(PREFIX + character for character in word[1:])] for word in short}
         alphabet = {symbol for word in spelled.values() for symbol in word}
         tokens = [*special, *sorted(alphabet - set(special))]
         if vocab_size < len(tokens):
@@ -99,11 +91,7 @@ class WordPieceTokenizer:
         ids = {token: id for id, token in enumerate(tokens)}
         words = [[ids[symbol] for symbol in word] for word in spelled.values()]
         _learn(words, [counts[word] for word in spelled], tokens, vocab_size)
-        if len(tokens) < vocab_size:
-            raise ValueError(
-                f"The text supports a vocabulary of {len(tokens)}, not of {vocab_size}: "
-                f"use a vocab_size of at most {len(tokens)}, or more text."
-            )
+        check_filled(len(tokens), vocab_size)
         return cls({token: id for id, token in enumerate(tokens)}, lowercase, special)
 
     def __len__(self) -> int:
@@ -111,19 +99,11 @@ class WordPieceTokenizer:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without `[CLS]` and `[SEP]`. What spells a special token is text like any other.
-
-        Raises:
-            ValueError: if the text is not valid Unicode (holds a lone surrogate).
-        """
+        """Ids of a text without `[CLS]` and `[SEP]`; special tokens are text. Raises ValueError for lone surrogates."""
         return [id for word in split_words(text, self.lowercase) for id in self._encode_word(word)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, special tokens included: words with a space between them, `.?!,` without one before.
-
-        Raises:
-            ValueError: for an id that there is not.
-        """
+        """The text of ids, special tokens too, without spaces before `.?!,`; raises ValueError for unknown ids."""
         text = []
         for id in ids:
             if not 0 <= id < len(self):
@@ -165,39 +145,24 @@ class WordPieceTokenizer:
 
     def to_dict(self) -> dict:
         """The content of a `tokenizer.json`."""
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        special = sorted(self.special, key=self.vocab.__getitem__)
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [{"id": self.vocab[token], "content": token, **flags} for token in special],
-            "normalizer": {
-                "type": "BertNormalizer",
-                "clean_text": True,
-                "handle_chinese_chars": True,
-                "strip_accents": None,
-                "lowercase": self.lowercase,
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": None,
-            "decoder": {"type": "WordPiece", "prefix": PREFIX, "cleanup": True},
-            "model": {
-                "type": "WordPiece",
-                "unk_token": UNKNOWN,
-                "continuing_subword_prefix": PREFIX,
-                "max_input_chars_per_word": LONGEST_WORD,
-                "vocab": {token: id for id, token in enumerate(self.tokens)},
-            },
+        special = {token: self.vocab[token] for token in sorted(self.special, key=self.vocab.__getitem__)}
+        model = {
+            "type": "WordPiece",
+            "unk_token": UNKNOWN,
+            "continuing_subword_prefix": PREFIX,
+            "max_input_chars_per_word": LONGEST_WORD,
+            "vocab": {token: id for id, token in enumerate(self.tokens)},
         }
+        cleaning = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+        normalizer = {"type": "BertNormalizer", **cleaning, "lowercase": self.lowercase}
+        decoder = {"type": "WordPiece", "prefix": PREFIX, "cleanup": True}
+        return tokenizer_json(special, model, {"type": "BertPreTokenizer"}, decoder, normalizer)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "WordPieceTokenizer":
-        """Read a `tokenizer.json` of BERT's kind. A post-processor, which adds `[CLS]` and `[SEP]`, is passed over.
+        """Read a `tokenizer.json` of BERT's kind; raises ValueError for another one.
 
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is cut off, inconsistent, or does something that this class does not. One line.
+        A post-processor, which adds `[CLS]` and `[SEP]`, is passed over.
         """
         return read_tokenizer_json(path, cls._from_dict)
 
@@ -229,9 +194,6 @@ def split_words(text: str, lowercase: bool = True) -> list[str]:
 
     By the `tokenizers` library, whose tables of characters are part of what a vocabulary depends on. Control
     characters and U+FFFD are taken away; `lowercase` also strips accents (Devlin et al., 2019).
-
-    Raises:
-        ValueError: if the text is not valid Unicode.
     """
     check_unicode(text, "The text")
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)

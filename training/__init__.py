@@ -14,26 +14,13 @@ if TYPE_CHECKING:
     from .trainer import FolioTrainer
 
 __all__ = [
-    "FolioTrainer",
-    "MethodArguments",
-    "ModelArguments",
-    "PretrainingArguments",
-    "arguments_of",
-    "finetune",
-    "merge",
-    "pretrain",
-]
+    "FolioTrainer", "MethodArguments", "ModelArguments", "PretrainingArguments", "arguments_of", "finetune",
+    "merge", "pretrain",
+]  # fmt: skip
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "FolioTrainer": "trainer",
-        "MethodArguments": "finetuning.arguments",
-        "ModelArguments": "arguments",
-        "PretrainingArguments": "arguments",
-        "arguments_of": "finetuning.trainers",
-        "finetune": "finetuning.finetuning",
-        "merge": "finetuning.merging",
-        "pretrain": "pretraining",
-    },
-)
+WHERE = {
+    "FolioTrainer": "trainer", "MethodArguments": "finetuning.arguments", "ModelArguments": "arguments",
+    "PretrainingArguments": "arguments", "arguments_of": "finetuning.trainers", "finetune": "finetuning.finetuning",
+    "merge": "finetuning.merging", "pretrain": "pretraining",
+}  # fmt: skip
+__getattr__ = lazy_names(__name__, WHERE)

@@ -38,10 +38,7 @@ def calibrate(
 ) -> dict[str, float]:
     """Settle what was left open: bfloat16 if it is faster here, and `max_steps` if `minutes` were given.
 
-    The minutes are those from now on, after `steps_done` steps that the run has taken before.
-
-    Returns:
-        Seconds a step for each precision that was timed; empty if there was nothing to settle.
+    The minutes are those after `steps_done`. Returns the seconds a step for each precision that was timed.
     """
     timed = {}
     if args.bf16 is None and (args.fp16 or args.device.type != "cpu"):

@@ -22,15 +22,9 @@ class ProgressBar(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             # In a log file, where lines do not overwrite each other, seldom.
-            interval = 0.5 if sys.stderr.isatty() else 30
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc="training",
-                unit="step",
-                mininterval=interval,
-                dynamic_ncols=True,
-            )
+            looks = {"desc": "training", "unit": "step", "dynamic_ncols": True}
+            looks["mininterval"] = 0.5 if sys.stderr.isatty() else 30
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, **looks)
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.bar is not None:
@@ -100,11 +94,8 @@ class StopOnInterrupt(TrainerCallback):
             print(f"\n{what}: saving a checkpoint after this step. {again} again to stop at once.", file=sys.stderr)
 
     def agreed(self, args) -> int | None:
-        """The signal by which any process was told to stop: then all do, after the same step. A collective.
-
-        What others have received is not kept: our own signal may come later, and would count as a second one. Nor is
-        one lost that comes while they answer.
-        """
+        """The signal by which any process was told to stop: then all do, after the same step. A collective."""
+        # What others have received is not kept: our own signal may come later, and would count as a second one.
         return largest_of_all(self.received or 0, args.device) or None
 
     def on_step_end(self, args, state, control, **kwargs):

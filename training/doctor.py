@@ -38,11 +38,7 @@ class Diagnosis:
 def diagnose(
     corpus: CorpusArguments, model: ModelArguments, args: PretrainingArguments, stages: Stages | None = None
 ) -> Diagnosis:
-    """Find out what `pretrain` with the same settings will take. Some steps are timed, nothing is written.
-
-    Raises:
-        ValueError: if the run cannot fit into memory; the message says what would.
-    """
+    """Time some steps to tell what `pretrain` will take; raises ValueError if it cannot fit into memory."""
     check_end(corpus, args)
     data = pack_corpora(corpus, model.tokenizer, model.vocab_size, model.block_size, stages or Stages(), seed=args.seed)
     check_batch(data, args)

@@ -1,6 +1,6 @@
 """How much arithmetic a training step is, and how much the machine could do: the fraction of peak flops."""
 
-import time
+import timeit
 
 import torch
 from torch import nn
@@ -44,12 +44,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     if device.type == "cpu":
         a = torch.randn(SIZE, SIZE).to(dtype)
         torch.mm(a, a)
-        times = []
-        for _ in range(TRIES):
-            start = time.perf_counter()
-            torch.mm(a, a)
-            times.append(time.perf_counter() - start)
-        return 2 * SIZE**3 / min(times)
+        return 2 * SIZE**3 / min(timeit.repeat(lambda: torch.mm(a, a), number=1, repeat=TRIES))
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         name = torch.cuda.get_device_name(device)
         return next((flops for part, flops in ACCELERATORS.items() if part in name), None)

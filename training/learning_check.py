@@ -31,11 +31,7 @@ class LearningCheck(TrainerCallback):
         self.before = self._weights()
 
     def look(self, loss: torch.Tensor, grad_norm: float | torch.Tensor | None) -> None:
-        """Called after a step. A loss of zero has no gradient, nor has a step that nobody measured.
-
-        Raises:
-            NothingLearnedError: for the third zero gradient in a row.
-        """
+        """Called after a step; raises NothingLearnedError for the third zero gradient in a row of losses above zero."""
         is_zero = grad_norm is not None and float(grad_norm) == 0 and loss.item() > 0
         self.zeros = self.zeros + 1 if is_zero else 0
         if self.zeros == ZEROS:

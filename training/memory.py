@@ -35,11 +35,9 @@ def step_memory(
     """The memory of a training step of `network` on a batch of (batch_size, block_size) tokens.
 
     A copy of the model without data takes the step: PyTorch follows the shapes and computes nothing, so a model that
-    does not fit can be asked about. Gradient checkpointing and chunked loss are as set on `network`. Blocks are taken
-    to hold several documents, which need an attention mask.
+    does not fit can be asked about. Blocks are taken to hold several documents, which need an attention mask.
 
     Args:
-        make_optimizer: makes the optimizer for a model.
         accumulation: micro-batches a step; with more than one, gradients stay while activations are there.
         loss: bytes that a loss outside of the model takes; if not given, the model computes the loss of next tokens.
     """

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -65,13 +66,13 @@ def read_metrics(path: Path) -> list[dict]:
     return entries
 
 
+@dataclass
 class Speed:
     """Tokens a second, and their share of the peak flops where that is known, for Trainer to log."""
 
-    def __init__(self, clock: StepClock, flops_per_token: float, peak_flops: float | None):
-        self.clock = clock
-        self.flops_per_token = flops_per_token
-        self.peak_flops = peak_flops
+    clock: StepClock
+    flops_per_token: float
+    peak_flops: float | None
 
     def __call__(self, state) -> dict[str, float]:
         speed = self.clock.tokens_per_second(state)
@@ -87,10 +88,7 @@ class Samples(TrainerCallback):
     """After each evaluation, lets the model continue a prompt, shows the text, and writes it to the metrics."""
 
     def __init__(self, tokenizer, prompt_ids: list[int], show, metrics: MetricsFile):
-        self.tokenizer = tokenizer
-        self.prompt_ids = prompt_ids
-        self.show = show
-        self.metrics = metrics
+        self.tokenizer, self.prompt_ids, self.show, self.metrics = tokenizer, prompt_ids, show, metrics
 
     def on_evaluate(self, args, state, control, model=None, **kwargs):
         model = whole_model(model)  # of which every process may have a part
@@ -112,7 +110,7 @@ class Samples(TrainerCallback):
 class Warnings(TrainerCallback):
     """Says once that the model memorises or diverges, and what to try."""
 
-    def __init__(self, show, smaller: str = "a smaller --size"):
+    def __init__(self, show, smaller: str):
         self.show = show
         self.smaller = smaller  # what to try against memorising
         self.reset()

@@ -10,6 +10,11 @@ LOSS_CHUNK = 512  # tokens whose logits are in memory at once
 LONGEST_BLOCK = 1024  # tokens in an example of a model that the caller brings, if nothing else is asked for
 
 
+def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    """The ids of a tokenizer's special tokens under the names that configs have for them."""
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+
+
 def arguments_of_own(
     model: PreTrainedConfig | PreTrainedModel, tokenizer: str | None, block_size: int | None
 ) -> ModelArguments:
@@ -20,11 +25,7 @@ def arguments_of_own(
 
 
 def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model that the caller brings, or one with fresh weights of the config.
-
-    Raises:
-        ValueError: if it has no embedding for some of the tokenizer's tokens.
-    """
+    """The caller's model, or a fresh one of the config; raises ValueError if it lacks rows for some tokens."""
     network = model if isinstance(model, PreTrainedModel) else AutoModelForCausalLM.from_config(model)
     vocab_size = network.config.get_text_config().vocab_size
     if vocabulary_size(tokenizer) > vocab_size:
@@ -32,9 +33,9 @@ def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: PreTrainedTo
             f"The tokenizer has {vocabulary_size(tokenizer):,} tokens, and the model {vocab_size:,}: make its config "
             f"with vocab_size={vocabulary_size(tokenizer)}."
         )
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(network.config, name, getattr(tokenizer, name))
-        setattr(network.generation_config, name, getattr(tokenizer, name))
+    for name, token_id in token_ids(tokenizer).items():
+        setattr(network.config, name, token_id)
+        setattr(network.generation_config, name, token_id)
     return network
 
 
@@ -58,14 +59,8 @@ def configured_model(
 
 def new_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> FolioForCausalLM:
     """A model with fresh weights for this tokenizer, and the generation settings that it will be saved with."""
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    config = preset_config(
-        model.preset,
-        model.size,
-        vocab_size=vocabulary_size(tokenizer),
-        max_position_embeddings=model.block_size,
-        **ids,
-    )
-    network = FolioForCausalLM(config)
+    ids = token_ids(tokenizer)
+    sizes = {"vocab_size": vocabulary_size(tokenizer), "max_position_embeddings": model.block_size}
+    network = FolioForCausalLM(preset_config(model.preset, model.size, **sizes, **ids))
     network.generation_config.update(do_sample=True, temperature=0.8, top_p=0.95, **ids)
     return network

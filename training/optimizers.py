@@ -18,14 +18,8 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     """The optimizer that the settings name, for the parameters of this model."""
     if args.use_muon:
         args.settle_adam_learning_rate(model.config.hidden_size)
-        return MuonAdamW(
-            model,
-            lr=args.learning_rate,
-            adam_lr=args.adam_learning_rate,
-            weight_decay=args.weight_decay,
-            momentum=args.muon_momentum,
-            betas=(args.adam_beta1, args.adam_beta2),
-        )
+        rates, betas = (args.learning_rate, args.adam_learning_rate), (args.adam_beta1, args.adam_beta2)
+        return MuonAdamW(model, *rates, args.weight_decay, args.muon_momentum, betas=betas)
     kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
     return kind(options.pop("params", model.parameters()), **options)
 
@@ -58,14 +52,11 @@ class MuonAdamW(torch.optim.Optimizer):
     at a time and always bfloat16, which takes more than twice as long on a CPU.
 
     Args:
-        model: its trainable parameters are divided between the two.
-        lr: learning rate of Muon.
-        adam_lr: learning rate of AdamW.
+        lr, momentum: of Muon, with Nesterov's look ahead.
+        adam_lr, betas: of AdamW.
         weight_decay: decoupled, on matrices only.
-        momentum: of Muon, with Nesterov's look ahead.
         neuron_beta: how long Muon remembers the size of each neuron's updates, by which it evens them out
             (NorMuon, Li et al., 2025); None leaves that out.
-        betas: of AdamW.
     """
 
     def __init__(
@@ -88,11 +79,8 @@ class MuonAdamW(torch.optim.Optimizer):
         vectors = [p for p in trainable if p.ndim != 2 and id(p) not in embeddings]
         muon = {"kind": "muon", "lr": lr, "momentum": momentum, "neuron_beta": neuron_beta}
         adam = {"lr": adam_lr, "betas": tuple(betas)}
-        adam_groups = [
-            {"params": tables, **adam, "weight_decay": weight_decay},
-            {"params": vectors, **adam, "weight_decay": 0.0},
-        ]
-        adam_groups = [group for group in adam_groups if group["params"]]
+        decays = ((tables, weight_decay), (vectors, 0.0))
+        adam_groups = [{"params": params, **adam, "weight_decay": decay} for params, decay in decays if params]
         self._adam = torch.optim.AdamW(adam_groups) if adam_groups else None
         # AdamW has filled in the options that its groups left open.
         groups = [{**g, "kind": "adamw"} for g in self._adam.param_groups] if self._adam else []

@@ -40,15 +40,10 @@ class Step:
     def memory(self, size: int | None = None, accumulation: int | None = None) -> StepMemory:
         """The memory of the step, or of one with another batch size and accumulation."""
         args, sequences = self.args, self.sequences * (size or self.args.per_device_train_batch_size)
-        return step_memory(
-            self.network,
-            sequences,
-            self.block_size,
-            bool(args.bf16),
-            self.make_optimizer,
-            accumulation or args.gradient_accumulation_steps,
-            self.loss and self.loss(sequences * self.block_size),
-        )
+        accumulation = accumulation or args.gradient_accumulation_steps
+        loss = self.loss and self.loss(sequences * self.block_size)
+        batch = sequences, self.block_size, bool(args.bf16)
+        return step_memory(self.network, *batch, self.make_optimizer, accumulation, loss)
 
 
 def pretraining_step(network, model: ModelArguments, args: PretrainingArguments) -> Step:
@@ -58,23 +53,12 @@ def pretraining_step(network, model: ModelArguments, args: PretrainingArguments)
 
 
 @contextlib.contextmanager
-def within_memory(model: ModelArguments, args: PretrainingArguments) -> Iterator[Callable]:
-    """`memory_watched` for a run of `pretrain`; takes its model."""
-    hint = " Text that is larger than the memory can be read with --streaming."
-    with memory_watched(args, hint) as check:
-        yield lambda network: check(pretraining_step(network, model, args))
-
-
-@contextlib.contextmanager
 def memory_watched(args: TrainingArguments, hint: str = "") -> Iterator[Callable[[Step], StepMemory | None]]:
-    """Refuse a run that cannot fit, and explain one that ran out of memory after all.
+    """Refuse a run that cannot fit, and explain one that ran out of memory after all, by OutOfMemory.
 
     Yields a function that takes the run's step before the first one. It raises ValueError if a step cannot fit, or,
     with `auto_find_batch_size`, changes the arguments so that it does. It returns the step's memory, None if that is
     not known, as several times of what it takes would fit.
-
-    Raises:
-        OutOfMemory: for any error in the block by which memory ran out.
     """
     available, steps = available_bytes(args.device), []
 
@@ -117,11 +101,7 @@ def fits_upper_bound(step: Step, available: int) -> bool:
 
 
 def check_fits(step: Step, available: int) -> StepMemory:
-    """The memory of a step.
-
-    Raises:
-        ValueError: if there is not as much; the message says what would fit.
-    """
+    """The memory of a step; raises ValueError, which says what would fit, if there is not as much."""
     memory = step.memory()
     if memory.peak > USABLE_MEMORY_FRACTION * available:
         raise ValueError(
@@ -132,11 +112,7 @@ def check_fits(step: Step, available: int) -> StepMemory:
 
 
 def suggest_settings(step: Step, room: float) -> tuple[list[str], str, StepMemory | None]:
-    """The smallest change by which a step takes at most `room` bytes.
-
-    Returns:
-        Flags, none if nothing helps; a sentence; and the memory of such a step.
-    """
+    """Flags by which a step takes at most `room` bytes, or none; a sentence about it; the memory of such a step."""
     network, batch = step.network, step.args.per_device_train_batch_size
     was_checkpointing = network.is_activation_checkpointing
     try:
@@ -163,10 +139,7 @@ def smaller_sizes(batch: int) -> list[int]:
 
 
 def find_batch_size(step: Step, available: int) -> StepMemory:
-    """Take the largest part of the batch that fits, and accumulate as many: the run learns the same.
-
-    Trainer would find out while it trains, with a smaller batch for the same steps.
-    """
+    """Accumulate the largest parts of the batch that fit: Trainer would find them later, and change the batch."""
     args = step.args
     flags, sentence, memory = suggest_settings(step, USABLE_MEMORY_FRACTION * available)
     if memory is None:

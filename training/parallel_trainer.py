@@ -20,10 +20,7 @@ from .sharding import is_sharded, load_optimizer_state, load_weights, optimizer_
 
 
 class WholeBatches(Trainer):
-    """Trains on each example once a pass, and judges by the mean loss of all labels, however they are dealt.
-
-    Neither batches nor processes, between which examples are divided, are seen in the results.
-    """
+    """Trains on each example once a pass, and judges by the mean loss of all labels, however they are dealt."""
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches = self._once(epoch_iterator, self.train_dataset, self._train_batch_size)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,33 +15,23 @@ from ..data.arguments import CorpusArguments
 from ..data.packed_corpus import PackedCorpora, pack_corpora
 from ..evaluation.bits_per_byte import evaluate
 from ..jobs.cards import pretrained_card
-from ..jobs.processes import connected, from_first, is_first
-from ..jobs.report import (
-    CARD_FILE,
-    CURVE_FILE,
-    Stages,
-    code_version,
-    loss_curve,
-    machine,
-    peak_memory_bytes,
-    write_report,
-)
+from ..jobs.processes import from_first, is_first
+from ..jobs.report import Stages, write_result
 from ..jobs.resume import check_same_text, checkpoint_to_resume, read_state
 from ..jobs.run_folder import run_metadata
-from ..jobs.saving import STATE_FILE, staged
-from ..jobs.signals import Interrupted, signal_of
+from ..jobs.saving import staged
 from ..modeling import FolioForCausalLM, preset_config
 from ..tokenization import encode_texts
-from .arguments import FIXED, FIXED_FOR_STREAMS, ModelArguments, PretrainingArguments, run_settings
+from .arguments import ModelArguments, PretrainingArguments, run_settings
 from .calibration import calibrate
-from .callbacks import ProgressBar, StepClock
 from .flops import flops_per_token, peak_flops
-from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
 from .new_model import LOSS_CHUNK, arguments_of_own, configured_model
-from .out_of_memory import within_memory
-from .run import KeepSettings, folder_of, stopped, train
+from .out_of_memory import memory_watched, pretraining_step
+from .run import KeepSettings, facts, folder_of, resumable, train
 from .sharding import whole_model
 from .trainer import FolioTrainer
+
+STREAM_HINT = " Text that is larger than the memory can be read with --streaming."  # if memory runs out before training
 
 
 def pretrain(
@@ -73,12 +62,8 @@ def pretrain(
         command: what the model card says the run was made by.
         stages: collects times and prints a line for each stage.
 
-    Returns:
-        The report, as written to report.json.
-
-    Raises:
-        ValueError, OSError: for settings and input that do not work; the message says what to do.
-        Interrupted: if a signal stopped the training; the message says where it was saved and how to go on.
+    Returns the report, as written to report.json. Raises ValueError or OSError for settings and input that do not work,
+    and Interrupted if a signal stopped the training; the message says where it was saved and how to go on.
     """
     stages, args = stages or Stages(), args or PretrainingArguments()
     corpus = corpus if isinstance(corpus, CorpusArguments) else CorpusArguments(corpus)
@@ -92,11 +77,11 @@ def pretrain(
     config = preset_config(model.preset, model.size) if own is None else getattr(own, "config", own).get_text_config()
     args.settle_adam_learning_rate(config.hidden_size)
     stages.silent = stages.silent or not is_first()
-    with folder_of(args) as output_dir, within_memory(model, args) as check_fits:
+    with folder_of(args) as output_dir, memory_watched(args, STREAM_HINT) as check_fits:
         checkpoint = None
         if args.resume:
             settings = run_settings(corpus, model, args)
-            fixed = (*FIXED, *FIXED_FOR_STREAMS) if corpus.streaming else FIXED
+            fixed = (*args.FIXED, *args.FIXED_FOR_STREAMS) if corpus.streaming else args.FIXED
             checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args, fixed))
         transformers.set_seed(args.seed)
         data = pack_corpora(corpus, model.tokenizer, model.vocab_size, model.block_size, stages, checkpoint, args.seed)
@@ -105,7 +90,7 @@ def pretrain(
             check_same_text(output_dir, checkpoint, fingerprint)
         check_batch(data, args)
         network = configured_model(own or model, data.tokenizer, args)
-        check_fits(network)
+        check_fits(pretraining_step(network, model, args))
         with stages("calibration") as say:
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             timed = calibrate(network, batch, args, read_state(checkpoint).global_step if checkpoint else 0)
@@ -122,7 +107,7 @@ def pretrain(
             optimizers=(optimizer(network) if optimizer else None, None),
         )
         with stages("training") as say:
-            speed = train(trainer, checkpoint, partial(watch, trainer, data))
+            speed = train(trainer, checkpoint, prompt_ids(data), "a smaller --size", flops(network, data, args))
             say(f"{trainer.state.global_step:,} steps, {trainer.state.num_input_tokens_seen:,} tokens")
         known = {
             "name": output_dir.resolve().name,
@@ -134,10 +119,8 @@ def pretrain(
             "step_seconds": timed,
             "tokens_per_second": speed,
         }
-        try:
+        with resumable(trainer):
             return finish(trainer, data, output_dir, known, stages)
-        except KeyboardInterrupt as error:
-            raise Interrupted(stopped(trainer), signal_of(error)) from None
 
 
 def check_batch(data: PackedCorpora, args: PretrainingArguments) -> None:
@@ -149,13 +132,12 @@ def check_batch(data: PackedCorpora, args: PretrainingArguments) -> None:
 
 def finish(trainer: FolioTrainer, data: PackedCorpora, output_dir: Path, known: dict, stages: Stages) -> dict:
     """Judge the trained model, write its checkpoint, and return the report: what is `known`, and what was measured."""
-    args, state = trainer.args, trainer.state
     trainer.check_weights()
     network = whole_model(trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False))
     if isinstance(network, FolioForCausalLM):
         network.loss_chunk_size = LOSS_CHUNK
     with stages("evaluation") as say:
-        quality = evaluate(network, data, args.per_device_eval_batch_size)
+        quality = evaluate(network, data, trainer.args.per_device_eval_batch_size)
         compared = {"this model": quality["val_bits_per_byte"], **quality["baseline_bits_per_byte"]}
         say(", ".join(f"{name} {bits:.3f}" for name, bits in compared.items()) + " bits a byte of held-out text")
         if changed := quality["val_documents_changed"]:
@@ -166,43 +148,30 @@ def finish(trainer: FolioTrainer, data: PackedCorpora, output_dir: Path, known: 
         "train_bytes": data.train_bytes,
         "parameters": network.num_parameters(),
         "vocab_size": len(data.tokenizer),
-        "steps": state.global_step,
-        "tokens": state.num_input_tokens_seen,
-        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         **quality,
-        "custom_code": bool(getattr(network.config, "auto_map", None)),
-        "seconds": dict(stages.seconds),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "seed": args.seed,
-        "machine": machine(args.device),
-        "world_size": args.world_size,
-        "backend": torch.distributed.get_backend() if connected() else None,
-        "versions": {"foliogpt": code_version(), "transformers": transformers.__version__, "torch": torch.__version__},
+        **facts(trainer, network, stages),
         "prompt": first_words(next(data.validation_texts())),
     }
     with stages("checkpoint") as say:
         if is_first():
-            save_checkpoint(output_dir, network, data.tokenizer, state, report)
+            save_checkpoint(output_dir, network, data.tokenizer, trainer.state, report)
         say(str(output_dir))
     if is_first():
         check_cache(network, f"The weights are not at fault: {output_dir} is whole.")
     return report
 
 
-def watch(trainer: FolioTrainer, data: PackedCorpora, progress: ProgressBar) -> StepClock:
-    """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
-    args, model = trainer.args, trainer.model
+def flops(network: PreTrainedModel, data: PackedCorpora, args: PretrainingArguments) -> tuple[float, float | None]:
+    """Of a token, and a second at most in all processes."""
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir) / METRICS_FILE)
-    block_size = data.tokenizer.model_max_length
     peak = peak_flops(args.device, dtype)
-    trainer.speed = Speed(clock, flops_per_token(model, block_size), peak and peak * args.world_size)
+    return flops_per_token(network, data.tokenizer.model_max_length), peak and peak * args.world_size
+
+
+def prompt_ids(data: PackedCorpora) -> list[int]:
+    """The beginning of a held-out document; a tokenizer may have nothing for these words."""
     (prompt,) = encode_texts(data.tokenizer, [first_words(next(data.validation_texts()))])
-    prompt = prompt or [data.tokenizer.eos_token_id]  # a tokenizer may have nothing for these words
-    samples = Samples(data.tokenizer, prompt, progress.write, metrics)
-    for callback in (clock, metrics, progress, Warnings(progress.write), samples):
-        trainer.add_callback(callback)
-    return clock
+    return prompt or [data.tokenizer.eos_token_id]
 
 
 def first_words(text: str) -> str:
@@ -230,11 +199,5 @@ def save_checkpoint(output_dir: Path, network: FolioForCausalLM, tokenizer, stat
     with staged(output_dir) as folder:
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        state.save_to_json(str(folder / STATE_FILE))
-        write_report(report, folder)
-        (folder / CARD_FILE).write_text(pretrained_card(report), encoding="utf-8")
-        try:
-            title = f"{report['name']}: {report['val_bits_per_byte']:.3f} bits a byte on held-out text"
-            loss_curve(state.log_history, folder / CURVE_FILE, title)
-        except ImportError as error:
-            print(error)
+        quality = f"{report['val_bits_per_byte']:.3f} bits a byte on held-out text"
+        write_result(folder, state, report, pretrained_card(report), quality)

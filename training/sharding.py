@@ -1,7 +1,4 @@
-"""Weights that are spread over processes, by FSDP2, and as one again.
-
-Each process holds a part of such a weight, a `DTensor`; to everything else here a `DTensor` is a tensor like any other.
-"""
+"""Weights that FSDP2 spreads over processes, each of which holds a part as a `DTensor`, and as one again."""
 
 import torch
 from safetensors.torch import load_file
@@ -19,10 +16,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def whole(tensor: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:
-    """All of a tensor. A collective: every process must ask for it.
-
-    With `like`, `tensor` is only the part that this process holds of one that is spread as `like` is.
-    """
+    """All of a tensor, or of its part of one that is spread as `like` is. A collective: all must ask for it."""
     if isinstance(like, DTensor):
         tensor = DTensor.from_local(
             tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
@@ -58,10 +52,7 @@ def load_weights(model: nn.Module, file) -> None:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """`state_dict` with whole tensors: the same whatever number of processes the weights are spread over.
-
-    A collective if they are.
-    """
+    """`state_dict` with whole tensors, however the weights are spread; a collective if they are."""
     saved = optimizer.state_dict()
     state = {i: {k: whole(v) if torch.is_tensor(v) else v for k, v in s.items()} for i, s in saved["state"].items()}
     return {**saved, "state": state}

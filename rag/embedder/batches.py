@@ -10,8 +10,7 @@ class LengthBuckets(DefaultBatchSampler):
     """Batches in which little is padding, and no text stands beside itself as its own wrong answer.
 
     Rows are drawn at random into pools, sorted by length there, and cut into batches, whose order is random again. A
-    row of whose texts one is in the batch already waits for the next one. A row that is left alone is dropped: it has
-    nothing to be told apart from.
+    row with a text of the batch waits for the next one; one that is left alone has nothing to be told apart from.
     """
 
     def __init__(self, dataset, batch_size: int, drop_last: bool = False, valid_label_columns=None, generator=None,
@@ -20,7 +19,7 @@ class LengthBuckets(DefaultBatchSampler):
         self.rows = list(zip(*(dataset[column] for column in dataset.column_names), strict=True))
 
     def __iter__(self):
-        yield from self._batches()
+        return iter(self._batches())
 
     def __len__(self) -> int:
         return len(self._batches())
@@ -29,27 +28,17 @@ class LengthBuckets(DefaultBatchSampler):
         """Those of the epoch that `set_epoch` named."""
         chance = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.rows), generator=chance).tolist()
-        batches, waiting, size = [], [], POOL * self.batch_size
+        batches, pool, size = [], [], POOL * self.batch_size
         for start in range(0, len(order), size):
-            pool = sorted(waiting + order[start : start + size], key=lambda row: -max(map(len, self.rows[row][1:])))
-            full, waiting = self._cut(pool)
-            batches += full
-        while waiting:
-            batch, waiting = self._batch(waiting)
-            if len(batch) > 1:
-                batches.append(batch)
+            is_last = start + size >= len(order)
+            pool = sorted(pool + order[start : start + size], key=lambda row: -max(map(len, self.rows[row][1:])))
+            while pool:
+                batch, rest = self._batch(pool)
+                if len(batch) < self.batch_size and not is_last:
+                    break
+                batches += [batch] * (len(batch) > 1)
+                pool = rest
         return [batches[i] for i in torch.randperm(len(batches), generator=chance).tolist()]
-
-    def _cut(self, pool: list[int]) -> tuple[list[list[int]], list[int]]:
-        """Full batches of a pool, and what is left over."""
-        batches = []
-        while len(pool) >= self.batch_size:
-            batch, rest = self._batch(pool)
-            if len(batch) < self.batch_size:
-                break
-            batches.append(batch)
-            pool = rest
-        return batches, pool
 
     def _batch(self, pool: list[int]) -> tuple[list[int], list[int]]:
         """The first rows of a pool that share no text, and the others in their order."""

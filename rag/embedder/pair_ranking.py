@@ -15,7 +15,7 @@ Ranker = Callable[[list[str], list[str]], list[list[int]]]  # anchors, texts -> 
 
 
 class Held:
-    """Held-out pairs of one kind: anchors, all their texts, and which texts each anchor was paired with."""
+    """Held-out pairs of one kind: all their texts, and which of them, by number, each anchor was paired with."""
 
     def __init__(self, pairs: list[Pair]) -> None:
         numbers = {text: n for n, text in enumerate(dict.fromkeys(pair.positive for pair in pairs))}
@@ -24,19 +24,11 @@ class Held:
         for pair in pairs:
             self.wanted.setdefault(pair.anchor, set()).add(numbers[pair.positive])
 
-    @property
-    def anchors(self) -> list[str]:
-        return list(self.wanted)
-
     def figures(self, ranker: Ranker) -> dict[str, dict]:
         """recall@1 and recall@10: the share of anchors that have one of their texts among the first."""
-        rankings = ranker(self.anchors, self.texts)
-        figures = {}
-        for k in DEPTH:
-            pairs = zip(rankings, self.wanted.values(), strict=True)
-            metric = mean(f"recall@{k}", [float(not wanted.isdisjoint(ranking[:k])) for ranking, wanted in pairs])
-            figures[metric.name] = {"value": metric.value, "interval": interval(metric)}
-        return figures
+        ranked = list(zip(self.wanted.values(), ranker(list(self.wanted), self.texts), strict=True))
+        found = (mean(f"recall@{k}", [not wanted.isdisjoint(ranking[:k]) for wanted, ranking in ranked]) for k in DEPTH)
+        return {each.name: {"value": each.value, "interval": interval(each)} for each in found}
 
 
 def held_by_kind(pairs: list[Pair]) -> dict[str, Held]:
@@ -46,22 +38,26 @@ def held_by_kind(pairs: list[Pair]) -> dict[str, Held]:
     return {kind: Held(part) for kind, part in parts.items() if part}
 
 
-def by_vectors(embedder: Embedder) -> Ranker:
+def by_vectors(embedder: Embedder, anchors: list[str], texts: list[str]) -> list[list[int]]:
     """Ranks texts by the cosines of their vectors."""
-
-    def rank(anchors: list[str], texts: list[str]) -> list[list[int]]:
-        vectors = embedder.encode(texts)
-        questions = np.stack([embedder.encode_query(anchor) for anchor in anchors])
-        return np.argsort(-questions @ vectors.T, axis=1, kind="stable")[:, : max(DEPTH)].tolist()
-
-    return rank
+    vectors, questions = embedder.encode(texts), np.stack([embedder.encode_query(anchor) for anchor in anchors])
+    return np.argsort(-questions @ vectors.T, axis=1, kind="stable")[:, : max(DEPTH)].tolist()
 
 
-def by_words(anchors: list[str], texts: list[str]) -> list[list[int]]:
+def by_words(anchors: list[str], texts: list[str], depth: int = max(DEPTH)) -> list[list[int]]:
     """Ranks texts by BM25, as the lexical search of an index does."""
     connection = sqlite3.connect(":memory:")
     connection.execute(f'CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = "{TOKENIZER}")')
     connection.executemany("INSERT INTO words VALUES (?)", [[indexed_words(text)] for text in texts])
     query = "SELECT rowid - 1 FROM words WHERE words MATCH ? ORDER BY bm25(words), rowid LIMIT ?"
     expressions = [match_expression(anchor) for anchor in anchors]
-    return [[n for (n,) in connection.execute(query, [e, max(DEPTH)])] if e else [] for e in expressions]
+    return [[n for (n,) in connection.execute(query, [e, depth])] if e else [] for e in expressions]
+
+
+def by_reranker(model, anchors: list[str], texts: list[str]) -> list[list[int]]:
+    """Ranks the texts that are first by words by a cross-encoder's scores."""
+    found = by_words(anchors, texts)
+    asked = [(anchor, texts[n]) for anchor, numbers in zip(anchors, found, strict=True) for n in numbers]
+    scores = iter(model.predict(asked, show_progress_bar=False).tolist() if asked else [])
+    scored = [[(-next(scores), n) for n in numbers] for numbers in found]
+    return [[n for _, n in sorted(each)] for each in scored]

@@ -5,18 +5,20 @@ by one of its own sentences, which is taken out of it (the inverse cloze task; K
 "Latent Retrieval for Weakly Supervised Open Domain Question Answering", 2019).
 """
 
-import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from hashlib import blake2b
+from pathlib import Path, PurePath
 
 from ...data.rows import read_rows
 from ..chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, TokenStarts, chunk_document
 from ..documents import Document
-from ..readers import PYTHON_MANUAL, manual_documents, read_documents
+from ..readers import PYTHON_MANUAL, manual_documents
+from ..readers.pool import ReaderPool
 from ..sentences import PARAGRAPH_OR_SENTENCE_END as SENTENCE_END
-from ..sources import find_files, read_file
+from ..sources import find_files, name_of, read_file
 
 ANCHORS, POSITIVES = ("anchor", "query", "question"), ("positive", "text", "answer")
 TITLE, SENTENCE, GIVEN = "title", "sentence", "question"  # kinds of pairs
@@ -44,12 +46,7 @@ class Pair:
 
 
 def load_documents(source: str, text_column: str = "text") -> list[Document]:
-    """The documents of a file, a folder, or "python-manual", as `Rag.sync` reads them; what cannot be read is left out.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: there is no text in it.
-    """
+    """The documents of a file, a folder, or "python-manual", as `Rag.sync` reads them, but for what cannot be read."""
     if source == PYTHON_MANUAL:
         return manual_documents()
     root = Path(source).expanduser().resolve()
@@ -57,27 +54,26 @@ def load_documents(source: str, text_column: str = "text") -> list[Document]:
         raise FileNotFoundError(f'There is no file or folder {source!r}; give one, or "python-manual".')
     documents: list[Document] = []
     reason = "holds no text"
-    for path in find_files(root)[0]:
-        try:
-            documents += read_documents(path, read_file(path, "").data, text_column)
-        except (OSError, ValueError, ImportError) as error:
-            reason = " ".join(str(error).split())
+    with closing(ReaderPool()) as pool:
+        for path in find_files(root)[0]:
+            try:
+                documents += pool.read(PurePath(name_of(path)), read_file(path, "").data, text_column)
+            except (OSError, ValueError, ImportError) as error:
+                reason = " ".join(str(error).split())
     if not documents:
         raise ValueError(f"{source} {reason}.")
     return documents
 
 
 def corpus_pairs(
-    documents: Iterable[Document], token_starts: TokenStarts, max_tokens: int, sentences: int = SENTENCES, seed: int = 0
+    documents: Sequence[Document], token_starts: TokenStarts, max_tokens: int, seed: int = 0
 ) -> list[Pair]:
     """Pairs of titles or headings and their passages, and of sentences and what is left of their passages.
 
     Args:
         token_starts: the character at which each token of a text starts, for the tokenizer of the embedder.
         max_tokens: how many tokens the embedder sees. Passages are cut as an index with this embedder cuts them.
-        sentences: the most that a passage is asked for by.
     """
-    documents = list(documents)
     size = min(CHUNK_TOKENS, max(max_tokens - CONTEXT_TOKENS, 16))
     pairs = []
     for document in documents:
@@ -88,7 +84,7 @@ def corpus_pairs(
                 pairs.append(Pair(title.strip(), chunk.text, kind=TITLE, source=source))
             chance = random.Random(f"{seed} {document.name} {chunk.start}")
             found = [Pair(*cloze, kind=SENTENCE, source=source) for cloze in _clozes(chunk)]
-            pairs += chance.sample(found, min(sentences, len(found)))
+            pairs += chance.sample(found, min(SENTENCES, len(found)))
     return pairs
 
 
@@ -107,11 +103,8 @@ def _clozes(chunk: Chunk) -> list[tuple[str, str]]:
 def read_pairs(source: str) -> list[Pair]:
     """Pairs from a file of rows: JSONL, JSON, CSV, TSV or Parquet, a folder of such files, or hub:NAME[:CONFIG].
 
-    Its columns are anchor and positive, query and text, or question and answer, and perhaps negative.
-
-    Raises:
-        ValueError: a row that is no pair, with its place.
-        OSError: nothing is there, or it cannot be reached.
+    Its columns are anchor and positive, query and text, or question and answer, and perhaps negative. Raises ValueError
+    with the place of a row that is no pair, and OSError if nothing is there or can be reached.
     """
     pairs = []
     for place, row in read_rows(source):
@@ -125,11 +118,10 @@ def read_pairs(source: str) -> list[Pair]:
                 f"{place} has {has}: give the columns anchor and positive (or query and text, question and answer), "
                 "and negative if there is one."
             )
-        texts = {name: row[name] for name in names}
-        for name, value in texts.items():
-            if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"{place} has {str(value)[:40]!r} as {name}, not a text: correct it.")
-        anchor, positive = texts.values()
+        anchor, positive = (row[name] for name in names)
+        for name in names:
+            if not isinstance(row[name], str) or not row[name].strip():
+                raise ValueError(f"{place} has {str(row[name])[:40]!r} as {name}, not a text: correct it.")
         negative = row.get("negative")
         if "negative" in columns and (not isinstance(negative, str) or not negative.strip()):
             raise ValueError(f"{place} has {str(negative)[:40]!r} as negative: give each row one, or none of them.")
@@ -141,12 +133,10 @@ def read_pairs(source: str) -> list[Pair]:
 
 
 def hold_out(pairs: list[Pair], where: str) -> tuple[list[Pair], list[Pair]]:
-    """Part the pairs into those to learn from and those to judge by, by a hash of what they were made from.
-
-    Raises:
-        ValueError: there are too few; `where` says of what.
-    """
-    sources = sorted({pair.source for pair in pairs}, key=_digest)
+    """Part the pairs into those to learn from and those to judge by, by a hash of what they were made from."""
+    sources = sorted(
+        {pair.source for pair in pairs}, key=lambda source: blake2b(source.encode(), digest_size=8).digest()
+    )
     if len(sources) < FEWEST:
         count = {0: "no pairs", 1: "one pair"}.get(len(pairs), f"{len(pairs)} pairs of {len(sources)} passages")
         raise ValueError(
@@ -155,7 +145,3 @@ def hold_out(pairs: list[Pair], where: str) -> tuple[list[Pair], list[Pair]]:
     held_out = set(sources[: min(max(2, round(HELD_OUT * len(sources))), MOST_HELD_OUT)])
     train = [pair for pair in pairs if pair.source not in held_out]
     return train, [pair for pair in pairs if pair.source in held_out]
-
-
-def _digest(source: str) -> bytes:
-    return hashlib.blake2b(source.encode(), digest_size=8).digest()

@@ -1,7 +1,6 @@
 """How good answers are: against those that a data set calls right, and beside two baselines.
 
-One baseline is the writer without any passage, what it knows by itself; the other has the right one, and shows what
-better retrieval could add at most.
+One is the writer without any passage; the other has the right one, and shows what better retrieval could add at most.
 """
 
 import re
@@ -22,22 +21,28 @@ def judge_answers(
 ) -> dict[str, dict[str, Metric]]:
     """Ask all questions: metric -> what the writer was given -> figure.
 
-    Exact match and F1 are SQuAD's, a refusal being an empty answer; they need a data set with answers. Where a sentence
-    says something beside its quotation, the quotation is not counted.
+    Exact match and F1 are SQuAD's, a refusal being an empty answer; they need a data set with answers.
     """
     catalog = retriever.store.catalog
     answered, valid, cited = [], [], []  # (number, of how many), for each question
     predictions: dict[str, list[str]] = {FOUND: [], NOTHING: [], RIGHT: []}
     has_answers = any(question.answers for question in dataset.questions)
+
+    def written(question: Question, *passages: Passage) -> str:
+        sentences: list[Sentence] = []
+        writer.write(question.text, passages, sentences.append)
+        return said(sentences)
+
     for number, question in enumerate(dataset.questions, 1):
         answer = Answering(retriever).answer(question.text, writer, PASSAGES, mode, None, None)
         answered.append(not answer.refused)
-        valid.append((sum(_holds(catalog, each) for each in answer.citations), len(answer.citations)))
+        cites = [(catalog.document(each.document).text[each.start : each.end], each.quote) for each in answer.citations]
+        valid.append((sum(text == quote for text, quote in cites), len(cites)))
         cited.append((sum(each.is_cited for each in answer.sentences), len(answer.sentences)))
         if has_answers:
             predictions[FOUND].append(said(answer.sentences))
-            predictions[NOTHING].append(_written(writer, question, []))
-            predictions[RIGHT].append(_written(writer, question, [_right_passage(catalog, question, dataset)]))
+            predictions[NOTHING].append(written(question))
+            predictions[RIGHT].append(written(question, _right_passage(catalog, question, dataset)))
         say(f"{number:,} of {len(dataset.questions):,} answers")
     figures: dict[str, dict[str, Metric]] = {}
     if has_answers:
@@ -63,19 +68,8 @@ def said(sentences: Sequence[Sentence]) -> str:
     return " ".join(claims if re.search(r"\w", "".join(claims)) else quotations)
 
 
-def _written(writer: Writer, question: Question, passages: list[Passage]) -> str:
-    sentences: list[Sentence] = []
-    writer.write(question.text, passages, sentences.append)
-    return said(sentences)
-
-
 def _right_passage(catalog: Catalog, question: Question, dataset: Dataset) -> Passage:
     name, section = next(iter(question.relevant))
     document = catalog.document(name)
     starts = [*dataset.sections.get(name, [0]), len(document.text)]
-    start, end = starts[section], starts[section + 1]
-    return Passage(name, start, end, document.text[start:end], document.title, document.pages)
-
-
-def _holds(catalog: Catalog, citation: Citation) -> bool:
-    return catalog.document(citation.document).text[citation.start : citation.end] == citation.quote
+    return Passage.of(document, starts[section], starts[section + 1])

@@ -7,7 +7,7 @@ Retrieval Models", 2021. SQuAD's form: P. Rajpurkar, R. Jia and P. Liang, "Know 
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -20,26 +20,20 @@ ACCEPTED = (
     "documents), a file in SQuAD's form, or known-items"
 )
 
+BETWEEN = "\n\n"  # paragraphs of SQuAD
 Place = tuple[str, int]  # a document, and the number of a section of it
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, and what answers it.
-
-    Args:
-        relevant: the places that answer it, each with how well (1, or a grade).
-        spans: (document, start, end) of the answer itself, where somebody marked it; each is as good as another.
-        answers: right answers, in words.
-        answerable: False if the data set says that nothing answers it, though `relevant` looks as if it did.
-    """
+    """A question, and what answers it."""
 
     id: str
     text: str
-    relevant: Mapping[Place, float]
-    spans: tuple[tuple[str, int, int], ...] = ()
-    answers: tuple[str, ...] = ()
-    answerable: bool = True
+    relevant: Mapping[Place, float]  # the places that answer it, each with how well (1, or a grade)
+    spans: tuple[tuple[str, int, int], ...] = ()  # (document, start, end) of answers, each as good as another
+    answers: tuple[str, ...] = ()  # in words
+    answerable: bool = True  # False if the data set says that nothing answers it, whatever `relevant` has
 
 
 @dataclass(frozen=True)
@@ -47,15 +41,14 @@ class Dataset:
     """Questions to documents.
 
     Args:
-        documents: what is asked about; None if that is what the index has.
         sections: where the sections of a document start, from the first; a document that is not in it is one section.
-        articles: what a document is a part of, as a docstring is of its module; a document that is not in it is whole.
-            Without an article, none of its documents answers.
+        articles: what a document is a part of, as a docstring is of its module. Without an article, none of its
+            documents answers; a document that is not in it is one of its own.
     """
 
     name: str
     questions: list[Question]
-    documents: list[Document] | None = None
+    documents: list[Document] | None = None  # None if the index has them
     sections: Mapping[str, list[int]] = field(default_factory=dict)
     articles: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,17 +65,13 @@ class Dataset:
 
 
 def load_dataset(source: str | Path) -> Dataset:
-    """Read a data set.
+    """Read a folder in BEIR's layout, or questions in SQuAD's form: its nested file, rows, or hub:NAME[:CONFIG].
 
-    Args:
-        source: a folder in BEIR's layout, corpus.jsonl, queries.jsonl and qrels/test.tsv, or queries.test.jsonl and
-            qrels.test.tsv, each .jsonl also as .jsonl.gz; without a corpus, the judgements name documents of the
-            index. Or questions in SQuAD's form: its nested file, rows in a file, or hub:NAME[:CONFIG] (validation).
+    A folder has corpus.jsonl, queries.jsonl and qrels/test.tsv, or queries.test.jsonl and qrels.test.tsv, each .jsonl
+    also as .jsonl.gz; without a corpus, the judgements name documents of the index.
 
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: it is none of these, or not whole; says where.
-        ConnectionError: the Hub cannot be reached.
+    Raises FileNotFoundError, ConnectionError if nothing is there, or the Hub cannot be reached; ValueError if it is
+    none of these, or not whole; says where.
     """
     path = Path(source).expanduser()
     if str(source).startswith("hub:"):
@@ -94,25 +83,24 @@ def load_dataset(source: str | Path) -> Dataset:
 
 def beir(folder: Path) -> Dataset:
     """Read a folder in BEIR's layout: its documents, and the queries that are judged."""
-    found = [(s, qrels) for s in SPLITS if (qrels := _first(folder, f"qrels/{s}.tsv", f"qrels.{s}.tsv"))]
-    if not found:
+    qrels = _first(folder, *(f"qrels{sign}{split}.tsv" for split in SPLITS for sign in "/."))
+    if qrels is None:
         raise ValueError(f"{folder} has no qrels/test.tsv, so it is no data set: {ACCEPTED}.")
-    split, qrels = found[0]
-    queries = _first(folder, *(f"{name}.jsonl{gz}" for name in (f"queries.{split}", "queries") for gz in ("", ".gz")))
+    names = f"queries.{qrels.stem.removeprefix('qrels.')}", "queries"
+    queries = _first(folder, *(f"{name}.jsonl{gz}" for name in names for gz in ("", ".gz")))
     if queries is None:
         raise ValueError(f"{folder} has no queries.jsonl, so it is no data set: {ACCEPTED}.")
     corpus = _first(folder, "corpus.jsonl", "corpus.jsonl.gz")
     documents = None if corpus is None else [_document(place, row) for place, row in _json_lines(corpus)]
-    for name, count in Counter(document.name for document in documents or []).items():
-        if count > 1:
-            raise ValueError(f"{corpus} has two documents {name!r}: correct it.")
+    names = Counter(document.name for document in documents or [])
+    if names and (most := names.most_common(1)[0])[1] > 1:
+        raise ValueError(f"{corpus} has two documents {most[0]!r}: correct it.")
     texts = {_string(place, row, "_id"): _string(place, row, "text") for place, row in _json_lines(queries)}
-    names = None if documents is None else {document.name for document in documents}
     relevant: dict[str, dict[Place, float]] = {}
     for place, query, document, grade in _judgements(qrels):
         if query not in texts:
             raise ValueError(f"{place} names the query {query!r}, which {queries.name} does not have: correct it.")
-        if names is not None and document not in names:
+        if documents is not None and document not in names:
             raise ValueError(f"{place} names the document {document!r}, which the corpus does not have: correct it.")
         if grade > 0:
             relevant.setdefault(query, {})[document, 0] = grade
@@ -170,26 +158,14 @@ def squad(source: str) -> Dataset:
         name = title if isinstance(title, str) and title.strip() else example["context"]
         numbers = paragraphs.setdefault(name, {})
         found.append((name, numbers.setdefault(example["context"], len(numbers)), example))
-    names = {key: key if key not in texts else f"context-{n}" for n, (key, texts) in enumerate(paragraphs.items(), 1)}
-    starts = {key: _starts(texts) for key, texts in paragraphs.items()}
-    documents = [
-        Document(names[key], BETWEEN.join(texts), names[key].replace("_", " ") if key not in texts else "")
-        for key, texts in paragraphs.items()
-    ]
-    questions = [
-        _question(number, example, names[key], section, starts[key][section])
-        for number, (key, section, example) in enumerate(found, 1)
-    ]
-    sections = {names[key]: starts[key] for key in paragraphs}
-    return Dataset(Path(source).name, _some(questions, source), documents, sections)
-
-
-BETWEEN = "\n\n"
-
-
-def _starts(paragraphs: Iterable[str]) -> list[int]:
-    sizes = [len(paragraph) + len(BETWEEN) for paragraph in paragraphs]
-    return list(accumulate(sizes[:-1], initial=0))
+    documents, sections = {}, {}
+    for number, (key, texts) in enumerate(paragraphs.items(), 1):
+        name, title = (f"context-{number}", "") if key in texts else (key, key.replace("_", " "))
+        documents[key] = Document(name, BETWEEN.join(texts), title)
+        sections[name] = [0, *accumulate(len(text) + len(BETWEEN) for text in texts)][:-1]
+    asked = [(number, example, documents[key].name, at) for number, (key, at, example) in enumerate(found, 1)]
+    questions = [_question(*each, sections[each[2]][each[3]]) for each in asked]
+    return Dataset(Path(source).name, _some(questions, source), list(documents.values()), sections)
 
 
 def _question(number: int, example: dict, document: str, section: int, start: int) -> Question:
@@ -218,8 +194,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
 
 def _string(place: str, row: dict, name: str, may_be_empty: bool = False) -> str:
     value = row.get(name)
-    if name == "_id" and isinstance(value, int):
-        value = str(value)
+    value = str(value) if name == "_id" and isinstance(value, int) else value
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
         raise ValueError(f"{place} has no text as {name}: correct it.")
     return value

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ...evaluation.bootstrap import Metric, mean
 from ..answering import Writer
-from ..catalog import Catalog
 from ..database import storage_errors
 from ..documents import Document, Hit
 from ..refusal import BEST, Features, features, store_threshold, threshold_of
@@ -25,7 +24,7 @@ from .answers import judge_answers
 from .datasets import Dataset, Question, load_dataset
 from .known_items import QUESTIONS, known_items
 from .ranking import has_span, ndcg, ranked_places, recall, reciprocal_rank
-from .refusal_curve import Refusal, check_enough, measure
+from .refusal_curve import check_enough, measure
 from .report import EvaluationReport
 
 KNOWN_ITEMS = "known-items"
@@ -58,26 +57,30 @@ def evaluate(
     if isinstance(generator, str) and generator != QUOTE:
         raise ValueError(f'generator is {generator!r}; give "{QUOTE}" or a writer: load_writer(NAME).')
     with _prepared(retriever, source, questions, say) as (judged, dataset):
+        answerable = sum(question.answerable for question in dataset.questions)
         if calibrate and judged.store.catalog.counts()[0] < 2:  # said before minutes of asking
             raise ValueError("Without the document that answers there is no other to ask: calibrate on two at least.")
         if calibrate:
-            check_enough(sum(question.answerable for question in dataset.questions), len(dataset.questions))
+            check_enough(answerable, len(dataset.questions))
         found = Found(judged, dataset)
         for number, question in enumerate(dataset.questions, 1):
             found.ask(question, modes, refusing)
             say(f"{number:,} of {len(dataset.questions):,} questions")
-        refusal, notes = _refusal(found, retriever.store.catalog, calibrate) if refusing else (None, [])
-        answers = {}
+        refusal, notes, answers = None, [], {}
+        try:
+            refusal = measure(*found.features, threshold_of(retriever.store.catalog)) if refusing else None
+        except ValueError as error:
+            if calibrate:
+                raise
+            notes = [str(error)]
         if generator is not None:
             writer = QuoteWriter(judged.store.embedder) if isinstance(generator, str) else generator
             answers = judge_answers(judged, dataset, writer, refusing or modes[0], say)
         documents, chunks = judged.store.catalog.counts()
     if calibrate and refusal:
         store_threshold(retriever.store.catalog, refusal.threshold)
-    embedder = retriever.store.catalog.meta.get("embedder")
-    asked = sum(question.answerable for question in dataset.questions)
-    figures = found.metrics()
-    return EvaluationReport(dataset.name, embedder, documents, chunks, asked, figures, refusal, answers, notes)
+    embedder, figures = retriever.store.catalog.meta.get("embedder"), found.metrics()
+    return EvaluationReport(dataset.name, embedder, documents, chunks, answerable, figures, refusal, answers, notes)
 
 
 class Found:
@@ -86,9 +89,7 @@ class Found:
     def __init__(self, retriever: Retriever, dataset: Dataset) -> None:
         self.retriever, self.dataset = retriever, dataset
         self.values: dict[str, dict[str, list[float]]] = {}  # metric -> mode -> one a question
-        self.answerable: list[Features] = []
-        self.unanswerable: list[Features] = []
-        self.marked: list[Features] = []
+        self.features: tuple[list[Features], ...] = [], [], []  # answerable, unanswerable, marked
 
     def ask(self, question: Question, modes: Sequence[str], refusing: str | None) -> None:
         for mode in modes:
@@ -101,26 +102,24 @@ class Found:
                 self._look_at(question, hits, mode)
 
     def _look_at(self, question: Question, hits: list[Hit], mode: str) -> None:
-        catalog = self.retriever.store.catalog
+        catalog, embedder, article = self.retriever.store.catalog, self.retriever.store.embedder, self.dataset.article
+        answerable, unanswerable, marked = self.features
         if not question.answerable:
-            self.marked.append(features(question.text, hits, catalog))
-        elif set(ranked_places(hits[:BEST], question, self.dataset)) & question.relevant.keys():
+            marked.append(features(question.text, hits, catalog, embedder))
+        elif not question.relevant.keys().isdisjoint(ranked_places(hits[:BEST], question, self.dataset)):
             # Only of these: where the answer was not found, it is right to refuse.
-            self.answerable.append(features(question.text, hits, catalog))
-        article = self.dataset.article
+            answerable.append(features(question.text, hits, catalog, embedder))
         answering = {article(document) for document, _ in question.relevant}
         others = [hit for hit in hits if article(hit.document) not in answering]
         if len(others) < BEST:
             names = [name for name, _ in catalog.document_hashes() if article(name) in answering]
             others = self.retriever.search(question.text, DEPTH, mode, {"document": {"$nin": names}})
         if others:  # else there is no other document
-            self.unanswerable.append(features(question.text, others, catalog))
+            unanswerable.append(features(question.text, others, catalog, embedder))
 
     def metrics(self) -> dict[str, dict[str, Metric]]:
-        return {
-            name: {mode: mean(name, values) for mode, values in by_mode.items()}
-            for name, by_mode in self.values.items()
-        }
+        figures = self.values.items()
+        return {name: {mode: mean(name, each) for mode, each in by_mode.items()} for name, by_mode in figures}
 
 
 def scores(hits: list[Hit], question: Question, dataset: Dataset) -> dict[str, float]:
@@ -132,15 +131,6 @@ def scores(hits: list[Hit], question: Question, dataset: Dataset) -> dict[str, f
     if question.spans:
         found |= {f"span recall@{k}": float(has_span(hits[:k], question)) for k in CUTOFFS}
     return found
-
-
-def _refusal(found: Found, catalog: Catalog, must: bool) -> tuple[Refusal | None, list[str]]:
-    try:
-        return measure(found.answerable, found.unanswerable, found.marked, threshold_of(catalog)), []
-    except ValueError as error:
-        if must:
-            raise
-        return None, [str(error)]
 
 
 @contextmanager
@@ -156,7 +146,13 @@ def _prepared(
     if source == KNOWN_ITEMS:
         documents = [document for _, document in store.catalog.documents()]
         dataset = known_items(documents, QUESTIONS if count is None else count)
-        with _copy(store) as copy:
+        with (
+            tempfile.TemporaryDirectory(prefix="folio-rag-eval-") as folder,
+            closing(Store(Path(folder), None, store.embedder)) as copy,
+            storage_errors(copy.path),
+        ):
+            copy.create()
+            copy.catalog.copy_vectors(store.catalog.path, *store.catalog.model)
             index(copy, dataset.documents or [])
             store_threshold(copy.catalog, threshold_of(store.catalog))
             yield retriever.on(copy), dataset
@@ -170,41 +166,25 @@ def _prepared(
             f"Of the {len(dataset.questions):,} questions of {dataset.name} none has an answer, so there is nothing "
             "to find: ask more of them, or give others."
         )
-    if dataset.documents is None:
-        _check_names(store, dataset)
-    else:
-        _check_others(store, dataset)
+    _check_documents(store, dataset)
+    if dataset.documents is not None:
         index(store, dataset.documents)
     yield retriever, dataset
 
 
-@contextmanager
-def _copy(store: Store) -> Iterator[Store]:
-    """An empty index that knows the vectors of another, for as long as the block runs."""
-    with (
-        tempfile.TemporaryDirectory(prefix="folio-rag-eval-") as folder,
-        closing(Store(Path(folder), None, store.embedder)) as copied,
-        storage_errors(copied.path),
-    ):
-        copied.create()
-        copied.catalog.copy_vectors(store.catalog.path, *store.catalog.model)
-        yield copied
-
-
-def _check_names(store: Store, dataset: Dataset) -> None:
-    asked = {document for question in dataset.questions for document, _ in question.relevant}
-    unknown = sorted(name for name in asked if store.catalog.document_hash(name) is None)
-    if unknown:
-        raise ValueError(
-            f"{dataset.name} names {len(unknown):,} documents that {store.path} does not have, {unknown[0]!r} "
-            "for instance: sync them, or give a corpus.jsonl."
-        )
-
-
-def _check_others(store: Store, dataset: Dataset) -> None:
-    """Refuse an index of other documents: they would be found as well, and these would be among them for ever."""
+def _check_documents(store: Store, dataset: Dataset) -> None:
+    """Refuse an index without the documents that are asked for, or with others, which would be found as well."""
+    if dataset.documents is None:
+        asked = {document for question in dataset.questions for document, _ in question.relevant}
+        unknown = sorted(name for name in asked if store.catalog.document_hash(name) is None)
+        if unknown:
+            raise ValueError(
+                f"{dataset.name} names {len(unknown):,} documents that {store.path} does not have, {unknown[0]!r} "
+                "for instance: sync them, or give a corpus.jsonl."
+            )
+        return
     store.create()
-    hashes = {document.name: document.hash for document in dataset.documents or []}
+    hashes = {document.name: document.hash for document in dataset.documents}
     others = [name for name, hash in store.catalog.document_hashes() if hashes.get(name) != hash]
     if others:
         raise ValueError(

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 from ..documents import Document, Heading
@@ -40,14 +41,7 @@ class Item(NamedTuple):
 
 
 def known_items(documents: Iterable[Document], count: int = QUESTIONS, seed: int = 0) -> Dataset:
-    """Questions to some sections, drawn by chance, and all the documents, without the sentences that are asked for.
-
-    Args:
-        count: how many questions, at most.
-
-    Raises:
-        ValueError: no document has a section of prose to ask for.
-    """
+    """Questions to some sections, drawn by chance, and all the documents, without the sentences that are asked for."""
     documents = list(documents)
     starts = [section_starts(document) for document in documents]
     items = [item for number, each in enumerate(documents) for item in _items(number, each, starts[number])]
@@ -59,11 +53,8 @@ def known_items(documents: Iterable[Document], count: int = QUESTIONS, seed: int
             "characters more: give other documents, or questions of your own."
         )
     chosen = sorted(random.Random(seed).sample(items, min(count, len(items))))
-    taken: dict[int, list[Item]] = {}
-    for item in chosen:
-        taken.setdefault(item.document, []).append(item)
-    for number, out in taken.items():
-        documents[number], starts[number] = _without(documents[number], starts[number], out)
+    for number, out in groupby(chosen, key=lambda item: item.document):
+        documents[number], starts[number] = _without(documents[number], starts[number], list(out))
     named = [(documents[item.document].name, item.section, item.question) for item in chosen]
     questions = [Question(f"{name}#{section}", text, {(name, section): 1}) for name, section, text in named]
     sections = {document.name: each for document, each in zip(documents, starts, strict=True)}
@@ -127,13 +118,10 @@ def _first_sentence(text: str, start: int, end: int) -> tuple[int, int] | None:
 def _masked(sentence: str, names: list[str]) -> str:
     """A sentence in which what it is about is "it": the last part of an identifier, the telling words of a title."""
     words: set[str] = set()
-    for name in names:
-        if " " not in name.strip():
-            words.add(name.strip().rpartition(".")[2])
-            continue
+    for name in map(str.strip, names):
         telling = [word for word in WORD.findall(name) if word.lower() not in STOP_WORDS]
-        words |= {form for word in telling for form in (word, word.lower(), word.capitalize())}
-    words.discard("")
+        forms = {form for word in telling for form in (word, word.lower(), word.capitalize())}
+        words |= forms if " " in name else {name.rpartition(".")[2]} - {""}
     if not words:
         return sentence
     any_of = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))

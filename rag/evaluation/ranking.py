@@ -25,12 +25,12 @@ def reciprocal_rank(ranking: Ranking, relevant: Mapping, k: int) -> float:
 
 def ndcg(ranking: Ranking, relevant: Mapping, k: int) -> float:
     """The gain of the first `k`, discounted by rank, over that of the best ranking there is."""
+
+    def gain(grades: Iterable[float]) -> float:
+        return sum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades, 1))
+
     best = sorted(relevant.values(), reverse=True)
-    return _gain([relevant.get(name, 0) for name in ranking[:k]]) / _gain(best[:k])
-
-
-def _gain(grades: Iterable[float]) -> float:
-    return sum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades, 1))
+    return gain(relevant.get(name, 0) for name in ranking[:k]) / gain(best[:k])
 
 
 def ranked_places(hits: Iterable[Hit], question: Question, dataset: Dataset) -> list[Place]:

@@ -24,18 +24,15 @@ class Refusal:
     """What a line between questions does.
 
     Attributes:
-        answerable, unanswerable: how many questions there were, of those whose answer is found, and of others.
-        threshold: the best line, of all the questions; what it would do to others is in `figures`.
         figures: by the line's name, "answered" (of the answerable) and "refused" (of the others), each question judged
             by a line that was drawn without it; "refused, marked" is of those that the data set calls unanswerable.
-        curves: by the features that are looked at.
     """
 
-    answerable: int
-    unanswerable: int
-    threshold: Threshold
+    answerable: int  # questions whose answer is found
+    unanswerable: int  # others
+    threshold: Threshold  # the best line, of all the questions
     figures: dict[str, dict[str, Metric]]
-    curves: dict[str, Curve]
+    curve: Curve  # of lines that keep fewer and fewer of the answerable
 
 
 def measure(
@@ -43,32 +40,17 @@ def measure(
 ) -> Refusal:
     """Draw the best line between two kinds of questions, and see what it and the `current` one do.
 
-    Args:
-        answerable: questions whose answer is among the passages that were found.
-        unanswerable: questions without the documents that answer them.
-        marked: questions that a data set calls unanswerable; nothing is fitted to them.
-
-    Raises:
-        ValueError: there are too few questions.
+    What is answerable was found, what is unanswerable was asked without the documents that answer it, and nothing is
+    fitted to what is `marked` as unanswerable by a data set.
     """
     check_enough(len(answerable), len(unanswerable))
-    by_cosine = [[Features(each.cosine, 0.0) for each in kind] for kind in (answerable, unanswerable, marked)]
-    both = answerable, unanswerable, marked
-    return Refusal(
-        len(answerable),
-        len(unanswerable),
-        calibrate(answerable, unanswerable, KEEP),
-        {
-            "the index's threshold": _figures(*([current.answers(each) for each in kind] for kind in both)),
-            "calibrated": _figures(*_held_out(*both)),
-            "calibrated, cosine alone": _figures(*_held_out(*by_cosine)),
-        },
-        {"cosine and words": _curve(*both[:2]), "cosine alone": _curve(*by_cosine[:2])},
-    )
+    kinds = answerable, unanswerable, marked
+    now, best = [[current.answers(each) for each in kind] for kind in kinds], calibrate(answerable, unanswerable, KEEP)
+    figures = {"the index's threshold": _figures(*now), "calibrated": _figures(*_held_out(*kinds))}
+    return Refusal(len(answerable), len(unanswerable), best, figures, _curve(answerable, unanswerable))
 
 
 def check_enough(answerable: int, unanswerable: int) -> None:
-    """Refuse so few questions that a line through them would be chance."""
     if min(answerable, unanswerable) < FEWEST:
         raise ValueError(
             f"A threshold needs {FEWEST} questions whose answer is found and {FEWEST} that nothing answers, and there "
@@ -101,17 +83,11 @@ def _curve(answerable: Sequence[Features], unanswerable: Sequence[Features]) -> 
 
 
 def draw(refusal: Refusal, file: str | Path, title: str) -> None:
-    """Draw the curves into a PNG file, and where the lines stand.
-
-    Raises:
-        ImportError: matplotlib is missing; names the extra that has it.
-        OSError: the file cannot be written.
-    """
+    """Draw the curve into a PNG file, and where the lines stand. Raises ImportError or OSError if that cannot be."""
     plt = pyplot("The refusal curve")
     figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
-    for (name, points), style in zip(refusal.curves.items(), ("-", "--"), strict=True):
-        axes.plot(*zip(*points, strict=True), style, label=name)
-    for (name, figures), marker in zip(refusal.figures.items(), "xo.", strict=True):
+    axes.plot(*zip(*refusal.curve, strict=True), label="nearness and words")
+    for (name, figures), marker in zip(refusal.figures.items(), "xo", strict=True):
         axes.plot(figures["answered"].value, figures["refused"].value, marker, color="black", label=name)
     axes.set(xlabel="answered, of the answerable questions", ylabel="refused, of the others", title=title)
     axes.grid(alpha=0.3)

@@ -12,27 +12,17 @@ from .refusal_curve import SHOWN, Refusal
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """How good an index is.
-
-    Attributes:
-        dataset, embedder: their names.
-        documents, chunks: of the index that was asked.
-        questions: those that something answers.
-        figures: metric -> mode -> figure.
-        refusal: what is refused; None where there were too few questions, or no mode gives cosines.
-        answers: metric -> what the writer was given -> figure; empty unless there was a writer.
-        notes: what a reader has to know.
-    """
+    """How good an index is."""
 
     dataset: str
     embedder: str
-    documents: int
+    documents: int  # of the index that was asked
     chunks: int
-    questions: int
-    figures: dict[str, dict[str, Metric]]
-    refusal: Refusal | None = None
-    answers: dict[str, dict[str, Metric]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    questions: int  # those that something answers
+    figures: dict[str, dict[str, Metric]]  # metric -> mode -> figure
+    refusal: Refusal | None = None  # None if there were too few questions, or no mode gives cosines
+    answers: dict[str, dict[str, Metric]] = field(default_factory=dict)  # metric -> what the writer was given -> figure
+    notes: list[str] = field(default_factory=list)  # what a reader has to know
 
     @property
     def best_mode(self) -> str:
@@ -42,8 +32,7 @@ class EvaluationReport:
 
     def verdict(self) -> str:
         """Which mode is best, and which ones cannot be told from it."""
-        name, by_mode = next(iter(self.figures.items()))
-        best = self.best_mode
+        (name, by_mode), best = next(iter(self.figures.items())), self.best_mode
         if len(by_mode) == 1:
             return ""
         differences = {mode: paired_interval(by_mode[mode], by_mode[best]) for mode in by_mode if mode != best}
@@ -76,8 +65,7 @@ class EvaluationReport:
 
 
 def _shown(refusal: Refusal) -> list[str]:
-    curve = refusal.curves["cosine and words"]
-    points = [next(point for point in reversed(curve) if point[0] >= share) for share in SHOWN]
+    points = [next(point for point in reversed(refusal.curve) if point[0] >= share) for share in SHOWN]
     answered, refused = ([f"{share:.2f}" for share in column] for column in zip(*points, strict=True))
     return [
         f"Refusal, of {refusal.answerable:,} questions whose answer is in the first {BEST} passages, and "
@@ -92,17 +80,15 @@ def _listed(names: list[str]) -> str:
 
 
 def _entries(figures: dict[str, dict[str, Metric]]) -> dict[str, dict[str, dict]]:
-    return {
-        row: {column: {"value": each.value, "interval": interval(each)} for column, each in entries.items()}
-        for row, entries in figures.items()
-    }
+    def entry(metric: Metric) -> dict:
+        return {"value": metric.value, "interval": interval(metric)}
+
+    return {name: {column: entry(each) for column, each in row.items()} for name, row in figures.items()}
 
 
 def _table(figures: dict[str, dict[str, Metric]]) -> str:
     """Figures in Markdown, with 95 % intervals in brackets."""
     columns = list(next(iter(figures.values())))
-    rows = [
-        [row, *(cell(entries[column]) if column in entries else "" for column in columns)]
-        for row, entries in _entries(figures).items()
-    ]
-    return markdown_table(["", *columns], rows)
+    rows = _entries(figures).items()
+    cells = [[name, *(cell(row[column]) if column in row else "" for column in columns)] for name, row in rows]
+    return markdown_table(["", *columns], cells)

@@ -3,10 +3,13 @@
     folio app --model runs/quickstart
     folio app --model runs/quickstart --port 8123
 
-It is for this machine alone: it listens at 127.0.0.1, and neither it nor the page sends anything to anybody.
-Ctrl-C ends it.
+It is for this machine alone: it listens at 127.0.0.1, and neither it nor the page sends anything to anybody. The
+address that it prints has a token, without which nobody else on the machine can use the page. Ctrl-C ends it.
 """
 
+import os
+import secrets
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,17 +25,29 @@ def main(argv: list[str]) -> None:
     from ..arguments import parse
 
     (args,) = parse(argv, [AppArguments], "folio app", __doc__)
+    with tempfile.TemporaryDirectory(prefix="folio-app-", ignore_cleanup_errors=True) as folder:
+        # All that visitors drop lies here, where nobody else may read it, and goes at the end.
+        tempfile.tempdir, os.environ["GRADIO_TEMP_DIR"] = folder, f"{folder}/gradio"
+        try:
+            run(args)
+        finally:
+            tempfile.tempdir = None
+            del os.environ["GRADIO_TEMP_DIR"]
+
+
+def run(args: AppArguments) -> None:
     from ...checkpoints.loading import load_model
     from ...serving.generator import TextGenerator
-    from ...serving.http_server import bind, serve
+    from ...serving.http_server import address_of, bind, guarded, serve
     from .page import application, build_page
 
     bound = bind("127.0.0.1", args.port)  # first: loading takes longer than finding out that the port is taken
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     path = Path(args.model).expanduser()
     generator = TextGenerator(model, tokenizer)
-    app = application(build_page(generator, tokenizer, path.resolve().name if path.is_dir() else args.model))
-    print(f"The page is at http://127.0.0.1:{bound.getsockname()[1]} (Ctrl-C ends it)", flush=True)
-    serve(app, generator, bound)
+    page = build_page(generator, tokenizer, path.resolve().name if path.is_dir() else args.model)
+    token = secrets.token_urlsafe(32)
+    print(f"The page is at http://{address_of(bound)}/?token={token} (Ctrl-C ends it)", flush=True)
+    serve(guarded(application(page, token), bound), generator, bound)
     generator.close()
     print("Stopped.")

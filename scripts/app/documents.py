@@ -9,7 +9,7 @@ import contextlib
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path, PurePath
@@ -17,9 +17,10 @@ from pathlib import Path, PurePath
 from transformers import PreTrainedTokenizerBase
 
 from ...serving.generator import TextGenerator
-from .parts import EVENT, box, check, gr, one_line_errors
+from .parts import EVENT, box, button, check, gr, one_line_errors
 
 SHOWN_AROUND = 20_000  # characters of a document before and after what is cited
+LABEL = "Documents: text, HTML, PDF, Word, PowerPoint, Excel, OpenDocument, EPUB, mail, notebooks, ..."
 HINT = "Drop files above, ask, and click a citation to see where it stands."
 
 CSS = """
@@ -51,21 +52,24 @@ class Visit:
 
         self.folder = tempfile.TemporaryDirectory(prefix="folio-app-", ignore_cleanup_errors=True)
         self.rag = Rag.open(self.folder.name, embedder=_embedder())
-        self.is_empty = True
+        self.is_empty, self.is_closed = True, False
+        self.dropped: set[Path] = set()
+        self.lock = threading.Lock()
 
     def index(self, paths: list[str]) -> str:
         """Make the index that of these files, and say what it has now."""
-        from ...rag.readers import read_documents
+        from ...rag.readers.pool import ReaderPool
         from ...rag.sources import read_file
 
         documents, failed, seen = [], [], Counter()
-        for path in map(Path, paths):  # Gradio has refused what was not dropped
-            seen[path.name] += 1
-            name = path.name if seen[path.name] == 1 else f"{path.stem} ({seen[path.name]}){path.suffix}"
-            try:
-                documents += read_documents(PurePath(name), read_file(path, "").data, "text")
-            except (ValueError, OSError, ImportError) as error:
-                failed.append(f"{name} {error}")
+        with contextlib.closing(ReaderPool()) as pool:
+            for path in map(Path, paths):  # Gradio has refused what was not dropped
+                seen[path.name] += 1
+                name = path.name if seen[path.name] == 1 else f"{path.stem} ({seen[path.name]}){path.suffix}"
+                try:
+                    documents += pool.read(PurePath(name), read_file(path, "").data, "text")
+                except (ValueError, OSError, ImportError) as error:
+                    failed.append(f"{name} {error}")
         failed += [f"{name} {why}" for name, why in self.rag.sync(documents, delete_missing=True).failed.items()]
         found = self.rag.verify()
         self.is_empty = not found.chunks
@@ -73,8 +77,10 @@ class Visit:
         return said + "".join(f" Left out: {each}." for each in failed)
 
     def close(self) -> None:
-        self.rag.close()
-        self.folder.cleanup()
+        with self.lock:
+            self.is_empty = self.is_closed = True
+            self.rag.close()
+            self.folder.cleanup()
 
 
 @cache
@@ -88,15 +94,28 @@ def _embedder():
     return load_embedder()
 
 
-def documents_tab(
-    generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict, options_of: Callable[..., dict]
-) -> None:
-    async def index(paths: list[str] | None, visit: Visit | None) -> tuple[Visit | None, str, str]:
+def documents_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> Callable:
+    """Draw the tab; returns what forgets a visit (`gr.Request`), with the files that it alone has dropped."""
+    visits: dict[str | None, Visit] = {}
+
+    def forget(request: gr.Request) -> None:
+        if (visit := visits.pop(request.session_hash, None)) is not None:
+            visit.close()
+            for path in visit.dropped.difference(*(other.dropped for other in visits.values())):
+                path.unlink(missing_ok=True)
+
+    def index_locked(visit: Visit, paths: list[str]) -> str:
+        with visit.lock:
+            visit.dropped.update(map(Path, paths))
+            return visit.index(paths)
+
+    async def index(paths: list[str] | None, visit: Visit | None, request: gr.Request) -> tuple[Visit | None, str, str]:
         with one_line_errors():
             if not paths and visit is None:
                 return None, "", _hint(HINT)
-            visit = visit or await asyncio.to_thread(Visit)
-            return visit, _hint(await asyncio.to_thread(visit.index, paths or [])), _hint(HINT)
+            if visit is None or visit.is_closed:  # a page that has lost the server for a while
+                visit = visits[request.session_hash] = await asyncio.to_thread(Visit)
+            return visit, _hint(await asyncio.to_thread(index_locked, visit, paths or [])), _hint(HINT)
 
     async def ask(question: str, by_model: bool, visit: Visit | None, *values) -> AsyncIterator[str]:
         with one_line_errors():
@@ -108,19 +127,17 @@ def documents_tab(
             if by_model:
                 from ...rag import ModelWriter
 
-                writer = ModelWriter(generator, tokenizer, **options_of(sampling, values))
+                writer = ModelWriter(generator, tokenizer, **dict(zip(sampling, values, strict=True)))
             async with contextlib.aclosing(_answering(visit, question, writer)) as grown:
                 async for html in grown:
                     yield html
 
-    visit = gr.State(None, delete_callback=lambda visit: visit and visit.close())
-    label = "Documents: text, Markdown, HTML, PDF, docx, CSV, Python, ..."
-    files = gr.File(file_count="multiple", label=label, height=150)
+    visit = gr.State(None)
+    files = gr.File(file_count="multiple", label=LABEL, height=150)
     said = gr.HTML()
     with gr.Row():
         question = box("A question to the documents", scale=8, container=False)
-        send = gr.Button("Ask", variant="primary", size="md", scale=0, min_width=90)
-        stop = gr.Button("Stop", size="md", scale=0, min_width=90)
+        send, stop = button("Ask", variant="primary"), button("Stop")
     label = "The model writes (else the documents are quoted)"
     by_model = gr.Checkbox(False, label=label, visible=bool(tokenizer.chat_template), container=False)
     out = gr.HTML(_hint(HINT), min_height=260)
@@ -128,6 +145,7 @@ def documents_tab(
     inputs = [question, by_model, visit, *sampling.values()]
     running = gr.on([question.submit, send.click], ask, inputs, out, show_progress="minimal", **EVENT)
     stop.click(None, cancels=running, api_visibility="private")
+    return forget
 
 
 class _Left(Exception):
@@ -165,38 +183,42 @@ async def _answering(visit: Visit, question: str, writer) -> AsyncIterator[str]:
 
 
 def answer_html(answer, document_of: Callable) -> str:
-    """An answer whose citations, clicked, show their documents with what is cited marked."""
-    if answer.refused:
-        return _hint(f"No answer: {answer.reason}.")
+    """An answer, or the nearest passages, whose citations, clicked, show their documents with what is cited marked."""
     from ...rag.answering import UNCITED
 
-    text, items, documents = "", [], []
+    if answer.refused:
+        nearest = " The nearest passages, though none may answer it:" if answer.nearest else ""
+        text = f'<div class="hint">{escape(f"No answer: {answer.reason}.{nearest}")}</div>'
+        return _cited_html(text, answer.nearest, document_of)
+    text = ""
     numbers = {citation: number for number, citation in enumerate(answer.citations, 1)}
     for sentence in answer.sentences:
         for part in sentence.parts:
             text += escape(part) if isinstance(part, str) else _link(numbers[part], f"[{numbers[part]}]")
         if not sentence.is_cited:
             text = f"{text.rstrip()} {UNCITED}"
-    for citation, number in numbers.items():
+    return _cited_html(f'<div class="text">{text.strip()}</div>', answer.citations, document_of)
+
+
+def _cited_html(html: str, citations: Sequence, document_of: Callable) -> str:
+    from ...rag.quotations import shown
+
+    items, documents = [], []
+    for number, citation in enumerate(citations, 1):
         page = f", page {citation.page}" if citation.page else ""
-        label = f"[{number}] {citation.document}{page}: {' '.join(citation.quote.split())}"
+        label = f"[{number}] {citation.document}{page}: {shown(citation.quote)}"
         items.append(f"<li>{_link(number, label)}</li>")
         documents.append(_document_html(number, citation, document_of(citation.document).text))
-    return (
-        f'<div class="folio-answer"><div class="text">{text.strip()}</div><ol>{"".join(items)}</ol>'
-        f"{''.join(documents)}</div>"
-    )
+    return f'<div class="folio-answer">{html}<ol>{"".join(items)}</ol>{"".join(documents)}</div>'
 
 
 def _document_html(number: int, citation, text: str) -> str:
     first, last = max(citation.start - SHOWN_AROUND, 0), citation.end + SHOWN_AROUND
     before = ("…" if first else "") + text[first : citation.start]
     after = text[citation.end : last] + ("…" if last < len(text) else "")
-    return (
-        f'<section class="folio-document"><b>{escape(citation.document)}</b><div>{escape(before)}'
-        f'<mark id="folio-citation-{number}">{escape(text[citation.start : citation.end])}</mark>{escape(after)}</div>'
-        "</section>"
-    )
+    mark = f'<mark id="folio-citation-{number}">{escape(text[citation.start : citation.end])}</mark>'
+    shown = f"<b>{escape(citation.document)}</b><div>{escape(before)}{mark}{escape(after)}</div>"
+    return f'<section class="folio-document">{shown}</section>'
 
 
 def _link(number: int, label: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hmac
 import time
 from collections.abc import AsyncIterator, Callable
 from html import escape
@@ -16,7 +17,7 @@ from ...tokenization.inspection import shown, vocabulary_bytes
 from .documents import CSS as DOCUMENTS_CSS
 from .documents import documents_tab
 from .html import CSS, attention_html, chat_html, legend, tokens_html
-from .parts import EVENT, box, check, fastapi, gr, one_line_errors
+from .parts import EVENT, box, button, check, fastapi, gr, one_line_errors
 
 MOST_TOKENS = 512  # in the token view
 MOST_ATTENDING = 48  # in the attention map
@@ -36,10 +37,8 @@ def build_page(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, tit
     model = generator.model
     with gr.Blocks(title=title, analytics_enabled=False, fill_height=True) as page:
         context = f", context {generator.context_length:,} tokens" if generator.context_length else ""
-        gr.HTML(
-            f'<div class="folio-title"><b>{escape(title)}</b><span>{type(model).__name__}, '
-            f"{model.num_parameters():,} parameters{context}</span></div>"
-        )
+        about = f"{type(model).__name__}, {model.num_parameters():,} parameters{context}"
+        gr.HTML(f'<div class="folio-title"><b>{escape(title)}</b><span>{about}</span></div>')
         with gr.Sidebar(position="right", open=True, width=280):
             gr.HTML('<b class="folio-heading">How it answers</b>')
             sampling = sampling_controls(generator)
@@ -48,7 +47,7 @@ def build_page(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, tit
         with gr.Tab("Write"):
             write_tab(generator, copy.deepcopy(tokenizer), sampling)
         with gr.Tab("Documents"):
-            documents_tab(generator, copy.deepcopy(tokenizer), sampling, _options)
+            page.unload(documents_tab(generator, copy.deepcopy(tokenizer), sampling))
         with gr.Tab("Tokens"):
             tokens_tab(generator, copy.deepcopy(tokenizer))
         with gr.Tab("Attention"):
@@ -88,7 +87,7 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
             check(message, "message")
             said = [*said, {"role": "user", "content": message}]
             told = [{"role": "system", "content": system}] if system.strip() else []
-            choice, forgotten = chat.answer([*told, *said], **_options(sampling, values))
+            choice, forgotten = chat.answer([*told, *said], **dict(zip(sampling, values, strict=True)))
             async for text in _growing(generator, choice):
                 answered = [*said, {"role": "assistant", "content": text}]
                 yield "", answered, chat_html(answered, forgotten)
@@ -99,9 +98,7 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
     out = gr.HTML(chat_html([]), autoscroll=True, min_height=380, max_height=560)
     with gr.Row():
         message = box("Message", scale=8, container=False)
-        send = gr.Button("Send", variant="primary", size="md", scale=0, min_width=90)
-        stop = gr.Button("Stop", size="md", scale=0, min_width=90)
-        clear = gr.Button("New chat", size="md", scale=0, min_width=120)
+        send, stop, clear = button("Send", variant="primary"), button("Stop"), button("New chat", 120)
     inputs, outputs = [message, said, system, *sampling.values()], [message, said, out]
     running = gr.on([message.submit, send.click], reply, inputs, outputs, show_progress="minimal", **EVENT)
     stop.click(None, cancels=running, api_visibility="private")
@@ -111,13 +108,12 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
 def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> None:
     async def write(text: str, *values) -> AsyncIterator[str]:
         with one_line_errors():
-            ids, options = _encode(tokenizer, text), _options(sampling, values)
+            ids, options = _encode(tokenizer, text), dict(zip(sampling, values, strict=True))
             new = options.pop("max_new_tokens")
             room = new if generator.context_length is None else generator.context_length - len(ids)
             if room < 1:
-                raise ValueError(
-                    f"The text has {len(ids):,} tokens, the context {generator.context_length:,}: shorten it."
-                )
+                context = f"{generator.context_length:,}"
+                raise ValueError(f"The text has {len(ids):,} tokens, the context {context}: shorten it.")
             config = generation_config(generator.model, min(new, room), **options)
             async for grown in _growing(generator, Choice(ids, config, generator.stop_strings)):
                 yield text + grown
@@ -130,8 +126,7 @@ def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, samp
 
 
 def tokens_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> None:
-    spelled = _speller(tokenizer)
-    most = min(generator.context_length or MOST_TOKENS, MOST_TOKENS)
+    spelled, most = _speller(tokenizer), min(generator.context_length or MOST_TOKENS, MOST_TOKENS)
 
     def view(text: str) -> str:
         with one_line_errors():
@@ -187,13 +182,6 @@ def _speller(tokenizer: PreTrainedTokenizerBase):
     return lambda id: shown(spelled.get(id, b"?"))
 
 
-def _options(sampling: dict, values: tuple) -> dict:
-    options = dict(zip(sampling, values, strict=True))
-    if not options["do_sample"]:
-        options["temperature"] = 0.0
-    return options
-
-
 async def _growing(generator: TextGenerator, choice: Choice) -> AsyncIterator[str]:
     """The text so far, again and again, and at last the whole text."""
     shown_at = 0.0
@@ -206,8 +194,8 @@ async def _growing(generator: TextGenerator, choice: Choice) -> AsyncIterator[st
     yield choice.text
 
 
-def application(page: gr.Blocks) -> Callable:
-    """The page as an ASGI application that sends nothing to anybody."""
+def application(page: gr.Blocks, token: str) -> Callable:
+    """The page as an ASGI application that answers those who have the token, which the browser keeps in a cookie."""
     page.has_launched = True  # mounted, it else takes whatever path a request names for a file that was dropped
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=SYSTEM_MONO)
     app = gr.mount_gradio_app(
@@ -215,12 +203,26 @@ def application(page: gr.Blocks) -> Callable:
         run_history=False, enable_monitoring=False, ssr_mode=False, show_error=True,
     )  # fmt: skip
 
+    def admitted(scope) -> Callable:
+        request = fastapi.Request(scope)
+        cookie = f"folio-app-{request.scope['server'][1]}"  # cookies do not know ports
+        if hmac.compare_digest(request.cookies.get(cookie, "").encode(), token.encode()):
+            return app
+        if hmac.compare_digest(request.query_params.get("token", "").encode(), token.encode()):
+            response = fastapi.responses.RedirectResponse("/", 303)
+            response.set_cookie(cookie, token, httponly=True, samesite="lax")
+            return response
+        if scope["path"] == "/manifest.json":  # browsers ask for it without cookies
+            return fastapi.responses.JSONResponse({"name": "FolioGPT"})
+        return fastapi.Response("Open the address that `folio app` printed: it has the token of this start.\n", 403)
+
     async def with_policy(scope, receive, send) -> None:
         async def add(message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+                policy = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                message["headers"] = [*message["headers"], *policy]
             await send(message)
 
-        await app(scope, receive, add)
+        await (admitted(scope) if scope["type"] == "http" else app)(scope, receive, add)
 
     return with_policy

@@ -12,7 +12,7 @@ with extra("app", "The app"):
     import fastapi
     import gradio as gr
 
-__all__ = ["EVENT", "box", "check", "fastapi", "gr", "one_line_errors"]
+__all__ = ["EVENT", "box", "button", "check", "fastapi", "gr", "one_line_errors"]
 
 LONGEST_TEXT = 20_000  # characters, which are encoded in an instant; contexts are shorter than most
 EVENT = {"concurrency_limit": 1, "api_visibility": "private"}  # for whatever asks the model or the index
@@ -20,6 +20,11 @@ EVENT = {"concurrency_limit": 1, "api_visibility": "private"}  # for whatever as
 
 def box(placeholder: str, **options) -> gr.Textbox:
     return gr.Textbox(show_label=False, placeholder=placeholder, max_length=LONGEST_TEXT, **options)
+
+
+def button(name: str, min_width: int = 90, **options) -> gr.Button:
+    """A button beside a text box."""
+    return gr.Button(name, size="md", scale=0, min_width=min_width, **options)
 
 
 @contextlib.contextmanager

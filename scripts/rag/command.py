@@ -4,24 +4,26 @@
     folio rag search "How is a model exported?" --index runs/index
     folio rag search "json.dumps" --index runs/index --mode lexical --where '{"type": "md"}'
     folio rag ask "How is a model exported?" --index runs/index
+    folio rag forget docs/old.md --index runs/index
     folio rag verify --index runs/index
     folio rag rebuild --index runs/index
-    folio rag serve-index --index runs/index --port 8001
     folio rag eval known-items --index runs/index
 
-PATH is a file, a folder, or python-manual for the manual of the Python that is running. `folio rag sync --help` lists
-the options of sync; so for the others.
+PATH is a file, a folder, or python-manual for the manual of the Python that is running; sync and forget take several.
+A question or a path that begins with "-" comes last, after "--". `folio rag sync --help` lists the options of sync; so
+for the others.
 """
 
 import shlex
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from ...evaluation.arguments import option
-from ..inputs import CONTROL
+from ...jobs.options import option
+from ..inputs import run_job
 from .ask import ask
-from .common import IndexArguments, SearchArguments, open_index, print_passage, show_progress, shown, where_of
+from .common import IndexArguments, SearchArguments, open_index, print_passage, show_progress, shown, where_of, words_of
 from .evaluate import evaluate
 
 SHOWN_FAILURES = 20
@@ -29,53 +31,57 @@ SHOWN_FAILURES = 20
 
 @dataclass
 class SyncArguments:
-    delete_missing: bool = option(False, "forget documents that are no longer there")
+    delete_missing: bool = option(False, "delete documents that are no longer there")
     text_column: str = option("text", "the column with the text, of CSV, TSV and JSONL")
-
-
-@dataclass
-class ServeArguments:
-    index: str = field(metadata={"help": "the folder of the index"})
-    port: int = option(8001, "the port on this machine, at 127.0.0.1 alone")
 
 
 def main(argv: list[str]) -> None:
     jobs = {
-        "sync": sync, "search": search, "ask": ask, "eval": evaluate, "verify": verify, "rebuild": rebuild,
-        "serve-index": serve_index,
+        "sync": sync, "search": search, "ask": ask, "forget": forget, "eval": evaluate, "verify": verify,
+        "rebuild": rebuild,
     }  # fmt: skip
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-    elif argv[0] in jobs:
-        jobs[argv[0]](argv[1:])
-    else:
-        raise ValueError(f"There is no `folio rag {argv[0]}`: choose {', '.join(jobs)}.")
+    run_job("folio rag", __doc__, jobs, argv)
 
 
 def sync(argv: list[str]) -> None:
-    from ..arguments import parse
-
     what = "Bring an index up to date with documents."
-    path, index, args = parse(argv, [IndexArguments, SyncArguments], "folio rag sync", what, positional=("PATH",))
+    paths, argv = words_of(argv)
+    argv = [*argv, "--", *paths[:1]]
+    _, index, args = _parse(argv, [IndexArguments, SyncArguments], "sync", what, ["PATH"])
+    from ...rag import SyncReport
+
+    total = SyncReport()
     with open_index(index) as rag:
-        report = rag.sync(path, args.delete_missing, args.text_column, progress=_show_report)
-    for name, why in list(report.failed.items())[:SHOWN_FAILURES]:
-        print(f"left out: {shown(name)} {why}".translate(CONTROL), file=sys.stderr)
-    if len(report.failed) > SHOWN_FAILURES:
-        print(f"left out: {len(report.failed) - SHOWN_FAILURES} more", file=sys.stderr)
-    skipped = f", {len(report.skipped)} links and the like skipped" if report.skipped else ""
+        for path in paths:
+            total.add(rag.sync(path, args.delete_missing, args.text_column, progress=_progress()))
+    show_progress("")
+    for name, why in list(total.failed.items())[:SHOWN_FAILURES]:
+        print(f"left out: {shown(name)} {why}", file=sys.stderr)
+    if len(total.failed) > SHOWN_FAILURES:
+        print(f"left out: {len(total.failed) - SHOWN_FAILURES:,} more", file=sys.stderr)
+    skipped = f", {len(total.skipped)} links and the like skipped" if total.skipped else ""
     print(
-        f"{report.added:,} added, {report.updated:,} updated, {report.deleted:,} deleted, {report.unchanged:,} "
-        f"unchanged{skipped}; {report.embedded:,} chunks embedded"
+        f"{total.added:,} added, {total.updated:,} updated, {total.deleted:,} deleted, {total.unchanged:,} "
+        f"unchanged{skipped}; {total.embedded:,} chunks embedded"
     )
     print(f"Try it: {shlex.join(['folio', 'rag', 'ask', 'your question', '--index', index.index])}")
 
 
-def search(argv: list[str]) -> None:
-    from ..arguments import parse
+def forget(argv: list[str]) -> None:
+    what = "Delete documents by their names or those of their files or folders, with all traces in the index."
+    names, argv = words_of(argv)
+    _, index = _parse([*argv, "--", *names[:1]], [IndexArguments], "forget", what, ["PATH"])
+    with open_index(index) as rag:
+        count = rag.delete(*names)
+    if not count:
+        raise ValueError(f"The index has no document of {' or '.join(names)}; `folio rag search` shows names.")
+    print(f"{count:,} documents forgotten.")
 
+
+def search(argv: list[str]) -> None:
     what = "Find the passages nearest to a question."
-    query, index, args = parse(argv, [IndexArguments, SearchArguments], "folio rag search", what, positional=("Q",))
+    words, argv = words_of(argv)
+    query, index, args = _parse([*argv, "--", *words], [IndexArguments, SearchArguments], "search", what, ["Q"])
     where = where_of(args)
     with open_index(index, reranker=args.reranker) as rag:
         hits = rag.search(query, args.k, args.mode, where)
@@ -88,9 +94,7 @@ def search(argv: list[str]) -> None:
 
 
 def verify(argv: list[str]) -> None:
-    from ..arguments import parse
-
-    (index,) = parse(argv, [IndexArguments], "folio rag verify", "Compare all that the catalog and the index hold.")
+    (index,) = _parse(argv, [IndexArguments], "verify", "Compare all that the catalog and the index hold.")
     with open_index(index) as rag:
         report = rag.verify()
     if not report.ok:
@@ -101,23 +105,27 @@ def verify(argv: list[str]) -> None:
 
 
 def rebuild(argv: list[str]) -> None:
-    from ..arguments import parse
-
-    (index,) = parse(argv, [IndexArguments], "folio rag rebuild", "Make the dense index anew from the catalog.")
+    (index,) = _parse(argv, [IndexArguments], "rebuild", "Make the dense index anew from the catalog.")
     with open_index(index) as rag:
         embedded = rag.rebuild()
         report = rag.verify()
     print(f"{report.chunks:,} chunks written, {embedded:,} of them embedded.")
 
 
-def serve_index(argv: list[str]) -> None:
-    from ..arguments import parse
+def _parse(argv: list[str], groups: list[type], job: str, what: str, positional: Sequence[str] = ()) -> tuple:
+    from ..arguments import parse  # here: it brings transformers along
 
-    (args,) = parse(argv, [ServeArguments], "folio rag serve-index", "Serve the vectors of an index, to this machine.")
-    from ...rag.server import serve
-
-    serve(Path(args.index).expanduser().absolute(), args.port)
+    return parse(argv, groups, f"folio rag {job}", what, positional=positional)
 
 
-def _show_report(report) -> None:
-    show_progress(f"{report.added + report.updated:,} documents, {report.embedded:,} chunks")
+def _progress() -> Callable[..., None]:
+    start: list[tuple[float, float]] = []  # files that did not change are passed over until the first is written
+
+    def show(report) -> None:
+        now = time.monotonic(), report.progress
+        start[:] = start or [now]
+        seconds, share = (b - a for a, b in zip(start[0], now, strict=True))
+        left = f", {seconds / share * (1 - report.progress) / 60:.1f} minutes left" if share else ""
+        show_progress(f"{report.added + report.updated:,} documents, {report.embedded:,} chunks{left}")
+
+    return show

@@ -7,8 +7,7 @@ import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...evaluation.arguments import option
-from ..inputs import CONTROL
+from ...jobs.options import option
 
 SHOWN_CHARACTERS = 400
 
@@ -36,18 +35,29 @@ def open_index(index: IndexArguments, **options):
     return Rag.open(index.index, url=index.url, embedder=index.embedder, **options)
 
 
+def words_of(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The words that are neither an option nor the value of one, all that follow "--" among them, and the others."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    words, others = [], []
+    for before, word in zip(["", *argv], argv[:end], strict=False):
+        is_option = word.startswith("-") and " " not in word
+        is_value = before.startswith("--") and "=" not in before and " " not in before
+        (others if is_option or is_value else words).append(word)
+    return words + argv[end + 1 :], others
+
+
 def where_of(args: SearchArguments) -> dict | None:
     try:
         return None if args.where is None else json.loads(args.where)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'--where is not JSON ({error}): give a mapping such as \'{{"type": "pdf"}}\'.') from None
 
 
 def print_passage(found, before: str, after: str, text: str, indent: str) -> None:
-    """Print where a hit or a citation stands, and its text below; nothing in them steers the terminal."""
+    """Print where a hit or a citation stands, and its text below."""
     page = f", page {found.page}" if found.page else ""
-    print(f"{before} {shown(found.document)}{page} [{found.start}:{found.end}]{after}".translate(CONTROL))
-    text = textwrap.shorten(text.translate(CONTROL), SHOWN_CHARACTERS, placeholder=" ...")
+    print(f"{before} {shown(found.document)}{page} [{found.start}:{found.end}]{after}")
+    text = textwrap.shorten(text, SHOWN_CHARACTERS, placeholder=" ...")
     print(textwrap.indent(textwrap.fill(text, 100), indent))
 
 

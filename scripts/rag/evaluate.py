@@ -55,9 +55,9 @@ def evaluate(argv: list[str]) -> None:
     print(report)
     if args.output:
         write_json(args.output, report.to_dict())
-    if args.picture and report.refusal is None:
-        raise ValueError("There is no refusal curve to draw; the note above says why.")
     if args.picture:
+        if report.refusal is None:
+            raise ValueError("There is no refusal curve to draw; the note above says why.")
         draw(report.refusal, args.picture, f"{report.dataset}, {report.embedder}")
     if args.calibrate:
         print("\nFrom now on the index refuses by the line that these questions drew.")

@@ -192,6 +192,18 @@ def test_a_wrong_merge_is_found(bases, tmp_path, monkeypatch, kind):
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_an_adapter_whose_weights_are_not_finite_is_neither_loaded_nor_merged(bases, tmp_path, broken):
+    model = adapted(bases / "ours, tied", MERGED["lora"]())
+    with torch.no_grad():
+        next(parameter for parameter in model.parameters() if parameter.requires_grad)[0, 0] = broken
+    model.save_pretrained(tmp_path / "adapter")
+    for use in (load_model, lambda adapter: merge(adapter, tmp_path / "merged")):
+        with pytest.raises(ValueError, match=r"adapter gives NaN or infinite logits: .*again\.$"):
+            use(str(tmp_path / "adapter"))
+    assert not (tmp_path / "merged").exists()
+
+
 @pytest.mark.parametrize("base", ["ours, tied", "llama, tied", "qwen3, tied"])
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_vectors_before_the_text_stand_there_once_when_text_is_generated(bases, tmp_path, base, kind):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fake_hub import READER, WRITER, FakeHub
@@ -16,6 +17,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from foliogpt import checkpoints
+from foliogpt.checkpoints import disclosure
 from foliogpt.checkpoints.publishing import prepare
 from foliogpt.modeling import AUTO_CLASSES, FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
@@ -289,6 +291,127 @@ def test_the_card_of_a_run_names_the_repository_where_it_named_a_folder(checkpoi
     (checkpoint / "README.md").write_text(CARD + 'pipeline("text-generation", "runs/x", trust_remote_code=True)\n')
     card = prepare(checkpoint, "me/gpt", "mit").files["README.md"].decode()
     assert 'pipeline("text-generation", "me/gpt"' in card
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_no_file_goes_that_a_link_only_points_to(checkpoint, tmp_path):
+    (tmp_path / "id_rsa").write_text("my key")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text("{}")
+    (checkpoint / "inside.txt").write_text("a licence")
+    (checkpoint / "LICENSE").symlink_to("inside.txt")
+    assert prepare(checkpoint, "me/gpt", "mit").problems == []
+    for name, target in (("added_tokens.json", tmp_path / "id_rsa"), ("1_Pooling", tmp_path / "elsewhere")):
+        (checkpoint / name).symlink_to(target)
+        (problem,) = prepare(checkpoint, "me/gpt", "mit").problems
+        assert f"{name}" in problem
+        assert "is a link to what is not in" in problem
+        (checkpoint / name).unlink()
+    (checkpoint / "README.md").unlink()
+    (checkpoint / "README.md").symlink_to(tmp_path / "id_rsa")
+    assert b"my key" not in prepare(checkpoint, "me/gpt", "mit").files.values()
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_a_checkpoint_in_the_cache_of_the_hubs_client_goes(saved, tmp_path):
+    blobs, snapshot = tmp_path / "models--me--gpt" / "blobs", tmp_path / "models--me--gpt" / "snapshots" / "1234"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(saved.iterdir()):
+        shutil.copy(file, blobs / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    assert prepare(snapshot, "me/gpt", "mit").problems == []
+    (snapshot / "LICENSE").symlink_to("../../../secret")
+    (tmp_path / "secret").write_text("a secret")
+    (problem,) = prepare(snapshot, "me/gpt", "mit").problems
+    assert problem.startswith("LICENSE is a link")
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_only_names_that_a_checkpoint_has_go(checkpoint):
+    strange = [
+        "run.yaml",
+        "my_notes.py",
+        "LICENSE_KEY.txt",
+        "optimizer.safetensors",
+        "model-backup.safetensors",
+        ".env",
+    ]
+    for name in strange:
+        (checkpoint / name).write_text("mine")
+    publication = prepare(checkpoint, "me/gpt", "mit", trust_remote_code=True)
+    assert publication.problems == []
+    assert set(strange) <= set(publication.stays)
+    assert not set(strange) & publication.files.keys()
+    assert {path.name for path in checkpoint.glob("*.py")} - {"my_notes.py"} <= publication.files.keys()
+
+
+SECRETS = {
+    "Hugging Face Token": "hf_" + "a1" * 17,
+    "AWS Access Key": "AKIA" + "ABCD" * 4,
+    "GitHub Token": "ghp_" + "a1" * 18,
+    "GitLab Token": "glpat-" + "a1" * 10,
+    "Slack Token": "xoxb-" + "123-456-abc",
+    "Private Key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
+    "Basic Auth Credentials": "https://me:" + "pass@host.example",
+    "JSON Web Token": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxIn0.c2ln",
+    "PyPI Token": "pypi-AgEIcHlwaS5vcmc" + "a1" * 40,
+    "API Key": "sk-ant-" + "a1" * 20,
+    "Telegram Bot Token": "\n123456789:" + "a1b2c" * 7 + "\n",
+}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("name", ["README.md", "tokenizer_config.json", "LICENSE", "report.json"])
+@pytest.mark.usefixtures("without_loading")
+def test_a_secret_in_any_text_is_found_and_not_repeated(checkpoint, kind, name):
+    text = (checkpoint / name).read_text() if (checkpoint / name).is_file() else "{}"
+    if name.endswith(".json"):
+        text = json.dumps({**json.loads(text), "command": SECRETS[kind].strip()})
+        if kind == "Telegram Bot Token":  # known by the line that it has for itself
+            return
+    else:
+        text += f"\n{SECRETS[kind]}\n"
+    (checkpoint / name).write_text(text)
+    (problem,) = prepare(checkpoint, "me/gpt", "mit").problems
+    assert problem.startswith(f"{name} holds what looks like a secret token ({kind})")
+    assert SECRETS[kind].strip() not in problem
+
+
+def test_vocabularies_and_weights_are_no_secrets(tokenizer, tmp_path):
+    random = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/+=_-"))
+    words = {"".join(random.choice(letters, random.integers(2, 16))): i for i in range(50_000)}
+    assert disclosure.secrets({"vocab.json": json.dumps(words)}) == []
+    numbers = {f"layers.{i}": random.standard_normal(64).tolist() for i in range(200)}
+    assert disclosure.secrets({"report.json": json.dumps(numbers)}) == []
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_no_path_of_the_machine_goes(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    report = {
+        "output_dir": str(checkpoint), "corpus": f"{tmp_path}/my data/play.txt", "val_bits_per_byte": 2.5,
+        "command": f"folio pretrain --corpus={tmp_path}/my/play.txt,/srv/other.txt --output_dir {checkpoint}",
+        "prompt": "the /proc/cpuinfo file",
+    }  # fmt: skip
+    (checkpoint / "report.json").write_text(json.dumps(report))
+    card = f'{CARD}base_model("{checkpoint}") of {tmp_path}/my/play.txt and /srv/other.txt; see /v1/completions\n'
+    (checkpoint / "README.md").write_text(card.replace("library_name", f"base_model: {checkpoint}\nlibrary_name"))
+    publication = prepare(checkpoint, "me/gpt", "mit")
+    assert publication.problems == []
+    goes = publication.files["README.md"].decode()
+    assert 'base_model("me/gpt") of play.txt and other.txt; see /v1/completions' in goes
+    assert "base_model:" not in goes
+    said = json.loads(publication.files["report.json"])
+    assert said["command"] == "folio pretrain --corpus=play.txt,other.txt --output_dir me/gpt"
+    assert said["prompt"] == report["prompt"]
+    assert str(tmp_path) not in goes + str(said)
+    assert json.loads((checkpoint / "report.json").read_text()) == report, "only what goes is changed"
+    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({**settings, "name_or_path": f"{tmp_path}/base"}))
+    (problem,) = prepare(checkpoint, "me/gpt", "mit").problems
+    assert f"tokenizer_config.json names a path of this machine ({tmp_path}/base)" in problem
 
 
 @pytest.mark.slow

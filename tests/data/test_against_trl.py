@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from turns import encode_turns
 
 from foliogpt.data.arguments import DataArguments
-from foliogpt.data.encoding import encode_preference, encode_turns
+from foliogpt.data.encoding import encode_preference
 from foliogpt.data.examples import prepare_examples
 from foliogpt.data.formats import as_messages, load_examples
 from foliogpt.jobs.report import Stages

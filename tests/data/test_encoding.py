@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from turns import encode_turns
 
 from foliogpt.data.arguments import DataArguments
 from foliogpt.data.encoding import (
@@ -11,7 +12,6 @@ from foliogpt.data.encoding import (
     encode_question,
     encode_tags,
     encode_text,
-    encode_turns,
     encode_words,
 )
 from foliogpt.data.examples import Collator, prepare_examples, read_examples

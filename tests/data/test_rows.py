@@ -134,7 +134,14 @@ def test_a_quote_that_never_ends_is_refused_for_it_hides_rows(tmp_path, data):
         read(tmp_path / "rows.csv", data)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_csv_with_another_separator_is_read(tmp_path, separator):
+    data = separator.join(["text", "label"]) + "\n" + separator.join(['"a, b; c\td"', "1"])
+    assert values(tmp_path / "rows.csv", data) == [{"text": "a, b; c\td", "label": "1"}]
+
+
 def test_csv_of_old_macs_is_read(tmp_path):
+    assert values(tmp_path / "rows.csv", "a,b\r1;;;;,x") == [{"a": "1;;;;", "b": "x"}]
     assert values(tmp_path / "rows.csv", "a,b\r1,x\r2,y") == [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
 
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from foliogpt.evaluation.heads import evaluate_labels
-from foliogpt.evaluation.inference import Subject, continuations, head_logits, input_length, token_nats, windows
+from foliogpt.evaluation.inference import Subject, continuations, head_logits, token_nats, windows
 from foliogpt.evaluation.predictions import classify
 from foliogpt.modeling import (
     FolioForCausalLM,
@@ -111,7 +111,7 @@ def test_batches_do_not_change_the_logits_of_heads(make):
 def test_logits_of_virtual_tokens_are_not_those_of_the_text(cls, kind):
     adapter = peft.PromptTuningConfig(task_type=kind, num_virtual_tokens=9)
     model = peft.get_peft_model(folio(cls), adapter).eval()
-    assert input_length(model) == 64 - 9
+    assert Subject(model, None).input_length() == 64 - 9
     with torch.no_grad():
         output = model(input_ids=torch.tensor([INPUTS[0]]))  # virtual tokens first
     expected = (
@@ -135,11 +135,11 @@ def test_windows_count_every_token_once_with_half_a_window_before_it(length, siz
 
 def test_a_window_is_no_longer_than_the_model_reads():
     model = folio()
-    assert input_length(model) == 64
-    assert input_length(model, 10) == 10
+    assert Subject(model, None).input_length() == 64
+    assert Subject(model, None, max_length=10).input_length() == 10
     for wrong in (65, 1, 0):
         with pytest.raises(ValueError, match="give 2 to 64"):
-            input_length(model, wrong)
+            Subject(model, None, max_length=wrong).input_length()
 
 
 def test_what_is_judged_whole_is_what_a_model_of_a_long_context_reads():
@@ -147,7 +147,7 @@ def test_what_is_judged_whole_is_what_a_model_of_a_long_context_reads():
     tokenizer = train_tokenizer(["the cat is free"] * 20, vocab_size=270, show_progress=False)
     model = folio(FolioForSequenceClassification, vocab_size=270, max_position_embeddings=4096, num_labels=1).eval()
     texts = ["the cat is free " * 450, "the cat"]
-    assert len(tokenizer(texts[0])["input_ids"]) > input_length(model) == 2048
+    assert len(tokenizer(texts[0])["input_ids"]) > Subject(model, tokenizer).input_length() == 2048
     said = [score for scores in classify(model, tokenizer, texts) for score in scores.values()]
     rows = [{"text": text, "label": score} for text, score in zip(texts, said, strict=True)]
     evaluation = evaluate_labels(Subject(model, tokenizer, batch_size=1), rows)

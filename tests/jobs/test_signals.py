@@ -111,7 +111,7 @@ def test_set_up_of_a_resume_costs_nothing(command, tmp_path, monkeypatch):
 @TERM
 @pytest.mark.parametrize(
     "name",
-    ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("save_checkpoint", "loss_curve"))],
+    ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("save_checkpoint", "write_result"))],
 )
 def test_after_the_training_its_result_is_saved_by_a_resume(command, tmp_path, monkeypatch, capsys, name):
     terminated_in(monkeypatch, pretraining, name)

@@ -83,6 +83,7 @@ def test_a_checkpoint_holds_no_code_it_does_not_need(tiny, tmp_path):
         "loss.py",
         "modeling_folio.py",
         "normalization.py",
+        "packed_attention.py",
         "peft_targets.py",
         "positions.py",
         "registration.py",

@@ -59,8 +59,8 @@ def make_embedder(folder, seed: int = 0):
         max_position_embeddings=256,
     )  # fmt: skip
     BertModel(config).save_pretrained(source)
-    (source / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab_file=str(source / "vocab.txt"), model_max_length=256).save_pretrained(source)
+    ids = {word: number for number, word in enumerate(vocabulary)}
+    BertTokenizerFast(vocab=ids, model_max_length=256).save_pretrained(source)
     transformer = Transformer(str(source))
     SentenceTransformer(modules=[transformer, Pooling(32, "mean")], device="cpu").save(str(folder))
     return folder

@@ -7,6 +7,7 @@ from foliogpt.data import formats
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.rag import Document, ModelWriter, Passage
 from foliogpt.rag.answering import NO_ANSWER, answer_messages, join
+from foliogpt.rag.refusal import Threshold, store_threshold
 from foliogpt.rag.sentences import sentences
 from foliogpt.tokenization import encode_chat, train_tokenizer
 
@@ -69,11 +70,10 @@ def indexed(rag):
 def test_quotes_are_the_documents_own_words(indexed):
     pieces: list[str] = []
     answer = indexed.answer("Where does the cat sleep?", stream=pieces.append)
-    assert answer.text == '"The cat sleeps on the mat." [1]' == "".join(pieces)
+    assert answer.text == '"The cat sleeps on the mat. It eats fish." [1]' == "".join(pieces)
     (citation,) = answer.citations
-    assert (
-        indexed.document("cat").text[citation.start : citation.end] == citation.quote == "The cat sleeps on\nthe mat."
-    )
+    text = indexed.document("cat").text
+    assert text[citation.start : citation.end] == citation.quote == "The cat sleeps on\nthe mat. It eats fish."
     assert not answer.refused
     assert all(sentence.is_cited for sentence in answer.sentences)
 
@@ -92,13 +92,30 @@ def test_what_has_nothing_to_do_with_the_question_is_not_even_shown_to_the_write
     assert not indexed.answer("the cat sleeps", writer, mode=mode).refused
 
 
+def test_a_refusal_shows_the_nearest_passages_all_the_same(indexed):
+    answer = indexed.answer("quantum chromodynamics lattice", k=2)
+    assert (answer.text, answer.refused, len(answer.passages)) == ("", True, 2)
+    for citation in answer.nearest:
+        assert indexed.document(citation.document).text[citation.start : citation.end] == citation.quote
+
+
+def test_who_asks_decides_how_much_is_refused(indexed):
+    assert not indexed.answer("quantum chromodynamics lattice", refuse="never").refused
+    store_threshold(indexed._store.catalog, Threshold(0.0, 1.0, 0.95))
+    question = "the cat sleeps on the mat"
+    assert not indexed.answer(question).refused
+    assert indexed.answer(question, refuse="strict").refused
+    with pytest.raises(ValueError, match="never, default, strict"):
+        indexed.answer(question, refuse="often")
+
+
 def test_no_document_fulfils_the_condition(indexed):
     assert indexed.answer("the cat sleeps", where={"document": "nobody"}).reason == "nothing was found"
 
 
 def test_a_search_by_words_knows_how_near_it_is_as_well(indexed, monkeypatch):
     seen = []
-    monkeypatch.setattr("foliogpt.rag.answering.features", lambda question, hits, catalog: seen.extend(hits))
+    monkeypatch.setattr("foliogpt.rag.answering.features", lambda question, hits, *rest: seen.extend(hits))
     with pytest.raises(AttributeError):
         indexed.answer("the cat sleeps", mode="lexical")
     assert seen
@@ -239,7 +256,7 @@ def test_a_model_that_was_not_made_for_chats_is_refused(model_and_tokenizer, mon
 
 def test_a_document_without_a_sentence_is_quoted_as_it_is(rag):
     rag.sync([Document("a", "# Red wine")])
-    assert rag.answer("red wine").text == '"# Red wine" [1]'
+    assert rag.answer("red wine").text == '"Red wine" [1]'
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,21 @@ def test_the_answer_is_printed_and_then_where_it_stands(index, capsys):
 
 
 def test_a_refusal_says_why_and_is_no_error(index, capsys):
-    assert main(["rag", "ask", "zebra giraffe?", "--index", index]) == 0
+    assert main(["rag", "ask", "love war peace?", "--index", index]) == 0
     out = capsys.readouterr().out
     assert out.startswith("No answer: nothing that was found has enough to do with the question")
-    assert len(out.splitlines()) == 1
+    assert "\n\nThe nearest passages, though none may answer it:\n[1] " in out
+    assert "[3] " in out
+
+
+def test_a_question_may_begin_with_a_dash(index, capsys):
+    assert main(["rag", "ask", "--index", index, "--", "-is the moon silver?"]) == 0
+    assert '"the moon is silver" [1]' in capsys.readouterr().out
+
+
+def test_nothing_is_refused_if_so_asked(index, capsys):
+    assert main(["rag", "ask", "love war peace?", "--index", index, "--refuse", "never"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("[1]")
 
 
 def test_a_model_writes_and_what_it_makes_up_is_marked(index, checkpoint, capsys, monkeypatch):
@@ -66,7 +77,9 @@ def test_a_model_writes_and_what_it_makes_up_is_marked(index, checkpoint, capsys
     argv = ["rag", "ask", "is the moon silver?", "--index", index, "--writer", str(checkpoint), "--k", "1"]
     assert main(argv) == 0
     out = capsys.readouterr().out
-    assert out.startswith('It is "the moon is silver" [1]. It[2J is cheese. [citation needed]\n\n[1] 2.txt [0:18]\n')
+    assert out.startswith(
+        'It is "the moon is silver" [1]. It\\u001b[2J is cheese. [citation needed]\n\n[1] 2.txt [0:18]'
+    )
 
 
 def test_the_options_of_generate_reach_the_model_wherever_the_question_stands(index, checkpoint, capsys, monkeypatch):
@@ -90,6 +103,7 @@ def test_the_options_of_generate_reach_the_model_wherever_the_question_stands(in
         (["moon", "--index", "INDEX", "--k", "0"], "at least 1"), (["moon", "--index", "nowhere"], "folio rag sync"),
         (["moon", "--index", "EMPTY"], "is empty"), (["moon", "--index", "INDEX", "--where", "["], "not JSON"),
         (["moon", "--index", "INDEX", "--mode", "best"], "hybrid"),
+        (["moon", "--index", "INDEX", "--refuse", "often"], "never, default, strict"),
         (["moon", "--index", "INDEX", "--temperature", "1"], "give --writer MODEL"),
         (["moon", "--index", "INDEX", "--writer", "MODEL", "--max_new_tokens", "9999"], "max_new_tokens 1199 or less"),
         (["moon", "--index", "INDEX", "--writer", "MODEL", "--top_p=-1"], "check --top_p"),

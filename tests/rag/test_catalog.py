@@ -1,11 +1,17 @@
 """The catalog is a file that tells what is ours from what is not."""
 
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from foliogpt.rag import Document, Rag
+from foliogpt.rag.database import storage_errors
 
 
 def test_a_catalog_of_another_version_is_refused(rag, tmp_path, words):
@@ -76,3 +82,127 @@ def test_vectors_of_texts_that_are_gone_go_with_a_rebuild(rag):
     assert rag._store.catalog.connection.execute(count).fetchone()[0] == 2
     rag.rebuild()
     assert rag._store.catalog.connection.execute(count).fetchone()[0] == 1
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "CREATE VIEW extra AS SELECT 1",
+        "CREATE TRIGGER extra AFTER DELETE ON chunks BEGIN SELECT 1; END",
+        "CREATE VIRTUAL TABLE extra USING fts5 (x)",
+        "DROP TABLE sources; CREATE VIEW sources AS WITH RECURSIVE n (name, stamp, hash) AS "
+        "(SELECT 1, 1, 1 UNION ALL SELECT name + 1, 1, 1 FROM n) SELECT * FROM n",
+        "DROP TABLE outbox; CREATE TABLE outbox (chunk INTEGER PRIMARY KEY, more GENERATED ALWAYS AS (zeroblob(9e8)))",
+        "DROP TABLE words; CREATE VIEW words AS SELECT * FROM chunks",
+    ],
+    ids=str,
+)
+def test_an_index_with_other_tables_than_ours_is_refused_before_anything_is_asked_of_it(rag, tmp_path, words, hostile):
+    rag.sync([Document("a", "cat")])
+    rag.close()
+    with sqlite3.connect(tmp_path / "index" / "catalog.sqlite3") as db:
+        db.executescript(hostile)
+    opened = Rag.open(tmp_path / "index", embedder=words)
+    with pytest.raises(ValueError, match="not ours"):
+        opened.search("cat")
+
+
+def test_broken_pages_are_found_on_opening(rag, tmp_path, words):
+    rag.sync(Document(str(n), f"the cat {n} " * 50) for n in range(50))
+    rag.close()
+    file = tmp_path / "index" / "catalog.sqlite3"
+    data = bytearray(file.read_bytes())
+    data[8192 : len(data) : 4096] = b"\xff" * len(data[8192 : len(data) : 4096])  # the kind of every page
+    file.write_bytes(data)
+    with pytest.raises(RuntimeError, match="from a copy"):
+        Rag.open(tmp_path / "index", embedder=words).search("cat", mode="lexical")
+
+
+def test_no_schema_is_trusted(rag):
+    rag.sync([Document("a", "cat")])
+    assert rag._store.catalog.connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
+
+
+def test_an_index_is_private_in_a_folder_that_was_open_to_all(tmp_path, words):
+    folder = tmp_path / "index"
+    folder.mkdir()
+    folder.chmod(0o755)
+    mask = os.umask(0)
+    try:
+        with Rag.open(folder, embedder=words) as rag:
+            rag.sync([Document("a", "cat")])
+            modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.glob("catalog*"))}
+    finally:
+        os.umask(mask)
+    assert modes.pop("index") == 0o700
+    assert modes.pop("catalog.sqlite3") == 0o600
+    assert set(modes.values()) <= {0o600}
+
+
+READ_ONLY = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from embedders import WordEmbedder
+from foliogpt.rag import Rag
+rag = Rag.open(sys.argv[1], embedder=WordEmbedder())
+for mode in ("hybrid", "dense", "lexical"):
+    for where in (None, {{"n": {{"$lt": 3}}}}):
+        print([(hit.document, hit.text, round(hit.score, 5)) for hit in rag.search("the cat 2", 2, mode, where)])
+for change in (lambda: rag.sync(sys.argv[2]), lambda: rag.delete("1"), rag.rebuild):
+    try:
+        change()
+    except OSError as error:
+        print(error)
+rag.close()
+"""
+
+
+def test_an_index_on_a_read_only_mount_is_searched_in_every_mode_and_not_changed(rag, tmp_path, folder):
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"]).returncode:
+        pytest.skip("needs a mount of its own")
+    rag.sync(Document(str(n), f"the cat {n}", metadata={"n": n}) for n in range(20))
+    expected = [
+        str([(hit.document, hit.text, round(hit.score, 5)) for hit in rag.search("the cat 2", 2, mode, where)])
+        for mode in ("hybrid", "dense", "lexical")
+        for where in (None, {"n": {"$lt": 3}})
+    ]
+    rag.close()
+    index = tmp_path / "index"
+    (index / "chroma.lock").unlink(missing_ok=True)
+    before = {path: path.stat().st_mtime_ns for path in index.rglob("*")}
+    mount = f'mount --bind {index} {index} && mount -o remount,ro,bind {index} && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", mount, "sh", sys.executable, "-c", READ_ONLY, str(index), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:6] == expected
+    assert len(lines) == 9
+    assert all("readonly" in line.lower().replace("-", "") for line in lines[6:]), lines[6:]
+    assert {path: path.stat().st_mtime_ns for path in index.rglob("*")} == before
+
+
+def test_what_sqlite_refuses_is_no_damage(rag):
+    """Whoever is told that an index is damaged throws it away."""
+    rag.sync([Document("a", "cat")])
+    db = rag._store.catalog.connection
+    for statement in ("INSERT INTO meta VALUES ('index_id', 'x')", "SELECT * FROM nothing", "SELECT ?"):
+        with pytest.raises((OSError, RuntimeError)) as caught, storage_errors(Path("folder")):
+            db.execute(statement)
+        assert "damaged" not in str(caught.value)
+        assert "new --index" not in str(caught.value)
+
+
+def test_words_that_other_rules_made_are_made_anew(rag, tmp_path, words):
+    rag.sync([Document("a", "中国的人口"), Document("b", "Die Häuser")])
+    catalog = rag._store.catalog
+    with catalog.transaction() as db:
+        db.execute("DROP TABLE words")
+        db.execute("CREATE VIRTUAL TABLE words USING fts5 (context, text, tokenize = 'porter unicode61')")
+        db.execute("INSERT INTO words (rowid, context, text) SELECT id, context, text FROM chunks")
+        db.execute("DELETE FROM meta WHERE key = 'words'")
+    rag.close()
+    with Rag.open(tmp_path / "index", embedder=words) as opened:
+        assert [hit.document for hit in opened.search("人口", mode="lexical")] == ["a"]
+        opened.sync([Document("c", "人口")])
+        assert {hit.document for hit in opened.search("人口", mode="lexical")} == {"a", "c"}
+        assert opened.verify().ok

@@ -31,7 +31,8 @@ def text_of(sentence) -> str:
         ('See "Red wine [1] of x[0]" [2].', 'See "Red wine [1] of x[0]" [b].', ["Red wine [1] of x[0]"]),
         ('"a JSON" [1] and "Red wine" [2]', '"a JSON" [a] and "Red wine" [b]', ["a JSON", "Red wine"]),
         ('"a JSON" [1] and "white wine" [2]', '"a JSON" [a] and white wine', ["a JSON"]),
-        ('"serialize ``obj``" [1].', "serialize ``obj``.", []),  # not letter for letter
+        ('"serialize ``obj``" [1].', '"Serialize ``obj``" [a].', ["Serialize ``obj``"]),  # as the source has it
+        ('"serialise ``obj``" [1].', "serialise ``obj``.", []),  # not letter for letter
         ('"Serial" [1]', "Serial", []),  # not a word of it
         ('"to" [1]', "to", []),  # shows nothing
         ('"a JSON" [2] "a JSON" [3] "a JSON" [0]', "a JSON a JSON a JSON", []),

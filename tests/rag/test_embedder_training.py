@@ -15,6 +15,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -27,12 +28,16 @@ pytest.importorskip("sentence_transformers", reason="needs foliogpt[rag]")
 
 from foliogpt.checkpoints.publishing import prepare
 from foliogpt.jobs.cards import recall_table
-from foliogpt.modeling import FolioForCausalLM, FolioModel, preset_config
+from foliogpt.modeling import FolioForCausalLM, FolioForSequenceClassification, FolioModel, preset_config
+from foliogpt.rag import Rag
+from foliogpt.rag.documents import Document
 from foliogpt.rag.embedder import training as embedder_training
 from foliogpt.rag.embedder.encoder import load_encoder
+from foliogpt.rag.embedder.negatives import with_hard_negatives
 from foliogpt.rag.embedder.pair_ranking import by_words, held_by_kind
 from foliogpt.rag.embedder.pairs import SENTENCE, TITLE, Pair
 from foliogpt.rag.embedding import load_embedder
+from foliogpt.rag.retrieval import load_reranker
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import chat_tokenizer, train_tokenizer
 
@@ -250,8 +255,8 @@ def test_of_a_passage_one_sentence_is_asked_for_and_any_text_of_a_title_counts()
     pairs = [Pair("s1", "rest 1", kind=SENTENCE, source="a"), Pair("s2", "rest 2", kind=SENTENCE, source="a")]
     pairs += [Pair("t", "part 1", kind=TITLE, source="a"), Pair("t", "part 2", kind=TITLE, source="a")]
     held = held_by_kind(pairs)
-    assert len(held[SENTENCE].anchors) == 1
-    assert held[TITLE].anchors == ["t"]
+    assert len(held[SENTENCE].wanted) == 1
+    assert list(held[TITLE].wanted) == ["t"]
     figures = held[TITLE].figures(lambda anchors, texts: [[1, 0]])
     assert figures["recall@1"]["value"] == 1
 
@@ -361,3 +366,100 @@ def test_a_stack_of_its_own_is_an_encoder_too(checkpoint, tmp_path):
     (tmp_path / "stack" / "tokenizer_config.json").write_bytes((checkpoint / "tokenizer_config.json").read_bytes())
     first, second = load_encoder(str(checkpoint)), load_encoder(str(tmp_path / "stack"))
     np.testing.assert_allclose(first.encode(["the cat"]), second.encode(["the cat"]), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def reranker(checkpoint, pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "reranker"
+    options = ("--reranker", "--max_steps", 80)
+    assert train(checkpoint, folder, *options, source=("--pairs", str(pairs))) == 0
+    return folder
+
+
+def test_a_reranker_learns_which_text_answers_and_says_how_well(reranker):
+    report = json.loads((reranker / "report.json").read_text())
+    assert report["metrics"].keys() == {"before", "after"}
+    assert report["metrics"]["before"]["question"]["recall@10"] == report["metrics"]["after"]["question"]["recall@10"]
+    model = load_reranker(reranker)
+    right = 0
+    for thing in THINGS:
+        texts = [f"about the {other} {PLACES[1]}" for other in THINGS]
+        right += texts[model.predict([(f"{thing} {PLACES[1]}", text) for text in texts]).argmax()].split()[2] == thing
+    assert right >= 5  # by chance 1
+    assert "CrossEncoder(" in (reranker / "README.md").read_text()
+    stack = model[0].auto_model
+    assert isinstance(stack, FolioForSequenceClassification)
+    assert stack.config.is_causal is False
+
+
+def test_the_scores_of_a_reranker_are_the_order_of_the_hits(reranker, words, tmp_path, capsys):
+    documents = [Document(f"{thing}.txt", f"about the {thing} at sea") for thing in THINGS]
+    with Rag.open(tmp_path / "index", embedder=words) as rag:
+        rag.sync(documents)
+        plain = [hit.document for hit in rag.search("bread at sea", k=12)]
+    with Rag.open(tmp_path / "index", embedder=words, reranker=reranker) as rag:
+        hits = rag.search("bread at sea", k=12)
+    scores = load_reranker(reranker).predict([("bread at sea", document.text) for document in documents])
+    expected = [documents[n].name for n in np.argsort(-scores, kind="stable")]
+    assert [hit.document for hit in hits] == expected != plain
+
+
+def test_a_reranker_keeps_the_two_texts_of_a_pair_apart(reranker):
+    tokenizer = load_reranker(reranker).tokenizer
+    pair = [tokenizer(*texts)["input_ids"] for texts in (("the cat", "at sea"), ("the cat at", "sea"))]
+    assert pair[0].count(tokenizer.eos_token_id) == pair[1].count(tokenizer.eos_token_id) == 1
+    assert pair[0] != pair[1]
+
+
+def test_a_wrong_text_is_never_one_that_answers():
+    pairs = [Pair(f"{a} {p}", f"about {a} {p}", source=a) for a in THINGS for p in PLACES]
+    pairs.append(Pair("cat at sea", "a second text at sea", source="second"))
+    found = with_hard_negatives(pairs, pairs, 3, seed=0)
+    assert [pair for pair, _ in found] == pairs
+    for pair, wrong in found:
+        assert len(set(wrong)) == 3
+        assert not any(pair.source in text for text in wrong)
+        assert pair.anchor != "cat at sea" or not {"a second text at sea", "about cat by day"} & set(wrong)
+    given = [Pair("a", "b", negative="c", source="b"), Pair("d", "e", negative="f", source="e")]
+    assert [wrong for _, wrong in with_hard_negatives(given, given, 2, seed=0)] == [["c", "e"], ["f", "b"]]
+
+
+def test_wrong_texts_are_of_the_kind_of_the_right_one_and_a_pair_without_any_is_left_out():
+    titles = [Pair("songs", f"verse {n}", kind=TITLE, source=f"a:{n}") for n in range(3)]
+    clozes = [Pair(f"line {n}", f"songs\nrest {n}", kind=SENTENCE, source=f"a:{n}") for n in range(3)]
+    found = with_hard_negatives(titles + clozes, titles + clozes, 2, seed=0)
+    assert [pair for pair, _ in found] == clozes
+    assert all(text.startswith("songs") for _, wrong in found for text in wrong)
+    with pytest.raises(ValueError, match="give pairs with different ones"):
+        with_hard_negatives(titles, titles, 2, seed=0)
+
+
+def test_what_is_no_reranker_is_refused_in_one_line(reranker, trained, checkpoint, embedder_folder, tmp_path):
+    config = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    source = embedder_folder.with_name(f"{embedder_folder.name}-transformer")
+    for name, labels in (("classes", 3), ("pickled", 1)):
+        stock = BertForSequenceClassification(BertConfig.from_pretrained(source, num_labels=labels, **config))
+        stock.save_pretrained(tmp_path / name)
+        AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path / name)
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    torch.save(stock.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    for folder in (tmp_path / "classes", tmp_path / "pickled", trained, checkpoint, embedder_folder, source):
+        with pytest.raises((ValueError, OSError)) as raised:
+            load_reranker(folder)
+        assert "\n" not in str(raised.value)
+        assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize(("cls", "config_class"), STOCK, ids=lambda value: value.__name__)
+def test_a_stock_model_becomes_a_reranker_that_stock_code_opens(cls, config_class, pairs, tmp_path):
+    import sentence_transformers
+
+    folder, out = make_stock(tmp_path / "stock", cls, config_class), tmp_path / "out"
+    options = ("--reranker", "--max_steps", 2, "--mini_batch_size", 4)
+    assert train(folder, out, *options, source=("--pairs", str(pairs))) == 0
+    assert not list(out.glob("*.py"))
+    assert list(out.glob("*.safetensors"))
+    asked = [("cat", "about the cat"), ("cat", "about the dog " * 9)]
+    scores = sentence_transformers.CrossEncoder(str(out), device="cpu").predict(asked)
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(load_reranker(out).predict(asked[:1]), scores[:1], atol=1e-5)  # padding changes nothing

@@ -1,6 +1,8 @@
 """An embedder is what decides about a vector, and nothing else is."""
 
 import hashlib
+import json
+import shutil
 import sys
 
 import numpy as np
@@ -18,6 +20,46 @@ def test_vectors_have_length_one_and_their_model_an_identity(embedder, embedder_
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(embedder.encode_query("the cat"), vectors[0], atol=1e-5)
     assert load_embedder(embedder_folder).hash == embedder.hash  # whatever was encoded in between
+
+
+def test_an_embedder_whose_file_has_no_pooler_is_the_same_when_it_is_opened_again(embedder_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "without"
+    shutil.copytree(embedder_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    assert any("pooler" in name for name in weights)
+    kept = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    assert load_embedder(folder).hash == load_embedder(folder).hash
+
+
+def test_the_prompts_are_those_of_the_config_or_else_of_the_name(embedder_folder, tmp_path):
+    seen = {}
+    for name in ("multilingual-e5-small", "bge-small-en-v1.5", "multilingual-e5-large-instruct", "my-e500-small"):
+        folder = tmp_path / name
+        shutil.copytree(embedder_folder, folder)
+        seen[name] = load_embedder(folder)
+    prompts = {name: tuple(found.model.prompts.values()) for name, found in seen.items()}
+    assert prompts["multilingual-e5-small"] == ("query: ", "passage: ")
+    assert prompts["bge-small-en-v1.5"] == ("Represent this sentence for searching relevant passages: ", "")
+    assert prompts["multilingual-e5-large-instruct"] == prompts["my-e500-small"] == ("", "")
+    plain, e5 = seen["my-e500-small"], seen["multilingual-e5-small"]
+    assert e5.hash != plain.hash
+    np.testing.assert_allclose(e5.encode_query("the cat"), plain.encode_query("query: the cat"), atol=1e-5)
+    np.testing.assert_allclose(e5.encode(["the cat"]), plain.encode(["passage: the cat"]), atol=1e-5)
+    config = tmp_path / "multilingual-e5-small" / "config_sentence_transformers.json"
+    config.write_text(json.dumps({"prompts": {"query": "ask ", "document": "say "}}))
+    assert load_embedder(config.parent).model.prompts == {"query": "ask ", "document": "say "}
+
+
+def test_a_script_is_read_if_its_letters_are_in_tokens_that_may_mean_something(embedder):
+    assert all(map(embedder.reads, ("the cat", "THE DOG, the king!", "1234 ?!", "the cat 日")))
+    assert not any(map(embedder.reads, ("日本の人口", "кот", "qx vw", "บ้าน", "किताब")))
+    minilm = load_embedder()
+    assert all(map(minilm.reads, ("How are lists sorted?", "json.dumps(skipkeys)", "naïve café", "Python 中的 GIL")))
+    unread = ("黑豹队的防守丢了多少分？", "Сколько людей живёт?", "चीन की जनसंख्या", "ประชากร")
+    assert not any(map(minilm.reads, unread))
 
 
 def test_other_weights_pooling_or_length_are_another_embedder(embedder, embedder_folder, tmp_path):
@@ -122,3 +164,6 @@ def test_a_cross_encoder_reranks(tmp_path, embedder_folder, embedder):
         hits = rag.search("the cat", k=3)
     assert sorted(hit.document for hit in hits) == ["0", "1", "2"]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    load_reranker(tmp_path / "reranker").save_pretrained(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match="use it with --reranker"):
+        load_embedder(tmp_path / "saved")

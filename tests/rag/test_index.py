@@ -219,18 +219,6 @@ def test_a_server_has_the_vectors_by_the_same_api(tmp_path, words, server):
     assert not (tmp_path / "index" / "chroma").exists()
 
 
-def test_an_index_that_is_served_is_asked_there_and_nowhere_else(indexed, words, server, monkeypatch):
-    port = free_port()
-    url = server(forks.folio("rag", "serve-index", "--index", str(indexed), "--port", str(port)), port)
-    with Rag.open(indexed, url=url, embedder=words) as rag:
-        assert "cat" in rag.search("the cat")[0].text
-        rag.sync([Document("new", "a new text")])
-        assert rag.verify().ok
-    monkeypatch.setattr("foliogpt.rag.store.LOCK_SECONDS", 0.2)
-    with Rag.open(indexed, embedder=words) as rag, pytest.raises(OSError, match="--url"):
-        rag.search("cat")
-
-
 def test_a_server_that_does_not_answer_is_named(indexed, words):
     with Rag.open(indexed, url=f"http://127.0.0.1:{free_port()}", embedder=words) as rag:
         with pytest.raises(ConnectionError, match="No Chroma server answers"):

@@ -59,7 +59,7 @@ def test_a_document_cannot_steer_the_terminal(index, folder, capsys):
     assert main(["rag", "sync", str(folder), "--index", index]) == 0
     assert main(["rag", "search", "zebra", "--index", index, "--mode", "lexical"]) == 0
     out = capsys.readouterr().out
-    assert "The zebra [2Jis striped." in out
+    assert "The zebra \\u001b[2Jis striped." in out
     assert "\x1b" not in out
 
 
@@ -75,8 +75,7 @@ def test_a_document_cannot_steer_the_terminal(index, folder, capsys):
         (["sync", "nowhere", "--index", "INDEX"], "nowhere"),
         (["search", "x", "--index", "INDEX", "--url", "nonsense"], "HOST:PORT"),
         (["verify", "--index", "nowhere"], "no index"), (["rebuild", "--index", "nowhere"], "no index"),
-        (["dance"], "sync, search"), (["serve-index", "--index", "nowhere"], "no index"),
-        (["serve-index", "--index", "INDEX", "--port", "99999"], "--port"),
+        (["dance"], "sync, search"),
         (["search", "x", "--index", "INDEX", "--embedder", "/nowhere"], "/nowhere"),
     ],
 )  # fmt: skip
@@ -84,3 +83,60 @@ def test_what_cannot_be_done_is_said_in_one_line(argv, says, index, capsys, tmp_
     monkeypatch.chdir(tmp_path)
     assert says in error_of(capsys, [index if word == "INDEX" else word for word in argv])
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_several_paths_are_synced_and_forgotten(index, folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    for name in ("one", "two"):
+        (folder.parent / f"{name}.md").write_text(f"# {name}\n\nA zebra.")
+    assert main(["rag", "sync", "one.md", "--index", index, "two.md", str(folder)]) == 0
+    assert "2 added, 0 updated, 0 deleted, 6 unchanged" in capsys.readouterr().out
+    (folder.parent / "one.md").unlink()
+    assert "folio rag forget" in error_of(capsys, ["sync", "one.md", "--index", index])
+    assert main(["rag", "forget", "--index", index, "one.md", "documents/deep"]) == 0
+    assert "3 documents forgotten" in capsys.readouterr().out
+    assert "no document of nothing" in error_of(capsys, ["forget", "nothing", "--index", index])
+    assert "PATH" in error_of(capsys, ["forget", "--index", index])
+    assert main(["rag", "verify", "--index", index]) == 0
+
+
+def test_a_question_may_begin_with_a_dash(index, folder, capsys):
+    (folder / "options.txt").write_text("zebra -x prints stripes")
+    assert main(["rag", "sync", str(folder), "--index", index]) == 0
+    for argv in (["--index", index, "--mode", "lexical", "--", "-x"], ["-x prints", "--index", index]):
+        assert main(["rag", "search", "--k", "1", *argv]) == 0
+        assert "options.txt" in capsys.readouterr().out
+
+
+def test_of_many_files_that_yielded_nothing_some_are_named_and_the_others_counted(index, folder, capsys):
+    for number in range(25):
+        (folder / f"empty{number:02}.txt").write_text("")
+    assert main(["rag", "sync", str(folder), "--index", index]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+    assert len(lines) == 21
+    assert lines[0].endswith("empty00.txt is empty")
+    assert lines[-1] == "left out: 5 more"
+
+
+def test_an_index_cannot_choose_an_embedder_that_the_user_has_not_named(
+    index, embedder_folder, tmp_path, capsys, monkeypatch
+):
+    dense = ["search", "moon", "--mode", "dense", "--index", index]
+    assert main(["rag", *dense]) == 0  # named when the index was made
+    monkeypatch.setattr("foliogpt.rag.chosen_embedders._file", lambda: tmp_path / "other" / "embedders.txt")
+    assert f"add --embedder {embedder_folder}" in error_of(capsys, dense)
+    assert main(["rag", "search", "moon", "--mode", "lexical", "--index", index]) == 0
+    assert main(["rag", *dense, "--embedder", str(embedder_folder)]) == 0
+    assert main(["rag", *dense]) == 0
+
+
+def test_no_name_error_or_heading_steers_the_terminal(index, folder, capsys):
+    for number in range(22):
+        (folder / f"\x1b[31m{number}.txt").write_text("")
+    (folder / "\x1b[2J.md").write_text("# \x1b]0;title\x07\n\nA zebra\x9b2J.")
+    for argv in (["sync", str(folder)], ["search", "zebra", "--mode", "lexical"], ["forget", "\x1b[31m"]):
+        main(["rag", *argv, "--index", index])
+    out, err = capsys.readouterr()
+    assert "zebra" in out
+    assert "left out: 2 more" in err
+    assert not {"\x1b", "\x9b", "\x07"} & set(out + err)

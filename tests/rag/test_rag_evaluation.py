@@ -42,7 +42,8 @@ def tale() -> Dataset:
     return Dataset("tale", questions, [Document("tale", text)])
 
 
-def test_known_items_are_asked_of_a_copy_that_embeds_what_is_new_alone(many, words):
+def test_known_items_are_asked_of_a_copy_that_embeds_what_is_new_alone(many, words, monkeypatch):
+    monkeypatch.setattr("foliogpt.rag.evaluation.evaluate.features", lambda *given: Features(0.5, 0.5))
     before, embedded = many._store.catalog.generation, words.seen
     report = many.evaluate("known-items", questions=30)
     assert (report.dataset, report.questions, report.documents) == ("known-items", 30, 40)
@@ -215,9 +216,8 @@ def test_the_refusal_curve_is_of_questions_that_no_line_was_fitted_to(tmp_path):
     figures = {line: {name: each.value for name, each in by.items()} for line, by in refusal.figures.items()}
     assert figures["the index's threshold"] == {"answered": 1, "refused": 0, "refused, marked": 0}
     assert figures["calibrated"]["answered"] == pytest.approx(0.95, abs=0.05)
-    assert figures["calibrated"]["refused"] > figures["calibrated, cosine alone"]["refused"] + 0.1
-    for points in refusal.curves.values():
-        assert points == sorted(points, key=lambda point: (-point[0], point[1]))
+    assert figures["calibrated"]["refused"] > 0.8  # by one of the features alone, about 0.64
+    assert refusal.curve == sorted(refusal.curve, key=lambda point: (-point[0], point[1]))
     report = EvaluationReport("d", "e", 1, 1, 1, {"nDCG@10": {"dense": mean("nDCG@10", [1.0, 0.0])}}, refusal)
     assert json.loads(json.dumps(report.to_dict()))["refusal"]["threshold"]["least"] > 0
     draw(refusal, tmp_path / "deep" / "curve.png", "questions")

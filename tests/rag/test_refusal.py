@@ -1,13 +1,19 @@
 """When a question is refused."""
 
+import json
+import logging
+import math
+
 import numpy as np
 import pytest
 
 from foliogpt.rag import Document, Rag
 from foliogpt.rag.embedding import MINILM
 from foliogpt.rag.refusal import (
+    CHANCE,
     DEFAULTS,
     OTHERWISE,
+    SETTING,
     Features,
     Threshold,
     calibrate,
@@ -24,15 +30,15 @@ def indexed(rag):
 
 
 def features_of(rag, question: str, mode: str = "hybrid") -> Features:
-    return features(question, rag.search(question, 5, mode), rag._store.catalog)
+    return features(question, rag.search(question, 5, mode), rag._store.catalog, rag._store.embedder)
 
 
 def test_rare_words_count_more_and_words_are_stemmed(indexed):
     assert features_of(indexed, "sleeps the dog").coverage == 1
     common, rare = features_of(indexed, "sleep zebra"), features_of(indexed, "cat zebra")
     assert 0 < common.coverage < rare.coverage < 1
-    assert features_of(indexed, "?!").coverage == 0
-    assert features_of(indexed, "the dog is sleeping").cosine == pytest.approx(1, abs=1e-4)
+    near = features_of(indexed, "the dog is sleeping").nearness
+    assert near == pytest.approx(1 - CHANCE * math.log10(4), abs=1e-4)
 
 
 def test_passages_do_not_share_the_words_of_a_question(indexed):
@@ -43,7 +49,21 @@ def test_passages_do_not_share_the_words_of_a_question(indexed):
 
 
 def test_nothing_found_has_no_features(indexed):
-    assert features("cat", [], indexed._store.catalog) == Features(0, 0)
+    assert features("cat", [], indexed._store.catalog, indexed._store.embedder) == Features(0, 0)
+
+
+def test_words_do_not_judge_passages_in_another_script(indexed):
+    assert features_of(indexed, "猫在哪里睡觉？").coverage == 1
+    assert features_of(indexed, "zebra").coverage == 0
+    assert not indexed.answer("猫在哪里睡觉？").refused
+
+
+def test_one_sentence_of_a_long_passage_is_near_enough(rag):
+    rag.sync([Document("d", "A king has a sword. " * 9 + "The cat sleeps on the mat. " + "Red wine is dear. " * 9)])
+    (hit,) = rag.search("the cat sleeps on the mat", 1)
+    found = features_of(rag, "the cat sleeps on the mat")
+    assert hit.cosine < 0.7
+    assert found.nearness == pytest.approx((hit.cosine + 1) / 2, abs=1e-3)
 
 
 def test_calibration_keeps_what_it_is_told_and_refuses_what_either_feature_alone_would_not():
@@ -54,7 +74,7 @@ def test_calibration_keeps_what_it_is_told_and_refuses_what_either_feature_alone
     kept = np.mean([threshold.answers(each) for each in good])
     assert 0.9 <= kept < 0.902
     refused = np.mean([not threshold.answers(each) for each in bad])
-    for name in ("cosine", "coverage"):
+    for name in ("nearness", "coverage"):
         values = np.array([getattr(each, name) for each in good])
         alone = np.mean([getattr(each, name) < np.quantile(values, 0.1) for each in bad])
         assert refused > alone + 0.1
@@ -96,3 +116,14 @@ def test_a_threshold_holds_for_the_embedder_that_it_was_made_with(indexed, tmp_p
     with Rag.open(tmp_path / "index", embedder=WordEmbedder(seed=1)) as other:
         other.rebuild()
         assert threshold_of(other._store.catalog) == OTHERWISE
+
+
+def test_a_line_that_an_earlier_version_drew_is_left_alone_and_named(indexed, caplog):
+    catalog = indexed._store.catalog
+    old = {"cosine": 0.6, "coverage": 0.4, "least": 0.44, "model": catalog.model[0]}
+    with catalog.transaction():
+        catalog.meta[SETTING] = json.dumps(old)
+    with caplog.at_level(logging.WARNING):
+        assert threshold_of(catalog) == OTHERWISE
+    (line,) = caplog.messages
+    assert "--calibrate" in line

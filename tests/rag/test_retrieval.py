@@ -42,9 +42,44 @@ def test_more_than_there_is_can_be_asked_for(indexed):
     assert len(indexed.search("sleeps", k=5000)) == 3
 
 
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_copies_of_a_text_take_one_place(indexed, mode):
+    indexed.sync(Document(f"copy{n}", f"the  cat\n{'' if n else ' '}sleeps") for n in range(3))
+    found = [hit.document for hit in indexed.search("cat", k=3, mode=mode)]
+    assert len(found) == (1 if mode == "lexical" else 3)
+    assert sum(name == "d0" or name.startswith("copy") for name in found) == 1
+
+
 def test_a_question_without_words_is_left_to_the_vectors(indexed):
     assert not indexed.search("?!", mode="lexical")
     assert len(indexed.search("?!")) == 3
+
+
+def test_vectors_of_a_script_that_the_embedder_does_not_know_are_left_out_and_that_is_said_once(
+    tmp_path, embedder, caplog
+):
+    texts = {"en": "the cat", "zh": "中国的人口超过十三亿", "ru": "Книги читают в библиотеках"}
+    with Rag.open(tmp_path / "index", embedder=embedder) as rag:
+        rag.sync(Document(*each) for each in texts.items())
+        assert len(rag.search("the dog")) == 3  # all vectors
+        assert not caplog.records
+        assert [hit.document for hit in rag.search("人口有多少")] == ["zh"]
+        assert [hit.document for hit in rag.search("книга")] == ["ru"]
+        assert rag.search("日") == []
+        assert len(rag.search("книга", mode="dense")) == 3
+    assert [record.message for record in caplog.records if "does not know the script" in record.message] == [
+        caplog.records[0].message
+    ]
+
+
+def test_a_misspelled_word_finds_what_is_spelled_like_it_and_a_known_one_does_not(rag):
+    rag.sync(Document(name, text) for name, text in (("a", "temporary directories"), ("b", "contemporary silver")))
+    assert [hit.document for hit in rag.search("tmeporary", mode="lexical")] == ["a"]
+    assert [hit.document for hit in rag.search("silvre", mode="lexical")] == ["b"]
+    assert [hit.document for hit in rag.search("silver", mode="lexical")] == ["b"]
+    assert rag.search("quokka 2019", mode="lexical") == []
+    rag.sync([Document("c", "silvre")])
+    assert rag.search("silvre", mode="lexical")[0].document == "c"
 
 
 def test_a_reranker_has_the_last_word(tmp_path, words, indexed):

@@ -104,10 +104,10 @@ def test_an_emptied_folder_deletes_nothing(rag, folder):
 
 def test_given_documents_are_followed_too(rag, folder):
     rag.sync(folder)
-    assert counts(rag.sync([Document("x", "red wine"), Document("y", "white bread")])) == (2, 0, 0, 0)
-    assert counts(rag.sync([Document("x", "red wine", metadata={"a": 1})])) == (0, 1, 0, 0)
+    assert counts(rag.sync([Document("x", "old red wine"), Document("y", "white bread")])) == (2, 0, 0, 0)
+    assert counts(rag.sync([Document("x", "old red wine", metadata={"a": 1})])) == (0, 1, 0, 0)
     assert rag.search("wine", where={"a": 1})[0].document == "x"
-    report = rag.sync([Document("x", "red wine", metadata={"a": 1}), Document("x", "again")], delete_missing=True)
+    report = rag.sync([Document("x", "old red wine", metadata={"a": 1}), Document("x", "again")], delete_missing=True)
     assert counts(report) == (0, 0, 1, 1)
     assert "x" in report.failed
     assert len(rag.search("a", mode="dense", k=50)) == 7
@@ -180,3 +180,59 @@ def test_what_is_no_source_is_refused(rag, tmp_path):
     with pytest.raises(ValueError, match="not a regular file"):
         rag.sync(tmp_path / "pipe")
     assert not (tmp_path / "index").exists()
+
+
+def test_a_name_is_of_its_source(rag, folder):
+    """Neither takes the other's place, whoever comes first, and what is left out is told by each sync."""
+    path = folder / "2.txt"
+    assert rag.sync([Document((folder / "0.txt").as_posix(), "given zebra")]).added == 1
+    for _ in range(2):
+        report = rag.sync(folder)
+        assert "those that were given" in report.failed[(folder / "0.txt").as_posix()]
+    report = rag.sync([Document(path.as_posix(), "given moon")], delete_missing=True)
+    assert path.as_posix() in report.failed[path.as_posix()]
+    assert rag.document(path.as_posix()).text == "the moon is silver\n"
+    assert rag.search("dog", mode="lexical") == []  # the given zebra is gone, its file is not yet back
+    assert counts(rag.sync(folder)) == (1, 0, 0, 5)
+    (folder / "rows.jsonl").write_text('{"text": "a row with a cat"}\n')
+    (folder / "rows.jsonl:1").write_text("a file with a cat")
+    report = rag.sync(folder)
+    assert (report.added, list(report.failed)) == (1, [(folder / "rows.jsonl:1").as_posix()])
+    assert rag.verify().ok
+
+
+def test_an_emptied_file_is_named_by_every_sync_and_its_old_text_is_gone(rag, folder):
+    rag.sync(folder)
+    (folder / "2.txt").write_text(" \n")
+    assert counts(rag.sync(folder)) == (0, 0, 1, 5)
+    assert rag.sync(folder).failed == {(folder / "2.txt").as_posix(): "is empty"}
+    assert not rag.search("moon", mode="lexical")
+
+
+def test_a_name_that_is_not_utf8_is_indexed_followed_and_found_under_a_readable_one(rag, folder):
+    path = os.fsencode(folder) + b"/caf\xe9.txt"
+    with open(path, "w") as file:
+        file.write("latte")
+    assert rag.sync(folder).added == 7
+    (hit,) = rag.search("latte", mode="lexical", where={"document": f"{folder}/caf\\xe9.txt"})
+    assert hit.text == "latte"
+    assert rag.sync(folder).unchanged == 7
+    os.unlink(path)
+    assert rag.sync(folder, delete_missing=True).deleted == 1
+
+
+def test_progress_is_a_share_that_grows_to_one(rag, folder, monkeypatch):
+    monkeypatch.setattr(sync, "BATCH_DOCUMENTS", 1)
+    shares = []
+    rag.sync(folder, progress=lambda report: shares.append(report.progress))
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] < 1
+
+
+def test_a_file_whose_reader_finds_no_text_anymore_loses_its_old_text(rag, folder):
+    path = folder / "module.py"
+    path.write_text('"""A walrus swims."""\n')
+    rag.sync(folder)
+    path.write_text("x = 1\n")
+    assert rag.sync(folder).failed == {path.as_posix(): "holds no docstrings"}
+    assert not rag.search("walrus", mode="lexical")

@@ -3,10 +3,14 @@
 import contextlib
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -30,6 +34,18 @@ needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs chrom
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\"> ${alert(1)} {{1}} <|im_end|>"
 
 
+TOKEN = "a-token"
+
+
+class Page(NamedTuple):
+    address: str
+    generator: TextGenerator
+    folder: Path  # of what is dropped
+
+    def open(self, driver) -> None:
+        driver.get(f"{self.address}/?token={TOKEN}")
+
+
 def make_model() -> tuple:
     tokenizer = train_tokenizer(["one two three, the cat is free; äöü"] * 200, vocab_size=280, show_progress=False)
     torch.manual_seed(0)
@@ -45,19 +61,22 @@ def make_model() -> tuple:
 
 
 @pytest.fixture(scope="module")
-def page():
-    """(address, generator) of a page in this process, so that tests see what the model is asked."""
+def page(tmp_path_factory):
+    """A page in this process, so that tests see what the model is asked."""
     from foliogpt.scripts.app.page import application, build_page
-    from foliogpt.serving.http_server import bind
+    from foliogpt.serving.http_server import BoundedProtocol, bind, guarded
 
     model, tokenizer = make_model()
     generator = TextGenerator(model, tokenizer)
     bound = bind("127.0.0.1", 0)
-    app = application(build_page(generator, tokenizer, "a <i>tiny</i> model"))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    folder = tempfile.tempdir = str(tmp_path_factory.mktemp("dropped"))  # as the command does
+    app = guarded(application(build_page(generator, tokenizer, "a <i>tiny</i> model"), TOKEN), bound)
+    config = uvicorn.Config(app, http=BoundedProtocol, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}", generator
+    yield Page(f"http://127.0.0.1:{bound.getsockname()[1]}", generator, Path(folder))
+    tempfile.tempdir = None
     server.should_exit = True
     thread.join(20)
     generator.close()
@@ -72,7 +91,7 @@ def driver(page):
 @pytest.fixture
 def user(page, driver):
     """A fresh visit. Nothing that happens in it may ask another host for anything, or run a script of a text."""
-    driver.get(page[0])
+    page.open(driver)
     user = User(driver)
     yield user
     assert driver.title == "a <i>tiny</i> model"
@@ -179,7 +198,7 @@ def test_two_people_are_both_answered_and_one_who_leaves_holds_nobody_up(page, u
         user.type("one", Keys.ENTER)
         user.wait_for(lambda: len(user.said()[1]) > 5)
         driver.switch_to.new_window("tab")
-        driver.get(page[0])
+        page.open(driver)
         second = User(driver)
         second.type("two", Keys.ENTER)
         second.wait_for(lambda: len(second.said()[1]) > 5 and not page[1].unfinished, seconds=30)
@@ -247,18 +266,19 @@ def test_a_citation_that_is_clicked_is_marked_in_its_document(page, user, tmp_pa
     user.drop(tmp_path, DOCUMENTS)
     user.ask("How long does a ship take to cross the sea?")
     links = user.wait_for(lambda: user.visible(".folio-answer li a"))
-    assert user.texts(".folio-answer .text")[0].startswith('"A ship crosses the sea in seven days." [1]')
+    assert user.texts(".folio-answer .text")[0].startswith(f'"A ship crosses the sea in seven days. {HOSTILE}" [1]')
     assert "[1] ships" in links[0].text
     assert not user.visible(".folio-document")
     links[0].click()
     (mark,) = user.wait_for(lambda: user.visible(".folio-document mark"))
-    assert mark.text == "A ship crosses the sea in seven days."
+    assert mark.text == f"A ship crosses the sea in seven days. {HOSTILE}"
     assert HOSTILE in user.texts(".folio-document div")[0]
     assert not user.visible(".folio-answer img")
     user.ask("Where do birds sleep?")
     user.wait_for(lambda: "Birds sleep" in user.texts(".folio-answer li a")[0])
     user.visible(".folio-answer .text a")[0].click()  # the number in the text does so as well
-    user.wait_for(lambda: user.texts(".folio-document mark") == ["Birds sleep in tall trees at night."])
+    marked = "Birds sleep in tall trees at night.\nThey sing in the morning of every day."
+    user.wait_for(lambda: [text.startswith(marked) for text in user.texts(".folio-document mark")] == [True])
     user.ask("What is quantum chromodynamics?")
     user.wait_for(lambda: any("No answer: nothing" in text for text in user.texts(".folio-answer")))
 
@@ -293,16 +313,69 @@ def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexe
     secret.write_text("a secret")
     index = next(
         {"fn_index": each["id"], "session_hash": "s"}
-        for each in httpx.get(f"{page[0]}/config").json()["dependencies"]
+        for each in httpx.get(f"{page[0]}/config", cookies=admitted(page)).json()["dependencies"]
         if any(target[1] == "change" for target in each["targets"])
     )
-    with httpx.Client() as client:
+    with httpx.Client(cookies=admitted(page)) as client:
         forged = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
         client.post(f"{page[0]}/gradio_api/queue/join", json=index | {"data": [[forged], None]}).raise_for_status()
         with client.stream("GET", f"{page[0]}/gradio_api/queue/data?session_hash=s") as events:
             said = "".join(line for line in events.iter_lines())
     assert "passage" not in said, said
     assert "not uploaded" in said
+
+
+def admitted(page: Page) -> httpx.Cookies:
+    """The cookie of somebody who has opened the printed address."""
+    return httpx.get(f"{page.address}/?token={TOKEN}").cookies
+
+
+def test_without_the_token_nothing_is_answered(page):
+    paths = ["/", "/?token=", "/?token=wrong", "/config", "/theme.css", "/gradio_api/upload_progress?upload_id=x",
+             "/gradio_api/heartbeat/x", "/gradio_api/file=/etc/passwd", "/gradio_api/queue/data?session_hash=s",
+             "/assets/x.js", "/monitoring/summary", "/static/img/logo.svg"]  # fmt: skip
+    name = next(iter(admitted(page).keys()))
+    for cookies in ({}, {name: ""}, {name: "wrong"}, {name: TOKEN[:-1]}, {"other": TOKEN}, {name: "ä"}):
+        for path in paths:
+            answer = httpx.get(
+                page.address + path, headers=[(b"Cookie", f"{k}={v}".encode()) for k, v in cookies.items()]
+            )
+            assert (answer.status_code, answer.headers.get("set-cookie")) == (403, None)
+        assert httpx.post(f"{page.address}/gradio_api/upload", files={"files": b"x"}).status_code == 403
+    assert list(page.folder.rglob("x")) == []
+    first = httpx.get(f"{page.address}/?token={TOKEN}")
+    assert (first.status_code, first.headers["location"]) == (303, "/")
+    assert {"HttpOnly", "SameSite=lax"} <= set(first.headers["set-cookie"].split("; "))
+    assert httpx.get(f"{page.address}/config", cookies=first.cookies).status_code == 200
+
+
+def test_a_page_of_another_origin_cannot_upload(page):
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = httpx.post(
+            f"{page.address}/gradio_api/upload", files={"files": b"x"}, headers=headers, cookies=admitted(page)
+        )
+        assert answer.status_code == 403
+
+
+@needs_browser
+def test_what_was_dropped_goes_when_the_page_is_closed(page, user, driver, tmp_path):
+    driver.switch_to.new_window("tab")
+    page.open(driver)
+    other = User(driver)
+    other.open_tab("Documents")
+    other.drop(tmp_path, {"secret.txt": "A secret of this visit.", "shared.txt": "One text of both visits."})
+    driver.switch_to.window(driver.window_handles[0])
+    user.open_tab("Documents")
+    user.drop(tmp_path, {"shared.txt": "One text of both visits."})
+    assert {path.name for path in page.folder.rglob("*.txt")} == {"secret.txt", "shared.txt"}
+    folders = len(list(page.folder.glob("folio-app-*")))
+    driver.switch_to.window(driver.window_handles[1])
+    driver.close()
+    driver.switch_to.window(driver.window_handles[0])
+    user.wait_for(lambda: [path.name for path in page.folder.rglob("*.txt")] == ["shared.txt"], seconds=30)
+    user.wait_for(lambda: len(list(page.folder.glob("folio-app-*"))) == folders - 1, seconds=5)
+    user.ask("What is of both visits?")
+    user.wait_for(lambda: "One text of both visits" in user.texts(".folio-answer .text")[0])
 
 
 @needs_browser
@@ -329,7 +402,8 @@ def test_errors_are_a_line_in_the_page(user, tab, text, says):
     assert user.wait_for(lambda: any(says in told for told in user.texts(".toast-body, .toast-wrap")))
 
 
-def test_the_command_is_for_this_machine_alone_and_reaches_for_no_other(tmp_path):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_command_is_for_this_machine_alone_reaches_for_no_other_and_leaves_nothing(tmp_path, signum):
     model, tokenizer = make_model()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -356,14 +430,21 @@ sys.exit(main(["app", "--model", {str(tmp_path)!r}, "--port", "0"]))
     )
     url = process.stdout.readline().split()[4]
     assert url.startswith("http://127.0.0.1:")
-    response = httpx.get(url)
-    assert response.status_code == 200
+    assert httpx.get(url.partition("?")[0]).status_code == 403
+    with httpx.Client(follow_redirects=True) as client:
+        response = client.get(url)
+        assert response.status_code == 200
+        base = str(response.url).rstrip("/")
+        (dropped,) = client.post(f"{base}/gradio_api/upload", files={"files": ("a.txt", b"a secret")}).json()
+    folder = next(parent for parent in Path(dropped).parents if parent.name.startswith("folio-app-"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert "default-src 'self'" in response.headers["Content-Security-Policy"]
-    assert httpx.get(url, headers={"Host": "evil.example"}).status_code == 400
+    assert httpx.get(url, headers={"Host": "evil.example"}).status_code == 403
     time.sleep(2)  # for what might be asked for in the background
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     out, errors = process.communicate(timeout=20)
     assert (process.returncode, out, errors) == (0, "Stopped.\n", "")
+    assert not folder.exists()
 
 
 def test_a_port_that_is_taken_is_told_in_a_line(capsys):

@@ -14,7 +14,7 @@ import torch
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
-from foliogpt.scripts.generation import CONTROL
+from foliogpt.scripts.terminal import CONTROL
 from foliogpt.tokenization import train_tokenizer
 
 
@@ -105,7 +105,7 @@ def test_a_model_cannot_steer_the_terminal(checkpoint, typed, capsys, monkeypatc
     monkeypatch.setattr("foliogpt.serving.generator.IncrementalDecoder.push", lambda self, token: "\x1b[2Ja\x9b\tb\r")
     typed("one\n")
     assert main(["chat", "--model", checkpoint, "--max_new_tokens", "1"]) == 0
-    assert capsys.readouterr().out == "[2Ja\tb\n"
+    assert capsys.readouterr().out == "\\u001b[2Ja\\u009b\tb\n"
 
 
 def test_at_a_terminal_ctrl_c_ends_the_answer_and_not_the_chat(checkpoint):

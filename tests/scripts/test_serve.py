@@ -1,5 +1,7 @@
 """`folio serve` as clients meet it: the real `openai` client, and requests that no client of good faith sends."""
 
+import asyncio
+import contextlib
 import os
 import re
 import shlex
@@ -9,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,17 +20,29 @@ import httpx
 import openai
 import pytest
 import torch
+import uvicorn
+from starlette.responses import PlainTextResponse
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
+from foliogpt.serving import http_server
 from foliogpt.tokenization import encode_chat, train_tokenizer
 
 CONTEXT = 1500
 LONG = CONTEXT - 100  # tokens that take seconds
 NAME = "tiny"
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+JSON = {"Content-Type": "application/json"}
 HELLO = [{"role": "user", "content": "one two"}]
+
+
+BEGINNINGS = {
+    "nothing": b"",
+    "a line": b"GET /health HTTP/1.1\r\n",
+    "a body": b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 100\r\n\r\n{",
+}
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +226,9 @@ def test_the_one_model_is_listed_and_no_other_is_loaded(client):
         (COMPLETIONS, {"top_k": -2}, "top_k"),
         (COMPLETIONS, {"min_p": -0.1}, "min_p"),
         (COMPLETIONS, {"repetition_penalty": 0}, "repetition_penalty"),
+        (COMPLETIONS, {"repetition_penalty": 5e-324}, "repetition_penalty"),
+        (CHAT, {"repetition_penalty": 1e300}, "repetition_penalty"),
+        (COMPLETIONS, {"max_tokens": 2**80}, "max_tokens"),
         (COMPLETIONS, {"repeat_penalty": 0}, "repeat_penalty"),
         (COMPLETIONS, {"n": 0}, "n"),
         (COMPLETIONS, {"n": 129}, "n"),
@@ -249,7 +267,7 @@ def test_a_wrong_request_is_refused_as_openai_does(url, path, changes, param, st
 @pytest.mark.parametrize("body", [b"", b"{bad", b"[]", b"null", b"\xff", b'{"model": "\\ud800"}', b"[" * 100_000])
 def test_what_is_not_a_json_object_is_refused(url, body):
     for path in (COMPLETIONS, CHAT, "/load_model"):
-        answer = httpx.post(url + path, content=body)
+        answer = httpx.post(url + path, content=body, headers=JSON)
         assert answer.status_code == 400
         assert answer.json()["error"]["type"] == "invalid_request_error"
 
@@ -260,7 +278,7 @@ def test_other_paths_methods_and_floods_have_their_statuses(url):
     ):  # fmt: skip
         answer = httpx.request(method, url + path)
         assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
-    assert httpx.post(url + CHAT, content=b" " * (17 * 2**20)).status_code == 413
+    assert httpx.post(url + CHAT, content=b" " * (17 * 2**20), headers=JSON).status_code == 413
 
 
 def test_the_context_is_not_exceeded(client):
@@ -372,7 +390,7 @@ def test_a_signal_ends_the_server_even_in_mid_stream(checkpoint, name):
 def test_a_client_that_never_finishes_its_request_does_not_keep_the_server(checkpoint):
     process, url = start("--model", str(checkpoint))
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
-        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
+        client.sendall(BEGINNINGS["a body"])
         httpx.get(f"{url}/health")  # by now it has the request's beginning
         process.send_signal(signal.SIGTERM)
         said, errors = process.communicate(timeout=60)
@@ -389,18 +407,158 @@ def test_a_port_in_use_and_a_wrong_host_are_one_line(checkpoint, capsys):
             assert "give another --port or --host" in line
 
 
-def test_who_lets_others_in_is_told_that_there_is_no_authentication(checkpoint):
-    command = forks.folio("serve", "--model", str(checkpoint), "--port", "0", "--host", "0.0.0.0")
-    process = forks.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert "no authentication" in process.stdout.readline()
-    assert "http://0.0.0.0:" in process.stdout.readline()
+@pytest.fixture(scope="module")
+def locked(checkpoint, tmp_path_factory):
+    """A server with a key, which a page of https://example.com may use."""
+    config = tmp_path_factory.mktemp("settings") / "serve.yaml"
+    config.write_text("api_key: s3cret\nallow_origin: [https://example.com]\n")
+    process, url = start("--model", str(checkpoint), "--host", "0.0.0.0", "--config", str(config))
+    yield url.replace("0.0.0.0", "127.0.0.1")
     process.terminate()
     process.communicate(timeout=20)
 
 
-def test_a_page_in_a_browser_cannot_reach_it_under_another_name(url):
-    assert httpx.get(f"{url}/v1/models").status_code == 200
-    assert httpx.get(f"{url}/v1/models", headers={"Host": "evil.example"}).status_code == 400
+def test_a_server_with_a_key_answers_those_who_have_it(locked):
+    asked = {"model": NAME, "prompt": "one", "max_tokens": 1}
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
+        answer = httpx.post(locked + COMPLETIONS, json=asked, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert httpx.get(f"{locked}/v1/models", headers=headers).status_code == 401
+    assert httpx.get(f"{locked}/health").status_code == 200
+    with openai.OpenAI(base_url=f"{locked}/v1", api_key="s3cret") as client:
+        assert client.completions.create(**asked).usage.completion_tokens == 1
+
+
+def test_a_page_of_an_allowed_origin_can_use_it(locked):
+    def preflight(origin: str) -> httpx.Response:
+        asked = {"Origin": origin, "Sec-Fetch-Site": "cross-site", "Access-Control-Request-Method": "POST"}
+        asked["Access-Control-Request-Headers"] = "authorization, content-type"
+        return httpx.options(locked + COMPLETIONS, headers=asked)
+
+    assert preflight("https://example.com").headers["access-control-allow-origin"] == "https://example.com"
+    assert preflight("https://evil.example").status_code == 403
+    headers = {"Origin": "https://example.com", "Sec-Fetch-Site": "cross-site", "Authorization": "Bearer s3cret"}
+    answer = httpx.post(locked + COMPLETIONS, json={"model": NAME, "prompt": "one", "max_tokens": 1}, headers=headers)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://example.com")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--host", "0.0.0.0"], "--api_key"),
+        (["--api_key", ""], "--api_key"),
+        (["--api_key", "a b"], "--api_key"),
+        (["--allow_origin", "*"], "https://example.com"),
+        (["--allow_origin", "https://example.com/"], "https://example.com"),
+    ],
+    ids=str,
+)
+def test_a_door_that_is_open_by_mistake_is_refused_in_a_line(argv, says, capsys):
+    assert main(["serve", "--model", "nowhere", "--port", "0", *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+EVIL = "https://evil.example"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""}, {"Host": "[::1"}, {"Origin": EVIL},
+        {"Origin": "null"}, {"Origin": "http://localhost:1"}, {"Origin": ""}, {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_page_of_another_origin_cannot_use_it(url, headers):
+    for method, path in (("GET", "/v1/models"), ("GET", "/health"), ("POST", COMPLETIONS), ("OPTIONS", COMPLETIONS)):
+        answer = httpx.request(method, url + path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (403, "invalid_request_error")
+
+
+def test_its_own_names_and_pages_and_followed_links_are_answered(url):
+    port = url.rpartition(":")[2]
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST", f"localhost:{int(port) - 1}"):
+        assert httpx.get(f"{url}/v1/models", headers={"Host": host}).status_code == 200
+        own = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        assert httpx.post(url + COMPLETIONS, json={}, headers=own).status_code == 400
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+    assert httpx.get(f"{url}/v1/models", headers=link).status_code == 200
+    assert httpx.post(url + COMPLETIONS, json={}, headers=link).status_code == 403
+
+
+def test_a_form_of_a_page_is_no_request(url):
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
+        answer = httpx.post(url + COMPLETIONS, content=b"{}", headers={"Content-Type": kind} if kind else {})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (415, "invalid_request_error")
+    answer = httpx.post(url + COMPLETIONS, content=b"{}", headers={"Content-Type": "Application/JSON; charset=utf-8"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_three_hundred_slow_clients_keep_nobody_waiting(url, beginning):
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            client = stack.enter_context(socket.create_connection(address, timeout=5))
+            with contextlib.suppress(OSError):
+                client.sendall(beginning)
+        begun = time.monotonic()
+        assert httpx.get(f"{url}/health").status_code == 200
+        assert time.monotonic() - begun < 1
+        assert client.fileno() > 0  # the newest are still there
+
+
+def test_a_client_that_is_too_slow_is_cut_off_and_a_slow_answer_is_not(checkpoint, monkeypatch):
+    def drip(port: int, beginning: bytes) -> float:
+        """The seconds until a client that sends a byte at a time is cut off."""
+        begun = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(beginning)
+            with contextlib.suppress(OSError):
+                while time.monotonic() < begun + 10:
+                    time.sleep(0.1)
+                    client.sendall(b"X")
+        return time.monotonic() - begun
+
+    async def app(scope, receive, send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await asyncio.sleep(1)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    monkeypatch.setattr(http_server, "SECONDS_TO_ASK", 0.4)
+    config = uvicorn.Config(app, http=http_server.BoundedProtocol, lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    with http_server.bind("127.0.0.1", 0) as bound:
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        port = bound.getsockname()[1]
+        assert drip(port, BEGINNINGS["a line"]) < 2
+        assert drip(port, b"") < 2
+        begun = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(BEGINNINGS["a body"])
+            assert client.recv(1) == b""
+        assert time.monotonic() - begun < 2
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:  # one connection
+            for _ in range(2):
+                assert client.post("/", content=b"x" * 300_000).text == "done"
+        server.should_exit = True
+        thread.join(10)
+    assert not http_server.BoundedProtocol.unfinished
+
+
+def test_endless_headers_are_cut_off_at_once(url):
+    begun, sent = time.monotonic(), 0
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
+        with contextlib.suppress(OSError):
+            while sent < 100 * 2**20:
+                sent += client.send(b"x" * 2**20)
+    assert sent < 20 * 2**20  # what the system buffers
+    assert time.monotonic() - begun < 2
 
 
 def test_the_page_about_serving_works(checkpoint, tmp_path, monkeypatch, capsys):

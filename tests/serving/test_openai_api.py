@@ -61,8 +61,8 @@ def test_generation_stops_when_the_client_goes(tiny, tokenizer, monkeypatch, str
     body = json.dumps(wanted).encode()
     with served(api) as port:
         with socket.create_connection(("127.0.0.1", port)) as client:
-            head = f"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n"
-            client.sendall(head.encode() + body)
+            head = "POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             while not (begun and begun[0].tokens):
                 time.sleep(0.01)
         while api.generator.unfinished:

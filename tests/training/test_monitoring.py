@@ -29,7 +29,7 @@ def log(callback, step: int, **logs) -> None:
 @pytest.fixture
 def warnings():
     said = []
-    callback = Warnings(said.append)
+    callback = Warnings(said.append, "a smaller --size")
     callback.on_train_begin(ARGS, state(0), CONTROL)
     return callback, said
 

@@ -14,11 +14,12 @@ from transformers import TrainerCallback
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.jobs.resume import after_restart, checkpoint_to_resume
 from foliogpt.jobs.saving import checkpoints, last_checkpoint
+from foliogpt.jobs.signals import Interrupted
 from foliogpt.training import pretraining
 from foliogpt.training import run as running
-from foliogpt.training.arguments import FIXED, PretrainingArguments, run_settings
+from foliogpt.training.arguments import PretrainingArguments, run_settings
 from foliogpt.training.monitoring import METRICS_FILE, read_metrics
-from foliogpt.training.pretraining import Interrupted, pretrain
+from foliogpt.training.pretraining import pretrain
 
 
 class InterruptAt(TrainerCallback):
@@ -212,7 +213,7 @@ def test_the_batch_may_be_shared_in_another_way_when_a_run_goes_on(corpus, short
     monkeypatch.setattr(PretrainingArguments, "world_size", 3)
     args = settings(short_run, adam_learning_rate=0.02)
     with pytest.raises(ValueError, match="which 3 processes cannot share equally"):
-        checkpoint_to_resume(short_run, run_settings(corpus, MODEL, args), args, FIXED)
+        checkpoint_to_resume(short_run, run_settings(corpus, MODEL, args), args, args.FIXED)
 
 
 def test_only_the_job_that_began_a_run_goes_on_with_it_after_a_restart(corpus, tmp_path, monkeypatch):

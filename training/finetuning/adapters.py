@@ -12,25 +12,24 @@ from ...data.arguments import LOADED_FOR
 from ...jobs.errors import first_line
 from ...jobs.extras import extra
 from ...tokenization.control_tokens import control_tokens
-from .arguments import MethodArguments
+from .arguments import PROMPTS, MethodArguments
 
+CONFIGS = {  # method: the class in PEFT
+    "lora": "LoraConfig", "dora": "LoraConfig", "ia3": "IA3Config", "vera": "VeraConfig", "oft": "OFTConfig",
+    "prompt": "PromptTuningConfig", "prefix": "PrefixTuningConfig",
+}  # fmt: skip
 TARGETED = ("lora", "dora", "vera", "oft")  # methods that adapt the modules that are named
 HEADS = {"score", "classifier", "pre_classifier", "qa_outputs"}  # as models name them
 
 
 def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, tokens: list[int] | None = None):
-    """Put a new adapter on a model; of the base, nothing is trained any more.
+    """Put a new adapter on a model, of which nothing else is trained any more; returns a `peft.PeftModel`.
 
-    Args:
-        task: sft, dpo, lm, classify, tag or qa. A head that is new is trained and saved whole.
-        tokens: ids whose embeddings are trained, too, where the method allows. Shared with the head, they stay shared.
+    A head that is new is trained and saved whole. The embeddings of `tokens` are trained, too, where the method allows;
+    shared with the head, they stay shared.
 
-    Returns:
-        A `peft.PeftModel`.
-
-    Raises:
-        ImportError: if PEFT is missing; names the extra that has it.
-        ValueError: for names of modules that the method cannot adapt.
+    Raises ImportError if PEFT is missing; names the extra that has it; ValueError for names of modules that the method
+    cannot adapt.
     """
     with extra("finetune", "An adapter"):
         import peft
@@ -45,27 +44,18 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
         targets = sorted(names - HEADS)
     # PEFT saves heads by itself, and not the pooler of an encoder that was trained without one.
     pooler = {"modules_to_save": [name for name, _ in model.base_model.named_children() if name == "pooler"] or None}
-    common = {"task_type": kind, "target_modules": targets, **pooler}
-    name = method.method
-    if name in ("lora", "dora"):
-        config = peft.LoraConfig(
-            r=method.lora_r,
-            lora_alpha=method.lora_alpha,
-            lora_dropout=method.lora_dropout,
-            use_dora=name == "dora",
-            trainable_token_indices=_by_module(model, tokens, method.lora_target_modules) if tokens else None,
-            **common,
-        )
-    elif name == "ia3":
-        config = peft.IA3Config(task_type=kind, **pooler)  # which modules it scales, PEFT's tables say
-    elif name == "vera":
-        config = peft.VeraConfig(**common)
-    elif name == "oft":
-        config = peft.OFTConfig(**common)
-    elif name == "prompt":
-        config = peft.PromptTuningConfig(task_type=kind, num_virtual_tokens=method.num_virtual_tokens)
+    name, options = method.method, {"task_type": kind}
+    if name in PROMPTS:
+        options["num_virtual_tokens"] = method.num_virtual_tokens
     else:
-        config = peft.PrefixTuningConfig(task_type=kind, num_virtual_tokens=method.num_virtual_tokens)
+        options |= pooler
+    if name in TARGETED:  # which modules ia3 scales, PEFT's tables say
+        options["target_modules"] = targets
+    if name in ("lora", "dora"):
+        options |= {"r": method.lora_r, "lora_alpha": method.lora_alpha, "lora_dropout": method.lora_dropout}
+        trained = _by_module(model, tokens, method.lora_target_modules) if tokens else None
+        options |= {"use_dora": name == "dora", "trainable_token_indices": trained}
+    config = getattr(peft, CONFIGS[name])(**options)
     try:
         with warnings.catch_warnings(action="ignore"):  # of tied embeddings, which are seen to when it is merged
             adapted = peft.get_peft_model(model, config)
@@ -96,10 +86,7 @@ def _is_target(name: str, targets: list[str]) -> bool:
 
 
 def _by_module(model: PreTrainedModel, tokens: list[int], targets: list[str]) -> dict[str, list[int]]:
-    """The tokens for the embeddings, and for the head if it has weights of its own.
-
-    Embeddings that have an adapter learn the tokens by it, and share what they learn with no head.
-    """
+    """The tokens for the embeddings, unless an adapter on these learns them, and for a head of its own weights."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     if _is_target(names[id(embeddings)], targets):
@@ -118,11 +105,7 @@ def turn_tokens(base: PreTrainedTokenizerBase, chat: PreTrainedTokenizerBase) ->
 
 
 def quantize(model: PreTrainedModel) -> None:
-    """Hold the weight matrices of the stack in 8 bits, one scale a row. Embeddings and heads stay as they are.
-
-    Raises:
-        ImportError: if torchao is missing; names the extra that has it.
-    """
+    """Hold the stack's weight matrices in 8 bits, one scale a row; raises ImportError if torchao is missing."""
     with extra("quantization", "A base in 8 bits"):
         from torchao.quantization import Int8WeightOnlyConfig, quantize_  # pyright: ignore[reportMissingImports]
     inside = f"{model.base_model_prefix}."

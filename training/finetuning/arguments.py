@@ -1,13 +1,13 @@
 """The settings of fine-tuning: data, method, and all of transformers' `TrainingArguments` with fitting defaults."""
 
-import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
-from transformers import TrainingArguments
 
 from ...data.arguments import LOADED_FOR, DataArguments
-from ..arguments import begin, check_batch_size_is_known, chosen, from_anywhere, plain
+from ...jobs.options import option, switch
+from ..arguments import RunArguments
 
 RATES = {  # method: learning rate that works in most cases
     "full": 1e-4,
@@ -24,13 +24,6 @@ PROMPTS = ("prompt", "prefix")  # methods that put trained vectors before the te
 # loss went from 1.17 to 0.88; with 1e-3 to 1.03, while the training loss fell to 0.18.
 NARROW, WIDE_RATE = 256, 2e-4
 DPO_SHARE = 0.01  # of a method's rate: preferences move a model that can already speak
-# What a resumed run may not change.
-FIXED = (
-    "task", "model", "validation_split", "text_column", "label_column", "columns", "method", "lora_r", "lora_alpha",
-    "lora_dropout", "lora_target_modules", "num_virtual_tokens", "load_in_8bit", "max_length", "packing", "seed",
-    "data_seed", "optim", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "beta",
-    "loss_type",
-)  # fmt: skip
 
 
 @dataclass
@@ -38,16 +31,16 @@ class MethodArguments:
     """Which model is adapted, and which weights are trained."""
 
     model: str = field(metadata={"help": "a checkpoint's directory or Hub name: ours, or any causal language model"})
-    method: str = field(default="lora", metadata={"help": "full, or the adapter to train", "choices": list(RATES)})
-    lora_r: int = field(default=16, metadata={"help": "rank of lora and dora"})
-    lora_alpha: int | None = field(default=None, metadata={"help": "scale of lora and dora; twice the rank by default"})
-    lora_dropout: float = field(default=0.0, metadata={"help": "of lora and dora"})
+    method: str = option("lora", "full, or the adapter to train", choices=list(RATES))
+    lora_r: int = option(16, "rank of lora and dora")
+    lora_alpha: int | None = option(None, "scale of lora and dora; twice the rank by default")
+    lora_dropout: float = option(0.0, "of lora and dora")
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"], metadata={"help": "which modules lora, dora, vera and oft adapt"}
     )
-    num_virtual_tokens: int = field(default=20, metadata={"help": "of prompt and prefix"})
-    load_in_8bit: bool = field(default=False, metadata={"help": "hold the base's weights in 8 bits; for adapters"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+    num_virtual_tokens: int = option(20, "of prompt and prefix")
+    load_in_8bit: bool = option(False, "hold the base's weights in 8 bits; for adapters")
+    trust_remote_code: bool = option(False, "run the code in the checkpoint; not for ours")
 
     def __post_init__(self):
         if self.lora_alpha is None:
@@ -62,88 +55,50 @@ class MethodArguments:
 
 
 @dataclass
-class FinetuningArguments(TrainingArguments):
+class FinetuningArguments(RunArguments):
     """transformers' `TrainingArguments`, all of them, with defaults for fine-tuning."""
 
-    output_dir: str | None = field(default="runs/finetune", metadata={"help": "where the result is written"})
-    resume: bool = field(default=False, metadata={"help": "go on from the last checkpoint in output_dir"})
-    overwrite: bool = field(default=False, metadata={"help": "replace the run that is in output_dir"})
-    max_length: int | None = field(
-        default=None,
-        metadata={"help": "tokens of an example, of which longer ones lose the end; 1,024 or the context by default"},
+    FIXED: ClassVar = (
+        "task", "model", "validation_split", "text_column", "label_column", "columns", "method", "lora_r",
+        "lora_alpha", "lora_dropout", "lora_target_modules", "num_virtual_tokens", "load_in_8bit", "max_length",
+        "packing", "seed", "data_seed", "optim", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon",
+        "weight_decay", "beta", "loss_type",
+    )  # fmt: skip
+
+    output_dir: str | None = option("runs/finetune", "where the result is written")
+    max_length: int | None = option(
+        None, "tokens of an example, of which longer ones lose the end; 1,024 or the context by default"
     )
-    packing: bool | None = field(
-        default=None,
-        metadata={
-            "help": "sft, lm: several examples in a row, which do not see each other; true where it is possible",
-            "nargs": "?",
-            "const": True,
-        },
+    packing: bool | None = switch(
+        "sft, lm: several examples in a row, which do not see each other; true where it is possible"
     )
-    learning_rate: float | None = field(default=None, metadata={"help": "peak; by default it depends on the method"})
+    learning_rate: float | None = option(None, "peak; by default it depends on the method")
     per_device_train_batch_size: int = 8
     per_device_eval_batch_size: int = 8
     num_train_epochs: float = 3.0
     lr_scheduler_type: str = "linear"
     warmup_steps: float = 0.05
     weight_decay: float = 0.0
-    eval_strategy: str = "steps"
-    eval_steps: float | None = 0.2
-    save_steps: float = 0.2
-    logging_steps: float = 10
-    logging_first_step: bool = True
-    save_total_limit: int | None = 2
-    bf16: bool | None = field(
-        default=None,
-        metadata={"help": "train in bfloat16; by default on GPUs that can", "nargs": "?", "const": True},
-    )
+    bf16: bool | None = switch("train in bfloat16; by default on GPUs that can")
     gradient_checkpointing: bool | None = None  # an alias of activation_checkpointing, which TRL would turn on
-    auto_find_batch_size: bool | None = field(
-        default=None,
-        metadata={
-            "help": "split the batch into parts that fit into memory, and accumulate them; true in one process",
-            "nargs": "?",
-            "const": True,
-        },
+    auto_find_batch_size: bool | None = switch(
+        "split the batch into parts that fit into memory, and accumulate them; true in one process"
     )
-    report_to: list[str] = field(default_factory=lambda: ["none"], metadata={"help": "trackers, as in transformers"})
-    include_num_input_tokens_seen: str = "all"
-    remove_unused_columns: bool = False
-    disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well
-    dataloader_pin_memory: bool = torch.cuda.is_available()
 
     def __post_init__(self):
         if self.max_length is not None and self.max_length < 2:
             raise ValueError(f"max_length is {self.max_length}: give at least 2.")
-        for name in ("learning_rate", "num_train_epochs", "logging_steps", "eval_steps", "save_steps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}: give a number above 0.")
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1.")
-        begin(self)
         if self.bf16 is None:
             self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         super().__post_init__()
-        check_batch_size_is_known(self)
         if self.auto_find_batch_size is None:
             self.auto_find_batch_size = self.world_size == 1
         if self.fsdp:
             raise ValueError("fsdp is for folio pretrain: fine-tuning deals batches to processes that each hold all.")
 
-    @property
-    def global_batch_size(self) -> int:
-        """Examples in a step of the optimizer, of all processes together."""
-        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
-
 
 def settle(data: DataArguments, method: MethodArguments, args: FinetuningArguments, hidden_size: int) -> None:
-    """Fill in what depends on several settings and on the width of the base, and refuse what contradicts.
-
-    Raises:
-        ValueError: for settings that do not go together.
-    """
+    """Fill in what depends on several settings and the base's width; raises ValueError for contradictions."""
     if args.learning_rate is None:
         args.learning_rate = RATES[method.method] * (DPO_SHARE if data.task == "dpo" else 1)
         if method.method in ("lora", "dora") and data.task != "dpo" and hidden_size > NARROW:
@@ -166,13 +121,3 @@ def settle(data: DataArguments, method: MethodArguments, args: FinetuningArgumen
         raise ValueError(f"label_smoothing_factor is for sft and lm, not for {data.task}: {instead}.")
     if args.world_size > 1 and method.load_in_8bit:
         raise ValueError("load_in_8bit works in one process: start it without torchrun.")
-
-
-def run_settings(data: DataArguments, method: MethodArguments, args: FinetuningArguments) -> dict:
-    """What `--config` needs to repeat the run, as plain values, also with a version that has other defaults."""
-    default = type(args)(output_dir=args.output_dir)
-    settings = {**vars(data), **vars(method)}
-    for name in ("data", "validation_data", "model"):
-        settings[name] = from_anywhere(settings[name])
-    settings |= chosen(args, default, {*FinetuningArguments.__annotations__, *FIXED})
-    return {name: plain(value) for name, value in settings.items()}

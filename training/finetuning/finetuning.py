@@ -7,49 +7,30 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 import transformers
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from ...checkpoints.base_record import BaseRecord, hash_weights
-from ...checkpoints.loading import (
-    ADAPTER_CONFIG,
-    context_length,
-    fit_embeddings,
-    load_checkpoint,
-    load_tokenizer_of,
-    one_line,
-)
+from ...checkpoints.loading import context_length, fit_embeddings, load_checkpoint, load_tokenizer_of, one_line
+from ...checkpoints.no_checkpoint import ADAPTER_CONFIG
 from ...checkpoints.self_check import check_cache
 from ...data.arguments import LOADED_FOR, DataArguments
 from ...data.examples import Examples, prepare_examples
 from ...jobs.cards import finetuned_card
-from ...jobs.processes import connected, first_before_others, from_first, is_first
-from ...jobs.report import (
-    CARD_FILE,
-    CURVE_FILE,
-    Stages,
-    code_version,
-    loss_curve,
-    machine,
-    peak_memory_bytes,
-    write_report,
-)
+from ...jobs.processes import first_before_others, from_first, is_first
+from ...jobs.report import Stages, write_result
 from ...jobs.resume import checkpoint_to_resume, run_settings_of
 from ...jobs.run_folder import FINGERPRINT, run_metadata
-from ...jobs.saving import STATE_FILE, staged
-from ...jobs.signals import Interrupted, signal_of
+from ...jobs.saving import staged
 from ...tokenization import chat_tokenizer, encode_chat, encode_texts
-from ..arguments import from_anywhere
-from ..callbacks import ProgressBar, StepClock
+from ..arguments import from_anywhere, run_settings
 from ..memory import gigabytes
-from ..monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
+from ..monitoring import Samples
 from ..out_of_memory import Step, memory_watched
-from ..run import KeepSettings, folder_of, stopped, train
-from ..trainer import SafeTraining
+from ..run import KeepSettings, facts, folder_of, resumable, train
 from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
-from .arguments import FIXED, PROMPTS, FinetuningArguments, MethodArguments, run_settings, settle
+from .arguments import PROMPTS, FinetuningArguments, MethodArguments, settle
 from .trainers import loss_bytes, make_trainer
 
 LONGEST = 1024  # tokens of an example, if the model's context is longer and nothing else was asked for
@@ -70,13 +51,8 @@ def finetune(
         command: what the model card says the run was made by.
         stages: collects times and says a line for each stage.
 
-    Returns:
-        The report, as written to report.json.
-
-    Raises:
-        ValueError, OSError: for settings and input that do not work; the message says what to do.
-        ImportError: if PEFT or TRL is missing; names the extra that has them.
-        Interrupted: if the user stopped the training.
+    Returns the report, as written to report.json. Raises ValueError or OSError for settings and input that do not work,
+    ImportError if PEFT or TRL is missing, and Interrupted if the user stopped the training.
     """
     stages = stages or Stages()
     settle(data_args, method, args, _config(method).get_text_config().hidden_size)
@@ -84,7 +60,7 @@ def finetune(
     with folder_of(args) as output_dir, memory_watched(args) as check:
         settings, checkpoint = run_settings(data_args, method, args), None
         if args.resume:
-            checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args, FIXED))
+            checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args, args.FIXED))
         transformers.set_seed(args.seed)
         ready = _prepare(data_args, method, args, stages)
         fingerprint = f"{ready.data.fingerprint()}-{ready.record.weights_hash}"
@@ -96,7 +72,8 @@ def finetune(
         trainer = make_trainer(data_args.task, ready.network, ready.tokenizer, ready.data, args, [keep])
         trainer.command = f"folio finetune {data_args.task}"
         with stages("training") as say:
-            speed = train(trainer, checkpoint, partial(_watch, trainer, ready.data, method))
+            smaller = "a smaller --lora_r" if method.method in ("lora", "dora") else "a --method with fewer weights"
+            speed = train(trainer, checkpoint, _prompt_ids(ready.tokenizer, ready.data.prompt), smaller)
             say(f"{trainer.state.global_step:,} steps")
         known = {
             "name": output_dir.resolve().name,
@@ -109,10 +86,8 @@ def finetune(
             "method": method.method,
             "tokens_per_second": speed,
         }
-        try:
+        with resumable(trainer):
             return _finish(trainer, ready, output_dir, known, stages)
-        except KeyboardInterrupt as error:
-            raise Interrupted(stopped(trainer), signal_of(error)) from None
 
 
 @dataclass
@@ -167,7 +142,9 @@ def _prepare(data_args: DataArguments, method: MethodArguments, args: Finetuning
         if generation:
             model.generation_config.update(**generation)
         tokens = turn_tokens(base_tokenizer, tokenizer) if generation else []
-        network = _adapted(model, method, task, tokens)
+        if method.load_in_8bit:
+            quantize(model)
+        network = model if method.method == "full" else add_adapter(model, task, method, tokens)
         trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
         say(f"{method.method}: {trainable:,} parameters to train")
         if args.packing:
@@ -211,16 +188,13 @@ def _check_memory(check, ready: "_Ready", task: str, method: MethodArguments, ar
         return
     length, before = min(_longest(ready.data.train), args.max_length), args.per_device_train_batch_size
     kind, options = Trainer.get_optimizer_cls_and_kwargs(args, ready.network)
-    step = Step(
-        ready.network,
-        args,
-        length,
-        f"folio finetune {task}",
-        "use a shorter --max_length or a smaller model",
-        lambda network: kind([p for p in network.parameters() if p.requires_grad], **options),
-        sequences=2 if task == "dpo" else 1,
-        loss=loss_bytes(task, ready.network, args),
-    )
+
+    def optimizer(network):
+        return kind([p for p in network.parameters() if p.requires_grad], **options)
+
+    command, smaller = f"folio finetune {task}", "use a shorter --max_length or a smaller model"
+    sequences, loss = 2 if task == "dpo" else 1, loss_bytes(task, ready.network, args)
+    step = Step(ready.network, args, length, command, smaller, optimizer, sequences, loss)
     with stages("memory") as say:
         memory, size = check(step), args.per_device_train_batch_size
         needed = gigabytes(memory.peak) if memory else "far less than is free"
@@ -235,37 +209,16 @@ def _record(model: PreTrainedModel, missing: list[str], task: str, data: Example
     return BaseRecord(hash_weights(model, missing), LOADED_FOR[task], labels, data.problem_type)
 
 
-def _adapted(model: PreTrainedModel, method: MethodArguments, task: str, tokens: list[int]):
-    """The model with what is trained on it."""
-    if method.method == "full":
-        return model
-    if method.load_in_8bit:
-        quantize(model)
-    return add_adapter(model, task, method, tokens)
-
-
-def _watch(trainer: SafeTraining, data: Examples, method: MethodArguments, progress: ProgressBar) -> StepClock:
-    """Add what shows and writes down how the training goes; returns the clock that its steps are timed by."""
-    args, tokenizer = trainer.args, trainer.processing_class
-    clock, metrics = StepClock(), MetricsFile(Path(args.output_dir).expanduser() / METRICS_FILE)
-    trainer.speed = Speed(clock, 0, None)
-    smaller = "a smaller --lora_r" if method.method in ("lora", "dora") else "a --method with fewer weights"
-    callbacks = [clock, metrics, progress, Warnings(progress.write, smaller)]
-    if data.prompt:
-        ids = (
-            encode_texts(tokenizer, [data.prompt])[0]
-            if isinstance(data.prompt, str)
-            else encode_chat(tokenizer, data.prompt, add_generation_prompt=True)["input_ids"]
-        )
-        callbacks.append(Samples(tokenizer, ids, progress.write, metrics))
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    return clock
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: list[dict] | str | None) -> list[int]:
+    """What samples continue: a chat or a text, or nothing if a head writes none."""
+    if isinstance(prompt, str):
+        return encode_texts(tokenizer, [prompt])[0]
+    return encode_chat(tokenizer, prompt, add_generation_prompt=True)["input_ids"] if prompt else []
 
 
 def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stages) -> dict:
     """Judge what was trained, write it, and return the report: what is `known`, and what was measured."""
-    args, state, data = trainer.args, trainer.state, ready.data
+    data = ready.data
     trainer.check_weights()
     network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with stages("evaluation") as say:
@@ -288,24 +241,14 @@ def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stage
         "resized": ready.resized,
         "num_labels": data.head_fields().get("num_labels", len(data.labels)),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "steps": state.global_step,
-        "tokens": state.num_input_tokens_seen,
-        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "metrics": metrics,
         **{f"val_{name}": value for name, value in metrics.items()},
-        "custom_code": bool(getattr(network.config, "auto_map", None)),
-        "seconds": dict(stages.seconds),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "seed": args.seed,
-        "machine": machine(args.device),
-        "world_size": args.world_size,
-        "backend": torch.distributed.get_backend() if connected() else None,
-        "versions": {"foliogpt": code_version(), "transformers": transformers.__version__, "torch": torch.__version__},
+        **facts(trainer, network, stages),
         "prompt": data.prompt,
     }
     with stages("checkpoint") as say:
         if is_first():
-            _save(output_dir, network, trainer.processing_class, state, report, ready.record)
+            _save(output_dir, network, trainer.processing_class, trainer.state, report, ready.record)
         size = sum(file.stat().st_size for file in output_dir.glob("*.safetensors"))
         say(f"{output_dir}, {size / 1e6:,.1f} MB of weights")
     if is_first():
@@ -324,11 +267,5 @@ def _save(output_dir: Path, network, tokenizer, state, report: dict, record: Bas
             record.save(folder)
             if report["loads_as"] == "lm":
                 network.generation_config.save_pretrained(folder)
-        state.save_to_json(str(folder / STATE_FILE))
-        write_report(report, folder)
-        (folder / CARD_FILE).write_text(finetuned_card(report), encoding="utf-8")
-        try:
-            title = f"{report['name']}: loss {report['val_loss']:.3f} on held-out examples"
-            loss_curve(state.log_history, folder / CURVE_FILE, title)
-        except ImportError as error:
-            print(error)
+        quality = f"loss {report['val_loss']:.3f} on held-out examples"
+        write_result(folder, state, report, finetuned_card(report), quality)

@@ -19,13 +19,9 @@ OF_THE_RUN = (RUN_FILE, STATE_FILE, CURVE_FILE)
 def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False) -> int:
     """Write the checkpoint that an adapter's directory and its base amount to, with the adapter's tokenizer and card.
 
-    Returns:
-        The number of its parameters.
-
-    Raises:
-        FileNotFoundError: if `adapter` is no adapter's directory.
-        FileExistsError: if something is at `destination`.
-        ValueError: if no weights can hold what it computes, or its base has other weights than when it was trained.
+    Returns the number of its parameters. Raises FileNotFoundError, FileExistsError if `adapter` is no adapter's
+    directory, or something is at `destination`; ValueError if no weights can hold what it computes, or its base has
+    other weights than when it was trained.
     """
     folder = Path(adapter).expanduser()
     if not (folder / ADAPTER_CONFIG).is_file():

@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from ...data.examples import Examples
 from ...data.packing import IGNORE_INDEX
 from ...jobs.extras import extra
+from ...jobs.options import switch
 from ...jobs.processes import is_first, wait_for_all
 from ...jobs.saving import STAGING
 from ...modeling.loss import classification_loss, span_loss
@@ -65,14 +66,9 @@ class PreferenceArguments(FinetuningArguments, DPOConfig):
     truncation_mode: str = field(default="keep_start", init=False)
     padding_free: bool = field(default=False, init=False)
     pad_to_multiple_of: int | None = field(default=None, init=False)
-    precompute_ref_log_probs: bool | None = field(
-        default=None,
-        metadata={
-            "help": "take the reference's figures of all rows before the first step, not at each step; true if the run "
-            "sees each row more than once",
-            "nargs": "?",
-            "const": True,
-        },
+    precompute_ref_log_probs: bool | None = switch(
+        "take the reference's figures of all rows before the first step, not at each step; true if the run "
+        "sees each row more than once"
     )
     sync_ref_model: bool = field(default=False, init=False)
 
@@ -137,8 +133,7 @@ class HeadTrainer(SafeTraining, WholeBatches):
 
     def __init__(self, model: PreTrainedModel, task: str, args: FinetuningArguments, **kwargs):
         args.label_names = ["labels"]
-        self.task = task
-        self.head_config = model.config
+        self.task, self.head_config = task, model.config
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
         self._loss_shifts_labels = False
 

@@ -18,18 +18,6 @@ from .training_loop import (
 )
 
 __all__ = [
-    "SGD",
-    "Adam",
-    "AdamW",
-    "Momentum",
-    "Muon",
-    "Optimizer",
-    "batches",
-    "clip_gradients",
-    "cross_entropy",
-    "log_softmax",
-    "orthogonalize",
-    "train",
-    "warmup_cosine",
-    "warmup_stable_decay",
-]
+    "SGD", "Adam", "AdamW", "Momentum", "Muon", "Optimizer", "batches", "clip_gradients", "cross_entropy",
+    "log_softmax", "orthogonalize", "train", "warmup_cosine", "warmup_stable_decay",
+]  # fmt: skip

@@ -3,7 +3,7 @@
 Top to bottom it is one story: how wrong the model is (`cross_entropy`), how weights move against the gradient (`SGD`,
 `Momentum`, `Adam`, `AdamW`, `Muon`), how far at which step (`warmup_cosine`, `warmup_stable_decay`), and the loop that
 puts it together (`train`). `folio pretrain` uses faster versions instead; the tests compare these with the libraries'.
-How a block of the model turns the loss into gradients is in `from_scratch_block.py`.
+How a block of the model turns the loss into gradients is in `block.py`.
 """
 
 import math
@@ -95,7 +95,7 @@ class SGD(Optimizer):
     Weight decay adds the gradient of (weight_decay / 2) |w|^2, which pulls every weight towards 0.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0):
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay=0.0):
         super().__init__(params, lr)
         self.weight_decay = weight_decay
 
@@ -110,14 +110,7 @@ class Momentum(SGD):
     variant (Sutskever et al., 2013) moves by g + momentum v: one step further into the new velocity's direction.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float,
-        momentum: float = 0.9,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-    ):
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum=0.9, nesterov=False, weight_decay=0.0):
         super().__init__(params, lr, weight_decay)
         self.momentum, self.nesterov = momentum, nesterov
 
@@ -137,14 +130,7 @@ class Adam(Optimizer):
     gradients are noise, whatever their size: a rare token's embedding moves as far as a frequent one's.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ):
+    def __init__(self, params: Iterable[Tensor], lr: float, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         super().__init__(params, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
@@ -203,14 +189,7 @@ class Muon(Optimizer):
     step uses every direction. Tall matrices take steps sqrt(m / n) times as large, so that outputs change alike.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.1,
-        dtype: torch.dtype = torch.bfloat16,
-    ):
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum=0.95, weight_decay=0.1, dtype=torch.bfloat16):
         super().__init__(params, lr)
         if any(param.ndim != 2 for param in self.params):
             raise ValueError("Muon moves matrices: give embeddings and weights of other shapes to AdamW.")

@@ -40,15 +40,11 @@ class Law:
 
 
 def fit_law(parameters, tokens, losses) -> Law:
-    """The law that is closest to the losses of runs: Huber loss on the logarithms, the best of several starts.
+    """The law closest to the losses of runs: Huber loss on the logarithms, the best of several starts.
 
-    Args:
-        parameters, tokens, losses: of each run, in the same order.
-
-    Raises:
-        ValueError: if the runs do not determine a law: fewer than three sizes or three token counts, a loss that is
-            not a number above 0, or losses that differ by less than their rounding.
-        ImportError: if scipy is missing; names the extra that has it.
+    Raises ValueError if the runs do not determine a law: fewer than three sizes or three token counts, a loss that is
+    not a number above 0, or losses that differ by less than their rounding; ImportError if scipy is missing; names the
+    extra that has it.
     """
     n, d, loss = (np.asarray(column, dtype=float) for column in (parameters, tokens, losses))
     if len(set(n)) < 3 or len(set(d)) < 3:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import count, product
 
+from ...jobs.options import option
 from ...modeling import FolioForCausalLM, preset_config
 from ...modeling.presets import PRESETS
 
@@ -24,22 +25,22 @@ ENOUGH = 20  # tokens a parameter; with time for more, larger models teach more 
 PASSES = 2  # over the text at the most: repeated text is worth less than new text, which the law doesn't know
 PART_SECONDS = 1.0  # of a run besides its steps
 
+Measure = Callable[[int], tuple[int, float]]
+
 
 @dataclass
 class ScaleArguments:
     """What `folio scale` can be told."""
 
-    minutes: float = field(default=20.0, metadata={"help": "for all runs together; reading the text comes on top"})
-    output_dir: str = field(default="runs/scale", metadata={"help": "where results and pictures are written"})
-    resume: bool = field(default=False, metadata={"help": "go on with the runs that are missing in output_dir"})
-    overwrite: bool = field(default=False, metadata={"help": "replace the results that are in output_dir"})
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "a directory or Hub name, or 'char'; trained on the corpus if not given"}
-    )
-    vocab_size: int = field(default=1024, metadata={"help": "of the tokenizer that is trained"})
-    preset: str = field(default="folio", metadata={"help": "the architecture", "choices": list(PRESETS)})
-    block_size: int = field(default=128, metadata={"help": "tokens in a training example"})
-    seed: int = field(default=0, metadata={"help": "of weights and data order, the same in all runs"})
+    minutes: float = option(20.0, "for all runs together; reading the text comes on top")
+    output_dir: str = option("runs/scale", "where results and pictures are written")
+    resume: bool = option(False, "go on with the runs that are missing in output_dir")
+    overwrite: bool = option(False, "replace the results that are in output_dir")
+    tokenizer: str | None = option(None, "a directory or Hub name, or 'char'; trained on the corpus if not given")
+    vocab_size: int = option(1024, "of the tokenizer that is trained")
+    preset: str = option("folio", "the architecture", choices=list(PRESETS))
+    block_size: int = option(128, "tokens in a training example")
+    seed: int = option(0, "of weights and data order, the same in all runs")
 
     def __post_init__(self):
         if not 0 < self.minutes < math.inf:
@@ -88,37 +89,20 @@ class Plan:
 
 def family_member(width: int, vocab_size: int, block_size: int, preset: str = "folio", **ids) -> FolioForCausalLM:
     """A model with fresh weights; all members have the same proportions."""
-    config = preset_config(
-        preset,
-        hidden_size=width,
-        num_hidden_layers=math.ceil(width / LAYER_EVERY),
-        num_attention_heads=width // HEAD_DIM,
-        num_key_value_heads=width // HEAD_DIM,
-        intermediate_size=INNER * width,
-        vocab_size=vocab_size,
-        max_position_embeddings=block_size,
-        **ids,
-    )
-    return FolioForCausalLM(config)
+    shape = {"hidden_size": width, "intermediate_size": INNER * width}
+    shape |= {"num_hidden_layers": math.ceil(width / LAYER_EVERY), "max_position_embeddings": block_size}
+    shape |= dict.fromkeys(("num_attention_heads", "num_key_value_heads"), width // HEAD_DIM)
+    return FolioForCausalLM(preset_config(preset, vocab_size=vocab_size, **shape, **ids))
 
 
-def make_plan(
-    minutes: float,
-    text_tokens: int,
-    batch_tokens: int,
-    evaluation_tokens: int,
-    measure: Callable[[int], tuple[int, float]],
-) -> Plan:
+def make_plan(minutes: float, text_tokens: int, batch_tokens: int, evaluation_tokens: int, measure: Measure) -> Plan:
     """The runs that take about `minutes`: of the smallest sizes that have use for so many tokens.
 
     Args:
-        text_tokens: in the training text; no run reads more than `PASSES` times as many.
-        batch_tokens: in a step.
-        evaluation_tokens: in the held-out text.
-        measure: parameters, and seconds of a training step, of the model with a width.
+        text_tokens, batch_tokens, evaluation_tokens: in the training text, in a step, in the held-out text.
+        measure: tells the parameters, and the seconds of a training step, of the model with a width.
 
-    Raises:
-        ValueError: if the time or the text is too short; the message says by how much.
+    Raises ValueError if the time or the text is too short; the message says by how much.
     """
     evaluation = evaluation_tokens / batch_tokens / 3  # backward takes twice as long as forward
     most = PASSES * text_tokens // batch_tokens

@@ -23,7 +23,7 @@ from ..arguments import PretrainingArguments
 from ..calibration import step_seconds
 from ..flops import multiplied_parameters
 from ..monitoring import read_metrics
-from ..new_model import LOSS_CHUNK
+from ..new_model import LOSS_CHUNK, token_ids
 from ..trainer import FolioTrainer
 from .plan import BATCH_SIZE, WARMUP_STEPS, Plan, Run, ScaleArguments, family_member
 
@@ -46,9 +46,8 @@ class Workshop:
     def model(self, width: int):
         """Fresh weights; those of a width are always the same."""
         transformers.set_seed(self.chosen.seed)
-        tokenizer = self.data.tokenizer
-        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        model = family_member(width, vocabulary_size(tokenizer), self.chosen.block_size, self.chosen.preset, **ids)
+        sizes, ids = (vocabulary_size(self.data.tokenizer), self.chosen.block_size), token_ids(self.data.tokenizer)
+        model = family_member(width, *sizes, self.chosen.preset, **ids)
         model.loss_chunk_size = LOSS_CHUNK
         return model
 
@@ -121,10 +120,7 @@ class Workshop:
 
 
 def train_all(workshop: Workshop, plan: Plan, runs: list[Run]) -> list[dict]:
-    """Train those of the runs that are not in the file of finished runs yet; returns the figures of all, in order.
-
-    Says a line for each, with the time that is left.
-    """
+    """Train the runs that are not finished yet, and say a line for each; returns the figures of all, in order."""
     file = workshop.folder / RUNS_FILE
     finished = {(entry["width"], entry["steps"]): entry for entry in read_metrics(file)}
     missing = [run for run in runs if (run.width, run.steps) not in finished]
@@ -136,7 +132,7 @@ def train_all(workshop: Workshop, plan: Plan, runs: list[Run]) -> list[dict]:
         figures["seconds"] = round(now - begun, 1)
         finished[(run.width, run.steps)] = figures
         # Written anew: the last line of a run that was killed may be torn.
-        write_lines(file, finished.values())
+        write_atomically(file, "".join(json.dumps(entry) + "\n" for entry in finished.values()))
         if run.steps == plan.steps[-1] or run == plan.larger:
             shutil.rmtree(workshop.folder / TRUNK / str(run.width), ignore_errors=True)
         left = sum(planned[index + 1 :]) * (now - start) / sum(planned[: index + 1])
@@ -147,8 +143,3 @@ def train_all(workshop: Workshop, plan: Plan, runs: list[Run]) -> list[dict]:
             flush=True,
         )
     return [finished[(run.width, run.steps)] for run in runs]
-
-
-def write_lines(path: Path, entries) -> None:
-    """Write JSON objects, one a line; the file is there whole or as it was."""
-    write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in entries))

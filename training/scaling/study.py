@@ -11,7 +11,7 @@ import yaml
 
 from ...data.arguments import CorpusArguments
 from ...data.packed_corpus import pack_corpora
-from ...jobs.report import Stages, machine
+from ...jobs.report import Stages, machine, write_report
 from ...jobs.run_folder import FINGERPRINT, SCALE_FILE, lock_run_folder
 from ...jobs.saving import staged
 from ...jobs.signals import Interrupted, signal_of
@@ -28,15 +28,11 @@ INTERVAL = [0.05, 0.95]  # of the bootstrap's laws
 
 
 def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None = None) -> dict:
-    """Train the grid and the larger run, fit the law, and write scaling.json and scaling.png.
+    """Train the grid and the larger run, fit the law, and write scaling.json, which is returned, and scaling.png.
 
-    Returns:
-        The results, as written to scaling.json.
-
-    Raises:
-        ValueError, OSError: for settings and input that do not work; the message says what to do.
-        ImportError: if scipy or matplotlib is missing; names the extra that has them.
-        Interrupted: if the user stopped it; finished runs are kept.
+    Raises ValueError, OSError for settings and input that do not work; the message says what to do; ImportError if
+    scipy or matplotlib is missing; names the extra that has them; Interrupted if the user stopped it; finished runs are
+    kept.
     """
     check_libraries()  # not after twenty minutes
     if corpus.streaming:
@@ -46,15 +42,8 @@ def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None
         settings = scale_settings(corpus, chosen)
         if chosen.resume:
             check_settings(folder, settings)
-        data = pack_corpora(
-            corpus,
-            chosen.tokenizer,
-            chosen.vocab_size,
-            chosen.block_size,
-            stages,
-            folder if chosen.resume else None,
-            chosen.seed,
-        )
+        begun = folder if chosen.resume else None
+        data = pack_corpora(corpus, chosen.tokenizer, chosen.vocab_size, chosen.block_size, stages, begun, chosen.seed)
         settings[FINGERPRINT] = data.fingerprint
         if chosen.resume and data.fingerprint != read_yaml(folder / SCALE_FILE).get(FINGERPRINT):
             raise ValueError("The corpus is not the text that this grid began with: start another one for it.")
@@ -64,9 +53,8 @@ def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None
             say(f"{len(plan.grid) + 1} runs, about {plan.minutes:.0f} minutes")
             tokens = plan.larger.steps * workshop.batch_tokens
             passes = tokens / workshop.text_tokens
-            say(
-                f"the largest takes {tokens:,} tokens: " + (f"the text {passes:.1f} times" if passes > 1 else "all new")
-            )
+            which = f"the text {passes:.1f} times" if passes > 1 else "all new"
+            say(f"the largest takes {tokens:,} tokens: {which}")
         try:
             result = grid_and_law(workshop, plan, settings, stages)
             with stages("larger run") as say:
@@ -77,7 +65,7 @@ def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None
             raise Interrupted(f"Stopped; finished runs are kept. Go on with: {command}", signal_of(error)) from None
         shutil.rmtree(folder / TRUNK, ignore_errors=True)
         result |= {"actual": larger, "error": result["predicted"]["loss"] / larger["loss"] - 1}
-        write_json(folder / RESULT_FILE, result)
+        write_report(result, folder, RESULT_FILE)
         draw(result, folder / PICTURE_FILE)
     return result
 
@@ -92,7 +80,7 @@ def grid_and_law(workshop: Workshop, plan: Plan, settings: dict, stages: Stages)
         law = predict(finished, parameters, plan.larger.steps * workshop.batch_tokens)
         say(f"the larger run is predicted to reach a loss of {law['predicted']['loss']:.3f}")
     result = {"settings": settings, "plan": asdict(plan), "machine": machine(workshop.device), **law}
-    write_json(workshop.folder / RESULT_FILE, result)
+    write_report(result, workshop.folder, RESULT_FILE)
     return result
 
 
@@ -106,7 +94,7 @@ def begin(workshop: Workshop, settings: dict) -> Plan:
     shutil.rmtree(folder / TRUNK, ignore_errors=True)
     with staged(folder) as new:
         workshop.data.tokenizer.save_pretrained(new)
-        write_json(new / PLAN_FILE, asdict(plan))
+        write_report(asdict(plan), new, PLAN_FILE)
         (new / SCALE_FILE).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     return plan
 
@@ -182,7 +170,3 @@ def read_yaml(path: Path) -> dict:
     """A mapping; empty if the file holds none."""
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     return settings if isinstance(settings, dict) else {}
-
-
-def write_json(path: Path, value) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

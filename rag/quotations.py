@@ -1,0 +1,135 @@
+"""What of a passage can be quoted: sentences, each together with what it makes no sense without.
+
+An option is quoted with its name, a term with its definition, an item of a list or an example with the sentence that
+introduces it, a row of a table with the first row. A heading, the rule of a table or code is never quoted alone.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from .answering import Passage
+from .sentences import BLOCK_END, ENDS, LONGEST, WIDE_ENDS, sentences
+
+Span = tuple[int, int]
+
+LONGEST_TERM = 100
+FENCE = r"^[ \t]*(```+|~~~+)(?:.|\n)*?(?:^[ \t]*\1[ \t]*$|\Z)"
+TABLE = r"^\|.*(?:\n\|.*)*"
+APART = re.compile(f"{FENCE}|{TABLE}", re.MULTILINE)
+HEADING = re.compile(r"#{1,6} .*|(?:.+\n)?([!-/:-@\[-`{-~])\1{3,}[ \t]*(?:\n|$)")
+ITEM = re.compile(r"[-*•]\s|\d+[.)]\s")
+TABLE_RULE = re.compile(r"[\s|:+=-]+")
+CODE = re.compile(r"\$ |>>>|\.\.\s|@\w|```|~~~|\S*---")
+IDENTIFIER = re.compile(r"-|\S*[._<>=(\[$/]\S*|\S+$")  # an option, a variable, a file, or a single word
+UNENDED = re.compile(rf"[^{ENDS}{WIDE_ENDS}:;,]$")
+
+LINE_MARK = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[*•-][ \t]+|(?:```|~~~)\w*[ \t]*$)", re.MULTILINE)
+LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\s]*\)")
+EMPHASIS = re.compile(r"(?<!\w)(\*\*|\*|`+)(?=\S)([^\n]+?)(?<=\S)\1(?!\w)")
+BAR = re.compile(r"\s*\|\s*")
+
+
+def shown(text: str) -> str:
+    """A quotation as people read it: in one line, without Markdown's marks. The text that is cited keeps them."""
+    text = LINK.sub(r"\1", LINE_MARK.sub("", text))
+    text = EMPHASIS.sub(r"\2", EMPHASIS.sub(r"\2", text))
+    if text.lstrip().startswith("|"):
+        text = BAR.sub(" – ", text.strip().strip("|").strip())
+    return " ".join(text.split())
+
+
+def quotations(passage: Passage) -> list[tuple[str, tuple[Span, ...]]]:
+    """The quotations that a passage has: of each the heading above it, and the spans that belong together."""
+    cutter = _Cutter(passage)
+    headings = {place - passage.start for place in passage.headings}
+    for start, end in _blocks(passage.text):
+        marked = HEADING.match(passage.text, start, end)
+        if marked or start in headings:
+            below = marked.end() if marked else passage.text.find("\n", start, end)
+            below = below if below >= 0 else end
+            cutter.flush(passage.text[start:below])
+            start = below
+        start += len(passage.text[start:end]) - len(passage.text[start:end].lstrip())
+        if passage.text.startswith("|", start):
+            cutter.add_table(start, end)
+        elif start < end:
+            cutter.add(start, end)
+    cutter.flush("")
+    return cutter.found or [("", (span,)) for span in sentences(passage.text)]
+
+
+class _Cutter:
+    """Goes through the blocks of a text, and remembers what the next one belongs to."""
+
+    def __init__(self, passage: Passage) -> None:
+        self.text, self.heading, self.found = passage.text, "", []
+        self.pages = [place - passage.start for place in passage.pages if passage.start < place < passage.end]
+        self.terms: list[Span] = []  # that what follows is about
+        self.lead: list[Span] = []  # the sentence that introduces what follows
+        self.is_term = False  # the last block
+
+    def flush(self, heading: str) -> None:
+        """A section is over: what follows belongs to this heading."""
+        if self.is_term and self.lead:  # a list, not terms
+            self._quote(*self.lead)
+        self.heading, self.terms, self.lead, self.is_term = shown(heading), [], [], False
+
+    def add(self, start: int, end: int) -> None:
+        block = self.text[start:end]
+        is_item, after_term = bool(ITEM.match(block)), self.is_term
+        is_unended = bool(UNENDED.search(block)) and not is_item
+        self.is_term = False
+        if CODE.match(block) or (is_unended and ("\n" in block or (self.lead and len(block.split()) > 2))):
+            if self.lead:
+                self._quote(*self.lead, (start, end))
+        elif is_unended and len(block) <= LONGEST_TERM:
+            self.terms = [*self.terms, (start, end)] if after_term else [(start, end)]
+            self.is_term = True
+        elif not TABLE_RULE.fullmatch(block):
+            self.lead = self.lead if is_item or after_term else []
+            parts = [(start + first, start + last) for first, last in sentences(block)]
+            new_lead = [parts.pop()] if block.endswith(":") else []
+            for part in self._together(parts):
+                self._quote(*self.lead, part)
+            self.lead = new_lead or self.lead
+
+    def add_table(self, start: int, end: int) -> None:
+        lines = [(start + found.start(), start + found.end()) for found in re.finditer(".+", self.text[start:end])]
+        first, *rows = [line for line in lines if not TABLE_RULE.fullmatch(self.text[slice(*line)])] or [None]
+        for row in rows:
+            self._quote(first, row)
+
+    def _together(self, parts: Sequence[Span]) -> list[Span]:
+        """Neighbouring sentences of a page put together, as long as a quotation may be."""
+        joined: list[Span] = []
+        for start, end in parts:
+            first = joined[-1][0] if joined else 0
+            if joined and end - first <= LONGEST and not any(first < page <= start for page in self.pages):
+                joined[-1] = first, end
+            else:
+                joined.append((start, end))
+        return joined
+
+    def _quote(self, *parts: Span) -> None:
+        """Quote parts behind the term that they are about, as one where only white space is between them."""
+        quotation: list[Span] = []
+        for start, end in sorted({*self.terms, *parts}):
+            if quotation and not self.text[quotation[-1][1] : start].strip():
+                quotation[-1] = quotation[-1][0], end
+            else:
+                quotation.append((start, end))
+        self.found.append((self.heading, tuple(quotation)))
+        if self.terms and not IDENTIFIER.match(self.text[slice(*self.terms[-1])]):
+            self.terms = []  # perhaps a heading: of what stands right below it alone
+
+
+def _blocks(text: str) -> Iterator[Span]:
+    """The paragraphs, items of lists, tables and fenced code of a text, without the space around them."""
+    whole = [found.span() for found in APART.finditer(text)]
+    cuts = {0, len(text), *(edge for span in whole for edge in span)}
+    cuts |= {end.end() for end in BLOCK_END.finditer(text) if not any(a < end.end() < b for a, b in whole)}
+    for left, right in pairwise(sorted(cuts)):
+        block = text[left:right]
+        if block.strip():
+            yield left + len(block) - len(block.lstrip()), left + len(block.rstrip())

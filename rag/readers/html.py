@@ -1,0 +1,134 @@
+"""HTML as a browser shows it, from a tree that is made by HTML5's rules."""
+
+import re
+
+from ..documents import Heading
+from .text import Unreadable, decode
+
+BLOCKS = re.compile(
+    "address|article|aside|blockquote|body|br|caption|center|d[dlt]|details|dialog|dir|div|fieldset|figcaption|figure|"
+    "footer|form|h[1-6]|header|hgroup|hr|legend|li|listing|main|marquee|menu|nav|ol|optgroup|option|p|plaintext|pre|"
+    "search|section|summary|svg|table|textarea|tr|ul|xmp"
+)
+APART = re.compile("p|h[1-6]|pre|table|blockquote|[dou]l|figure")  # an empty line stands around these
+UNSEEN = (
+    "script, style, template, noscript, iframe, audio, video, canvas, datalist, meter, progress, noframes, noembed, "
+    "rp, title, annotation, annotation-xml, dialog:not([open]), [hidden], [style*='display:none' i], "
+    "[style*='display: none' i], [style*='visibility:hidden' i], [style*='visibility: hidden' i]"
+)
+DECLARED = re.compile(rb"""<(?:meta|\?xml)[^>]{1,300}?(?:charset|encoding)\s*=\s*["']?([\w-]+)""", re.IGNORECASE)
+# An empty element of XHTML. In HTML it would begin one that holds all that follows.
+EMPTY = re.compile(r"<((?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)[\w:-]+)(\s[^<>]*)?/>")
+# A tag, without those that are closed by the next one.
+TAG = re.compile(
+    r"<(/?)(?!(?:p|li|d[dt]|t[dhr]|option|[abi]|br|hr|img|input|meta|link|col|wbr|path|rect|use)\b)[a-z]", re.I
+)
+PREFORMATTED = ("pre", "textarea", "listing", "plaintext", "xmp")
+MAX_NESTING = 300_000_000  # the sum of the depths of all tags, which parsing takes time for: some seconds
+GAPS = ("", " ", "\t", "\n", "\n\n")
+SPACE, TAB, LINE, PARAGRAPH = 1, 2, 3, 4
+
+
+def html(name: str, data: bytes) -> dict:
+    declared = DECLARED.search(data[:4096])
+    markup = decode(data, declared[1].decode() if declared else "")
+    if name.endswith(".xhtml") or markup.lstrip().startswith("<?xml"):
+        markup = EMPTY.sub(r"<\1\2></\1>", markup)
+    return read_markup(markup)
+
+
+def read_markup(markup: str) -> dict:
+    """Text, headings and title. What is hidden, or is shown only by another program, is left out."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    _check_nesting(markup)
+    tree = LexborHTMLParser(markup)
+    unseen = {node.mem_id for node in tree.css(UNSEEN)}
+    page, node, depth = Page(), tree.body, 0
+    while node is not None:  # not recursive: a page may be nested deeply
+        if node.is_text_node:
+            page.add(node.text_content)
+        elif node.is_element_node and node.mem_id not in unseen:
+            page.start(node.tag)
+            if node.child is not None:
+                node, depth = node.child, depth + 1
+                continue
+            page.end(node.tag)
+        while depth and node.next is None:
+            node, depth = node.parent, depth - 1
+            page.end(node.tag)
+        node = node.next if depth else None
+    title = tree.css_first("head > title")
+    return {**page.read(), "title": " ".join(title.text().split()) if title else ""}
+
+
+def _check_nesting(markup: str) -> None:
+    """Refuse what takes the parser quadratic time: for each tag it looks at all that are open."""
+    depth = total = 0
+    for found in TAG.finditer(markup):
+        depth = max(depth - 1, 0) if found[1] else depth + 1
+        total += depth
+    if total > MAX_NESTING:
+        raise Unreadable("is nested too deeply")
+
+
+class Page:
+    """Text with headings from elements. `gap` is the white space before what comes next."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.headings: list[Heading] = []
+        self.size = self.gap = self.row = self.preformatted = self.level = self.deeper = 0
+        self.heading: tuple[int, int] | None = None  # where the words of the open one start, in the text and in `parts`
+
+    def start(self, tag: str) -> None:
+        if self.gap != TAB:  # the first block of a cell stands in the line of its row
+            self._separate(tag, PARAGRAPH if tag == "br" and self.gap == LINE else LINE)
+        if tag == "tr":
+            self.row = self.size
+        elif tag in PREFORMATTED:
+            self.preformatted += 1
+        elif re.fullmatch("h[1-6]", tag):
+            self.begin_heading(int(tag[1]))
+
+    def begin_heading(self, level: int) -> None:
+        self.deeper += bool(self.level and level)  # one within another is a part of it
+        self.level = self.level or level
+
+    def end(self, tag: str) -> None:
+        self._separate(tag)
+        if tag in ("td", "th") and self.size > self.row:
+            self.gap = TAB
+        elif tag in PREFORMATTED:
+            self.preformatted -= 1
+        elif re.fullmatch("h[1-6]", tag):
+            self.end_heading()
+
+    def end_heading(self) -> None:
+        if self.deeper:
+            self.deeper -= 1
+            return
+        if self.heading:
+            start, first = self.heading
+            self.headings.append(Heading(start, self.level, " ".join("".join(self.parts[first:]).split())))
+        self.level, self.heading = 0, None
+
+    def _separate(self, tag: str, gap: int = LINE) -> None:
+        if BLOCKS.fullmatch(tag):
+            self.gap = max(self.gap, PARAGRAPH if APART.fullmatch(tag) else gap)
+
+    def add(self, text: str) -> None:
+        words = (text if self.preformatted else " ".join(text.split())).replace("\xad", "")
+        if words != text and text[:1].isspace():
+            self.gap = max(self.gap, SPACE)
+        if not words:
+            return
+        gap = GAPS[self.gap] if self.size else ""
+        if self.level and self.heading is None:
+            self.heading = self.size + len(gap), len(self.parts) + 1
+        self.parts += [gap, words]
+        self.size += len(gap) + len(words)
+        self.gap = SPACE if words != text and text[-1:].isspace() else 0
+
+    def read(self) -> dict:
+        return {"text": "".join(self.parts), "headings": self.headings}

@@ -1,0 +1,66 @@
+"""Python: modules and the manual by their docstrings, notebooks by their cells."""
+
+import json
+import re
+from pathlib import PurePath
+
+from ..documents import Document, Heading
+from .markup import markdown_headings
+from .text import NoText, Unreadable, decode, joined
+
+PYTHON_MANUAL = "python-manual"
+# Modules written in C, whose docstrings stand in a private one that does the same in Python.
+TWINS = {"_pydatetime": "datetime", "_pydecimal": "decimal", "_pyio": "io", "_collections_abc": "collections.abc"}
+TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def manual_documents() -> list[Document]:
+    """The manual of the Python that is running, without private names; it has documents "python-manual/<name>"."""
+    from ...data.python_manual import is_private, python_manual
+
+    documents, manual = [], dict(python_manual())
+    for name, text in manual.items():
+        module, dot, rest = name.partition(".")
+        public = TWINS.get(module, module) + dot + rest
+        if public not in manual:
+            name, text = public, text.replace(module, TWINS[module], 1)  # in the signature that it begins with
+        if not is_private(name):
+            title = name.removeprefix("topics/")
+            documents.append(Document(f"{PYTHON_MANUAL}/{name}", text, title, {"type": PYTHON_MANUAL}))
+    return documents
+
+
+def module(name: str, data: bytes) -> dict:
+    """The docstrings, each under the signature of what it describes."""
+    from ...data.python_manual import docstrings_in
+
+    try:
+        found = docstrings_in(data, PurePath(name).stem)
+    except MemoryError:  # of the parser, not of the machine
+        raise Unreadable("is nested too deeply") from None
+    except (SyntaxError, ValueError) as error:
+        raise Unreadable(f"is not Python ({type(error).__name__}: {' '.join(str(error).split())[:100]})") from None
+    if not found:
+        raise NoText("holds no docstrings")
+    parts = [{"text": f"{t}\n\n{body}", "headings": (Heading(0, n.count(".") + 1, n),)} for n, t, body in found]
+    return joined(parts, PurePath(name).stem)
+
+
+def notebook(name: str, data: bytes) -> dict:
+    """The sources of the cells and the text that they put out."""
+    book = json.loads(decode(data))
+    sheets = book.get("worksheets") or [book]  # the notebooks of before 2015
+    parts = []
+    for cell in [cell for sheet in sheets for cell in sheet["cells"]]:
+        source = _text(cell.get("source", cell.get("input", "")))
+        headings = markdown_headings(source) if cell["cell_type"] == "markdown" else ()
+        parts.append({"text": source, "headings": headings})
+        for output in cell.get("outputs", []):
+            shown = output.get("data", output)
+            texts = shown.get("text", shown.get("text/plain", shown.get("text/markdown", ""))), output.get("evalue", "")
+            parts += [{"text": TERMINAL.sub("", _text(text))} for text in texts if text]
+    return joined(parts)
+
+
+def _text(lines: str | list[str]) -> str:
+    return lines if isinstance(lines, str) else "".join(lines)
