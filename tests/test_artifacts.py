@@ -1,5 +1,6 @@
 """What was made before still opens, resumes and answers. `artifacts/make.py` made it."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from foliogpt.checkpoints.loading import load_model
 from foliogpt.data.arguments import CorpusArguments
+from foliogpt.jobs.saving import write_checksums
 from foliogpt.modeling.presets import SIZES
 from foliogpt.rag import Rag
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
@@ -41,14 +43,39 @@ def test_checkpoint_opens_and_generates_the_same_with_and_without_cache(artifact
     assert torch.equal(with_cache, without)
 
 
-def test_stopped_run_resumes_to_the_loss_of_the_run_that_was_not_stopped(artifacts, monkeypatch):
+def resumed(artifacts: Path, monkeypatch) -> dict:
     monkeypatch.setitem(SIZES, "nano", SIZE)
     args = PretrainingArguments(
         output_dir=str(artifacts / "stopped"), max_steps=8, per_device_train_batch_size=4, bf16=False, save_steps=4,
         save_total_limit=None, eval_steps=4, decay_steps=4, resume=True,
     )  # fmt: skip
     corpus = CorpusArguments(corpus=str(artifacts / "rhyme.txt"))
-    report = pretrain(corpus, ModelArguments(tokenizer="char", block_size=32), args)
+    return pretrain(corpus, ModelArguments(tokenizer="char", block_size=32), args)
+
+
+class Hostile:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
+def test_a_resumed_run_runs_no_code_from_the_states_of_another(name, artifacts, monkeypatch, tmp_path):
+    checkpoint = artifacts / "stopped" / "checkpoint-4"
+    torch.save({"state": Hostile(tmp_path / "ran")}, checkpoint / name)
+    write_checksums(checkpoint)
+    refusal = pytest.raises(ValueError, match="could run code, so it was not read")
+    with contextlib.nullcontext() if name == "training_args.bin" else refusal:  # nobody reads that one
+        resumed(artifacts, monkeypatch)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_stopped_run_resumes_to_the_loss_of_the_run_that_was_not_stopped(artifacts, monkeypatch):
+    report = resumed(artifacts, monkeypatch)
     assert report["steps"] == 8
     assert report["val_loss"] == pytest.approx(expected(), rel=1e-3)
 

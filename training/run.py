@@ -1,6 +1,7 @@
 """What every training run has: a locked folder, written settings, a loop that a signal can stop, a way to go on."""
 
 import contextlib
+import pickle
 import time
 import uuid
 from collections.abc import Iterator
@@ -97,6 +98,11 @@ def train(
     try:
         with resumable(trainer):  # after a second signal
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{checkpoint} has an optimizer.pt, scheduler.pt or rng_state.pth with more than tensors, which could run "
+            "code, so it was not read: begin a new run in another --output_dir."
+        ) from None
     finally:
         progress.close()
         stop.close()
