@@ -28,7 +28,12 @@ def open_gguf(path: Path) -> Source:
         raise ValueError(f"{path} is cut off or is no GGUF file ({first_line(error)}): get it again.") from None
     if name not in ARCHITECTURES:
         raise ValueError(f"{path} is a GGUF file of architecture {name!r}: known are {', '.join(ARCHITECTURES)}.")
-    architecture, tokenizer = ARCHITECTURES[name], load_gguf_tokenizer(path)
+    try:
+        architecture, tokenizer = ARCHITECTURES[name], load_gguf_tokenizer(path)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # of tokenizers, which has no class of its own
+        raise ValueError(f"The tokenizer in {path} is damaged ({first_line(error)}): get the file again.") from None
     native = _native_config(path, name, values, stored)
     for kind in ("bos", "eos", "pad"):
         setattr(native, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))

@@ -4,6 +4,8 @@ Whoever writes, or asks the dense index, holds the lock for that moment. Whoever
 that was killed had begun, so that nobody ever sees half of a change.
 """
 
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,6 +24,8 @@ from .index import BATCH, CHROMA_FOLDER, LOCK_FILE, DenseIndex, collection_name
 from .inspection import SAME_VECTOR, dense_problems, inspect_folder
 
 LOCK_SECONDS = 60
+# Chroma writes memory that it never set, in which this process may have what was deleted. Another one has not.
+REFILL = f"import sys, pathlib; from {__name__} import Store; Store(pathlib.Path(sys.argv[1]), None, None)._refill()"
 
 
 class Store:
@@ -184,7 +188,10 @@ class Store:
                 count = sum(catalog.forget(name) for name in names)
                 self._renew()
             catalog.purge()
-            if catalog.model[0]:
+            if catalog.model[0] and self.url is None:
+                self.dense.close()
+                subprocess.run([sys.executable, "-P", "-c", REFILL, str(self.path)], check=True, capture_output=True)
+            elif catalog.model[0]:
                 self._refill()
         return count
 

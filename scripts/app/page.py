@@ -206,12 +206,12 @@ def application(page: gr.Blocks, token: str) -> Callable:
     def admitted(scope) -> Callable:
         request = fastapi.Request(scope)
         cookie = f"folio-app-{request.scope['server'][1]}"  # cookies do not know ports
-        if hmac.compare_digest(request.cookies.get(cookie, "").encode(), token.encode()):
-            return app
         if hmac.compare_digest(request.query_params.get("token", "").encode(), token.encode()):
             response = fastapi.responses.RedirectResponse("/", 303)
             response.set_cookie(cookie, token, httponly=True, samesite="lax")
-            return response
+            return response  # also if the cookie is there: a link within the page would load it again
+        if hmac.compare_digest(request.cookies.get(cookie, "").encode(), token.encode()):
+            return app
         if scope["path"] == "/manifest.json":  # browsers ask for it without cookies
             return fastapi.responses.JSONResponse({"name": "FolioGPT"})
         return fastapi.Response("Open the address that `folio app` printed: it has the token of this start.\n", 403)

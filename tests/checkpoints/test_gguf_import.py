@@ -125,7 +125,12 @@ def test_what_is_not_understood_is_refused_by_name(save, tmp_path, monkeypatch):
 def test_a_damaged_file_another_architecture_and_an_unknown_split_are_refused(save, tmp_path):
     convert(save("llama"), tmp_path / "model.gguf", "gguf")
     whole = (tmp_path / "model.gguf").read_bytes()
+    key = b"tokenizer.ggml.merges"
+    merge = (
+        whole.index(key) + len(key) + 24
+    )  # the first, behind the types of the array, its length, and that of the merge
     cases = {
+        "The tokenizer in .* is damaged": whole[:merge] + b"\x01" + whole[merge + 1 :],
         "cut off": whole[: len(whole) // 3],
         "is no GGUF file": b"GGUF is not all",
         "architecture 'mamba'": whole.replace(b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama",

@@ -68,11 +68,11 @@ def test_what_was_deleted_before_leaves_no_byte_either(full, folder):
 
 
 def test_forgetting_that_is_cut_short_is_finished_by_the_next_who_opens_the_index(full, folder, monkeypatch):
-    def killed(self):
+    def killed(*command, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("foliogpt.rag.store.Store._refill", killed)
+        patch.setattr("foliogpt.rag.store.subprocess.run", killed)
         with pytest.raises(KeyboardInterrupt):
             full.delete(folder / "gone")
     assert not [hit for hit in full.search("wordgone7", k=100) if "/gone/" in hit.document]
