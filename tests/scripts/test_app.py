@@ -408,7 +408,8 @@ def test_the_command_is_for_this_machine_alone_reaches_for_no_other_and_leaves_n
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     script = f"""
-import socket, sys
+import signal, socket, sys
+signal.signal({int(signum)}, signal.default_int_handler if {int(signum)} == signal.SIGINT else signal.SIG_DFL)  # nohup
 def refuse(self, address):
     if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
         print("reached for", address, file=sys.stderr)
