@@ -247,7 +247,7 @@ def _separated_rows(
 ) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)
     first = next(lines, "")  # spreadsheets of many countries write ";"
-    separator = "\t" if kind == ".tsv" else max(",;\t", key=first.split("\r")[0].count)
+    separator = "\t" if kind == ".tsv" else next((sign for sign in ",;\t" if sign in first.split("\r")[0]), ",")
     reader = csv.reader(_ended_lines(chain([first], lines)), delimiter=separator, strict=True)
     header: list[str] = []
     while True:

@@ -140,6 +140,10 @@ def test_csv_with_another_separator_is_read(tmp_path, separator):
     assert values(tmp_path / "rows.csv", data) == [{"text": "a, b; c\td", "label": "1"}]
 
 
+def test_a_header_with_a_comma_is_separated_by_commas(tmp_path):
+    assert values(tmp_path / "rows.csv", "a;b;c,d\n1;2;3,4") == [{"a;b;c": "1;2;3", "d": "4"}]
+
+
 def test_csv_of_old_macs_is_read(tmp_path):
     assert values(tmp_path / "rows.csv", "a,b\r1;;;;,x") == [{"a": "1;;;;", "b": "x"}]
     assert values(tmp_path / "rows.csv", "a,b\r1,x\r2,y") == [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
