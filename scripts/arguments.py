@@ -2,29 +2,19 @@
 
 import json
 import shlex
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from transformers import GenerationConfig, HfArgumentParser
+from transformers import GenerationConfig
 
 from ..jobs.run_folder import RUN_METADATA_KEYS
+from .parser import Parser
 
 YES = ("true", "t", "yes", "y", "1")
 # Settings that run code or send data. A run's own file may come from anybody, so only flags can turn them on.
 CONSENT = ("trust_remote_code", "push_to_hub", "report_to")
-
-
-class Parser(HfArgumentParser):
-    """HfArgumentParser whose errors are one line, not the usage of over a hundred options."""
-
-    def error(self, message: str):
-        raise ValueError(f"{message}; `{self.prog} --help` lists the options.")
-
-    def fill(self, words: list[str]) -> tuple:
-        """Return the dataclasses, a namespace of the other arguments if there are any, and the words left over."""
-        return self.parse_args_into_dataclasses(words, look_for_args_file=False, return_remaining_strings=True)
 
 
 def parse(
@@ -35,13 +25,14 @@ def parse(
     The words that `positional` names come before the dataclasses in what is returned. With `run_file`, `--resume`
     starts from the settings that the run in `--output_dir` wrote under that name.
     """
-    parser = Parser(groups, prog=prog, description=description, allow_abbrev=False)
+    parser = Parser(groups, prog, description)
+    parser.usage = " ".join([prog, *positional, "[options]"])
     for name in positional:
-        parser.add_argument(name)
+        parser.add_argument(name, nargs="+" if name.endswith("...") else None)
     flags = flags_from_files(argv, parser, run_file)
     *parsed, rest = parser.fill([*flags, *argv])
     if rest:
-        parser.error(f"There is no option {rest[0]!r}")
+        parser.unknown(rest[0])
     words = [getattr(parsed[len(groups)], name) for name in positional]
     return (*words, *parsed[: len(groups)])
 
@@ -51,8 +42,7 @@ def parse_with_generation(argv: list[str], group: type, prog: str, description: 
 
     Every `--name value` that the dataclass has not must be a field of GenerationConfig.
     """
-    formatter = RawDescriptionHelpFormatter
-    parser = Parser([group], prog=prog, description=description, allow_abbrev=False, formatter_class=formatter)
+    parser = Parser([group], prog, description)
     fields = GenerationConfig().to_dict()
     flags = flags_from_files(argv, parser, also={f"--{name}" for name in fields})
     parsed, *_, rest = parser.fill([*flags, *argv])
@@ -61,7 +51,7 @@ def parse_with_generation(argv: list[str], group: type, prog: str, description: 
         flag, equals, value = rest.pop(0).partition("=")
         name = flag.removeprefix("--").replace("-", "_")
         if not flag.startswith("--") or name not in fields:
-            parser.error(f"There is no option {flag!r}")
+            parser.unknown(flag, also=[f"--{name}" for name in fields])
         if not equals:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         try:
@@ -85,12 +75,14 @@ def command_line(prog: str, argv: list[str]) -> str:
 
 def flags_from_files(argv: list[str], parser: Parser, run_file: str = "", also: set[str] = frozenset()) -> list[str]:
     """Add `--config` to the parser, and return the settings of the files that `argv` names as flags."""
-    first = Parser([], prog=parser.prog, add_help=False, allow_abbrev=False)
+    first = ArgumentParser(parser.prog, add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
     first.add_argument("--resume", nargs="?", const="true")
     first.add_argument("--output_dir", "--output-dir")
-    known, _ = first.parse_known_args(argv)
-    parser.add_argument("--config", action="append", metavar="FILE.yaml", help="settings, one `name: value` a line")
+    try:
+        known, _ = first.parse_known_args(argv)
+    except ArgumentError as error:
+        parser.error(str(error))
 
     files = {Path(name): _settings(Path(name)) for name in known.config}
     chosen = {"output_dir": parser.get_default("output_dir"), "resume": "false"}

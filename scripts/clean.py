@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     from ..jobs.saving import staged
     from .arguments import parse
 
-    corpus, args = parse(argv, [CorpusArguments, CleanArguments], "folio clean", "Clean a corpus before training.")
+    corpus, args = parse(argv, [CorpusArguments, CleanArguments], "folio clean", __doc__)
     with lock_run_folder(args.output_dir, args.overwrite, marker="corpus.jsonl") as output_dir:
         documents: dict[str, str] = {}
         for spec in corpus.corpus:

@@ -9,13 +9,16 @@ import os
 import signal
 import sys
 import warnings
+from difflib import get_close_matches
 from importlib.metadata import version
 
 from ..jobs.signals import handled, interrupt, signal_of
 from .terminal import text_streams
 
 COMMANDS = {  # name: (module, what it does)
+    "config": ("config", "a file of settings for a command, to be filled in"),
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
+    "data": ("data", "write a text to train on: Shakespeare's plays"),
     "clean": ("clean", "clean a corpus: Unicode, whitespace, control characters, duplicates"),
     "tokenizer": ("tokenizer", "train a tokenizer on a corpus, and look at how one cuts text"),
     "pretrain": ("pretrain", "train a model from scratch on a corpus"),
@@ -23,6 +26,9 @@ COMMANDS = {  # name: (module, what it does)
     "merge": ("merge", "make a checkpoint of an adapter and its base"),
     "scale": ("scale", "fit a scaling law to small runs, and test it on a larger one"),
     "doctor": ("doctor", "what a pretraining run will take, before it starts"),
+    "runs": ("runs", "list training runs, with what came out of them"),
+    "compare": ("compare", "training runs side by side: settings, losses, figures, samples"),
+    "sweep": ("sweep", "many training runs that try out values of some settings"),
     "evaluate": ("evaluate", "how good a model is: figures with intervals, before against after"),
     "generate": ("generate", "continue a prompt with a checkpoint"),
     "chat": ("chat", "talk to a model in the terminal"),
@@ -34,6 +40,7 @@ COMMANDS = {  # name: (module, what it does)
     "serve": ("serve", "answer over OpenAI's HTTP API"),
     "rag": ("rag.command", "ask your documents: index them, search them, get answers with citations"),
     "embedder": ("embedder", "train an embedder for your documents from a checkpoint"),
+    "book": ("book", "the chapters that teach all this: open them, see what you have solved"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
 
@@ -67,7 +74,9 @@ def run(argv: list[str]) -> None:
         print(f"foliogpt {version('foliogpt')}")
         return
     if argv[0] not in COMMANDS:
-        raise ValueError(f"There is no such command: choose one of {', '.join(COMMANDS)}.")
+        near = get_close_matches(argv[0], COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}."
+        raise ValueError(f"There is no command {argv[0]!r}: {hint}")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("torchao", "torch.utils._pytree"):  # where it is installed, torchao talks on being imported

@@ -29,8 +29,7 @@ def main(argv: list[str]) -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    description = "Take a checkpoint to another library's format, or bring one here."
-    source, destination, args = parse(argv, [ConvertArguments], "folio convert", description, positional=("SRC", "DST"))
+    source, destination, args = parse(argv, [ConvertArguments], "folio convert", __doc__, positional=("SRC", "DST"))
     done = convert(source, destination, args.to)
     text = "no tokenizer" if done.text_difference is None else f"{done.text_difference:.1e} on a text"
     print(f"{done.source} ({done.kind}, {done.parameters:,} parameters, {done.dtype}) is now {done.destination}")

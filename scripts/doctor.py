@@ -14,5 +14,5 @@ def main(argv: list[str]) -> None:
     from .arguments import parse
 
     groups = [CorpusArguments, ModelArguments, PretrainingArguments]
-    corpus, model, args = parse(argv, groups, "folio doctor", "Say what a pretraining run will take.")
+    corpus, model, args = parse(argv, groups, "folio doctor", __doc__)
     print(show(diagnose(corpus, model, args)))

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     from .arguments import command_line, parse
 
     prog = "folio embedder train"
-    (args,) = parse(argv[1:], [EmbedderArguments], prog, "Train an embedder or a reranker on pairs of texts.")
+    (args,) = parse(argv[1:], [EmbedderArguments], prog, __doc__)
     report = train_embedder(args, command=command_line(prog, argv[1:]))
     print(f"\n{recall_table(report)}")
     job, option = (["search", "Q"], "--reranker") if args.reranker else (["sync", args.corpus or "PATH"], "--embedder")

@@ -43,10 +43,10 @@ def run(task: str, argv: list[str]) -> None:
     prog = f"folio finetune {task}"
     groups = [DataArguments, MethodArguments, arguments_of(task)]
     flags = ["--task", task, *argv]
-    data, method, args = parse(flags, groups, prog, "Adapt a model to examples.", run_file=RUN_FILE)
+    data, method, args = parse(flags, groups, prog, __doc__, run_file=RUN_FILE)
     meet()
     if is_restart(args.device) and (again := from_first(lambda: after_restart(args.output_dir))):
-        data, method, args = parse([*flags, *again], groups, prog, "", run_file=RUN_FILE)
+        data, method, args = parse([*flags, *again], groups, prog, __doc__, run_file=RUN_FILE)
     report = finetune(data, method, args, command=command_line(prog, argv))
     if is_first():
         print(f"\nTry it: folio {NEXT_STEPS[task].format(shlex.quote(report['output_dir']))}")

@@ -1,6 +1,6 @@
 """Merge an adapter with its base: a checkpoint of its own, which loads without PEFT and is as fast as the base.
 
-folio merge runs/chat runs/chat-merged
+    folio merge runs/chat runs/chat-merged
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,6 @@ def main(argv: list[str]) -> None:
     from ..training.finetuning.merging import merge
     from .arguments import parse
 
-    what = "Merge an adapter with its base model."
-    adapter, destination, args = parse(argv, [MergeArguments], "folio merge", what, positional=("ADAPTER", "DST"))
+    adapter, destination, args = parse(argv, [MergeArguments], "folio merge", __doc__, positional=("ADAPTER", "DST"))
     parameters = merge(adapter, destination, args.trust_remote_code)
     print(f"{adapter} and its base are now {destination} ({parameters:,} parameters)")

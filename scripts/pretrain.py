@@ -21,10 +21,10 @@ def main(argv: list[str]) -> None:
     from .arguments import command_line, parse
 
     groups = [CorpusArguments, ModelArguments, PretrainingArguments]
-    corpus, model, args = parse(argv, groups, "folio pretrain", "Train a model from scratch.", run_file=RUN_FILE)
+    corpus, model, args = parse(argv, groups, "folio pretrain", __doc__, run_file=RUN_FILE)
     meet()
     if is_restart(args.device) and (flags := from_first(lambda: after_restart(args.output_dir))):
-        corpus, model, args = parse([*argv, *flags], groups, "folio pretrain", "", run_file=RUN_FILE)
+        corpus, model, args = parse([*argv, *flags], groups, "folio pretrain", __doc__, run_file=RUN_FILE)
         args.minutes = None if args.resume else args.minutes  # they have become steps
     report = pretrain(corpus, model, args, command=command_line("folio pretrain", argv))
     command = ["folio", "generate", "--model", report["output_dir"], f"--prompt={report['prompt']}"]

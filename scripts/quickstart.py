@@ -2,8 +2,8 @@
 
 At the end a question is answered from a part of the manual, by retrieval and with citations, if the extra rag is there.
 
-folio quickstart
-folio quickstart --output_dir runs/quickstart --minutes 3 --seed 0 --overwrite
+    folio quickstart
+    folio quickstart --output_dir runs/quickstart --minutes 3 --seed 0 --overwrite
 """
 
 import shlex
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     from ..training.pretraining import pretrain
     from .arguments import command_line, parse
 
-    (chosen,) = parse(argv, [QuickstartArguments], "folio quickstart", "From the Python manual to a GPT.")
+    (chosen,) = parse(argv, [QuickstartArguments], "folio quickstart", __doc__)
     args, stages = PretrainingArguments(**vars(chosen)), Stages()
     command = command_line("folio quickstart", argv)
     report = pretrain(CorpusArguments(), ModelArguments(), args, command=command, stages=stages)

@@ -15,6 +15,5 @@ def main(argv: list[str]) -> None:
     from .arguments import parse
 
     groups = [CorpusArguments, ScaleArguments]
-    description = "Fit a scaling law, and test it on a larger run."
-    corpus, chosen = parse(argv, groups, "folio scale", description, run_file=SCALE_FILE)
+    corpus, chosen = parse(argv, groups, "folio scale", __doc__, run_file=SCALE_FILE)
     print(summary(scale(corpus, chosen)))

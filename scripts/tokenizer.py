@@ -56,7 +56,7 @@ def train(argv: list[str]) -> None:
     from .arguments import parse
 
     what = "Train a byte-level BPE tokenizer."
-    corpus, args = parse(argv, [CorpusArguments, TrainArguments], "folio tokenizer train", what)
+    corpus, args = parse(argv, [CorpusArguments, TrainArguments], "folio tokenizer train", f"{what}\n\n\n{__doc__}")
     with lock_run_folder(args.output_dir, args.overwrite, marker="tokenizer.json") as output_dir:
         read = [read_corpus(spec, corpus) for spec in corpus.corpus]
         tokenizer = train_tokenizer(texts(each.train for each in read), args.vocab_size)
@@ -70,7 +70,7 @@ def train(argv: list[str]) -> None:
 def inspect(argv: list[str]) -> None:
     from .arguments import parse
 
-    what = "Show how a tokenizer cuts a text, which comes first: folio tokenizer inspect TEXT|FILE [options]"
+    what = f"Show how a tokenizer cuts a text, which comes first.\n\n\n{__doc__}"
     wants_help = bool({"-h", "--help"} & set(argv))
     if not wants_help and (not argv or argv[0].startswith("--")):
         raise ValueError("Give the text, or a file, first: folio tokenizer inspect TEXT|FILE [--tokenizer DIR].")
@@ -113,7 +113,7 @@ def sweep(argv: list[str]) -> None:
     from .arguments import parse
 
     what = "Bytes per token on held-out text against the size of the vocabulary."
-    corpus, args = parse(argv, [CorpusArguments, SweepArguments], "folio tokenizer sweep", what)
+    corpus, args = parse(argv, [CorpusArguments, SweepArguments], "folio tokenizer sweep", f"{what}\n\n\n{__doc__}")
     with lock_run_folder(args.output_dir, args.overwrite, marker="sweep.json") as output_dir:
         read = [read_corpus(spec, corpus) for spec in corpus.corpus]
         held_out = "\n".join(texts(each.validation for each in read))

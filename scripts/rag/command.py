@@ -115,7 +115,7 @@ def rebuild(argv: list[str]) -> None:
 def _parse(argv: list[str], groups: list[type], job: str, what: str, positional: Sequence[str] = ()) -> tuple:
     from ..arguments import parse  # here: it brings transformers along
 
-    return parse(argv, groups, f"folio rag {job}", what, positional=positional)
+    return parse(argv, groups, f"folio rag {job}", f"{what}\n\n\n{__doc__}", positional=positional)
 
 
 def _progress() -> Callable[..., None]:

@@ -31,7 +31,12 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs chromium and chromedriver")
-HOSTILE = "<img src=x onerror=\"document.title='pwned'\"> ${alert(1)} {{1}} <|im_end|>"
+TITLE = "</title></script><script>document.title='pwned'</script> a <i>tiny</i> model"
+HOSTILE = (
+    "<img src=x onerror=\"document.title='pwned'\"> ${alert(1)} {{1}} <|im_end|> "
+    "</textarea></script><script>document.title='pwned'</script> <svg/onload=\"document.title='pwned'\"> "
+    "<a href=\"javascript:document.title='pwned'\">x</a> <iframe srcdoc='<script>parent.document.title=1</script>'>"
+)
 
 
 TOKEN = "a-token"
@@ -70,7 +75,7 @@ def page(tmp_path_factory):
     generator = TextGenerator(model, tokenizer)
     bound = bind("127.0.0.1", 0)
     folder = tempfile.tempdir = str(tmp_path_factory.mktemp("dropped"))  # as the command does
-    app = guarded(application(build_page(generator, tokenizer, "a <i>tiny</i> model"), TOKEN), bound)
+    app = guarded(application(build_page(generator, tokenizer, TITLE), TOKEN), bound)
     config = uvicorn.Config(app, http=BoundedProtocol, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([bound],))
@@ -94,7 +99,8 @@ def user(page, driver):
     page.open(driver)
     user = User(driver)
     yield user
-    assert driver.title == "a <i>tiny</i> model"
+    assert driver.title == TITLE
+    assert not user.visible(".folio-answer img, .folio-chat img, .gradio-container iframe, a[href^='javascript']")
     assert {url for url in requested(driver) if not url.startswith(page[0])} == set()
     assert [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
 

@@ -1,0 +1,104 @@
+"""Runs side by side: what differs is named, and what cannot be compared is not shown as if it could."""
+
+import json
+
+import pytest
+import yaml
+
+from foliogpt.evaluation.comparison import METRICS_FILE, compare, draw, find_runs, read_run, show
+from foliogpt.scripts.cli import main
+from foliogpt.training import monitoring
+
+SETTINGS = {"corpus": ["a.txt"], "preset": "folio", "size": "nano", "corpus_fingerprint": "f", "torchrun_job": None}
+HISTORY = [
+    {"step": 1, "seconds": 1.0, "tokens": 64, "loss": 5.0},
+    {"step": 5, "seconds": 6.0, "tokens": 320, "eval_loss": 4.5},
+    {"step": 5, "seconds": 6.1, "tokens": 320, "sample": "Once\nupon"},
+]
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name, tokenizer="{}", finished=True, **settings):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "run.yaml").write_text(yaml.safe_dump({**SETTINGS, **settings}))
+        (folder / METRICS_FILE).write_text("\n".join(map(json.dumps, HISTORY)) + '\n{"step": 6, "lo')
+        (folder / "tokenizer.json").write_text(tokenizer)
+        if finished:
+            report = {"parameters": 1000, "steps": 5, "tokens": 320, "seconds": {"training": 7.0}}
+            report |= {"val_loss": 4.4, "val_bits_per_byte": 2.2, "tokens_per_second": 50.0}
+            (folder / "report.json").write_text(json.dumps(report))
+        return str(folder)
+
+    return make
+
+
+def test_the_file_is_the_one_that_training_writes():
+    assert METRICS_FILE == monitoring.METRICS_FILE
+
+
+def test_settings_that_differ_are_named_and_no_others(make_run):
+    make_run("a", learning_rate=0.02, seed=1)
+    make_run("b", learning_rate=0.01, seed=1, torchrun_job="x")
+    compared = compare(find_runs(make_run("c", learning_rate=0.02, seed=1) + "/.."))
+    assert compared["settings"] == {"learning_rate": [0.02, 0.01, 0.02]}
+    assert compared["cautions"] == []
+    assert compared["samples"] == ["Once\nupon"] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "caution", "shows_loss"),
+    [({"tokenizer": "[]"}, "tokenizers differ", False), ({"corpus_fingerprint": "g"}, "texts differ", True)],
+)
+def test_what_cannot_be_compared_is_said(make_run, changes, caution, shows_loss):
+    compared = compare([read_run(make_run("a")), read_run(make_run("b", **changes))])
+    assert [caution in line for line in compared["cautions"]] == [True]
+    text = show(compared)
+    assert ("validation loss" in text) == shows_loss
+    assert "validation bits per byte" in text
+
+
+def test_losses_of_two_tokenizers_are_drawn_in_bits_a_byte(make_run, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda self, *a, **k: [drawn.append(a[1]), plot(self, *a, **k)][1])
+    one, other = read_run(make_run("a")), read_run(make_run("b", tokenizer="[]"))
+    draw([one, one], tmp_path / "same.png")
+    assert set(drawn) == {(5.0,), (4.5,)}
+    drawn.clear()
+    draw([one, other], tmp_path / "other.png")
+    assert set(drawn) == {(2.5,), (2.25,)}  # 2.2 bits a byte are 4.4 nats a token
+    assert (tmp_path / "other.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_goes_on_is_listed_with_what_it_has(make_run, capsys):
+    folder = make_run("a", finished=False)
+    assert read_run(folder).summary() | {"run": ""} == {
+        "run": "", "task": "pretrain", "finished": False, "seconds": 6.1, "parameters": None, "steps": 5,
+        "tokens": 320, "tokens_per_second": None, "val_loss": 4.5, "val_bits_per_byte": None,
+    }  # fmt: skip
+    assert main(["runs", f"{folder}/.."]) == 0
+    assert "(unfinished)" in capsys.readouterr().out
+
+
+def test_commands_write_a_picture_and_json_or_say_what_is_missing(make_run, tmp_path, capsys):
+    folders = [make_run("a"), make_run("b", learning_rate=0.5)]
+    picture, output = tmp_path / "new" / "x.png", tmp_path / "x.json"
+    assert main(["compare", *folders, "--picture", str(picture), "--output", str(output)]) == 0
+    assert "learning_rate" in capsys.readouterr().out
+    assert picture.is_file()
+    assert json.loads(output.read_text())["runs"][1]["val_loss"] == 4.4
+    for argv, says in (
+        (["compare", folders[0]], "nothing to compare"),
+        (["compare", str(tmp_path / "new")], "holds no training run"),
+        (["runs", str(tmp_path / "nowhere")], "holds no training run"),
+        (["runs", "a", "b"], "one folder"),
+    ):
+        assert main(argv) == 2
+        assert says in capsys.readouterr().err
+    (tmp_path / "runs" / "a" / "report.json").write_text("{")
+    assert main(["compare", *folders]) == 2
+    assert "damaged" in capsys.readouterr().err

@@ -1,0 +1,132 @@
+"""Many runs of one command, each with other values of some settings, one after another in processes of their own."""
+
+import itertools
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ..evaluation.comparison import Run, find_runs
+from ..jobs.options import option
+from ..jobs.report import REPORT_FILE
+from ..jobs.run_folder import RUN_FILE
+from ..jobs.saving import checkpoints, write_atomically
+
+COMMANDS = ("pretrain", "finetune sft", "finetune dpo", "finetune lm", "finetune classify", "finetune tag",
+            "finetune qa")  # fmt: skip
+PLAN_FILE = "sweep.yaml"
+FIXED = ("command", "settings", "vary", "runs", "draw_seed")  # what a sweep that goes on may not change
+ERROR_CHARACTERS = 500
+
+
+@dataclass
+class Sweep:
+    """What a sweep tries out."""
+
+    command: str = option("pretrain", "the command of each run, of fine-tuning with the task", choices=list(COMMANDS))
+    settings: dict | str | None = option(  # noqa: RUF009
+        None, "of all runs, as in the --config file of the command; as JSON"
+    )
+    vary: dict | str | None = option(  # noqa: RUF009
+        None, 'setting: a list of values, all of which are tried, or {"low": , "high": }, between which values are '
+        'drawn, with "log": true by their logarithm; as JSON',
+    )  # fmt: skip
+    runs: int = option(8, "how many points are drawn, if any are; each with all the values of lists")
+    minutes: float | None = option(None, "of all runs together: no run is begun later")
+    draw_seed: int = option(0, "of what is drawn")
+    output_dir: str = option("runs/sweep", "the folder of the runs")
+    picture: str | None = option(None, "draw the losses into this PNG file")
+
+    def __post_init__(self):
+        try:
+            self.settings, self.vary = (
+                json.loads(each) if isinstance(each, str) else each or {} for each in (self.settings, self.vary)
+            )
+        except ValueError as error:
+            raise ValueError(f"settings or vary is not JSON: {error}.") from None
+        if not isinstance(self.vary, dict) or not self.vary or not isinstance(self.settings, dict):
+            raise ValueError("vary and settings are mappings: give under vary at least one setting and its values.")
+        for name, values in self.vary.items():
+            if isinstance(values, list) and values:
+                continue
+            ends = [values.get("low"), values.get("high")] if isinstance(values, dict) else []
+            is_span = len(ends) == 2 and all(type(end) in (int, float) and math.isfinite(end) for end in ends)
+            if not is_span or values.keys() - {"low", "high", "log"} or not ends[0] < ends[1]:
+                raise ValueError(f"vary: {name} is {values!r}: give a list of values, or low and high.")
+            if values.get("log") and ends[0] <= 0:
+                raise ValueError(f"vary: {name} is drawn by its logarithm: give a low above 0.")
+        if both := self.vary.keys() & self.settings.keys() or {"output_dir"} & {*self.vary, *self.settings}:
+            raise ValueError(f"{min(both)} is set by the sweep: take it out of settings.")
+        if type(self.runs) is not int or self.runs < 1 or not (self.minutes is None or self.minutes > 0):
+            raise ValueError("runs is a whole number from 1 on, and minutes a number above 0.")
+
+    def points(self) -> list[dict]:
+        """The settings of each run that differ from the others', in the order of the runs."""
+        grid = {name: values for name, values in self.vary.items() if isinstance(values, list)}
+        spans = {name: span for name, span in self.vary.items() if isinstance(span, dict)}
+        generator = random.Random(self.draw_seed)
+        drawn = [{name: _draw(span, generator) for name, span in spans.items()} for _ in range(self.runs)]
+        combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        return [{**point, **one} for point in (drawn if spans else [{}]) for one in combined]
+
+
+def _draw(span: dict, generator: random.Random) -> float | int:
+    low, high = span["low"], span["high"]
+    if span.get("log"):
+        value = math.exp(generator.uniform(math.log(low), math.log(high)))
+        return round(value) if type(low) is type(high) is int else float(f"{value:.4g}")
+    whole = type(low) is type(high) is int
+    return generator.randint(low, high) if whole else float(f"{generator.uniform(low, high):.4g}")
+
+
+def run_sweep(sweep: Sweep, say: Callable[[str], None] = print) -> tuple[list[Run], dict[str, str]]:
+    """Run what is not finished yet, and return the finished runs and the errors of those that failed, by folder.
+
+    Raises ValueError if `output_dir` holds another sweep, and RuntimeError if not one run is finished.
+    """
+    folder = Path(sweep.output_dir).expanduser()
+    plan = yaml.safe_dump({name: getattr(sweep, name) for name in FIXED})
+    kept = folder / PLAN_FILE
+    if kept.is_file() and kept.read_text("utf-8") != plan:
+        raise ValueError(f"{folder} holds another sweep: give another --output_dir, or repeat it as it was.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(kept, plan)
+    points, start, failed = sweep.points(), time.monotonic(), {}
+    for number, point in enumerate(points, 1):
+        run = folder / f"{number:03}"
+        if not (run / REPORT_FILE).is_file():
+            seconds = time.monotonic() - start
+            if sweep.minutes and seconds > sweep.minutes * 60:
+                say(f"{seconds / 60:.1f} minutes are over: {len(points) - number + 1} runs were not begun.")
+                break
+            say(f"run {number} of {len(points)}: {', '.join(f'{name} {value}' for name, value in point.items())}")
+            if error := _run(sweep, point, run):
+                failed[str(run)] = error
+                say(f"  failed: {error}")
+    finished = [run for run in find_runs(folder) if run.report] if any(folder.glob(f"*/{RUN_FILE}")) else []
+    if not finished:
+        raise RuntimeError(f"No run of the sweep is finished: {next(iter(failed.values()), 'there was no time')}")
+    return finished, failed
+
+
+def _run(sweep: Sweep, point: dict, folder: Path) -> str | None:
+    """Begin a run, or go on with one that was stopped; return the last line of its error if it fails."""
+    folder.mkdir(exist_ok=True)
+    flags = [f"--{name}={json.dumps(v) if isinstance(v, list | dict) else v}" for name, v in point.items()]
+    settings = folder.with_suffix(".yaml")
+    write_atomically(settings, yaml.safe_dump(sweep.settings))
+    go_on = "--resume" if checkpoints(folder) else "--overwrite"
+    command = [sys.executable, "-m", "foliogpt.scripts.cli", *sweep.command.split(), "--config", str(settings)]
+    done = subprocess.run([*command, *flags, "--output_dir", str(folder), go_on], stderr=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL, text=True, errors="replace")  # fmt: skip
+    if done.returncode > 128 or done.returncode < 0:  # a signal: it was meant for all of the sweep
+        raise KeyboardInterrupt(f"The sweep was stopped: repeat the command to go on with {folder}.")
+    lines = done.stderr.strip().splitlines()
+    return None if done.returncode == 0 else (lines[-1] if lines else "no message")[-ERROR_CHARACTERS:]
