@@ -1,20 +1,42 @@
-"""Write a text to train on: Shakespeare's plays, 1.1 MB.
+"""Write data to train on: Shakespeare's plays as text, 1.1 MB, or as chats in which the characters answer each other.
 
 folio data shakespeare
-folio data shakespeare --output texts/plays.txt
+folio data dialogues --output chats.jsonl
 """
 
+import itertools
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..jobs.options import option
 
-TEXTS = {"shakespeare": Path(__file__).parents[1] / "notebooks" / "data" / "shakespeare.txt"}
+PLAYS = Path(__file__).parents[1] / "notebooks" / "data" / "shakespeare.txt"
+TURNS = 4  # of a chat
 
 
 @dataclass
 class DataFileArguments:
-    output: str | None = option(None, "the file to write; by default shakespeare.txt in this folder")
+    output: str | None = option(None, "the file to write; by default the name in this folder")
+
+
+def dialogues(plays: str) -> str:
+    """Return chats as JSONL: consecutive speeches, each in the role of the user or of the assistant in turn."""
+    speeches = [speech.partition(":\n")[2].replace("\n", " ").strip() for speech in plays.split("\n\n")]
+    said = [speech for speech in speeches if speech]
+    lines = []
+    for start in range(0, len(said) - TURNS + 1, TURNS):
+        roles = itertools.cycle(("user", "assistant"))
+        messages = [{"role": next(roles), "content": speech} for speech in said[start : start + TURNS]]
+        lines.append(json.dumps({"messages": messages}) + "\n")
+    return "".join(lines)
+
+
+DATA: dict[str, tuple[str, Callable[[str], str]]] = {
+    "shakespeare": ("shakespeare.txt", str),
+    "dialogues": ("dialogues.jsonl", dialogues),
+}
 
 
 def main(argv: list[str]) -> None:
@@ -22,14 +44,13 @@ def main(argv: list[str]) -> None:
     from .arguments import parse
 
     name, args = parse(argv, [DataFileArguments], "folio data", __doc__, positional=["NAME"])
-    if name not in TEXTS:
-        raise ValueError(f"There is no text {name!r}: give {', '.join(TEXTS)}.")
-    if not TEXTS[name].is_file():
-        raise FileNotFoundError("The texts come with a clone: git clone https://github.com/foliogpt/foliogpt")
-    text, file = TEXTS[name].read_text(encoding="utf-8"), Path(args.output or f"{name}.txt").expanduser()
+    if name not in DATA:
+        raise ValueError(f"There is no data {name!r}: give {' or '.join(DATA)}.")
+    if not PLAYS.is_file():
+        raise FileNotFoundError("The plays come with a clone: git clone https://github.com/foliogpt/foliogpt")
+    default, make = DATA[name]
+    text, file = make(PLAYS.read_text(encoding="utf-8")), Path(args.output or default).expanduser()
     if file.exists() and (not file.is_file() or file.read_text(encoding="utf-8", errors="replace") != text):
         raise FileExistsError(f"{file} is there already: give another --output.")
     write_text(file, text)
-    print(
-        f"{file}: {len(text):,} characters\nTry it: folio pretrain --corpus {file} --minutes 3 --output_dir runs/plays"
-    )
+    print(f"{file}: {len(text.encode()):,} bytes")

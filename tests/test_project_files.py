@@ -64,7 +64,7 @@ def installs(text: str) -> set[str]:
 def test_the_install_lines_of_the_dockerfile_are_those_of_the_readme():
     ours = installs((ROOT / "Dockerfile").read_text(encoding="utf-8"))
     assert ours
-    assert ours == installs((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert ours == installs((ROOT / "docs" / "install.md").read_text(encoding="utf-8"))
 
 
 def test_the_dockerfile_has_the_oldest_python_and_does_not_end_as_root():
