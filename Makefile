@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN = .venv/bin
 ARGS =
 
-.PHONY: quickstart test test-all test-oldest test-newest clean-newest check clean
+.PHONY: quickstart book site test test-all test-oldest test-newest clean-newest check clean
 
 quickstart: .venv/installed
 	$(BIN)/folio quickstart $(ARGS)
@@ -41,6 +41,14 @@ test-oldest test-newest: test-%:
 	.venv-$*/bin/python -m pip install --quiet -r .venv-$*/requirements.txt -e '.[dev]'
 	.venv-$*/bin/python -m pip list | grep -iE '^(torch|transformers|tokenizers|datasets|accelerate|peft|trl|chromadb) '
 	OMP_NUM_THREADS=1 .venv-$*/bin/$(PYTEST) -m "not slow" $(ARGS)
+
+# The chapters, executed; ARGS=05 builds one. The site needs no network, neither to be built nor to be read.
+book: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python notebooks/build_book.py $(ARGS)
+
+site: .venv/installed
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs/site . build/site
+	@echo "build/site/index.html"
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -42,3 +42,20 @@ def attention_weights(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
     if not attentions or attentions[0] is None:
         raise ValueError(f"{type(model).__name__} does not tell its attention weights.")
     return torch.cat([layer.float() for layer in attentions])
+
+
+def previous_token_score(attentions: torch.Tensor) -> torch.Tensor:
+    """Average attention of each head to the token before: (layers, heads, T, T) -> (layers, heads), from 0 to 1."""
+    return attentions.diagonal(-1, dim1=-2, dim2=-1).mean(-1)
+
+
+def induction_score(attentions: torch.Tensor, period: int) -> torch.Tensor:
+    """Average attention of each head to what came next the last time: (layers, heads, T, T) -> (layers, heads).
+
+    The text repeats itself after `period` tokens, so an induction head looks from position t at t - period + 1, which
+    holds the next token (Olsson et al., 2022). Raises ValueError if the text is not longer than a period.
+    """
+    tokens = attentions.shape[-1]
+    if not 1 < period < tokens:
+        raise ValueError(f"The text has {tokens} tokens: give a period from 2 to {tokens - 1}, not {period}.")
+    return attentions.diagonal(1 - period, dim1=-2, dim2=-1)[..., 1:].mean(-1)

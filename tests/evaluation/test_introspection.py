@@ -4,7 +4,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from foliogpt.evaluation.introspection import attention_weights, token_predictions, with_attentions
+from foliogpt.evaluation.introspection import (
+    attention_weights,
+    induction_score,
+    previous_token_score,
+    token_predictions,
+    with_attentions,
+)
 from foliogpt.modeling import FolioForCausalLM
 
 IDS = [5, 17, 3, 3, 60, 8]
@@ -39,3 +45,30 @@ def test_attention_is_causal_sums_to_one_and_the_model_itself_stays_as_it_is(mod
     assert next(eager.parameters()) is next(model.parameters())
     ids = torch.tensor([IDS])
     torch.testing.assert_close(eager(ids).logits, model(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def looking_at(target_of, tokens: int = 12) -> torch.Tensor:
+    """Attention (1, 1, T, T) of a head that looks at one position alone, the first if there is none."""
+    weights = torch.zeros(1, 1, tokens, tokens)
+    for t in range(tokens):
+        weights[0, 0, t, max(0, target_of(t))] = 1
+    return weights
+
+
+def test_scores_tell_previous_token_heads_from_induction_heads():
+    period = 4
+    induction, previous = looking_at(lambda t: t - period + 1), looking_at(lambda t: t - 1)
+    both = torch.cat((induction, previous), dim=1)  # two heads of one layer
+    assert induction_score(both, period).tolist() == [[1, 0]]
+    assert previous_token_score(both)[0, 1] == 1
+    assert previous_token_score(both)[0, 0] == pytest.approx(1 / 11)  # the second position has only the first
+    uniform = torch.ones(12, 12).tril()
+    uniform = (uniform / uniform.sum(-1, keepdim=True))[None, None]
+    expected = sum(1 / (t + 1) for t in range(period, 12)) / (12 - period)
+    assert induction_score(uniform, period).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("period", [0, 1, 12, 40])
+def test_a_period_that_the_text_does_not_repeat_is_an_error(period):
+    with pytest.raises(ValueError, match=f"12 tokens: give a period from 2 to 11, not {period}"):
+        induction_score(looking_at(lambda t: t - 1), period)

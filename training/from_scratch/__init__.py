@@ -1,5 +1,6 @@
-"""What a library does for training, written out for the reader: the loss, optimizers, schedules, the loop, a block."""
+"""What libraries do for training, written out for the reader: loss, optimizers, schedules, loop, a block, an RNN."""
 
+from .recurrent import RecurrentForCausalLM, lstm, rnn
 from .training_loop import (
     SGD,
     Adam,
@@ -18,6 +19,6 @@ from .training_loop import (
 )
 
 __all__ = [
-    "SGD", "Adam", "AdamW", "Momentum", "Muon", "Optimizer", "batches", "clip_gradients", "cross_entropy",
-    "log_softmax", "orthogonalize", "train", "warmup_cosine", "warmup_stable_decay",
+    "SGD", "Adam", "AdamW", "Momentum", "Muon", "Optimizer", "RecurrentForCausalLM", "batches", "clip_gradients",
+    "cross_entropy", "log_softmax", "lstm", "orthogonalize", "rnn", "train", "warmup_cosine", "warmup_stable_decay",
 ]  # fmt: skip
