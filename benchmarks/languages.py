@@ -15,7 +15,7 @@ from pathlib import Path
 
 from foliogpt.rag import Document, Rag
 from foliogpt.rag.embedding import load_embedder
-from foliogpt.rag.evaluation.ranking import ndcg
+from foliogpt.rag.evaluation.evaluate import ndcg
 from foliogpt.rag.lexical import WORD
 from foliogpt.rag.retrieval import MODES
 

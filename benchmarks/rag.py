@@ -91,6 +91,9 @@ class Synthetic:
             self.minilm.encode_query(query)
         return self.encode([query])[0]
 
+    def reads(self, text: str) -> bool:
+        return True
+
     def token_starts(self, text: str) -> list[int]:
         return [found.start() for found in re.finditer(r"\S+", text)]
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import pickle
+import shutil
 import statistics
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def stand_in(text: Text) -> dict:
 
 def nanogpt(folder: Path, text: Text) -> dict:
     """nanoGPT's own train.py, in a process of its own; its checkpoint is judged on the whole validation text."""
-    from foliogpt.checkpoints.nanogpt import nanogpt_logits, read_checkpoint
+    from foliogpt.checkpoints.nanogpt import open_nanogpt, read_checkpoint
 
     data = folder / "data" / "shakespeare_char"
     for name, split in (("train", text.train), ("val", text.validation)):
@@ -154,9 +155,10 @@ def nanogpt(folder: Path, text: Text) -> dict:
             cwd=folder, check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         seconds = time.perf_counter() - start - 2 * imports
-        settings, tensors, _ = read_checkpoint(Path(out) / "ckpt.pt")
-        layers, heads = settings["n_layer"], settings["n_head"]
-        loss = text.loss(lambda ids: nanogpt_logits(tensors, layers, heads, ids), RECIPE["block_size"])
+        shutil.copy(data / "meta.pkl", out)
+        _, tensors, _ = read_checkpoint(Path(out) / "ckpt.pt")
+        source = open_nanogpt(Path(out) / "ckpt.pt")
+        loss = text.loss(lambda ids: source.logits([ids], torch.float32)[0], RECIPE["block_size"])
     parameters = sum({tensor.data_ptr(): tensor.numel() for tensor in tensors.values()}.values())
     return {"run": "nanoGPT", "parameters": parameters, "loss": loss, "seconds": seconds}
 

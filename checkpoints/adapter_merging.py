@@ -26,9 +26,8 @@ def merged(adapted: Any, name: str) -> PreTrainedModel:
     """Merge a `peft.PeftModel`, which is of no use afterwards, whether this succeeds or not.
 
     Weights of 16 bits are float32 meanwhile: their rounding would hide what is wrong, and add to that of the result.
-
-    Raises MergeError if its method cannot be merged, or the merged model computes something else; says which;
-    ValueError if the adapter `name` gives logits that are not finite.
+    Raises MergeError if its method cannot be merged, or the merged model computes something else; ValueError if the
+    adapter `name` gives logits that are not finite.
     """
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise MergeError(f"{adapted.active_peft_config.peft_type.value} keeps trained vectors beside the weights")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -34,8 +34,8 @@ class BaseRecord:
             record = cls(**json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             raise ValueError(f"{file} is not the record of a base model: take it away to load without it.") from None
-        labels = {int(i): str(name) for i, name in record.id2label.items()} if record.id2label else None
-        return cls(**{**asdict(record), "id2label": labels})
+        labels = record.id2label and {int(i): str(name) for i, name in record.id2label.items()}
+        return replace(record, id2label=labels)
 
 
 @torch.no_grad()

@@ -69,7 +69,6 @@ def load_in_clean_process(
 def logits_in_clean_process(checkpoint: str | Path, input_ids: torch.Tensor) -> torch.Tensor:
     """Logits (B, T, V) for ids (B, T) without foliogpt; raises RuntimeError if a checkpoint does not work there."""
     try:
-        _, found = load_in_clean_process(checkpoint, trust_remote_code=True, input_ids=input_ids)
+        return load_in_clean_process(checkpoint, trust_remote_code=True, input_ids=input_ids)[1]["logits"]
     except RuntimeError as error:
         raise RuntimeError(f"{checkpoint} {error}") from None
-    return found["logits"]

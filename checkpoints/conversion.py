@@ -64,11 +64,9 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
         destination: a directory, or for "gguf" a file; there must be nothing yet.
         to: one of `TARGETS`.
 
-    Raises:
-        ValueError: for a source that is damaged, contradicts itself or is of an unknown kind, for a field of its config
-            that `to` cannot express, and if the results differ by more than `largest_difference`. Nothing is written.
-        OSError: if the source is not there, or the destination is, or cannot be written.
-        ImportError: if the package for GGUF is missing.
+    Raises ValueError for a source that is damaged, of an unknown kind or has what `to` cannot express, and if the
+    results differ by more than `largest_difference`; OSError if the source is not there, or the destination is; and
+    ImportError if the package for GGUF is missing. Then nothing is written.
     """
     start = time.perf_counter()
     destination = Path(os.path.normpath(Path(destination).expanduser()))  # "new/.." is where we are
@@ -94,10 +92,8 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
         differences = compare(expected, logits_of(lambda: plan.load(path), batches))
         for difference, limit in zip(differences, limits, strict=True):
             if not difference <= limit:  # NaN is not
-                raise ValueError(
-                    f"The {to} model's logits differ from the source's by {difference:.2g}, and rounding explains at "
-                    f"most {limit:.2g}: nothing was written. Please report this checkpoint's config.json."
-                )
+                what = f"logits differ from the source's by {difference:.2g}, and rounding explains at most {limit:.2g}"
+                raise ValueError(f"The {to} model's {what}: please report this checkpoint's config.json.")
         if opened.tokenizer is not None:
             check_tokenizer(opened.tokenizer, plan.load_tokenizer(path))
     dtype, seconds = str(opened.dtype).removeprefix("torch."), time.perf_counter() - start
@@ -114,9 +110,8 @@ def sample_ids(source: Source) -> list[torch.Tensor]:
     if source.tokenizer is not None:
         ids = source.tokenizer(TEXT, add_special_tokens=False)["input_ids"]
         if max(ids, default=0) >= vocab_size:
-            raise ValueError(
-                f"The tokenizer gives id {max(ids)}, but vocab_size is {vocab_size}: it is another model's tokenizer."
-            )
+            what = f"The tokenizer gives id {max(ids)}, but vocab_size is {vocab_size}"
+            raise ValueError(f"{what}: it is another model's tokenizer, so put the right one there.")
         if ids:
             batches.append(torch.tensor([ids[:length]]))
     return batches
@@ -139,10 +134,8 @@ def check_tokenizer(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerB
     special = [f"{kind}_token_id" for kind in ("bos", "eos", "pad", "unk")]
     same = all(getattr(after, name) == getattr(before, name) for name in special)
     if not same or any(after(text)["input_ids"] != before(text)["input_ids"] for text in (TEXT, NUMBERS, own)):
-        raise ValueError(
-            f"The tokenizer ({type(before).__name__}) becomes {type(after).__name__} there and gives other ids: "
-            "nothing was written. Please report this checkpoint's tokenizer_config.json."
-        )
+        what = f"The tokenizer ({type(before).__name__}) becomes {type(after).__name__} there and gives other ids"
+        raise ValueError(f"{what}: please report this checkpoint's tokenizer_config.json.")
 
 
 @contextlib.contextmanager

@@ -1,8 +1,4 @@
-"""GGUF, the one-file format of llama.cpp and Ollama: weights, config and tokenizer under llama.cpp's names.
-
-Names and values follow llama.cpp's own converter and its loaders (`src/models/`); the format is described in
-github.com/ggml-org/ggml, docs/gguf.md.
-"""
+"""GGUF, the file format of llama.cpp and Ollama, under llama.cpp's names (github.com/ggml-org/ggml, docs/gguf.md)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -57,12 +53,12 @@ def gguf_obstacles(config: FolioConfig, name: str) -> list[str]:
     choices = {"hidden_act": ACTIVATIONS[name]}
     if name != "gpt2":
         choices |= {"attention_bias": False, "mlp_bias": False}
-    wrong = [(field, getattr(config, field), value) for field, value in choices.items()]
+    found = [(field, getattr(config, field), value) for field, value in choices.items()]
     if name != "gpt2" and config.rope_parameters:
-        wrong.append(("rope_type", config.rope_parameters["rope_type"], "default"))
+        found.append(("rope_type", config.rope_parameters["rope_type"], "default"))
     if "sliding_attention" in config.layer_types:
-        wrong.append(("sliding_window", config.sliding_window, None))
-    return [f"{field} is {got!r} (here only {there!r})" for field, got, there in wrong if got != there]
+        found.append(("sliding_window", config.sliding_window, None))
+    return [f"{field} is {got!r} (here only {there!r})" for field, got, there in found if got != there]
 
 
 def write_gguf(name: str, source: Source, native: PreTrainedConfig, vocab: dict, tensors: dict, path: Path) -> None:
@@ -82,8 +78,8 @@ def write_gguf(name: str, source: Source, native: PreTrainedConfig, vocab: dict,
     weights = [dataclasses.replace(weight, transposed=False) for weight in weights]  # ggml's matrices are as ours
     shapes = shapes_of(ARCHITECTURES[name].model_class, native)
     for native_name, tensor in to_theirs(tensors, weights, shapes).items():
-        if name == "llama" and (heads := rotated_heads(native_name, config)):
-            tensor = interleave(tensor, heads)
+        if name == "llama":
+            tensor = interleave(native_name, tensor, config)
         add_tensor(writer, name_of(native_name), tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -123,14 +119,11 @@ def model_fields(config: FolioConfig, name: str) -> dict:
     return {f"{name}.{key}": value for key, value in fields.items()} | for_transformers
 
 
-def rotated_heads(name: str, config: FolioConfig) -> int:
-    """How many heads a weight makes that RoPE rotates; 0 if it makes none."""
-    kinds = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    return next((heads for kind, heads in kinds.items() if f".{kind}." in name), 0)
-
-
-def interleave(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+def interleave(name: str, tensor: torch.Tensor, config: FolioConfig) -> torch.Tensor:
     """llama.cpp's Llama rotates neighbouring dimensions, not the halves of a head (its Qwen3 rotates halves)."""
+    rotated = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    if (heads := rotated.get(name.split(".")[-2])) is None:
+        return tensor
     half = tensor.shape[0] // heads // 2
     return tensor.unflatten(0, (heads, 2, half)).transpose(1, 2).flatten(0, 2).contiguous()
 

@@ -30,9 +30,9 @@ def open_gguf(path: Path) -> Source:
         raise ValueError(f"{path} is a GGUF file of architecture {name!r}: known are {', '.join(ARCHITECTURES)}.")
     try:
         architecture, tokenizer = ARCHITECTURES[name], load_gguf_tokenizer(path)
-    except (ValueError, OSError):
-        raise
     except Exception as error:  # of tokenizers, which has no class of its own
+        if isinstance(error, (ValueError, OSError)):
+            raise
         raise ValueError(f"The tokenizer in {path} is damaged ({first_line(error)}): get the file again.") from None
     native = _native_config(path, name, values, stored)
     for kind in ("bos", "eos", "pad"):

@@ -7,26 +7,16 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-MODERN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}"
-    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from ..tokenization.bpe import cut_step
 
-
-def byte_level(use_regex: bool) -> dict:
-    return {"type": "ByteLevel", "add_prefix_space": False, "use_regex": use_regex}
-
-
-def split_at(regex: str) -> list[dict]:
-    return [{"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}, byte_level(False)]
-
-
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+AFTER_CUT = {**GPT2, "use_regex": False}
 # llama.cpp's names, and the steps as tokenizer.json has them.
 SPLITS = {
-    "gpt-2": [byte_level(True)],
-    "smollm": [{"type": "Digits", "individual_digits": True}, byte_level(True)],
-    "llama-bpe": split_at(MODERN_SPLIT.format(digits="{1,3}")),
-    "qwen2": split_at(MODERN_SPLIT.format(digits="")),
+    "gpt-2": [GPT2],
+    "smollm": [{"type": "Digits", "individual_digits": True}, GPT2],
+    "llama-bpe": [cut_step("llama3"), AFTER_CUT],
+    "qwen2": [cut_step("qwen2"), AFTER_CUT],
 }
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}  # its names of tokens: ours
@@ -70,10 +60,8 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dic
     vocab, added = tokenizer.get_vocab(), tokenizer.added_tokens_decoder
     by_id = {i: token for token, i in vocab.items()}
     if max(by_id) >= vocab_size:
-        raise ValueError(
-            f"The tokenizer has id {max(by_id)} ({by_id[max(by_id)]!r}), but vocab_size is {vocab_size}: resize the "
-            "model's embeddings, or remove the token."
-        )
+        what = f"The tokenizer has id {max(by_id)} ({by_id[max(by_id)]!r}), but vocab_size is {vocab_size}"
+        raise ValueError(f"{what}: resize the model's embeddings, or remove the token.")
     types = [
         UNUSED if i not in by_id else NORMAL if i not in added else CONTROL if added[i].special else USER_DEFINED
         for i in range(vocab_size)
@@ -105,17 +93,13 @@ def split_name(spec: dict) -> str:
     steps = steps.get("pretokenizers", [steps])
     plain = not model.get("byte_fallback") and not model.get("continuing_subword_prefix")
     if model["type"] != "BPE" or not plain or steps[-1].get("type") != "ByteLevel":
-        raise ValueError(
-            f"The tokenizer is a {model['type']} that is not byte-level: GGUF is written for byte-level BPE, which "
-            "`folio tokenizer train` makes."
-        )
+        remedy = "GGUF is written for byte-level BPE, which `folio tokenizer train` makes"
+        raise ValueError(f"The tokenizer is a {model['type']} that is not byte-level: {remedy}.")
     steps = [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
     # llama.cpp does not compose characters as NFC, Qwen's, does; nearly all text is composed already.
     if steps not in SPLITS.values() or normalizer.get("type") not in (None, "NFC"):
-        raise ValueError(
-            "The tokenizer prepares text in a way that llama.cpp has no name for: known are the patterns of "
-            f"{', '.join(SPLITS)}, without a prefix space or a normalizer."
-        )
+        known = f"known are the patterns of {', '.join(SPLITS)}, without a prefix space or a normalizer"
+        raise ValueError(f"The tokenizer prepares text in a way that llama.cpp has no name for: {known}.")
     return next(name for name, known in SPLITS.items() if known == steps)
 
 

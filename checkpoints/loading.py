@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -22,6 +25,7 @@ from .adapter_merging import MergeError, merged
 from .base_record import BASE_FILE, BaseRecord, hash_weights
 from .no_checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, explain
 from .prompt_cache import pass_cache_by_old_name
+from .weight_files import INDEX, WEIGHTS
 
 ADAPTER_FILES = (  # of an adapter on the Hub; the first ones it must have
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -35,6 +39,9 @@ TASKS = {  # task: (the class, what a model without such a head is not)
 }
 # What an adapter may store of embeddings or a head, and which dimension of it is the vocabulary's.
 HAS_ROWS = {"lora_embedding_A": 1, "lora_B.weight": 0, "weight": 0, "base_layer.weight": 0}
+LAYERS = re.compile(r"(num|n)_(hidden_|encoder_|decoder_)?layers?|(en|de)coder_layers")
+MOST_LABELS = 10**6
+SECONDS_TO_REACH = 10  # the Hub
 PEFT_TASKS = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify", "TOKEN_CLS": "tag", "QUESTION_ANS": "qa"}
 
 
@@ -43,14 +50,9 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer that `name` stands for, on this machine's accelerator if it has one.
 
-    An adapter is put on its base model and merged with it, which is faster. If the merged model would compute something
-    else, the adapter is left as it is.
-
-    Args:
-        name: the directory or Hub name of a checkpoint or of an adapter.
-        task: "lm" to continue text, "classify" for labels of texts, "tag" for labels of words, "qa" for answers in a
-            text.
-        trust_remote_code: run the code in the checkpoint; not needed for ours.
+    `name` is the directory or Hub name of a checkpoint or adapter, `task` one of `TASKS`. An adapter is merged with its
+    base model, which is faster, unless the merged model would compute something else. `trust_remote_code` runs the code
+    in a checkpoint; ours need none.
 
     Raises OSError without a whole checkpoint or adapter; ValueError if it is one for another task, or its base has
     other weights than when it was trained; ImportError if it is an adapter and PEFT is missing.
@@ -79,7 +81,7 @@ def task_of(name: str, trust_remote_code: bool = False) -> str:
     folder = _adapter_folder(source)
     with one_line(name):
         if folder is None:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+            config = load_config(source, trust_remote_code)
             heads = {auto_class.removeprefix("AutoModel"): task for task, (auto_class, _) in TASKS.items()}
             written = config.architectures or [""]
             return next((task for head, task in heads.items() if written[0].endswith(head)), "lm")
@@ -95,7 +97,7 @@ def load_checkpoint(
     """A checkpoint's model for `task` and config `fields`, and the weights it lacks; raises OSError, ValueError."""
     auto_class, source = getattr(transformers, TASKS[task][0]), os.path.expanduser(name)
     with one_line(name):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config = load_config(source, trust_remote_code)
     if task == "lm" and not _continues_text(config):
         kind = (config.architectures or [config.model_type])[0]
         raise ValueError(f"{name} is a {kind}, and no {TASKS[task][1]}: name one that is.")
@@ -110,6 +112,30 @@ def load_checkpoint(
     if missing and task == "lm":
         raise ValueError(f"{name} is no {TASKS[task][1]}: it has no {missing[0]}. Name one that is.")
     return model, missing
+
+
+def load_config(source: str, trust_remote_code: bool = False) -> transformers.PreTrainedConfig:
+    """A checkpoint's config; raises ValueError, before anything is made by its numbers, as `check_counts` does."""
+    written, _ = transformers.PreTrainedConfig.get_config_dict(source)
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    if file := cached_file(source, WEIGHTS, **quiet):
+        with safe_open(file, framework="pt") as weights:
+            check_counts(written, len(weights.keys()), source)
+    elif file := cached_file(source, INDEX, **quiet):
+        check_counts(written, len(json.loads(Path(file).read_text(encoding="utf-8"))["weight_map"]), source)
+    return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
+def check_counts(written: dict, tensors: int, where: str | Path) -> None:
+    """Refuse more layers than a checkpoint has tensors, and a billion labels: making them would take all memory."""
+    parts = [written]
+    for part in parts:
+        parts += (value for value in part.values() if isinstance(value, dict))
+        for name, value in part.items():
+            most = tensors if LAYERS.fullmatch(name) else MOST_LABELS if name == "num_labels" else value
+            if isinstance(value, int) and value > most:
+                what = f"{value} {name.rpartition('_')[2]} of {name} in its config.json"
+                raise ValueError(f"{where} has {tensors} tensors, so not the {what}: get both from one model.")
 
 
 def context_length(model: PreTrainedModel) -> int | None:
@@ -148,6 +174,15 @@ def _adapter_folder(source: str) -> Path | None:
     """Where the files of the adapter are that is named, or None if it is none."""
     if os.path.isdir(source):
         return Path(source) if os.path.isfile(os.path.join(source, ADAPTER_CONFIG)) else None
+    if "/" not in source:
+        raise FileNotFoundError(explain(source, ValueError("names there have an owner: owner/name")))
+    try:  # once: without a network, each file's retries would take minutes
+        HfApi().model_info(source, timeout=SECONDS_TO_REACH)
+    except (HfHubHTTPError, OSError, ValueError):
+        pass  # it has answered, or is known to be out of reach, or that is no name
+    except Exception as error:  # of the HTTP library, which huggingface_hub has changed before
+        if not isinstance(try_to_load_from_cache(source, "config.json"), str):
+            raise OSError(explain(source, error)) from None
     try:
         files = [cached_file(source, file, _raise_exceptions_for_missing_entries=False) for file in ADAPTER_FILES]
     except (OSError, ValueError):  # no name on the Hub, or not within reach: loading it as a checkpoint says so

@@ -3,20 +3,19 @@
 What they look like: github.com/karpathy/nanoGPT, `train.py` (the checkpoint) and `data/shakespeare_char/prepare.py`.
 """
 
-import dataclasses
+import functools
 import pickle
 import zipfile
 from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch.nn import functional as F
-from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..jobs.errors import first_line
 from ..modeling.modeling_folio import FolioForCausalLM
-from .native import ARCHITECTURES, Weight, to_folio_config, to_ours
-from .sources import Source, load_tokenizer, shapes_of, widest
+from .native import ARCHITECTURES, to_folio_config, to_ours
+from .sources import Source, load_tokenizer, logits_of, shapes_of, widest
 from .weight_files import DTYPES, check_shapes, some
 
 GPT2, GPT2_TOKENS = "openai-community/gpt2", 50257
@@ -37,33 +36,36 @@ def open_nanogpt(path: Path) -> Source:
     Raises ValueError if it is no such checkpoint, is damaged, or holds more than tensors and plain values;
     FileNotFoundError if there is no tokenizer for it.
     """
-    args, tensors, dataset = read_checkpoint(path)
+    args, stored, dataset = read_checkpoint(path)
     bias, native = args.get("bias", True), native_config(args)
     config = to_folio_config(native)
     config.attention_bias = config.mlp_bias = bias
-    # GPT-2's names, but nn.Linear's matrices, which are ours; without biases, the norms have none either.
-    stored = ARCHITECTURES["gpt2"].weights(args["n_layer"])
-    weights = [dataclasses.replace(weight, transposed=False) for weight in stored]
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    check_shapes(shapes, expected_shapes(native, stored, bias), {"lm_head.weight"}, path)
-    head = tensors.pop("lm_head.weight", None)  # the embedding, once more
-    if head is not None and not torch.equal(head, tensors["transformer.wte.weight"]):
+    # GPT-2's names, but the matrices of nn.Linear. Without biases it computes what a GPT-2 with zeros does.
+    weights, shapes = ARCHITECTURES["gpt2"].weights(args["n_layer"]), shapes_of(GPT2LMHeadModel, native)
+    turned = {weight.theirs for weight in weights if weight.transposed}
+    expected = {name: shape[::-1] if name in turned else shape for name, shape in shapes.items()}
+    expected = {name: shape for name, shape in expected.items() if bias or not name.endswith(".bias")}
+    check_shapes({name: tuple(tensor.shape) for name, tensor in stored.items()}, expected, {"lm_head.weight"}, path)
+    head = stored.pop("lm_head.weight", None)  # the embedding, once more
+    if head is not None and not torch.equal(head, stored["transformer.wte.weight"]):
         raise ValueError(f"{path}: lm_head.weight is not transformer.wte.weight, but nanoGPT ties them: another model.")
-    dtype = widest(tensors.values())
+    dtype = widest(stored.values())
     tokenizer = find_tokenizer(path, dataset, args["vocab_size"])
     if isinstance(tokenizer.eos_token_id, int):
         config.eos_token_id = config.bos_token_id = tokenizer.eos_token_id
 
+    def theirs() -> dict[str, torch.Tensor]:
+        biases = {name: torch.zeros(shape, dtype=dtype) for name, shape in shapes.items() if name.endswith(".bias")}
+        return biases | {name: tensor.T if name in turned else tensor for name, tensor in stored.items()}
+
     def ours() -> dict[str, torch.Tensor]:
-        converted = to_ours(tensors, weights)
-        shapes = shapes_of(FolioForCausalLM, config)
-        missing = [name for name in shapes if name not in converted and name.endswith("norm.bias")]
-        return converted | {name: torch.zeros(shapes[name], dtype=dtype) for name in missing}
+        wanted = shapes_of(FolioForCausalLM, config)
+        return {name: tensor for name, tensor in to_ours(theirs(), weights).items() if name in wanted}
 
-    def logits(batches: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-        return [nanogpt_logits(tensors, args["n_layer"], args["n_head"], ids, dtype) for ids in batches]
+    def load() -> GPT2LMHeadModel:
+        return GPT2LMHeadModel.from_pretrained(None, config=native, state_dict=theirs(), dtype=dtype)
 
-    return Source("nanogpt", config, dtype, ours, logits, tokenizer, folder=None)
+    return Source("nanogpt", config, dtype, ours, functools.partial(logits_of, load), tokenizer, folder=None)
 
 
 def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
@@ -74,10 +76,8 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, torch.Tensor], str]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no checkpoint of torch's")
-        raise ValueError(
-            f"{path} holds more than tensors and plain values, or is damaged; it is not read, for unpickling can run "
-            f"code ({' '.join(reason.split())[:200]})."
-        ) from None
+        why = f"it is not read, for unpickling can run code ({' '.join(reason.split())[:200]})"
+        raise ValueError(f"{path} holds more than tensors and plain values, or is damaged; {why}.") from None
     except DAMAGE as error:
         raise ValueError(f"{path} is cut off or is no checkpoint of torch's: {first_line(error)}") from None
     args, weights = (checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in ("model_args", "model"))
@@ -115,41 +115,6 @@ def native_config(args: dict) -> GPT2Config:
     return GPT2Config(**sizes, **others, **dict.fromkeys(("attn_pdrop", "resid_pdrop"), args.get("dropout", 0.0)))
 
 
-def expected_shapes(config: GPT2Config, weights: list[Weight], bias: bool) -> dict[str, tuple]:
-    """The shapes of nanoGPT's weights by name: GPT-2's, with each matrix the other way round."""
-    shapes = shapes_of(ARCHITECTURES["gpt2"].model_class, config)
-    turned = {weight.theirs for weight in weights if weight.transposed}
-    return {
-        name: shape[::-1] if name in turned else shape
-        for name, shape in shapes.items()
-        if bias or not name.endswith(".bias")
-    }
-
-
-def nanogpt_logits(
-    tensors: dict[str, torch.Tensor], n_layer: int, n_head: int, ids: torch.Tensor, dtype=torch.float32
-) -> torch.Tensor:
-    """What nanoGPT computes: ids (B, T) to logits (B, T, V). Written after its `model.py`."""
-    get = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-
-    def linear(x, name):
-        return F.linear(x, get[f"{name}.weight"], get.get(f"{name}.bias"))
-
-    def norm(x, name):
-        return F.layer_norm(x, x.shape[-1:], get[f"{name}.weight"], get.get(f"{name}.bias"), 1e-5)
-
-    with torch.no_grad():
-        x = get["transformer.wte.weight"][ids] + get["transformer.wpe.weight"][: ids.shape[1]]
-        for block in (f"transformer.h.{i}" for i in range(n_layer)):
-            q, k, v = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn").chunk(3, dim=-1)
-            q, k, v = (t.unflatten(-1, (n_head, -1)).transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
-            x = x + linear(y, f"{block}.attn.c_proj")
-            y = F.gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"))
-            x = x + linear(y, f"{block}.mlp.c_proj")
-        return norm(x, "transformer.ln_f") @ get["transformer.wte.weight"].T
-
-
 def find_tokenizer(path: Path, dataset: str, vocab_size: int) -> PreTrainedTokenizerBase:
     """The characters of `meta.pkl`, or without one GPT-2's tokens, as nanoGPT's `sample.py` decides."""
     folders = [path.parent]
@@ -159,18 +124,16 @@ def find_tokenizer(path: Path, dataset: str, vocab_size: int) -> PreTrainedToken
         if meta.is_file():
             return character_tokenizer(read_meta(meta, vocab_size))
     if vocab_size < GPT2_TOKENS:
-        raise FileNotFoundError(
-            f"{path} has a vocabulary of {vocab_size}, so not GPT-2's: copy the meta.pkl of its data set beside it."
-        )
+        remedy = "copy the meta.pkl of its data set beside it"
+        raise FileNotFoundError(f"{path} has a vocabulary of {vocab_size}, so not GPT-2's: {remedy}.")
     if (path.parent / "tokenizer.json").is_file():
         return load_tokenizer(path.parent)
     try:
         return AutoTokenizer.from_pretrained(GPT2)
     except Exception:  # offline, in one of many ways
-        raise OSError(
-            f"There is no meta.pkl beside {path}, so its tokens are GPT-2's, and {GPT2} on the Hub is not within "
-            f"reach: copy its tokenizer.json and tokenizer_config.json beside {path.name}."
-        ) from None
+        why = f"so its tokens are GPT-2's, and {GPT2} on the Hub is not within reach"
+        remedy = f"copy its tokenizer.json and tokenizer_config.json beside {path.name}"
+        raise OSError(f"There is no meta.pkl beside {path}, {why}: {remedy}.") from None
 
 
 def read_meta(path: Path, vocab_size: int) -> dict[str, int]:

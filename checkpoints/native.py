@@ -1,16 +1,11 @@
-"""What GPT-2, Llama and Qwen3 have in common with Folio, as data: config fields and names of weights.
-
-A config goes across if every choice that it makes can be said on the other side; what cannot is named. A weight keeps
-its value; only GPT-2, which stores matrices transposed and queries, keys and values in one, changes its form.
-"""
+"""What GPT-2, Llama and Qwen3 have in common with Folio, as data: config fields and names of weights."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig
+from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedConfig, Qwen3ForCausalLM
 
 from ..modeling.configuration_folio import FolioConfig
 
@@ -32,6 +27,7 @@ PLAIN = {
     "norm_position": "pre", "scale_embeddings": False, "final_logit_softcapping": None, "is_causal": True,
     "add_cross_attention": False,
 }  # fmt: skip
+GPT2_UNKNOWN = ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention")
 LEARNED = {**PLAIN, "position_embedding_type": "learned", "norm_type": "layernorm", "gated_mlp": False}
 MODERN = {**PLAIN, "position_embedding_type": "rope", "norm_type": "rmsnorm", "gated_mlp": True}
 
@@ -49,7 +45,7 @@ class Weight:
 class Architecture:
     """A family of transformers' and the Folio models that compute the same."""
 
-    model: str  # the class in transformers
+    model_class: type
     fields: dict[str, str]  # what a field of FolioConfig is called there
     fixed: dict  # fields of FolioConfig in which there is no choice there
     unknown: dict = field(default_factory=dict)  # fields there alone, and the values with which they change nothing
@@ -57,10 +53,6 @@ class Architecture:
     outside: tuple[Weight, ...] = ()  # the weights outside of the layers
     # What else of a FolioConfig cannot be said there: (field, value, what there is instead).
     obstacles: Callable[[FolioConfig], Iterator[tuple]] = lambda config: iter(())
-
-    @property
-    def model_class(self) -> type:
-        return getattr(transformers, self.model)
 
     def weights(self, num_layers: int) -> list[Weight]:
         """All weights of a model; empty if every name is ours."""
@@ -109,27 +101,22 @@ GPT2_OUTSIDE = (
 
 ARCHITECTURES = {
     "gpt2": Architecture(
-        model="GPT2LMHeadModel",
+        GPT2LMHeadModel,
         fields=GPT2_LIKE,
         fixed={**LEARNED, "qk_norm": False},
-        unknown={
-            "scale_attn_weights": True,
-            "scale_attn_by_inverse_layer_idx": False,
-            "reorder_and_upcast_attn": False,
-            "add_cross_attention": False,
-        },
+        unknown={"scale_attn_weights": True} | dict.fromkeys(GPT2_UNKNOWN, False),
         layer=GPT2_LAYER,
         outside=GPT2_OUTSIDE,
         obstacles=gpt2_obstacles,
     ),
     "llama": Architecture(
-        model="LlamaForCausalLM",
+        LlamaForCausalLM,
         fields={**LLAMA_LIKE, "mlp_bias": "mlp_bias"},
         fixed={**MODERN, "qk_norm": False},
         obstacles=all_full,
     ),
     "qwen3": Architecture(
-        model="Qwen3ForCausalLM",
+        Qwen3ForCausalLM,
         fields={**LLAMA_LIKE, "layer_types": "layer_types", "sliding_window": "sliding_window"},
         fixed={**MODERN, "qk_norm": True, "mlp_bias": False},
     ),
@@ -169,9 +156,8 @@ def to_folio_config(config: PreTrainedConfig) -> FolioConfig:
     architecture = ARCHITECTURES[config.model_type]
     for name, value in architecture.unknown.items():
         if getattr(config, name) != value:
-            raise ValueError(
-                f"{name} is {getattr(config, name)!r}: FolioConfig has no such choice; only {value!r} can be converted."
-            )
+            what = f"{name} is {getattr(config, name)!r}"
+            raise ValueError(f"{what}: FolioConfig has no such choice; only {value!r} can be converted.")
     fields = {ours: getattr(config, theirs) for ours, theirs in architecture.fields.items()}
     if config.model_type == "gpt2":
         fields |= {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": None}
@@ -185,13 +171,9 @@ def to_folio_config(config: PreTrainedConfig) -> FolioConfig:
 def to_ours(tensors: dict[str, torch.Tensor], weights: list[Weight]) -> dict[str, torch.Tensor]:
     """Weights under their Folio names and in Folio's form; what `weights` has no entry for keeps its name."""
     converted = {}
-    for weight in weights:
-        if weight.theirs not in tensors:
-            continue
+    for weight in (weight for weight in weights if weight.theirs in tensors):
         tensor = tensors[weight.theirs]
-        if weight.transposed:
-            tensor = tensor.T
-        parts = tensor.chunk(len(weight.ours))
+        parts = (tensor.T if weight.transposed else tensor).chunk(len(weight.ours))
         converted |= {name: part.contiguous() for name, part in zip(weight.ours, parts, strict=True)}
     known = {weight.theirs for weight in weights}
     return converted | {name: tensor for name, tensor in tensors.items() if name not in known}
@@ -199,8 +181,7 @@ def to_ours(tensors: dict[str, torch.Tensor], weights: list[Weight]) -> dict[str
 
 def to_theirs(tensors: dict[str, torch.Tensor], weights: list[Weight], shapes: dict) -> dict[str, torch.Tensor]:
     """The reverse of `to_ours`. A bias that ours does without becomes one of zeros, of the shape in `shapes`."""
-    converted = {}
-    dtype = next(iter(tensors.values())).dtype
+    converted, dtype = {}, next(iter(tensors.values())).dtype
     for weight in weights:
         parts = [tensors[name] for name in weight.ours if name in tensors]
         if parts:

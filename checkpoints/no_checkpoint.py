@@ -12,13 +12,13 @@ PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth")
 
 def explain(name: str, error: Exception) -> str:
     """One line about `name`, of which `error` says that it does not load."""
-    place = Path(name).expanduser()
+    place, about = Path(name).expanduser(), None
     if place.is_dir():
         about = _about_folder(place)
-    elif place.is_file() and place.suffix in (".gguf", ".pt", ".pth"):
-        about = f"is a file: make a checkpoint of it with folio convert {name} DIRECTORY --to folio."
-    else:
-        about = f"is a file: name the directory that it is in, {place.parent}." if place.is_file() else None
+    elif place.is_file():
+        is_other = place.suffix in (".gguf", ".pt", ".pth")
+        convert = f"make a checkpoint of it with folio convert {name} DIRECTORY --to folio."
+        about = "is a file: " + (convert if is_other else f"name the directory that it is in, {place.parent}.")
     generic = f"is not a whole checkpoint's directory, nor a model on the Hub within reach ({first_line(error)})"
     return f"{name} {about or generic}"
 
@@ -38,6 +38,6 @@ def _about_folder(folder: Path) -> str | None:
         return "is a run that stopped before its first checkpoint, so it has no model: start it again with --overwrite."
     elif adapters := sorted(file.parent for file in folder.glob(f"*/{ADAPTER_CONFIG}")):
         return f"has adapters in it, and is none: name one of the {len(adapters)}, for instance {adapters[0]}."
-    elif gguf := next(folder.glob("*.gguf"), None):
-        return f"has no config.json: make a checkpoint with folio convert {gguf} DIRECTORY --to folio."
+    elif file := next((file for pattern in ("ckpt*.pt", "*.gguf") for file in folder.glob(pattern)), None):
+        return f"has no config.json: make a checkpoint with folio convert {file} DIRECTORY --to folio."
     return None

@@ -7,17 +7,13 @@ before every new token, without an error. Our models pass it by both names.
 import functools
 from typing import Any
 
-OF_BASE = "base_model_prepare_inputs_for_generation"
-
 
 def pass_cache_by_old_name(adapted: Any) -> None:
-    """Rename the cache for a `peft.PeftModel` while it prepares a step of generation, and back for its base.
-
-    Nothing is changed for a method without such vectors, or a model that does not generate.
-    """
-    if not (adapted.active_peft_config.is_prompt_learning and hasattr(adapted, OF_BASE)):
+    """Rename the cache for a `peft.PeftModel` while it prepares a step of generation, and back for its base."""
+    of_base = getattr(adapted, "base_model_prepare_inputs_for_generation", None)  # None: it does not generate
+    if not adapted.active_peft_config.is_prompt_learning or of_base is None:
         return
-    of_base, of_peft = adapted.base_model_prepare_inputs_for_generation, adapted.prepare_inputs_for_generation
+    of_peft = adapted.prepare_inputs_for_generation
 
     @functools.wraps(of_base)  # `generate` reads the names of their arguments
     def for_peft(*args, **kwargs):

@@ -54,9 +54,8 @@ class Publication:
             raise ValueError(f"Not ready for the Hub: {'; '.join(self.problems)}.")
 
     def sizes(self) -> dict[str, int]:
-        return {
-            name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in self.files.items()
-        }
+        files = self.files.items()
+        return {name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in files}
 
 
 def prepare(
@@ -64,10 +63,7 @@ def prepare(
 ) -> Publication:
     """Choose the files of a checkpoint or adapter that would go, and check them. Nothing is changed or sent.
 
-    Args:
-        license: written into the model card's metadata, as the Hub names it (`apache-2.0`).
-        trust_remote_code: run code in the directory that is not this package's, for the check.
-
+    `license`, as the Hub names it, goes into the card; `trust_remote_code` lets the check run code that is not ours.
     Raises ValueError, OSError if the directory holds no checkpoint, a run is writing to it, or `repo_id` cannot be one.
     """
     folder = Path(directory).expanduser()
@@ -90,6 +86,8 @@ def prepare(
     problems += [f"{name} is a link to what is not in {folder}: put the file itself there" for name in leave]
     if leave:  # nobody reads what it points to
         return publication
+    texts = [name for name in chosen if not name.endswith(disclosure.BINARY)]
+    publication.files |= {name: chosen[name].read_bytes() for name in texts}  # what goes is what was checked
     problems += _weights(publication)
     problems += _card(publication, repo_id, license)
     texts = _without_local_paths(publication, repo_id)
@@ -108,12 +106,14 @@ def prepare(
 def upload(publication: Publication, repo_id: str, private: bool = False, overwrite: bool = False) -> str:
     """Create the repository if need be, put the files there in one commit, all or none, and return its address.
 
-    Raises ValueError if there is no token; FileExistsError if the repository has files and may not be overwritten, or
-    is public and should be private; OSError if the Hub refuses, or cannot be reached.
+    Raises ValueError without a token; FileExistsError if it has files already, or is public; OSError of the Hub.
     """
     if get_token() is None:
         raise ValueError("There is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN.")
     api = HfApi()
+    weights = {name: file for name, file in publication.files.items() if isinstance(file, Path)}
+    if disclosure.links_that_leave(publication.folder, weights):
+        raise OSError(f"A file of {publication.folder} has become a link since it was checked: nothing was sent.")
     try:
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(url.repo_id).private:
@@ -141,12 +141,7 @@ def push(
     overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> str:
-    """Check a checkpoint or adapter as `prepare` does, upload it as `upload` does, and return its address.
-
-    Raises:
-        ValueError: if the check finds a problem, and for what `prepare` and `upload` refuse. Nothing is sent.
-        OSError: if the Hub refuses, or cannot be reached.
-    """
+    """Do what `prepare` and `upload` do, with their errors, and return the address; ValueError for a problem."""
     publication = prepare(directory, repo_id, license, trust_remote_code)
     publication.require_ready()
     return upload(publication, repo_id, private, overwrite)
@@ -241,18 +236,14 @@ def _without_local_paths(publication: Publication, repo_id: str) -> dict[str, st
     files = publication.files
     if REPORT_FILE in files:
         with contextlib.suppress(ValueError, AttributeError):  # else `_card` has said so
-            report = json.loads(_text(files[REPORT_FILE]))
+            report = json.loads(files[REPORT_FILE])
             for name in {REPORT_FILE, CARD_FILE} & files.keys():
-                files[name] = disclosure.without_paths(_text(files[name]), report, repo_id).encode()
-    return {name: _text(file) for name, file in files.items() if not name.endswith(disclosure.BINARY)}
+                files[name] = disclosure.without_paths(files[name].decode(errors="replace"), report, repo_id).encode()
+    return {name: file.decode(errors="replace") for name, file in files.items() if isinstance(file, bytes)}
 
 
 def _json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _text(file: Path | bytes) -> str:
-    return (file if isinstance(file, bytes) else file.read_bytes()).decode("utf-8", errors="replace")
 
 
 def _code_files(folder: Path) -> list[Path]:
@@ -289,7 +280,7 @@ def _code(publication: Publication, trust_remote_code: bool) -> list[str]:
     for name, file in publication.files.items():
         if name.endswith(".py") and not trust_remote_code:
             own = ours / name
-            if not own.is_file() or own.read_text(encoding="utf-8") != file.read_text(encoding="utf-8"):
+            if not own.is_file() or own.read_bytes() != file:
                 remedy = "look at it, then let the check run it with --trust_remote_code, or save the model again"
                 return [f"{name} is not the code of this version of FolioGPT: {remedy}"]
     return []

@@ -53,9 +53,9 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def check_cache(model, remedy: str = "") -> None:
-    """Raises CacheMismatchError, with the `remedy`, if generation with the cache is wrong.
+    """Raises CacheMismatchError, with the `remedy`, if a model of transformers or PEFT does not generate well.
 
-    The model is any of transformers', or an adapter of PEFT's on one. What does not generate passes; so do NaN weights.
+    What does not generate passes; so do NaN weights.
     """
     text_config = model.config.get_text_config()
     if not getattr(model, "can_generate", bool)() or text_config.is_encoder_decoder:
@@ -64,8 +64,7 @@ def check_cache(model, remedy: str = "") -> None:
         return
     error = cache_error(model)
     if error > TOLERANCE.get(model.dtype, TOLERANCE_OTHERWISE):
-        raise CacheMismatchError(
-            f"With transformers {transformers.__version__} and torch {torch.__version__} this model generates other "
-            f"text with its cache than without (relative difference {error:.2g}). Install the versions that foliogpt "
-            f"was tested with: pip install -U foliogpt. {remedy}".strip()
-        )
+        installed = f"With transformers {transformers.__version__} and torch {torch.__version__}"
+        what = f"this model generates other text with its cache than without (relative difference {error:.2g})"
+        fix = f"Install the versions that foliogpt was tested with: pip install -U foliogpt. {remedy}".strip()
+        raise CacheMismatchError(f"{installed} {what}. {fix}")

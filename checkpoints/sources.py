@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from ..jobs.errors import first_line
 from ..modeling.configuration_folio import FolioConfig
 from ..modeling.modeling_folio import FolioForCausalLM
+from .loading import check_counts
 from .native import ARCHITECTURES, to_folio_config, to_ours
 from .weight_files import GENERATION, StoredTensor, check_shapes, find_checkpoint, read_config, some, stored_tensors
 
@@ -41,8 +42,7 @@ class Source:
 def open_checkpoint(source: str) -> Source:
     """A Folio or native checkpoint, by its directory or Hub name.
 
-    Raises OSError if it is not there, or not whole; ValueError if it is of an unknown kind, damaged, contradicts
-    itself, or no Folio model computes the same.
+    Raises OSError if it is not whole; ValueError if it is unknown, damaged, or no Folio model computes the same.
     """
     folder = find_checkpoint(source)
     written = read_config(folder)
@@ -51,10 +51,8 @@ def open_checkpoint(source: str) -> Source:
     kind = written.get("model_type")
     if kind != "folio" and kind not in ARCHITECTURES:
         known = ", ".join(("folio", *ARCHITECTURES))
-        raise ValueError(
-            f"{folder} has model_type {kind!r}: give a causal language model of type {known}, a GGUF file of one, or "
-            "nanoGPT's .pt file."
-        )
+        remedy = f"give a causal language model of type {known}, a GGUF file, or nanoGPT's .pt file"
+        raise ValueError(f"{folder} has model_type {kind!r}: {remedy}.")
     files = stored_tensors(folder)
     check_written_config(written, len(files), folder)
     config, model_class = _load_config(folder, kind), FolioForCausalLM
@@ -68,9 +66,8 @@ def open_checkpoint(source: str) -> Source:
     expected = _expected_shapes(model_class, config, folder)
     check_shapes({name: tensor.shape for name, tensor in stored.items()}, expected, tied(config), folder)
     if others := [name for name, tensor in stored.items() if tensor.dtype is None]:
-        raise ValueError(
-            f"{some(others)} in {folder} is quantized or of a rare dtype: give a model in float32, bfloat16 or float16."
-        )
+        remedy = "give a model in float32, bfloat16 or float16"
+        raise ValueError(f"{some(others)} in {folder} is quantized or of a rare dtype: {remedy}.")
     if config.tie_word_embeddings:
         drop_tied_head(stored, model_class, folder)
     dtype = widest(stored.values())
@@ -108,20 +105,13 @@ def check_written_config(written: dict, tensors: int, folder: Path) -> None:
     """Refuse a model that is no plain causal language model, or of more layers than its files have tensors."""
     for name in written.get("architectures") or []:
         if not str(name).endswith(("ForCausalLM", "LMHeadModel")):
-            raise ValueError(
-                f"architectures is [{name!r}] in {folder}: only causal language models can be converted. Give the one "
-                "that it was made from."
-            )
+            raise ValueError(f"architectures is [{name!r}] in {folder}: only causal language models can be converted.")
     if written.get("model_type") != "folio" and "AutoModelForCausalLM" in str(written.get("auto_map")):
-        raise ValueError(
-            f"auto_map is set in {folder}: the model is code of its own, which is not run here and may compute "
-            "something else. If it computes the same as transformers' class, remove the entry."
-        )
+        remedy = "remove the entry if it computes the same as transformers' class"
+        raise ValueError(f"auto_map is set in {folder}: the model is code of its own, which is not run: {remedy}.")
     if written.get("quantization_config"):
         raise ValueError(f"quantization_config is set in {folder}: convert the model it was quantized from.")
-    layers = written.get("num_hidden_layers", written.get("n_layer"))
-    if isinstance(layers, int) and layers > tensors:  # to make a billion layers, only to miss them, takes all memory
-        raise ValueError(f"{folder} has {tensors} tensors, so not the {layers} layers that its config.json speaks of.")
+    check_counts(written, tensors, folder)
 
 
 def check_folio_config(written: dict, config: FolioConfig) -> None:
@@ -129,10 +119,8 @@ def check_folio_config(written: dict, config: FolioConfig) -> None:
     if not config.is_causal:
         raise ValueError("is_causal is False: an encoder. Give a causal language model, such as it was made from.")
     if unknown := sorted(set(written) - set(FolioConfig().to_dict())):
-        raise ValueError(
-            f"config.json has {', '.join(unknown)}, which this version of FolioGPT does not know, so it would compute "
-            "something else: upgrade foliogpt, or remove the entry if it is a note of your own."
-        )
+        remedy = "upgrade foliogpt, or remove a note of your own"
+        raise ValueError(f"config.json has {', '.join(unknown)}, which this version does not know: {remedy}.")
 
 
 def named_for(model_class: type, stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -147,9 +135,8 @@ def drop_tied_head(stored: dict[str, StoredTensor], model_class: type, folder: P
     """A tied head is the embedding. Refuse one that was stored and is another."""
     head, embedding = next(iter(model_class._tied_weights_keys.items()))
     if head in stored and not torch.equal(stored.pop(head)[...], stored[embedding][...]):
-        raise ValueError(
-            f"{head} is not {embedding} in {folder}, but tie_word_embeddings is true: set it to false in config.json."
-        )
+        remedy = "set it to false in config.json"
+        raise ValueError(f"{head} is not {embedding} in {folder}, but tie_word_embeddings is true: {remedy}.")
 
 
 def tied(config: PreTrainedConfig) -> set[str]:

@@ -25,10 +25,10 @@ class Plan:
 
 def plan_folder(source: Source, to: str) -> Plan:
     """A directory that transformers opens; raises ValueError if `to` cannot express the source's config."""
-    config, architecture = source.config, None
+    config, architecture, model_class = source.config, None, FolioForCausalLM
     if to != "folio":
         config, architecture = to_native_config(source.config, to), ARCHITECTURES[to]
-    model_class = FolioForCausalLM if architecture is None else architecture.model_class
+        model_class = architecture.model_class
 
     def write(tensors: dict[str, torch.Tensor], folder: Path) -> None:
         model = without_memory(model_class, config, source.dtype)

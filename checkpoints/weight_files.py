@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..jobs.errors import first_line
+from .no_checkpoint import explain
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -19,10 +20,7 @@ OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth", "tf_model*.h5", "*.msgpa
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file. `stored[...]` reads it, with the file open no longer than that.
-
-    Kept open, a file's mapped pages would stay in memory beside a copy of them in another dtype.
-    """
+    """A tensor in a file, which `stored[...]` opens, reads and closes: its mapped pages would stay in memory."""
 
     file: Path
     name: str
@@ -43,16 +41,9 @@ def find_checkpoint(source: str) -> Path:
         folder = _download(source)
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise ValueError(
-                f"{source} is an adapter, not a model: make a checkpoint of it and its base with "
-                f"folio merge {source} DIRECTORY, and convert that."
-            )
-        steps = sorted(folder.glob("checkpoint-*/config.json"), key=lambda file: int(file.parent.name[11:]))
-        file = next((file for pattern in ("ckpt*.pt", "*.gguf") for file in folder.glob(pattern)), None)
-        hint = f"; give its file {file}" if file else ""
-        if steps:
-            hint = f", but an interrupted run: resume it with --resume, or give its last step, {steps[-1].parent}"
-        raise FileNotFoundError(f"{source} has no config.json, so it is not a checkpoint{hint}.")
+            remedy = f"make a checkpoint of it and its base with folio merge {source} DIRECTORY, and convert that"
+            raise ValueError(f"{source} is an adapter, not a model: {remedy}.")
+        raise FileNotFoundError(explain(source, FileNotFoundError("it has no config.json")))
     return folder
 
 
@@ -62,9 +53,8 @@ def _download(source: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
     except Exception as error:  # offline, no such name, no such host: each library has its own
-        raise OSError(
-            f"{source} is neither a directory here nor a model on the Hub within reach ({first_line(error)})"
-        ) from None
+        why = f"neither a directory here nor a model on the Hub within reach ({first_line(error)})"
+        raise OSError(f"{source} is {why}") from None
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict:
@@ -87,9 +77,9 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     if not index.is_file():
         message = f"{folder} has no {WEIGHTS} nor {INDEX}."
         if others := sorted(file.name for pattern in OTHER_WEIGHTS for file in folder.glob(pattern)):
-            message += f" {others[0]} is not read, for unpickling can run code. If you trust it, load it with "
-            message += "`AutoModelForCausalLM.from_pretrained(..., use_safetensors=False)` and save it with "
-            message += "`save_pretrained`."
+            load = "`AutoModelForCausalLM.from_pretrained(..., use_safetensors=False)`"
+            message += f" {others[0]} is not read, for unpickling can run code."
+            message += f" If you trust it, load it with {load} and save it with `save_pretrained`."
         raise FileNotFoundError(message)
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -115,9 +105,8 @@ def _headers(path: Path) -> dict[str, StoredTensor]:
                 for name, part in slices.items()
             }
     except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is cut off or is no safetensors file ({error}): download or save it once more."
-        ) from None
+        why = f"is cut off or is no safetensors file ({error})"
+        raise ValueError(f"{path} {why}: download or save it once more.") from None
 
 
 def check_shapes(stored: dict[str, tuple], expected: dict[str, tuple], optional: set[str], where) -> None:

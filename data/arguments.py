@@ -13,6 +13,8 @@ LOADED_FOR = {"sft": "lm", "dpo": "lm", "lm": "lm", "classify": "classify", "tag
 class CorpusArguments:
     """Where the text comes from."""
 
+    _argument_group_name = "the text"
+
     corpus: list[str] = field(
         default_factory=lambda: ["python-manual"],
         metadata={
@@ -49,9 +51,9 @@ class CorpusArguments:
 class DataArguments:
     """What is learnt, and from which examples."""
 
-    task: str = field(
-        metadata={"help": "what is learnt; can be named first, without the flag", "choices": list(LOADED_FOR)}
-    )
+    _argument_group_name = "the examples"
+
+    task: str = field(metadata={"help": "what is learnt; can come first, without flag", "choices": list(LOADED_FOR)})
     data: str = field(metadata={"help": "a file or folder of examples, or hub:NAME[:CONFIG]"})
     validation_data: str | None = option(None, "examples to judge by; if not given, the data's own, or a share of it")
     validation_split: float = option(0.05, "the share that is held out of the data")
@@ -59,9 +61,7 @@ class DataArguments:
     label_column: list[str] | None = field(
         default=None, metadata={"help": "the column with the label, if it is not found; or several, each 0 or 1"}
     )
-    columns: list[str] | None = field(
-        default=None, metadata={"help": "other columns that are not found, such as prompt=ask completion=reply"}
-    )
+    columns: list[str] | None = field(default=None, metadata={"help": "others, such as prompt=ask completion=reply"})
     skip_malformed: bool = option(False, "leave out rows that are not as they should be")
 
     def __post_init__(self):

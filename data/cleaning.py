@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import compress
 
 import regex
 
@@ -105,16 +104,17 @@ class Report:
         return asdict(self)
 
     def table(self) -> str:
-        lines = [f"{'':<20}{'documents':>12}{'characters':>16}{'bytes':>16}"]
-        for name, size in (("before", self.before), ("after", self.after)):
-            lines.append(f"{name:<20}{size.documents:>12,}{size.characters:>16,}{size.bytes:>16,}")
-        lines += ["", f"{'changed':<20}{'documents':>12}{'places':>16}"]
-        for name in STEPS:
-            lines.append(f"{name:<20}{self.documents_changed[name]:>12,}{self.changes[name]:>16,}")
-        lines += ["", f"{'dropped':<20}{'documents':>12}"]
-        lines += [f"{reason:<20}{len(names):>12,}" for reason, names in self.dropped.items()]
+        sizes = {"before": self.before, "after": self.after}
+        lines = [
+            f"{'':<20}{'documents':>12}{'characters':>16}{'bytes':>16}",
+            *(f"{name:<20}{s.documents:>12,}{s.characters:>16,}{s.bytes:>16,}" for name, s in sizes.items()),
+            f"\n{'changed':<20}{'documents':>12}{'places':>16}",
+            *(f"{name:<20}{self.documents_changed[name]:>12,}{self.changes[name]:>16,}" for name in STEPS),
+            f"\n{'dropped':<20}{'documents':>12}",
+            *(f"{reason:<20}{len(names):>12,}" for reason, names in self.dropped.items()),
+        ]
         if self.boundaries:
-            lines += ["", f"{self.boundaries:,} more documents by cutting at the separator"]
+            lines.append(f"\n{self.boundaries:,} more documents by cutting at the separator")
         return "\n".join(lines)
 
 
@@ -123,8 +123,6 @@ def preprocess(
 ) -> tuple[list[Document], Report]:
     """Clean documents by all `STEPS` and drop those that are empty or repeat an earlier one.
 
-    Done twice it changes nothing more.
-
     Args:
         documents: (name, text) pairs, in order of preference; kept in memory.
         separator: what stands between documents in one text, if anything does.
@@ -132,35 +130,26 @@ def preprocess(
 
     Raises ValueError if `separator` is empty or `near_duplicates` is out of range.
     """
-    report, cleaned = Report(), []
-    for name, text in documents:
-        report.before.add(text)
-        parts = [(name, text)] if separator is None else split_documents(name, text, separator)
+    report, cleaned, kept, seen = Report(), [], [], set()
+    for whole_name, whole in documents:
+        report.before.add(whole)
+        parts = [(whole_name, whole)] if separator is None else split_documents(whole_name, whole, separator)
         report.boundaries += len(parts) - 1
-        for part_name, part in parts:
-            part = _clean(part, report)
-            if part.strip():
-                cleaned.append((part_name, part))
+        for name, text in parts:
+            for step_name, step in STEPS.items():
+                text, count = step(text)
+                report.changes[step_name] += count
+                report.documents_changed[step_name] += count > 0
+            if text.strip():
+                cleaned.append((name, text))
             else:
-                report.dropped["empty"].append(part_name)
-    cleaned = _without_duplicates(cleaned, near_duplicates, report)
-    for _, text in cleaned:
-        report.after.add(text)
-    return cleaned, report
-
-
-def _clean(text: str, report: Report) -> str:
-    for name, step in STEPS.items():
-        text, count = step(text)
-        report.changes[name] += count
-        report.documents_changed[name] += count > 0
-    return text
-
-
-def _without_duplicates(documents: list[Document], threshold: float | None, report: Report) -> list[Document]:
-    keep, seen = drop_duplicates([text for _, text in documents], threshold).keep, set()
-    for (name, text), kept in zip(documents, keep, strict=True):
-        if not kept:
+                report.dropped["empty"].append(name)
+    to_keep = drop_duplicates([text for _, text in cleaned], near_duplicates)
+    for (name, text), keep in zip(cleaned, to_keep, strict=True):
+        if keep:
+            kept.append((name, text))
+            report.after.add(text)
+        else:
             report.dropped["duplicate" if text in seen else "near duplicate"].append(name)
         seen.add(text)
-    return list(compress(documents, keep))
+    return kept, report

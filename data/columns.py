@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -67,20 +67,16 @@ class Columns:
 
     def kinds(self, row: Mapping) -> list[str]:
         """The kinds whose columns a row has, among them all that the user named."""
-        names = tuple(row)
-        kinds = [
+        return [
             kind
             for kind, (needs, takes) in KINDS.items()
-            if self.given.keys() <= {*needs, *takes} and self._find(kind, names).keys() >= {*needs}
+            if self.given.keys() <= {*needs, *takes} and self._find(kind, row).keys() >= {*needs}
+            if kind != "classification" or row.keys().isdisjoint(NAMES["tokens"])
         ]
-        if "classification" in kinds and any(name in names for name in NAMES["tokens"]):
-            kinds.remove("classification")
-        return kinds
 
     def cells(self, kind: str, row: Mapping) -> "Cells":
         """A row as one of a kind."""
-        names = tuple(row)
-        if names not in self.seen:
+        if (names := tuple(row)) not in self.seen:
             self.seen[names] = self._find(kind, names)
         return Cells(row, self.seen[names])
 
@@ -93,7 +89,7 @@ class Columns:
         """The names that the user gave and that no row has."""
         return sorted({*self.given.values(), *self.labels}.difference(chain(*self.seen)))
 
-    def _find(self, kind: str, names: tuple[str, ...]) -> dict[str, str]:
+    def _find(self, kind: str, names: Collection[str]) -> dict[str, str]:
         found = {}
         for column in (*KINDS[kind].needs, *KINDS[kind].takes):
             alternatives = (self.given[column],) if column in self.given else NAMES[column]
@@ -118,9 +114,7 @@ class Cells:
         return None if name is None else self.row.get(name)
 
     def string(self, column: str, may_be_empty: bool = False) -> str:
-        value = self.get(column)
-        if may_be_empty and value is None:
-            return ""
+        value = "" if may_be_empty and self.get(column) is None else self.get(column)
         if not isinstance(value, str):
             raise Malformed(f"has {shown(value)} as {self.name(column)}, not a string")
         if not may_be_empty and not value.strip():
@@ -152,7 +146,7 @@ class Cells:
 
 
 def nested_json(text: str) -> Any:
-    """The value that a string in a row is as JSON; raises ValueError if it is none, or holds half a character."""
+    """The value of a string of JSON in a row; raises ValueError for other strings, and for half a character."""
     value = json.loads(text)
     json.dumps(value, ensure_ascii=False).encode()
     return value

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, cast, overload
+from typing import Any, cast
 
 import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
@@ -30,20 +30,10 @@ VALIDATION_FRACTION = 0.05
 MIN_DOCUMENTS_TO_SPLIT = 100
 TRAIN_FRACTION_OF_TEXT = 0.9
 
-Row = dict[str, str]  # one document, as FEATURES says
 
-
-@overload
-def load_corpus(
-    spec: str = ..., *, text_column: str = ..., streaming: Literal[False] = ..., skip_malformed: bool = ...
-) -> DatasetDict: ...
-@overload
-def load_corpus(
-    spec: str = ..., *, text_column: str = ..., streaming: bool, skip_malformed: bool = ...
-) -> DatasetDict | IterableDatasetDict: ...
 def load_corpus(
     spec: str = "python-manual", *, text_column: str = "text", streaming: bool = False, skip_malformed: bool = False
-) -> DatasetDict | IterableDatasetDict:
+) -> Any:
     """Load a corpus and split it.
 
     Of at least 100 documents, 5 % are the validation split, chosen by a hash of their names; of fewer, the last tenth
@@ -56,9 +46,10 @@ def load_corpus(
         streaming: read files and hub datasets while iterating instead of storing them first.
         skip_malformed: leave out rows that cannot be read or whose text is no string; a warning says how many.
 
-    Returns the splits "train" and "validation" with the string columns "name" and "text". A file's name is its path
-    below the folder, a row's is "<file>:<row>", counted from 1. Raises FileNotFoundError, ConnectionError if the hub
-    cannot be reached, and ValueError for a corpus without text or column, or too small to be split.
+    Returns a DatasetDict, of a stream an IterableDatasetDict, with "train" and "validation", each with the string
+    columns "name" and "text". A file's name is its path below the folder, a row's is "<file>:<row>", counted from 1.
+    Raises FileNotFoundError, ConnectionError if the hub cannot be reached, and ValueError for a corpus without text or
+    column, or too small to be split.
     """
     if spec.startswith("hub:"):
         return _load_hub(spec, text_column, streaming, skip_malformed)
@@ -71,7 +62,7 @@ def load_corpus(
 def load_documents(spec: str, text_column: str = "text", skip_malformed: bool = False) -> Dataset:
     """All documents of a corpus on this machine: `load_corpus` without the split, with the same errors."""
     if spec == "python-manual":
-        return _to_dataset(python_manual())
+        return _to_dataset({"name": name, "text": text} for name, text in python_manual())
     text_files, row_files, skipped = find_files(spec)
     parts = [_to_dataset(read_texts(text_files, spec, skipped))]
     parts += [stored_rows(file, text_column, skip_malformed) for file in row_files]
@@ -80,7 +71,7 @@ def load_documents(spec: str, text_column: str = "text", skip_malformed: bool = 
 
 def corpus_bytes(documents: Dataset | IterableDataset) -> int:
     """The size of all texts in UTF-8 bytes, the unit that bits per byte are counted in."""
-    return sum(len(row["text"].encode()) for row in cast(Iterable[Row], documents))
+    return sum(len(row["text"].encode()) for row in cast(Iterable[Document], documents))
 
 
 def position_of(text: str) -> float:
@@ -93,7 +84,7 @@ def is_validation(name: str) -> bool:
     return position_of(name) < VALIDATION_FRACTION
 
 
-def _load_hub(spec: str, text_column: str, streaming: bool, skip_malformed: bool) -> DatasetDict | IterableDatasetDict:
+def _load_hub(spec: str, text_column: str, streaming: bool, skip_malformed: bool) -> Any:
     with hub_errors(spec) as (name, config):
         splits: Any = datasets.load_dataset(name, config, streaming=streaming)
     if TRAIN not in splits:
@@ -112,11 +103,12 @@ def _split(documents: Dataset, spec: str) -> DatasetDict:
     if len(documents) == 0:
         raise ValueError(f"{spec} holds no text; {ACCEPTED} with text in it")
     if len(documents) < MIN_DOCUMENTS_TO_SPLIT:
-        found = zip(documents["name"], documents["text"], strict=True)
-        texts = [(name, text, int(TRAIN_FRACTION_OF_TEXT * len(text))) for name, text in found]
-        parts = {TRAIN: [(name, text[:end]) for name, text, end in texts]}
-        parts[VALIDATION] = [(name, text[end:]) for name, text, end in texts]
-        return _checked({split: _to_dataset(d for d in part if d[1].strip()) for split, part in parts.items()}, spec)
+        parts: dict[str, list[Document]] = {TRAIN: [], VALIDATION: []}
+        for row in cast(Iterable[Document], documents):
+            end = int(TRAIN_FRACTION_OF_TEXT * len(row["text"]))
+            parts[TRAIN].append({**row, "text": row["text"][:end]})
+            parts[VALIDATION].append({**row, "text": row["text"][end:]})
+        return _checked({s: _to_dataset(d for d in part if d["text"].strip()) for s, part in parts.items()}, spec)
     rows: tuple[list[int], list[int]] = ([], [])
     for index, name in enumerate(documents["name"]):
         rows[is_validation(name)].append(index)
@@ -134,10 +126,10 @@ def _split_stream(documents: Callable[[], Iterator[Document]], spec: str) -> Ite
 
 def _part(documents: Callable[[], Iterator[Document]], split: str, spec: str) -> Iterator[Document]:
     count = 0
-    for name, text in documents():
-        if is_validation(name) == (split == VALIDATION):
+    for document in documents():
+        if is_validation(document["name"]) == (split == VALIDATION):
             count += 1
-            yield name, text
+            yield document
     _check_not_empty(count, split, spec)
 
 
@@ -170,9 +162,8 @@ def _check_not_empty(count: int, split: str, spec: str) -> None:
 
 
 def _to_dataset(documents: Iterable[Document]) -> Dataset:
-    documents = list(documents)
-    columns = {"name": [name for name, _ in documents], "text": [text for _, text in documents]}
-    return Dataset.from_dict(columns, features=FEATURES)
+    rows = list(documents)
+    return Dataset.from_dict({column: [row[column] for row in rows] for column in FEATURES}, features=FEATURES)
 
 
 def _to_streams(corpus: DatasetDict) -> IterableDatasetDict:
@@ -182,9 +173,4 @@ def _to_streams(corpus: DatasetDict) -> IterableDatasetDict:
 def _to_stream(documents: Callable[[], Iterator[Document]]) -> IterableDataset:
     # One shard on purpose: datasets reorders shards when it shuffles and deals them out to workers, and rows
     # numbered after that would change their names, and with them their split.
-    return IterableDataset.from_generator(_rows, features=FEATURES, gen_kwargs={"documents": documents})
-
-
-def _rows(documents: Callable[[], Iterator[Document]]) -> Iterator[Row]:
-    for name, text in documents():
-        yield {"name": name, "text": text}
+    return IterableDataset.from_generator(documents, features=FEATURES)

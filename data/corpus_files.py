@@ -28,7 +28,7 @@ FORMAT = "1"  # of the stored documents; another one when what is read from a fi
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 1000, 50_000_000  # the most that is written at once
 LOOK_AHEAD = 1000  # rows, one of which has the column
 
-Document = tuple[str, str]  # name, text
+Document = dict[str, str]  # as FEATURES says
 
 
 def find_files(spec: str) -> tuple[list[File], list[File], Counter[str]]:
@@ -54,7 +54,7 @@ def read_texts(files: list[File], spec: str, skipped: Counter[str]) -> Iterator[
             skipped["not text"] += 1
             continue
         if text.strip():
-            yield file.name, text
+            yield {"name": file.name, "text": text}
         else:
             skipped["empty"] += 1
     if skipped.total():
@@ -64,10 +64,9 @@ def read_texts(files: list[File], spec: str, skipped: Counter[str]) -> Iterator[
 
 def stored_rows(file: File, text_column: str, skip_malformed: bool) -> Dataset:
     """The documents of a file of rows, stored in a cache by its path, size and time of change, and memory-mapped."""
-    found = file.path.stat()
-    identity = (str(file.path.absolute()), file.name, found.st_size, found.st_mtime_ns)
-    parts = [FORMAT, *identity, text_column, skip_malformed]
-    key = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    found, place = file.path.stat(), str(file.path.absolute())
+    identity = [FORMAT, place, file.name, found.st_size, found.st_mtime_ns, text_column, skip_malformed]
+    key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "foliogpt" / f"documents-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # of processes that start together, one reads
@@ -78,7 +77,9 @@ def stored_rows(file: File, text_column: str, skip_malformed: bool) -> Dataset:
             try:
                 notes, rows = [], rows_in_file(file, [text_column])
                 documents = row_documents(rows, file.name, text_column, skip_malformed, notes.append)
-                _store(documents, staging / "documents.arrow")
+                with pyarrow.ipc.new_stream(str(staging / "documents.arrow"), FEATURES.arrow_schema) as writer:
+                    while batch := list(_batch(documents)):
+                        writer.write_table(pyarrow.Table.from_pylist(batch, FEATURES.arrow_schema))
                 (staging / "notes.json").write_text(json.dumps(notes))
                 staging.rename(folder)
             finally:
@@ -88,18 +89,11 @@ def stored_rows(file: File, text_column: str, skip_malformed: bool) -> Dataset:
     return Dataset.from_file(str(folder / "documents.arrow"))
 
 
-def _store(documents: Iterator[Document], path: Path) -> None:
-    with pyarrow.ipc.new_stream(str(path), FEATURES.arrow_schema) as writer:
-        while batch := list(_batch(documents)):
-            names, texts = zip(*batch, strict=True)
-            writer.write_table(pyarrow.table({"name": names, "text": texts}, FEATURES.arrow_schema))
-
-
 def _batch(documents: Iterator[Document]) -> Iterator[Document]:
     size = 0
     for document in islice(documents, BATCH_DOCUMENTS):
         yield document
-        size += len(document[1])
+        size += len(document["text"])
         if size >= BATCH_CHARACTERS:
             return
 
@@ -137,10 +131,10 @@ def row_documents(
                 raise ValueError(f"{source}, {row.where} {text}: {fix}.")
             malformed += 1
             first_malformed = first_malformed or f"{row.where} {text}"
-        elif text is None or not text or text.isspace():
+        elif not text or text.isspace():
             blank += 1
         else:
-            yield f"{source}:{row.number}", text
+            yield {"name": f"{source}:{row.number}", "text": text}
     if malformed:
         say(f"{source}: left out {malformed} malformed of {total} rows, the first one at {first_malformed}")
     if blank:
@@ -160,7 +154,7 @@ def table_rows(rows: Dataset, source: str, text_column: str, skip_malformed: boo
     """The same as `row_documents` for a data set that is stored, without copying the texts."""
     _check_column(rows.column_names, text_column, source)
     numbered = (Numbered(n, None, {text_column: text}) for n, text in enumerate(rows[text_column], 1))
-    names = [name for name, _ in row_documents(numbered, source, text_column, skip_malformed)]
+    names = [document["name"] for document in row_documents(numbered, source, text_column, skip_malformed)]
     written = [int(name.rpartition(":")[2]) - 1 for name in names]
     documents = rows.select_columns(text_column).rename_columns({text_column: "text"})
     documents = documents.cast_column("text", Value("string")).select(written)

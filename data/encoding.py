@@ -6,7 +6,7 @@ from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
 
-from ..tokenization.control_tokens import ChatEncoder, EncodedChat, Rendered, Span, marks_generation, tokens_in
+from ..tokenization.control_tokens import ChatEncoder, Rendered, Span, marks_generation, tokens_in
 from .messages import length_shared
 from .packing import IGNORE_INDEX
 
@@ -40,13 +40,18 @@ class TurnEncoder:
                 for number, message in enumerate(messages)
                 if message["role"] == "assistant" and message.get("weight") != 0
             ]
-            spans = _intersection(spans, learnt) if self.marks else learnt
+            found = [(max(start, begin), min(stop, end)) for start, stop in spans for begin, end in learnt]
+            spans = [(start, end) for start, end in found if start < end] if self.marks else learnt
         return rendered, spans
 
     def encode_batch(self, chats: list[tuple[Rendered, list[Span]]]) -> list[dict[str, list[int]]]:
         """Rendered chats as `input_ids`, and `labels` with -100 (no loss) on all that is not learnt."""
-        encoded = self.chats.encode_batch([rendered for rendered, _ in chats])
-        return [_with_labels(chat, spans) for chat, (_, spans) in zip(encoded, chats, strict=True)]
+        rows = []
+        for chat, (_, spans) in zip(self.chats.encode_batch([chat for chat, _ in chats]), chats, strict=True):
+            rows.append({"input_ids": chat.ids, "labels": [IGNORE_INDEX] * len(chat.ids)})
+            for tokens in (tokens_in(chat.offsets, span) for span in spans):
+                rows[-1]["labels"][tokens] = chat.ids[tokens]
+        return rows
 
     def _turn(self, render: Callable[[int, bool], Rendered], number: int, is_last: bool, text: str) -> Span:
         """The characters that the template writes for a message of the assistant."""
@@ -63,14 +68,11 @@ class TurnEncoder:
         end = length_shared(after.text, text)
         end = min((start for start, stop in after.genuine if start < end < stop), default=end)
         if end <= begin or self.chats.pattern.sub("", after.text[end:]).strip():
-            raise ValueError(REWRITES)
+            raise ValueError(
+                "The chat template writes earlier turns in another way when later ones follow, and does not mark what "
+                "the assistant says with {% generation %}: give the tokenizer a template that does"
+            )
         return end
-
-
-REWRITES = (
-    "The chat template writes earlier turns in another way when later ones follow, and does not mark what the "
-    "assistant says with {% generation %}: give the tokenizer a template that does"
-)
 
 
 def _marked_by_trl(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -83,42 +85,20 @@ def _marked_by_trl(tokenizer: PreTrainedTokenizerBase) -> str | None:
         return None
 
 
-def _intersection(spans: list[Span], others: list[Span]) -> list[Span]:
-    found = [(max(start, begin), min(stop, end)) for start, stop in spans for begin, end in others]
-    return [(start, end) for start, end in found if start < end]
-
-
-def _with_labels(chat: EncodedChat, spans: list[Span]) -> dict[str, list[int]]:
-    labels = [IGNORE_INDEX] * len(chat.ids)
-    for span in spans:
-        tokens = tokens_in(chat.offsets, span)
-        labels[tokens] = chat.ids[tokens]
-    return {"input_ids": chat.ids, "labels": labels}
-
-
 def encode_preference(
-    tokenizer: PreTrainedTokenizerBase | ChatEncoder,
-    prompt: list[dict],
-    chosen: list[dict] | str,
-    rejected: list[dict] | str,
-    tools: list[dict] | None = None,
+    encoder: ChatEncoder, prompt: list[dict], chosen: list[dict], rejected: list[dict], tools: list[dict] | None = None
 ) -> dict[str, list[int]]:
     """A chat and two answers as `prompt_ids`, `chosen_ids` and `rejected_ids`; answers have their end of turn.
 
     An answer begins where its text parts from that of the prompt, with the token that this character is in: a prompt
     and an answer may share one, as two newlines do.
     """
-    encoder = tokenizer if isinstance(tokenizer, ChatEncoder) else ChatEncoder(tokenizer)
     before = encoder.render(prompt, tools, add_generation_prompt=True).text
-    chats = [encoder.render([*prompt, *_as_messages(answer)], tools) for answer in (chosen, rejected)]
+    chats = [encoder.render([*prompt, *answer], tools) for answer in (chosen, rejected)]
     one, other = encoder.encode_batch(chats)
     begins = (tokens_in(chat.offsets, (length_shared(before, chat.rendered.text), 0)).start for chat in (one, other))
     begin = min(*begins, length_shared(one.ids, other.ids))
     return {"prompt_ids": one.ids[:begin], "chosen_ids": one.ids[begin:], "rejected_ids": other.ids[begin:]}
-
-
-def _as_messages(answer: list[dict] | str) -> list[dict]:
-    return [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
 
 
 def encode_text(tokenizer, text: str, max_length: int | None = None) -> list[int]:
@@ -141,10 +121,10 @@ def encode_tags(tokenizer, words: list[str], tags: list[str], names: list[str], 
     known = {name: number for number, name in enumerate(names)}
     labels, last = [], None
     for place in places:
-        tag = None if place is None else tags[place]
-        if tag is not None and place == last and tag.startswith("B-"):
-            tag = tag if f"I-{tag[2:]}" not in known else f"I-{tag[2:]}"
-        labels.append(IGNORE_INDEX if tag is None else known[tag])
+        label = IGNORE_INDEX if place is None else known[tags[place]]
+        if place is not None and place == last and tags[place].startswith("B-"):
+            label = known.get(f"I-{tags[place][2:]}", label)
+        labels.append(label)
         last = place
     return {"input_ids": ids, "labels": labels}
 
@@ -154,11 +134,9 @@ def encode_question(
 ) -> list[tuple[list[int], list[tuple[int, int]]]]:
     """A question and the text that answers it, in as many windows of `max_length` tokens as the text needs.
 
-    The question comes first: a causal model must have read it to know what to look for. Between them is a newline.
-    Windows share a quarter of their tokens. Returns the ids of each, and for each id the span of its characters in the
-    context, (0, 0) outside of it.
-
-    Raises ValueError if the question leaves no room for the context.
+    The question comes first: a causal model must have read it to know what to look for. Windows share a quarter of
+    their tokens. Returns the ids of each, and for each id the span of its characters in the context, (0, 0) outside of
+    it. Raises ValueError if the question leaves no room for the context.
     """
     asked = tokenizer(f"{question.strip()}\n", **AS_TEXT)["input_ids"]
     read = tokenizer(context, add_special_tokens=False, return_offsets_mapping=True, **AS_TEXT)

@@ -67,8 +67,8 @@ class Examples:
 def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
     """The examples to train on, those to judge by, and their kind; raises ValueError, OSError.
 
-    Those to judge by are `validation_data`, or the data's own validation split, or those of which a hash of what is
-    asked says so: adding or reordering others moves none from one split to the other.
+    Those to judge by are `validation_data`, the data's own validation split, or chosen by a hash of what is asked:
+    adding or reordering others moves none from one split to the other.
     """
     options: Any = {"columns": named_columns(args.columns), "skip_malformed": args.skip_malformed}
     options |= {"text_column": args.text_column, "label_column": args.label_column}
@@ -111,8 +111,11 @@ def prepare_examples(
 ) -> Examples:
     """Read, split and encode a run's data in rows of at most `max_length` tokens, by the chat's tokenizer if any."""
     with stages("data") as say:
-        if args.task == "lm":
-            data = _corpus(args, tokenizer, max_length)
+        if args.task == "lm":  # texts of any length, packed into blocks as in pretraining
+            corpus = read_texts(args)
+            prompt = " ".join(corpus["validation"][0]["text"].split()[:4])
+            parts = [pack(corpus[split], tokenizer, max_length) for split in ("train", "validation")]
+            data = Examples("text", *parts, PackedCollator(tokenizer.eos_token_id), prompt=prompt)
         else:
             train, validation, kind = read_examples(args)
             skipped = Skipped(args.data, args.skip_malformed)
@@ -151,14 +154,6 @@ def read_texts(args: DataArguments) -> datasets.DatasetDict:
     )
 
 
-def _corpus(args: DataArguments, tokenizer, max_length: int) -> Examples:
-    """Texts of any length, packed into blocks as in pretraining."""
-    corpus = read_texts(args)
-    prompt = " ".join(corpus["validation"][0]["text"].split()[:4])
-    parts = [pack(corpus[split], tokenizer, max_length) for split in ("train", "validation")]
-    return Examples("text", *parts, PackedCollator(tokenizer.eos_token_id), prompt=prompt)
-
-
 IDS = List(Value("int64"))
 OF_TOKENS = {"input_ids": IDS, "labels": IDS}
 
@@ -182,15 +177,14 @@ class _Read(NamedTuple):
         """Both splits in two steps: `encode` a row, `finish` many; raises ValueError for a bad row, or for no row."""
 
         def batch(columns: dict[str, list]) -> dict[str, list]:
-            found = []
+            found, examples = [], []
             for values in zip(*columns.values(), strict=True):
                 row = dict(zip(columns, values, strict=True))
                 with self.skipped.at(row["place"]):
                     found.append((row["place"], encode(row)))
             try:
-                examples = list(finish([encoded for _, encoded in found]))
+                examples += finish([encoded for _, encoded in found])
             except ValueError:  # of one of them
-                examples = []
                 for place, encoded in found:
                     with self.skipped.at(place):
                         examples += finish([encoded])
@@ -203,18 +197,13 @@ class _Read(NamedTuple):
             options |= {"remove_columns": rows.column_names, "features": Features(types), "desc": "encoding"}
             parts.append(rows.map(batch, batched=True, **options))
             if not len(parts[-1]):
-                why = f" ({self.skipped.rows[0]})" if self.skipped.rows else ""
-                raise ValueError(
-                    f"No example fits in {self.max_length:,} tokens{why}: use a model with a longer context."
-                )
+                why = f"{self.max_length:,} tokens" + (f" ({self.skipped.rows[0]})" if self.skipped.rows else "")
+                raise ValueError(f"No example fits in {why}: use a model with a longer context.")
         return parts
 
 
 def _chats(data: _Read) -> Examples:
     encoder, long, silent, max_length = TurnEncoder(data.tokenizer), 0, 0, data.max_length
-
-    def render(row: dict) -> tuple:
-        return encoder.render(as_messages(row, data.kind), row.get("tools"))
 
     def encode(chats: list[tuple]) -> list[dict]:
         """Encode rendered chats, cut what is too long, and leave out what then has nothing to learn from."""
@@ -226,13 +215,12 @@ def _chats(data: _Read) -> Examples:
         silent += len(rows) - len(kept)
         return kept
 
-    parts = data.encoded(render, OF_TOKENS, encode)
-    sizes = len(parts[0]), len(parts[1])
+    parts = data.encoded(lambda row: encoder.render(as_messages(row, data.kind), row.get("tools")), OF_TOKENS, encode)
     notes = [f"{long:,} longer than {max_length:,} tokens, cut at the end"] if long else []
     if silent:
         notes.append(f"{silent:,} left out, in which the assistant says nothing by then")
     prompt = _sample(encoder.chats, (as_messages(row, data.kind) for row in data.validation))
-    return data.examples(parts, prompt=prompt, notes=notes, sizes=sizes)
+    return data.examples(parts, prompt=prompt, notes=notes)
 
 
 def _sample(encoder: ChatEncoder, chats: Iterable[list[dict]]) -> list[dict] | None:
@@ -264,13 +252,14 @@ def _preferences(data: _Read) -> Examples:
 
 def _classes(data: _Read) -> Examples:
     labels = [*data.train["label"], *data.validation["label"]]
-    names = [] if isinstance(labels[0], float) else label_names(labels)
-    known = {name: number for number, name in enumerate(names)}
-    problem, type_ = "single_label_classification", Value("int64")
+    problem, type_, names = "single_label_classification", Value("int64"), []
     if isinstance(labels[0], float):
         problem, type_ = "regression", Value("float64")
-    elif isinstance(labels[0], list):
+    else:
+        names = label_names(labels)
+    if isinstance(labels[0], list):
         problem, type_ = "multi_label_classification", List(Value("float64"))
+    known = {name: number for number, name in enumerate(names)}
 
     def encode(row: dict) -> list[dict]:
         label = row["label"]

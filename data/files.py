@@ -5,7 +5,6 @@ import glob
 import gzip
 import lzma
 import os
-import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,10 +79,10 @@ def find_files(spec: str, accepted: str) -> tuple[list[File], dict[Path, str]]:
 
 
 def walk(folder: Path, pattern: str | None = None, marker: str = RUN_MARKER) -> Found:
-    """Find the files below a folder, or those that match `pattern`.
+    """Find the files below a folder, or those of them that match `pattern`.
 
-    Hidden files, symbolic links and folders that contain a file `marker` are left out. The target of a link is either
-    outside the folder, or inside and found under its own name.
+    Hidden files, symbolic links and folders that contain a file `marker` are left out: the target of a link is either
+    outside the folder, or found under its own name.
     """
     wanted = None
     if pattern is not None:
@@ -118,10 +117,9 @@ def walk(folder: Path, pattern: str | None = None, marker: str = RUN_MARKER) -> 
 def _reason_to_skip(path: Path, is_folder: bool) -> str | None:
     if path.name.startswith("."):
         return "hidden"
-    mode = path.lstat().st_mode if os.path.lexists(path) else 0
-    if stat.S_ISLNK(mode):
+    if os.path.islink(path):
         return "symbolic link"
-    return None if is_folder or stat.S_ISREG(mode) else "not a regular file"
+    return None if is_folder or os.path.isfile(path) else "not a regular file"
 
 
 @contextmanager
@@ -151,5 +149,4 @@ def one_line_error(source: str) -> Iterator[None]:
         # An OSError with a number is about the disk, one without about the contents; a plain ValueError is one line.
         if type(error) is ValueError or getattr(error, "errno", None) is not None:
             raise
-        reason = first_line(error)
-        raise ValueError(f"{source} cannot be read: {reason}; correct it or leave it out") from None
+        raise ValueError(f"{source} cannot be read: {first_line(error)}; correct it or leave it out") from None

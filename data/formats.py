@@ -24,7 +24,6 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
-from typing import Any
 
 import pyarrow
 from datasets import Dataset, Features, List
@@ -36,6 +35,7 @@ from .readers import MESSAGES, STRING, features, instruction_text, read_example
 from .rows import ACCEPTED, BATCH_ROWS, Row, read_rows
 
 logger = logging.getLogger(__name__)
+warn_once = cache(logger.warning)
 
 SUMMARIZE = "Summarize this dialogue.\n\n{dialogue}"
 ANSWER = "{context}\n\nAnswer from the text above: {question}"
@@ -86,20 +86,18 @@ def load_examples(
     columns: Mapping[str, str] | None = None,
     skip_malformed: bool = False,
 ) -> tuple[Dataset, str]:
-    """Read examples and recognise what they are.
+    """Read the examples in a file, a folder or hub:NAME[:CONFIG], and recognise what they are.
 
     Args:
-        source: a file, a folder, or hub:NAME[:CONFIG].
         task: sft, dpo, classify, tag, qa, lm or summarize: of the kinds that the columns allow, take one for it.
-        split: of a folder or a data set on the Hub: train, validation or test.
-        text_column, label_column: where the columns of texts and labels have unusual names. Several columns of labels,
-            each with 0 or 1, say which labels hold.
-        columns: of all others that have unusual names, such as {"prompt": "ask", "completion": "reply"}.
+        split: train, validation or test, of a folder or a data set on the Hub.
+        text_column, label_column: if they have unusual names. Several columns of labels, each with 0 or 1, say which
+            labels hold.
+        columns: all others that have unusual names, such as {"prompt": "ask", "completion": "reply"}.
         skip_malformed: leave out rows that are not as they should be; a warning says how many.
 
     Returns the examples in the columns that the module's table says, and their kind. Raises ValueError for a malformed
-    row, with its number, for columns that no kind has, or none for this task, and if no usable row is left; OSError if
-    nothing is at the source, or it cannot be reached.
+    row, for columns that no kind has, or none for this task, and without a usable row; OSError if there is no source.
     """
     labels = (label_column,) if isinstance(label_column, str) else tuple(label_column or ())
     names = Columns({**(columns or {}), **({"text": text_column} if text_column else {})}, labels)
@@ -115,7 +113,10 @@ def load_examples(
     schema = Features({**types, **dict.fromkeys(messages, List(STRING))}).arrow_schema
     for place, value in rows:
         with skipped.at(place):
-            example = read_example(kind, names.cells(kind, _mapping(value)), labels if len(labels) > 1 else ())
+            if not isinstance(value, Mapping):
+                not_mapping = f"is {type(value).__name__}, not an object with columns"
+                raise Malformed(str(value) if isinstance(value, ValueError) else not_mapping)
+            example = read_example(kind, names.cells(kind, value), labels if len(labels) > 1 else ())
             for column in messages:
                 example[column] = [stored_json(message) for message in example[column]]
             examples.append({**example, "place": place})
@@ -128,17 +129,12 @@ def load_examples(
         raise ValueError(f"{source} has no usable row ({skipped.rows[0]}): give other data.")
     skipped.warn()
     if unused := names.unused():
-        _say_unused(source, ", ".join(map(str, unused)))
+        warn_once(f"{source}: not used are the columns {', '.join(map(str, unused))}")
     if kind == "classification":
         examples, label = settle_labels(examples, source)
         return Dataset.from_list(examples, features=features(kind, label)), kind
     tables.append(pyarrow.Table.from_pylist(examples, schema))
     return Dataset(pyarrow.concat_tables(tables).cast(types.arrow_schema)), kind
-
-
-@cache  # once for each source
-def _say_unused(source: str, names: str) -> None:
-    logger.warning("%s: not used are the columns %s", source, names)
 
 
 def recognise(row: Mapping, task: str | None = None, columns: Columns | None = None, source: str = "the data") -> str:
@@ -175,12 +171,11 @@ def key_of(example: Mapping, kind: str) -> str:
     keys = {"qa": "context", "classification": "text", "tags": "tokens", "summary": "dialogue", "text": "text",
             "chat": "messages"}  # fmt: skip
     if kind == "instruction":
-        asked = instruction_text(example)
-        value = [*example["before"], {"role": "user", "content": asked}] if example.get("before") else asked
+        value = [*example["before"], {"role": "user", "content": instruction_text(example)}]
     else:
         value = example[keys.get(kind, "prompt")]
-        if kind == "prompt-completion" and len(value) == 1:
-            value = value[0]["content"]
+    if kind in ("instruction", "prompt-completion") and len(value) == 1:
+        value = value[0]["content"]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -192,10 +187,3 @@ def _first_mapping(rows: Iterator[Row]) -> tuple[Mapping | None, Iterable[Row]]:
         if isinstance(row.value, Mapping):
             return row.value, chain(seen, rows)
     return None, seen
-
-
-def _mapping(value: Any) -> Mapping:
-    if isinstance(value, Mapping):
-        return value
-    not_mapping = f"is {type(value).__name__}, not an object with columns"
-    raise Malformed(str(value) if isinstance(value, ValueError) else not_mapping)

@@ -13,21 +13,15 @@ def read_labels(row: Mapping, columns: Sequence[str]) -> Label:
     """The label in one column, or the names of those of several that have 1; raises ValueError with the reason."""
     if len(columns) == 1:
         return _label(row.get(columns[0]), columns[0])
-    held = []
-    for column in columns:
-        value = YES.get(str(row.get(column)).lower().removesuffix(".0"))
-        if value is None:
-            raise ValueError(f"has {row.get(column)!r} as {column}, not 0 or 1")
-        if value:
-            held.append(column)
-    return held
+    held = {column: YES.get(str(row.get(column)).lower().removesuffix(".0")) for column in columns}
+    for column in (column for column in columns if held[column] is None):
+        raise ValueError(f"has {row.get(column)!r} as {column}, not 0 or 1")
+    return [column for column in columns if held[column]]
 
 
 def _label(value: Any, column: str) -> Label:
-    if isinstance(value, bool):
+    if isinstance(value, int):  # True and False, too
         return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
     if isinstance(value, float) and value == value:
         return value
     if isinstance(value, str) and value.strip():
@@ -57,8 +51,7 @@ def settle_labels(examples: list[dict], source: str) -> tuple[list[dict], Any]:
         labels, kind = [str(label) for label in labels], Value("string")
         if len(set(labels)) < 2:
             raise ValueError(f"{source} has one label only, {labels[0]!r}: there is nothing to tell apart.")
-    examples = [{**example, "label": label} for example, label in zip(examples, labels, strict=True)]
-    return examples, kind
+    return [{**example, "label": label} for example, label in zip(examples, labels, strict=True)], kind
 
 
 def same_labels(train: Dataset, other: Dataset, source: str) -> Dataset:

@@ -16,12 +16,8 @@ ROLES = {name: role for role, names in NAMES.items() for name in names}
 TURN = re.compile(r"\n\n(Human|Assistant):[ ]?")  # of Anthropic's preferences
 
 
-def read_messages(value: list, name: str) -> list[dict]:
-    """The messages in a column, with `weight` 0 on what is not learnt; raises Malformed for what is no text."""
-    return [_message(message, name) for message in value]
-
-
-def _message(message: Any, name: str) -> dict:
+def read_message(message: Any, name: str) -> dict:
+    """A message in the column `name`, with `weight` 0 if it is not learnt; raises Malformed for what is no text."""
     if not isinstance(message, Mapping):
         raise Malformed(f"has {shown(message)} in {name}, not a message")
     if "from" in message and "value" in message:
@@ -87,7 +83,7 @@ def read_pairs(history: list, name: str) -> list[dict]:
     messages = []
     for pair in history:
         if isinstance(pair, Mapping):
-            messages.append(_message(pair, name))
+            messages.append(read_message(pair, name))
         elif isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(said, str) for said in pair):
             messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
         else:
@@ -100,10 +96,8 @@ def read_transcript(text: str) -> list[dict] | None:
     before, *parts = TURN.split(text)
     if before.strip() or not parts:
         return None
-    return [
-        {"role": "user" if who == "Human" else "assistant", "content": said}
-        for who, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": ROLES[who.lower()], "content": said} for who, said in turns]
 
 
 def answers(messages: list[dict]) -> bool:

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from .rows import Row
@@ -24,10 +25,7 @@ def movie_chats(source: str) -> Iterator[Row]:
     which nobody answers, as some lines are empty, is passed over.
     """
     folder = Path(source).expanduser()
-    said = {}
-    for fields in _fields(folder / LINES):
-        if len(fields) == 5:
-            said[fields[0]] = (fields[1], fields[4].strip())
+    said = {fields[0]: (fields[1], fields[4].strip()) for fields in _fields(folder / LINES) if len(fields) == 5}
     for number, fields in enumerate(_fields(folder / CONVERSATIONS), 1):
         chat = _chat(fields, said)
         if isinstance(chat, ValueError) or len(chat["messages"]) > 1:
@@ -51,9 +49,6 @@ def _chat(fields: list[str], said: dict[str, tuple[str, str]]) -> dict | ValueEr
         return ValueError(f"has no list of lines but {fields[3][:40]!r}")
     except KeyError as error:
         return ValueError(f"names the line {error}, which {LINES} lacks")
-    turns = [
-        (speaker, "\n".join(text for _, text in spoken))
-        for speaker, spoken in groupby((line for line in lines if line[1]), key=lambda line: line[0])
-    ]
-    roles = ("user", "assistant")
-    return {"messages": [{"role": roles[i % 2], "content": text} for i, (_, text) in enumerate(turns)]}
+    turns = groupby((line for line in lines if line[1]), key=itemgetter(0))
+    texts = ["\n".join(text for _, text in spoken) for _, spoken in turns]
+    return {"messages": [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]}

@@ -12,10 +12,12 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 from filelock import FileLock
 from torch.nn.utils.rnn import pad_sequence
 
+from ..modeling.packed_attention import sequence_lengths
 from ..tokenization import encode_texts, vocabulary_size
 
 IGNORE_INDEX = -100  # the label of a position that has nothing to predict
 TOKENIZE_BATCH_SIZE = 1000  # documents that are tokenized at once, and joined
+LENGTHS = 64  # of which a multiple is given
 FORMAT = "2"  # of the stored blocks; another one when what `pack` does has changed
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of an Arrow file that is whole
 
@@ -125,8 +127,10 @@ class PackedCollator:
     """Stacks blocks into a batch; positions start at 0 with every document, which keeps documents apart.
 
     Without an attention mask and a cache, transformers reads document boundaries from the positions: no token
-    attends to another document.
+    attends to another document. With `gives_lengths` a batch has them for kernels without a mask as well.
     """
+
+    gives_lengths = False
 
     def __init__(self, eos_token_id: int):
         self.eos_token_id = eos_token_id
@@ -145,7 +149,12 @@ class PackedCollator:
             row[len(block) :] = IGNORE_INDEX
         index = torch.arange(input_ids.shape[1]).expand_as(input_ids)
         begins = torch.where(input_ids == self.eos_token_id, index, 0)
-        return {"input_ids": input_ids, "labels": labels, "position_ids": index - begins.cummax(dim=1).values}
+        batch = {"input_ids": input_ids, "labels": labels, "position_ids": index - begins.cummax(dim=1).values}
+        if self.gives_lengths:  # with documents without a token, so that a compiled model meets few shapes
+            lengths = sequence_lengths(batch["position_ids"], len(blocks))
+            lengths = torch.nn.functional.pad(lengths, (0, -len(lengths) % LENGTHS), value=input_ids.numel())
+            batch["cu_seq_lens_q"] = lengths
+        return batch
 
 
 class Collator:

@@ -1,7 +1,4 @@
-"""Raw files to texts, and texts that repeat others: decoding, and finding duplicates.
-
-What else can be done to text before training is in `cleaning`.
-"""
+"""Raw files to texts, and texts that repeat others: decoding, and finding duplicates."""
 
 import codecs
 import io
@@ -9,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import charset_normalizer
 import rensa
@@ -49,8 +46,7 @@ NUM_BANDS = 32
 def decode(data: bytes, source: str = "") -> str:
     """Turn the bytes of a text file, called `source` in messages, into text; raises ValueError for binary data.
 
-    UTF-8, with or without a byte order mark, is tried first, then UTF-16 and UTF-32 by their marks. Failing
-    these the encoding is guessed, and the guess is logged, because it can be wrong.
+    What is neither UTF-8 nor has a byte order mark is in an encoding that is guessed, and the guess is logged.
     """
     return data.decode(_encoding_of(data, source or "the input"))
 
@@ -67,8 +63,8 @@ def _encoding_of(data: bytes, source: str, offset: int = 0) -> str:
             raise ValueError(_not_text(source, f"a NUL byte at offset {offset + data.index(0)}"))
         return encoding
     if encoding != "utf-8":
-        what = f"begins with a mark of {encoding} but is not valid {encoding} from the byte at offset {bad_offset} on"
-        raise ValueError(f"{source} {what}; save it as UTF-8")
+        what = f"{source} begins with a mark of {encoding} but is not valid"
+        raise ValueError(f"{what} {encoding} from the byte at offset {bad_offset} on; save it as UTF-8")
     if 0 in data:
         raise ValueError(_not_text(source, f"a NUL byte at offset {offset + data.index(0)}"))
     control_bytes = len(data) - len(data.translate(None, CONTROL_BYTES))
@@ -151,45 +147,22 @@ def _fits(data: bytes, encoding: str) -> bool:
     return True
 
 
-class Deduplication(NamedTuple):
-    """Which texts to keep, and how many were dropped for which reason."""
+def drop_duplicates(texts: Sequence[str], threshold: float | None = 0.8) -> list[bool]:
+    """Which texts to keep: those that do not repeat an earlier one, word for word or nearly.
 
-    keep: list[bool]
-    exact: int
-    near: int
-
-
-def drop_duplicates(texts: Sequence[str], threshold: float | None = 0.8) -> Deduplication:
-    """Find the texts that repeat an earlier one, word for word or nearly.
-
-    Two texts are near duplicates if the sets of their shingles (runs of five lower-cased words or punctuation
-    marks) have a Jaccard similarity of at least `threshold`, in (0, 1], estimated with MinHash and found with
-    locality-sensitive hashing (Broder, 1997); None looks for none. The first text of a group is kept. Texts shorter
-    than a shingle are only compared exactly; for somewhat longer ones one different word in the middle is enough to be
-    kept, because in a short text it usually changes the meaning.
-
-    Raises:
-        ValueError: `threshold` is out of range.
+    Two texts are near duplicates if the sets of their shingles (runs of five lower-cased words or punctuation marks)
+    have a Jaccard similarity of at least `threshold`, in (0, 1], estimated with MinHash and found by locality-sensitive
+    hashing (Broder, 1997); None looks for none. Texts shorter than a shingle are only compared exactly; of short texts,
+    one different word is enough, as it usually changes the meaning. Raises ValueError for another `threshold`.
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold must be greater than 0 and at most 1, got {threshold}")
-    first_seen: dict[str, int] = {}
+    deduplicator = rensa.RMinHashDeduplicator(threshold or 1, NUM_PERMUTATIONS, use_lsh=True, num_bands=NUM_BANDS)
+    keep, seen = [], set()
     for index, text in enumerate(texts):
-        first_seen.setdefault(text, index)
-    distinct = list(first_seen.values())
-
-    deduplicator = rensa.RMinHashDeduplicator(  # pyright: ignore[reportAttributeAccessIssue] (has no stubs)
-        threshold or 1, NUM_PERMUTATIONS, use_lsh=True, num_bands=NUM_BANDS
-    )
-    keep = [False] * len(texts)
-    near = 0
-    for index in distinct:
-        shingles = [] if threshold is None else _shingles(texts[index])
-        keep[index] = not shingles or deduplicator.add_pairs([(str(index), shingles)])[0]
-        near += not keep[index]
-    return Deduplication(keep, exact=len(texts) - len(distinct), near=near)
-
-
-def _shingles(text: str) -> list[str]:
-    tokens = TOKEN.findall(text.lower())
-    return [" ".join(tokens[i : i + SHINGLE_TOKENS]) for i in range(len(tokens) - SHINGLE_TOKENS + 1)]
+        is_new = text not in seen
+        tokens = TOKEN.findall(text.lower()) if is_new and threshold is not None else []
+        shingles = [" ".join(tokens[i : i + SHINGLE_TOKENS]) for i in range(len(tokens) - SHINGLE_TOKENS + 1)]
+        keep.append(is_new and (not shingles or deduplicator.add_pairs([(str(index), shingles)])[0]))
+        seen.add(text)
+    return keep

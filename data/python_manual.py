@@ -1,11 +1,10 @@
 """The corpus inside every CPython: the topics of help() and the docstrings of the standard library.
 
-Real English on any machine, with nothing to download or ship. The library's files are parsed and never
-imported: importing all of it would open a browser (`antigravity`), print a poem (`this`) and fail on
-whatever the machine lacks.
+The files are parsed and never imported, which would open a browser (`antigravity`) and print a poem (`this`).
 """
 
 import ast
+import contextlib
 import inspect
 import sysconfig
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ def python_manual() -> list[tuple[str, str]]:
     # Private names sort last, so that of `datetime.date` and `_pydatetime.date` the first stays.
     docstrings = sorted(library_docstrings(), key=lambda found: (is_private(found[0]), found[0]))
     # The title lines are left out: they make nearly every document unique.
-    keep = drop_duplicates([body for _, _, body in docstrings], NEAR_DUPLICATE_THRESHOLD).keep
+    keep = drop_duplicates([body for _, _, body in docstrings], NEAR_DUPLICATE_THRESHOLD)
     documents = [(name, f"{title}\n\n{body}\n") for name, title, body in compress(docstrings, keep)]
     documents += [(f"topics/{name}", f"{text.strip()}\n") for name, text in topics.items()]
     return sorted(documents)
@@ -46,29 +45,24 @@ def library_docstrings(folder: Path | None = None) -> Iterator[Docstring]:
     folder = folder or Path(sysconfig.get_path("stdlib"))
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
-        if not _is_module(parts):
-            continue
-        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        try:
-            yield from docstrings_in(path.read_bytes(), module)
-        except (SyntaxError, ValueError, OSError):
-            continue  # templates, other encodings and the like: not modules of this Python
+        if _is_module(parts):
+            # Templates, other encodings and the like are no modules of this Python.
+            with contextlib.suppress(SyntaxError, ValueError, OSError):
+                yield from docstrings_in(path.read_bytes(), ".".join(parts).removesuffix(".__init__"))
 
 
 def docstrings_in(source: bytes, module: str) -> list[Docstring]:
     """(name, title, docstring) of a module and all in it; raises SyntaxError, ValueError if it is not Python."""
-    # The first of several definitions stands for its name: a getter before its setter.
     found: dict[str, Docstring] = {}
-    for name, title, body in _docstrings_in(ast.parse(source), module):
-        found.setdefault(name, (name, title, body))
+    for each in _docstrings_in(ast.parse(source), module):
+        found.setdefault(each[0], each)  # of several definitions the first: a getter before its setter
     return list(found.values())
 
 
 def _is_module(parts: tuple[str, ...]) -> bool:
     """Whether the path can be imported (site-packages and lib-dynload cannot) and is the library's own."""
-    if not EXCLUDED_FOLDERS.isdisjoint(parts):
-        return False
-    return all(part.isidentifier() and not part.startswith("test_") and not part.endswith("_test") for part in parts)
+    names = all(part.isidentifier() and not part.startswith("test_") and not part.endswith("_test") for part in parts)
+    return names and EXCLUDED_FOLDERS.isdisjoint(parts)
 
 
 def is_private(name: str) -> bool:

@@ -7,7 +7,7 @@ from datasets import Features, Json, List, Value
 
 from .columns import Cells, Malformed, shown
 from .labels import read_labels
-from .messages import answers, length_shared, read_messages, read_pairs, read_transcript
+from .messages import answers, length_shared, read_message, read_pairs, read_transcript
 
 STRING, STRINGS, MESSAGES = Value("string"), List(Value("string")), List(Json())
 ANSWERS = {"text": STRINGS, "answer_start": List(Value("int64"))}
@@ -64,7 +64,7 @@ def _earlier(row: Cells) -> list[dict]:
 
 
 def _messages(row: Cells, column: str, may_be_empty: bool = False) -> list[dict]:
-    return read_messages(row.list(column, may_be_empty), row.name(column))
+    return [read_message(message, row.name(column)) for message in row.list(column, may_be_empty)]
 
 
 def _check_answers(row: Cells, column: str, messages: list[dict]) -> None:
@@ -113,7 +113,7 @@ def _answer(row: Cells, column: str) -> list[dict] | str:
     if row.is_chat(column):
         return _messages(row, column)
     if isinstance(message := row.get(column), Mapping):
-        return read_messages([message], row.name(column))
+        return [read_message(message, row.name(column))]
     text = row.string(column)
     return read_transcript(text) or text
 

@@ -26,7 +26,7 @@ ACCEPTED = (
 VALIDATION = ("validation", "valid", "val", "dev", "eval")
 SPLITS = {"train": "train", "training": "train", "test": "test", **dict.fromkeys(VALIDATION, "validation")}
 BATCH_ROWS = 1000  # of a Parquet file, in memory at once
-NOT_SPACE = re.compile(r"\S")
+NOT_SPACE, SURROGATE = re.compile(r"\S"), re.compile("[\ud800-\udfff]")
 MESSAGE = {"role", "from"}  # a key of each message
 
 
@@ -50,18 +50,11 @@ class Numbered(NamedTuple):
 
 
 def read_rows(source: str, split: str = "train") -> Iterator[Row]:
-    """The rows of `source`.
+    """The rows of `source`: a file, a folder, a pattern, or hub:NAME[:CONFIG].
 
-    Args:
-        source: a file, a folder, a pattern, or hub:NAME[:CONFIG].
-        split: of a data set on the Hub; in a folder, of the files that have a split's name in their path below it
-            ("data-validation.jsonl"). Files with no such name are for training.
-
-    Raises:
-        FileNotFoundError: if nothing is there.
-        ConnectionError: if the Hub cannot be reached.
-        ValueError: if a file cannot be read as what its name says. A single row that cannot be read is yielded as a
-            ValueError, for the caller to report.
+    A folder's files are of the split that their path below it names ("data-validation.jsonl"), or else for training.
+    Raises FileNotFoundError, ConnectionError without the Hub, and ValueError for a file that is not what its name says.
+    A single row that cannot be read is yielded as a ValueError, for the caller to report.
     """
     if source.startswith("hub:"):
         with hub_errors(source) as dataset:
@@ -86,12 +79,6 @@ def splits_in(source: str) -> set[str]:
     return {split or "train" for _, split in _files_of_rows(source)}
 
 
-def split_of(file_name: str) -> str:
-    """The split that a file's name tells: "dialogsum.dev.jsonl" is for validation."""
-    words = re.split(r"[^a-z]+", file_name.lower())
-    return next((SPLITS[word] for word in words if word in SPLITS), "train")
-
-
 @contextmanager
 def hub_errors(spec: str) -> Iterator[tuple[str, str | None]]:
     """The name and config of a data set on the Hub; what goes wrong with it becomes an error of one line."""
@@ -112,7 +99,8 @@ def _files_of_rows(source: str) -> list[tuple[File, str | None]]:
         if not files[0].holds_rows:
             raise ValueError(f"{source} is no file of rows: {ACCEPTED}.")
         return [(files[0], None)]
-    rows = [(file, split_of(file.name)) for file in files if file.holds_rows]
+    words = ((file, re.split(r"[^a-z]+", file.name.lower())) for file in files if file.holds_rows)
+    rows = [(file, next((SPLITS[word] for word in its if word in SPLITS), "train")) for file, its in words]
     archive = next((path for path, reason in left_out.items() if kind_of(path) in ARCHIVES), None)
     if not rows and archive:
         raise ValueError(f"{archive} is an archive: unpack it, and give the folder that comes out.")
@@ -128,12 +116,9 @@ def rows_in_file(file: File, columns: Collection[str] | None = None) -> Iterator
 def parse_rows(opened: BinaryIO, name: str, kind: str, columns: Collection[str] | None = None) -> Iterator[Numbered]:
     """The rows of an open file of a `kind` such as .csv, read as they are asked for; `name` is for messages.
 
-    A file of one JSON value is read as a whole. Columns that are not needed may be missing from the rows of a table;
-    None asks for all.
-
-    Raises:
-        ValueError: the file cannot be read from here on. A row that cannot be read is yielded as a ValueError whose
-            message completes "line 3 ...".
+    A file of one JSON value is read as a whole. Rows of a table may lack all but the `columns`; None asks for all.
+    Raises ValueError if the file cannot be read from here on. A row that cannot be read is yielded as a ValueError
+    whose message completes "line 3 ...".
     """
     if kind == ".parquet":
         rows = ((None, row) for row in _parquet_rows(opened, columns))
@@ -149,11 +134,8 @@ def _flaw(text: str) -> ValueError | None:
     """The error of a text that cannot be stored; `decode_lines` makes surrogates of bytes that are not UTF-8."""
     if "\0" in text:
         return ValueError("holds a NUL character")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        wrong = text[error.start]
-        return ValueError(f"holds {wrong!a}, which is half a character (or a byte that is not UTF-8)")
+    if not text.isascii() and (half := SURROGATE.search(text)):
+        return ValueError(f"holds {half[0]!a}, which is half a character (or a byte that is not UTF-8)")
     return None
 
 
@@ -255,11 +237,11 @@ def _separated_rows(
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            message = f"is not {kind[1:].upper()} ({error})"
+            wrong = ValueError(f"is not {kind[1:].upper()} ({error})")
             if reader.line_num > line or not header or "end of data" in str(error):
                 # A quote that does not end may have swallowed any number of rows.
-                raise ValueError(f"{name}, line {line} {message}: correct it.") from None
-            yield line, ValueError(message)
+                raise ValueError(f"{name}, line {line} {wrong}: correct it.") from None
+            yield line, wrong
             continue
         if fields is None:
             return
@@ -292,7 +274,11 @@ def _parquet_rows(opened: BinaryIO, columns: Collection[str] | None) -> Iterator
     file = pyarrow.parquet.ParquetFile(opened if can_seek else io.BytesIO(opened.read()))
     schema = file.schema_arrow
     some = None if columns is None or not set(columns) <= set(schema.names) else list(columns)
-    features = _features(schema, some)
+    features = Features()
+    for field in schema:
+        if some is None or field.name in some:
+            with suppress(ValueError):  # `datasets` has no type for a map, for instance
+                features |= Features.from_arrow_schema(pyarrow.schema([field], schema.metadata))
     stored_as_json = Features({name: feature for name, feature in features.items() if "Json" in repr(feature)})
     names = _class_names(features)
     for batch in file.iter_batches(BATCH_ROWS, columns=some):
@@ -300,16 +286,6 @@ def _parquet_rows(opened: BinaryIO, columns: Collection[str] | None) -> Iterator
             if stored_as_json:
                 row |= stored_as_json.decode_example({name: row[name] for name in stored_as_json})
             yield _with_class_names(row, names)
-
-
-def _features(schema: pyarrow.Schema, columns: Collection[str] | None) -> Features:
-    """The columns that `datasets` has a type for. It has none for a map, for instance."""
-    features = Features()
-    for field in schema:
-        if columns is None or field.name in columns:
-            with suppress(ValueError):
-                features |= Features.from_arrow_schema(pyarrow.schema([field], schema.metadata))
-    return features
 
 
 def _class_names(features: Features) -> dict[str, list[str]]:

@@ -15,11 +15,8 @@ INTERVAL = 64  # blocks between positions that are remembered
 class InfiniteMixture(torch.utils.data.IterableDataset):
     """Streams of blocks, of which each next one is drawn by weight; one that ends begins again, in another order.
 
-    To Trainer it is a single pass. A run that goes on skips the batches that the pass has had; how many passes came
-    before it, Trainer does not know for a stream.
-
-    Attributes:
-        start: where the next iteration begins, a position that another one had; what came before is left empty.
+    To Trainer, which skips the batches that a resumed run has had, it is a single pass. `start` is where the next
+    iteration begins, a position that another one had; the blocks before it are left empty.
     """
 
     def __init__(self, streams: list[PackedStream], weights: list[float], seed: int):

@@ -3,7 +3,7 @@
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .bootstrap import Metric, mean
 
@@ -32,13 +32,9 @@ def token_f1(prediction: str, reference: str) -> float:
 
 def answer_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> list[Metric]:
     """Means of the best exact match and F1 over each question's right answers; if there is none, "" is right."""
-    pairs = list(zip(predictions, references, strict=True))
+    meaningful = [[text for text in right if normalize_answer(text)] or [""] for right in references]
+    rows = list(zip(predictions, meaningful, strict=True))
     return [
-        mean("exact_match", [_best(exact_match, *pair) for pair in pairs]),
-        mean("f1", [_best(token_f1, *pair) for pair in pairs]),
+        mean(name, [max(score(said, text) for text in right) for said, right in rows])
+        for name, score in (("exact_match", exact_match), ("f1", token_f1))
     ]
-
-
-def _best(score: Callable[[str, str], float], prediction: str, references: Sequence[str]) -> float:
-    meaningful = [reference for reference in references if normalize_answer(reference)] or [""]
-    return max(score(prediction, reference) for reference in meaningful)

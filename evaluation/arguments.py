@@ -12,17 +12,11 @@ class EvaluationArguments:
     """The model, the data, and what to do with the figures."""
 
     model: str = field(metadata={"help": "the directory or Hub name of a checkpoint or adapter"})
-    data: str | None = option(None, "a file, a folder or hub:NAME[:CONFIG]; for lm and samples any corpus")
+    data: str = field(metadata={"help": "a file, a folder or hub:NAME[:CONFIG]; for lm and samples any corpus"})
     task: str | None = option(None, "by default what the model and the data are for", choices=TASKS)
     before: str | None = option(None, "another model to compare with on the same rows, such as the one fine-tuned")
-    split: str | None = option(
-        None,
-        "train, validation, test or all; by default the held-out part of what the model was trained on, test or "
-        "validation of a folder or hub data set, and else all",
-    )
-    train_data: str | None = option(
-        None, "what the model learnt from: for classify the baseline does so, too; for samples copies are looked for"
-    )
+    split: str | None = option(None, "train, validation, test or all; by default what was held out, or test, or all")
+    train_data: str | None = option(None, "the training data: the baseline of classify learns it, samples may copy it")
     text_column: str | None = option(None, "the column of the text, where it has an unusual name")
     label_column: list[str] | None = field(default=None, metadata={"help": "the column or columns of the labels"})
     columns: list[str] | None = field(
@@ -31,23 +25,14 @@ class EvaluationArguments:
     skip_malformed: bool = option(False, "leave out rows that are not as they should be")
     limit: int | None = option(None, "evaluate on the first so many rows; for samples, write so many")
     batch_size: int = option(8, "inputs at once; it changes no figure")
-    max_length: int | None = option(
-        None, "tokens of context; by default the model's, in windows of at most 2048 for lm, sft and marked answers"
-    )
+    max_length: int | None = option(None, "tokens of context; by default the model's, for lm, sft and qa up to 2048")
     seed: int = option(0, "of the bootstrap, and of samples")
     output: str | None = option(None, "write all figures to this JSON file")
     model_index: bool = option(False, "write the figures into the model card in the model's directory")
     picture: str | None = option(None, "draw the confusion matrix, or before and after, into this PNG file")
-    harness: list[str] | None = field(
-        default=None, metadata={"help": "tasks of the lm-evaluation-harness, in the place of --data"}
-    )
-    include_path: str | None = option(None, "a folder with task files of your own for the harness")
-    num_fewshot: int | None = option(None, "examples in a prompt of the harness")
     trust_remote_code: bool = option(False, "run the code in the checkpoint; not for ours")
 
     def __post_init__(self):
-        if (self.data is None) == (self.harness is None):
-            raise ValueError("Give --data to evaluate on, or --harness TASK for the lm-evaluation-harness.")
         for name in ("batch_size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:

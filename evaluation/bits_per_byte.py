@@ -26,8 +26,7 @@ def evaluate(model, data: PackedCorpora, batch_size: int) -> dict:
     baselines = {}
     if data.train_bytes is not None and data.train_bytes <= COMPRESSIBLE:
         baselines = compression_baselines(data.train_texts(), data.validation_texts())
-    mean = sum(nats) / sum(predicted)
-    names = [corpus.name for corpus in data.corpora]
+    mean, names = sum(nats) / sum(predicted), [corpus.name for corpus in data.corpora]
     return {
         "val_documents": sum(len(corpus.validation) for corpus in data.corpora),
         "val_bytes": sum(sizes),
@@ -74,10 +73,9 @@ def bits_per_byte(nats: float, num_bytes: int) -> float:
 
 
 def compression_baselines(train_texts: Iterable[str], validation_texts: Iterable[str]) -> dict[str, float]:
-    """Bits per byte that zlib, bz2 and xz need for the validation texts, given the training texts.
+    """Bits per byte by which zlib, bz2 and xz need more for both texts together than for the training texts alone.
 
-    That is the compressed size of both together less that of the training texts alone. Documents are joined
-    by a zero byte, since the model has to predict their ends too; it is not counted as a byte of text.
+    Documents are joined by a zero byte, since the model has to predict their ends too; it is no byte of text.
     """
     train = "\0".join(train_texts).encode()
     validation = list(validation_texts)

@@ -1,7 +1,6 @@
 """Figures that are made of sums over rows, and how sure they are: the bootstrap, paired where two models are compared.
 
-Accuracy, F1, perplexity, BLEU: each is some function of what the rows of a data set add up to. So a figure keeps what
-each row adds, and a resampled data set is one weighted sum of rows, not another evaluation.
+A figure keeps what each row adds, so a resampled data set is one weighted sum of rows, not another evaluation.
 """
 
 import math

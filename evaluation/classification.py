@@ -13,9 +13,8 @@ from .bootstrap import Metric, divide, mean, ratio
 def label_metrics(references: Sequence[set[str]], predictions: Sequence[set[str]]) -> list[Metric]:
     """Accuracy, macro F1 and micro F1 of the labels of rows: one each, or any number.
 
-    A row is accurate if its set of labels is exactly right. F1 is the harmonic mean of precision and recall: macro
-    averages that of each label, rare ones alike; micro counts all rows together, which for one label a row is the
-    accuracy. As in scikit-learn, the labels are those that occur in either list, and F1 is 0 where nothing is right.
+    A row is accurate if its set of labels is exactly right. Macro F1 is the mean over labels, rare ones alike; micro F1
+    counts all rows together. As in scikit-learn, labels are those in either list, and F1 is 0 if nothing is right.
     """
     labels = sorted(set().union(*references, *predictions))
     true, predicted = _indicators(references, labels), _indicators(predictions, labels)

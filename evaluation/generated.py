@@ -26,9 +26,8 @@ def evaluate_answers(
 ) -> Evaluation:
     """ROUGE and BLEU of what the model says as the last message of each chat; of answers, exact match and F1.
 
-    The likeliest tokens are taken unless `options` of GenerationConfig say something else. A prompt that leaves no room
-    for the answer loses its middle: what is asked is at its beginning or its end. `references` are the right answers to
-    questions, several or none. Raises ValueError if there is no room for an answer.
+    The likeliest tokens are taken unless `options` of GenerationConfig say otherwise. A prompt that leaves no room for
+    the answer loses its middle. `references` are the right answers to questions, several or none. Raises ValueError.
     """
     config = generation_options(subject.model, {"do_sample": False, **options})
     room = _room(subject, config)
@@ -62,13 +61,13 @@ def _decoded(subject: Subject, written: list[list[int]]) -> list[str]:
 def _fitting_prompt(tokenizer, chat: list[dict], room: int) -> tuple[list[int], bool]:
     """Ids of a chat that wait for the answer, and whether its last message had to lose something."""
 
+    text = str(chat[-1]["content"])
+    size = len(text)
+
     def encode(kept: int) -> list[int]:
-        text = str(chat[-1]["content"])
-        shorter = text if kept >= len(text) else text[: kept // 2] + text[len(text) - kept + kept // 2 :]
-        message = {**chat[-1], "content": shorter}
+        message = {**chat[-1], "content": text[: kept // 2] + text[size - kept + kept // 2 :]}
         return encode_chat(tokenizer, [*chat[:-1], message], add_generation_prompt=True)["input_ids"]
 
-    size = len(str(chat[-1]["content"]))
     if len(ids := encode(size)) <= room:
         return ids, False
     if len(encode(0)) > room:
@@ -115,7 +114,7 @@ def _sample_metrics(
     samples: list[list[int]], written: list[str], train_texts: Sequence[str], train_ids: list[list[int]]
 ) -> tuple[list[Metric], str]:
     """Figures of samples, which are given as ids and as texts, and the longest text that one of them has copied."""
-    metrics = [distinct(samples, 1), distinct(samples, 2), distinct(samples, 3), repetition(samples)]
+    metrics = [*(distinct(samples, n) for n in (1, 2, 3)), repetition(samples)]
     metrics.append(mean("tokens", [len(sample) for sample in samples], None))
     if not train_texts:
         return metrics, ""

@@ -20,10 +20,9 @@ BASELINE = "TF-IDF + logistic regression"
 def evaluate_labels(
     subject: Subject, rows: Sequence[dict], train_rows: Sequence[dict] = (), seed: int = 0
 ) -> Evaluation:
-    """Accuracy, F1 and the confusion matrix of a classifier of texts; where labels are numbers, the mean errors.
+    """Accuracy, F1 and the confusion matrix of a classifier of texts; of labels that are numbers, the mean errors.
 
-    A text that is longer than the context loses its end. From `train_rows`, TF-IDF with logistic regression learns, as
-    a baseline. Raises ValueError if the model has none of the labels, or there is no row.
+    The baseline, TF-IDF with logistic regression, learns from `train_rows`. Raises ValueError if no label is known.
     """
     model, labels = subject.model, [row["label"] for row in rows]
     ids, cut = _encode(subject.tokenizer, [row["text"] for row in rows], subject.input_length(most=None))
@@ -66,20 +65,16 @@ def check_labels(references: Sequence[set[str]], names: Sequence[str]) -> list[s
     found = set().union(*references)
     unknown = sorted(found - set(names))
     if unknown and not found & set(names):
-        raise ValueError(
-            f"The labels of the data ({', '.join(unknown[:5])}) are none of the model's ({', '.join(names[:5])}): "
-            "give data with the labels that it was trained on."
-        )
+        what = f"The labels of the data ({', '.join(unknown[:5])}) are none of the model's ({', '.join(names[:5])})"
+        raise ValueError(f"{what}: give data with the labels that it was trained on.")
     return unknown
 
 
 def _encode(tokenizer, texts: Sequence[str], size: int) -> tuple[list[list[int]], int]:
     """Ids of texts, at most `size` each, and how many texts were longer."""
     encoded = [encode_text(tokenizer, text) for text in texts]
-    cut = [index for index, ids in enumerate(encoded) if len(ids) > size]
-    for index in cut:
-        encoded[index] = encode_text(tokenizer, texts[index], size)
-    return [ids or [tokenizer.eos_token_id or 0] for ids in encoded], len(cut)
+    cut = [encode_text(tokenizer, t, size) if len(ids) > size else ids for t, ids in zip(texts, encoded, strict=True)]
+    return [ids or [tokenizer.eos_token_id or 0] for ids in cut], sum(len(ids) > size for ids in encoded)
 
 
 def evaluate_tags(subject: Subject, rows: Sequence[dict]) -> Evaluation:

@@ -40,8 +40,7 @@ class Subject:
         if self.max_length is None:
             return min(room, most or room)
         if not 2 <= self.max_length <= room:
-            wrong = f"--max_length is {self.max_length}"
-            raise ValueError(f"{wrong}: give 2 to {room}, which is what the model reads at once.")
+            raise ValueError(f"--max_length is {self.max_length}: give 2 to {room}, the tokens that the model reads.")
         return self.max_length
 
 
@@ -104,8 +103,7 @@ def continuations(
     depends on the batch size.
     """
     out: list[list[int]] = [[]] * len(prompts)
-    eos = config.eos_token_id
-    ends = set(eos) if isinstance(eos, list) else {eos}
+    ends = set(config.eos_token_id) if isinstance(config.eos_token_id, list) else {config.eos_token_id}
     for indices, batch in _batches(model, prompts, 1 if config.do_sample else batch_size, said, left=True):
         with torch.random.fork_rng(enabled=bool(config.do_sample)):
             if config.do_sample:
@@ -138,8 +136,6 @@ def _batches(
 
 def _finite(values: np.ndarray, index: int) -> np.ndarray:
     if not np.isfinite(values).all():
-        raise ValueError(
-            f"The model's outputs for input {index + 1} are not numbers (NaN or infinite): its weights are broken, "
-            "or its precision is too low."
-        )
+        remedy = "its weights are broken, or its precision is too low"
+        raise ValueError(f"The model's outputs for input {index + 1} are not numbers (NaN or infinite): {remedy}.")
     return values

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.encoding import TurnEncoder, encode_preference
+from ..data.encoding import AS_TEXT, TurnEncoder, encode_preference
 from ..data.packing import IGNORE_INDEX
 from ..tokenization import encode_texts
 from ..tokenization.control_tokens import ChatEncoder
@@ -60,9 +60,7 @@ def _stretches(tokenizer, text: str, ids: list[int], nats: np.ndarray, cut: bool
     whole = [(float(nats.sum()), len(ids), len(text.encode()))]
     if not cut or len(text) <= STRETCH or not tokenizer.is_fast:
         return whole
-    encoded = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-    )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **AS_TEXT)
     if encoded["input_ids"] != ids:  # the text spells a control token
         return whole
     count = math.ceil(len(text) / STRETCH)
@@ -76,18 +74,14 @@ def _language_metrics(rows: np.ndarray) -> list[Metric]:
     """Of rows (N, 3): nats, tokens, and bytes, which may be 0 where nobody counts them."""
     loss = ratio("loss", rows[:, 0], rows[:, 1], higher_is_better=False)
     perplexity = Metric("perplexity", loss.rows, lambda totals: np.exp(np.minimum(loss.of_totals(totals), 700)), False)
-    metrics = [loss, perplexity]
-    if rows[:, 2].any():
-        bits = Metric("bits_per_byte", rows, lambda totals: divide(totals[:, 0], totals[:, 2]) / math.log(2), False)
-        metrics.append(bits)
-    return metrics
+    bits = Metric("bits_per_byte", rows, lambda totals: divide(totals[:, 0], totals[:, 2]) / math.log(2), False)
+    return [loss, perplexity, *([bits] if rows[:, 2].any() else [])]
 
 
 def evaluate_chats(subject: Subject, chats: Sequence[list[dict]], tools: Sequence[list[dict] | None]) -> Evaluation:
     """Loss, perplexity and bits per byte of what the assistant says, ends of turn included; ValueError if nothing.
 
-    A chat that is longer than the context is read in windows, as a text is. Its bytes are those of the assistant's
-    messages, without those of weight 0. `tools` are those that the template shows, of each chat.
+    A chat that is longer than the context is read in windows. `tools` are those that the template shows, of each chat.
     """
     encoder = TurnEncoder(subject.tokenizer)
     encoded = encoder.encode_batch([encoder.render(chat, some) for chat, some in zip(chats, tools, strict=True)])

@@ -31,16 +31,11 @@ def bleu(references: Sequence[str], predictions: Sequence[str]) -> Metric:
         from sacrebleu.metrics.bleu import BLEU
 
     def of_totals(totals: np.ndarray) -> np.ndarray:
-        rounded = np.rint(totals).astype(int).tolist()
-        scores = [
-            BLEU.compute_bleu(row[2:6], row[6:], sys_len=row[0], ref_len=row[1], smooth_method="exp").score
-            for row in rounded
-        ]
-        return np.array(scores) / 100
+        rows = np.rint(totals).astype(int).tolist()
+        bleus = [BLEU.compute_bleu(row[2:6], row[6:], row[0], row[1], smooth_method="exp") for row in rows]
+        return np.array([bleu.score for bleu in bleus]) / 100
 
-    score = BLEU()
-    rows = []
-    for true, predicted in zip(references, predictions, strict=True):
-        alone = score.corpus_score([predicted], [[true]])
-        rows.append([alone.sys_len, alone.ref_len, *alone.counts, *alone.totals])
+    pairs = zip(references, predictions, strict=True)
+    scores = [BLEU().corpus_score([predicted], [[true]]) for true, predicted in pairs]
+    rows = [[one.sys_len, one.ref_len, *one.counts, *one.totals] for one in scores]
     return Metric("bleu", np.array(rows, float).reshape(-1, 10), of_totals)

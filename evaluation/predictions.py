@@ -15,9 +15,8 @@ def classify(
 ) -> list[dict[str, float]]:
     """The labels of each text with their probabilities, the likeliest first; raises ValueError for an empty text.
 
-    Where a text may have several labels, each has a probability of its own; where the model predicts a number, that is
-    what stands beside its one label. Texts are read one by one, as padding would cost more than batches win here, and
-    as many tokens of each as the context has.
+    If a text may have several labels, each has a probability of its own; a number that the model predicts stands beside
+    its one label. Texts are read one by one, as padding would cost more than batches win, as far as the context goes.
     """
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     found = []

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 
+from ..jobs.cards import PIPELINES
 from ..jobs.markdown import markdown_table
 from ..jobs.report import CARD_FILE
 from ..jobs.saving import write_atomically
@@ -18,11 +19,6 @@ from .bootstrap import FEWEST_ROWS, Metric, interval, paired_interval
 
 METHOD = "folio evaluate"
 MOST_LABELS = 12  # in the table of the confusion matrix
-PIPELINES = {  # task: what the Hub calls it
-    "lm": "text-generation", "sft": "text-generation", "dpo": "text-generation", "samples": "text-generation",
-    "summarize": "summarization", "classify": "text-classification", "tag": "token-classification",
-    "qa": "question-answering",
-}  # fmt: skip
 
 
 @dataclass
@@ -67,9 +63,7 @@ def table(figures: dict[str, dict]) -> str:
 
 
 def cell(entry: dict) -> str:
-    """A figure with its interval, or with the standard error that the harness gives."""
-    if entry.get("stderr") is not None:
-        return f"{_number(entry['value'])} ± {_number(entry['stderr'])}"
+    """A figure with its interval."""
     bounds = entry.get("interval")
     return _number(entry["value"]) + (f" [{_number(bounds[0])}, {_number(bounds[1])}]" if bounds else "")
 
@@ -142,7 +136,8 @@ def write_model_index(folder: str | Path, results: dict) -> Path:
     path = Path(folder).expanduser() / CARD_FILE
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{folder} is no directory here, so there is no model card to write to.")
-    text = path.read_text(encoding="utf-8") if path.exists() else f"---\n---\n\n# {path.parent.resolve().name}\n"
+    name = path.parent.resolve().name
+    text = path.read_text(encoding="utf-8") if path.exists() else f"---\n---\n\n# {name}\n"
     try:
         card = ModelCard(text, ignore_metadata_errors=False)
         old = card.data.eval_results or []
@@ -150,7 +145,7 @@ def write_model_index(folder: str | Path, results: dict) -> Path:
         raise ValueError(f"The metadata of {path} cannot be read: {' '.join(str(error).split())}") from None
     new = _eval_results(results)
     card.data.eval_results = [*(one for one in old if not any(map(one.is_equal_except_value, new))), *new]
-    card.data.model_name = card.data.model_name or path.parent.resolve().name
+    card.data.model_name = card.data.model_name or name
     write_text(path, str(card))
     return path
 
@@ -160,22 +155,12 @@ def _eval_results(results: dict) -> list[EvalResult]:
     for name, entry in results["figures"].items():
         if not math.isfinite(entry["value"]):
             continue
-        if results["task"] == "harness":
-            dataset, metric = name.split(" ", 1)
-            kind, split = "lm-evaluation-harness", None
-        else:
-            data, metric, split = results["data"], name, results["split"]
-            on_hub = data.removeprefix("hub:") if data.startswith("hub:") else None
-            kind, dataset = on_hub or "text", on_hub or Path(data).name
-        found.append(
-            EvalResult(
-                task_type=PIPELINES.get(results["task"], "text-generation"),
-                dataset_type=kind,
-                dataset_name=dataset,
-                dataset_split=None if split == "all" else split,
-                metric_type=metric,
-                metric_name=f"{metric}, {METHOD}",  # the figure of the training run, which is another, stays
-                metric_value=round(entry["value"], 6),
-            )
-        )
+        data, metric, split = results["data"], name, results["split"]
+        dataset = data.removeprefix("hub:") if data.startswith("hub:") else Path(data).name
+        kind = dataset if data.startswith("hub:") else "text"
+        task = {**PIPELINES, "summarize": "summarization"}.get(results["task"], "text-generation")
+        where = {"dataset_type": kind, "dataset_name": dataset, "dataset_split": None if split == "all" else split}
+        full_name = f"{metric}, {METHOD}"  # the figure of the training run, which is another, stays
+        figure = {"metric_type": metric, "metric_name": full_name, "metric_value": round(entry["value"], 6)}
+        found.append(EvalResult(task_type=task, **where, **figure))
     return found

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 import transformers
 
-from ..checkpoints.loading import load_model, task_of
+from ..checkpoints.loading import task_of
 from ..jobs.report import code_version
 from .arguments import EvaluationArguments
-from .harness import run_harness
 from .pictures import check_picture, draw
 from .results import check_writable, confusion_table, summarise, table, verdict, write_json, write_model_index
 from .tasks import Rows, evaluate_checkpoint, load_rows, run_on, same_file
@@ -27,8 +26,7 @@ def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -
         options: fields of transformers' GenerationConfig, where the model writes.
 
     Returns what is written as JSON: `figures` by name, each with its `value` and 95 % `interval`, with those `before`
-    and their `difference`; `notes`, `details`, and what it was done with. Raises ValueError, OSError, ImportError for
-    arguments, data or models that do not do; the message says what to do.
+    and their `difference`; `notes`, `details`, and what it was done with. Raises ValueError, OSError, ImportError.
     """
     if args.model_index and not Path(args.model).expanduser().is_dir():
         raise ValueError(f"--model_index writes into the folder of the model, and {args.model} is none.")
@@ -36,7 +34,7 @@ def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -
         check_writable(name)
     transformers.set_seed(args.seed)
     began = time.perf_counter()
-    found = _harness(args) if args.harness else _task(args, options or {})
+    found = _task(args, options or {})
     results = {
         "model": args.model,
         **found,
@@ -91,28 +89,11 @@ def _train_rows(args: EvaluationArguments, rows: Rows) -> Rows | None:
     return load_rows(other, rows.task if rows.task == "classify" else "lm")
 
 
-def _harness(args: EvaluationArguments) -> dict:
-    if args.picture:
-        raise ValueError("--picture draws nothing of the harness: leave it out.")
-
-    def figures_of(name: str) -> dict[str, dict]:
-        return run_harness(*load_model(name, "lm", args.trust_remote_code), args)
-
-    figures = figures_of(args.model)
-    if args.before:
-        for metric, entry in figures_of(args.before).items():
-            figures[metric]["before"] = entry
-    return {"task": "harness", "harness": args.harness, "before": args.before, "figures": figures}
-
-
 def show(results: dict) -> str:
     """The results for people, in Markdown."""
-    lines = []
-    if results["task"] != "harness":
-        split = "" if results["split"] == "all" else f", {results['split']}"
-        lines.append(f"{results['task']} on {results['data']}{split}: {results['examples']:,} examples\n")
-    lines.append(table(results["figures"]))
-    lines += ["", *filter(None, results.get("verdicts", []))]
+    split = "" if results["split"] == "all" else f", {results['split']}"
+    lines = [f"{results['task']} on {results['data']}{split}: {results['examples']:,} examples\n"]
+    lines += [table(results["figures"]), "", *filter(None, results.get("verdicts", []))]
     if notes := results.get("notes"):
         lines.append(f"Note: {'; '.join(notes)}.")
     details = results.get("details", {})

@@ -16,9 +16,8 @@ def find_answers(subject: Subject, questions: Sequence[str], contexts: Sequence[
 
     In training, a window without the answer has the label (0, 0). So there is no answer, None, if the first token of
     every window scores higher than the best span of all windows. The rule is the same for every model: a small one that
-    was trained on made-up, answered questions alone said "no answer" to 0 of 300 more of them.
-
-    Raises ValueError if a question leaves no room for its context.
+    was trained on made-up, answered questions alone said "no answer" to 0 of 300 more of them. Raises ValueError if a
+    question leaves no room for its context.
     """
     return [span if lead >= 0 else None for span, lead in find_spans(subject, questions, contexts)]
 

@@ -72,8 +72,7 @@ def _is_corpus(source: str) -> bool:
     """Whether a source can be nothing but texts."""
     path = Path(source).expanduser()
     has_rows = path.is_dir() and any(kind_of(file) in ROW_SUFFIXES for file in path.rglob("*"))
-    is_dialogs = (path / "movie_lines.txt").is_file()
-    return not (source.startswith("hub:") or kind_of(path) in ROW_SUFFIXES or has_rows or is_dialogs)
+    return not (source.startswith("hub:") or kind_of(path) in ROW_SUFFIXES or has_rows or is_movie_dialogs(source))
 
 
 def _texts(source: str, args: EvaluationArguments) -> tuple[str, list[str]]:

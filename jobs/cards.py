@@ -20,9 +20,12 @@ def pretrained_card(report: dict) -> str:
     is_ours = report.get("custom_code", True)  # reports of earlier versions do not say
     rows = [("this model", f"**{report['val_bits_per_byte']:.3f}**")]
     rows += [(f"{name}, given the training text", f"{x:.3f}") for name, x in report["baseline_bits_per_byte"].items()]
+    base, fields = report.get("base_model"), report.get("fields", {})
+    settings = "".join(f", {name} {value}" for name, value in fields.items())
+    origin = f"the weights of `{base}`" if base else "scratch"
     about = f"""\
-A GPT of {report["parameters"]:,} parameters (preset `{report["preset"]}`, size `{report["size"]}`), trained from
-scratch with FolioGPT on `{report["corpus"]}`: {amount(report["train_documents"])} documents,
+A GPT of {report["parameters"]:,} parameters (preset `{report["preset"]}`, size `{report["size"]}`{settings}), trained
+from {origin} with FolioGPT on `{report["corpus"]}`: {amount(report["train_documents"])} documents,
 {amount(report["train_bytes"])} bytes, {report["steps"]:,} steps, {report["tokens"]:,} tokens in {report["precision"]}.
 """
     quality = f"""\
@@ -50,6 +53,7 @@ print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated
     metadata = ModelCardData(
         library_name="transformers", pipeline_tag="text-generation", tags=["foliogpt", *["custom_code"] * is_ours],
         model_name=report["name"], eval_results=_eval_results("text-generation", report["corpus"], metrics),
+        base_model=base,
     )  # fmt: skip
     return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
 
@@ -83,7 +87,7 @@ and what these examples show. Do not rely on what it says."""
 
 def embedder_card(report: dict) -> str:
     """Write the README.md of an embedder, or of a reranker, whose report has no `dimension`."""
-    trust = ", trust_remote_code=True" if report["custom_code"] else ""
+    trust = ", trust_remote_code=True" * report["custom_code"]
     if report["dimension"]:
         about = f"""\
 `{report["base_model"]}` as an embedder: texts of up to {report["max_length"]:,} tokens become vectors of
@@ -125,7 +129,10 @@ def recall_table(report: dict) -> str:
     rows = []
     for kind, sizes in report["held_out"].items():
         for name in ("before", "after", *others):
-            cells = [f"{f['value']:.3f}{_interval(f)}" for f in report["metrics"][name][kind].values()]
+            cells = []
+            for figure in report["metrics"][name][kind].values():
+                bounds = figure["interval"]  # None of a single question
+                cells.append(f"{figure['value']:.3f}" + (" [{:.3f}, {:.3f}]".format(*bounds) if bounds else ""))
             rows.append([f"{sizes['anchors']:,} {kind}s of {sizes['texts']:,} texts", name, *cells])
     return markdown_table(["asked by", "", "recall@1", "recall@10"], rows)
 
@@ -135,10 +142,9 @@ def _card(report: dict, metadata: ModelCardData, about: str, sections: dict[str,
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     curve = f"The curve is in `{CURVE_FILE}`, every" if has_curve else "Every"
     made_by = f"```\n{report['command']}\n```\n\n{versions}, seed {report['seed']}.\n{curve} figure in `{REPORT_FILE}`."
-    parts = [f"# {report['name']}", about.strip()]
+    parts = [f"---\n{metadata.to_yaml()}\n---", f"# {report['name']}", about.strip()]
     parts += [f"## {heading}\n\n{text}" for heading, text in {**sections, "Made by": made_by}.items()]
-    text = "\n\n".join(parts)
-    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n"))
+    return str(ModelCard("\n\n".join(parts) + "\n"))
 
 
 def _eval_results(task: str, dataset: str, metrics: dict[str, float]) -> list[EvalResult]:
@@ -146,14 +152,9 @@ def _eval_results(task: str, dataset: str, metrics: dict[str, float]) -> list[Ev
     return [EvalResult(**where, metric_type=name, metric_value=round(x, 4)) for name, x in metrics.items()]
 
 
-def _interval(figure: dict) -> str:
-    interval = figure["interval"]  # None of a single question
-    return " [{:.3f}, {:.3f}]".format(*interval) if interval else ""
-
-
 def _finetuned_usage(report: dict, is_adapter: bool) -> str:
     here, base = json.dumps(report["output_dir"]), json.dumps(report["base_model"])
-    trust = ", trust_remote_code=True" if report["custom_code"] else ""
+    trust = ", trust_remote_code=True" * report["custom_code"]
     name = AUTO_CLASSES[report["loads_as"]]
     labels = f", num_labels={report['num_labels']}" if report["num_labels"] else ""
     load = f"model = {name}.from_pretrained({here}{trust})"

@@ -112,24 +112,20 @@ def _remedy(error: Exception | None) -> str | None:
     said = str(error).lower()
     if isinstance(error, RuntimeError) and any(sign in said for sign in NOT_THERE) and not connected():
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        return (
-            f"Not all of {world_size()} processes have come together at {where}: start the same command on every "
-            "machine, and let this address and port be reached from each of them; --ddp_timeout is how many seconds "
-            "they wait."
-        )
+        remedy = "start the same command on every machine, and let this address and port be reached from each of them"
+        why = f"Not all of {world_size()} processes have come together at {where}"
+        return f"{why}: {remedy}; --ddp_timeout is how many seconds they wait."
     if isinstance(error, (RuntimeError, OSError)) and any(sign in said for sign in LOST):
-        return (
-            "Another process has ended, and this one cannot go on alone: its message is above, or in torchrun's "
-            "report. Go on from the last checkpoint with --resume, or let torchrun do it with --max_restarts."
-        )
+        remedy = "Go on from the last checkpoint with --resume, or let torchrun do it with --max_restarts."
+        why = "Another process has ended, and this one cannot go on alone"
+        return f"{why}: its message is above, or in torchrun's report. {remedy}"
     return None
 
 
 def to_say(message: str, error: Exception | None = None) -> str | None:
     """The message that this process has to print before it ends; None if another one prints it.
 
-    All processes end with the error that came first, since the others follow from it. It is printed at once by the
-    process that had it, and on every other machine by the first process that ends.
+    The error that came first is printed by the process that had it, and on every other machine by the first that ends.
     """
     if remedy := _remedy(error):
         message = f"{message.partition(':')[0]}: {remedy}"
@@ -142,14 +138,12 @@ def to_say(message: str, error: Exception | None = None) -> str | None:
         store = dist.TCPStore(address, port, is_master=False, timeout=PATIENCE)
         attempt = f"foliogpt/{os.environ.get('FOLIO_ATTEMPT', 'start')}"
         first, cause = json.loads(store.compare_set(f"{attempt}/error", "", json.dumps([here, message])))
+        teller = first
         if first[0] != here[0]:
-            first_here = store.compare_set(f"{attempt}/told on {here[0]}", "", json.dumps(here))
-            told = json.loads(first_here) == here
-        else:
-            told = first == here
+            teller = json.loads(store.compare_set(f"{attempt}/told on {here[0]}", "", json.dumps(here)))
     except (KeyError, ValueError, RuntimeError):  # no store, no answer
         return message
-    if not told:
+    if teller != here:
         return None
     return cause if first[1] == "0" else f"{cause} (process {first[1]})"
 

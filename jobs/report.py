@@ -21,12 +21,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class Stages:
-    """Times the stages of a run and says one line about each.
-
-    >>> stages = Stages()
-    >>> with stages("corpus") as say:
-    ...     say("8,000 documents")
-    """
+    """Times the stages of a run and says one line about each: `with stages("corpus") as say: say("9 documents")`."""
 
     def __init__(self, silent: bool = False):
         self.seconds: dict[str, float] = {}
@@ -48,16 +43,17 @@ def amount(number: int | None) -> str:
     return "an unknown number of" if number is None else f"{number:,}"
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held at once."""
-    try:
-        import resource
-    except ImportError:  # Windows
+def peak_memory_bytes(device: torch.device | None = None) -> int:
+    """The most memory that this process has held at once, on a CUDA device if one is given."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
         import psutil
 
         return psutil.Process().memory_info().peak_wset
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def machine(device: torch.device) -> str:
@@ -91,29 +87,37 @@ def write_result(folder: Path, state, report: dict, card: str, quality: str) -> 
     write_report(report, folder)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     try:
-        loss_curve(state.log_history, folder / CURVE_FILE, f"{report['name']}: {quality}")
+        loss_curve(state.log_history, folder / CURVE_FILE, f"{report['name']}: {quality}", compressors(report))
     except ImportError as error:
         print(error)
 
 
-def loss_curve(log_history: list[dict], path: Path, title: str) -> None:
-    """Draw losses, gradient norm and learning rate over the steps; raises ImportError if matplotlib is missing."""
+def compressors(report: dict) -> dict[str, float]:
+    """What compressors need for the held-out text, in nats a token, if the run was compared with any."""
+    nats = report["val_loss"] / report["val_bits_per_byte"] if report.get("val_bits_per_byte") else 0
+    return {name: bits * nats for name, bits in report.get("baseline_bits_per_byte", {}).items()}
+
+
+def loss_curve(log_history: list[dict], path: Path, title: str, levels: dict[str, float] | None = None) -> None:
+    """Draw losses, with `levels` to compare them with, gradient norm and learning rate over the steps.
+
+    Raises ImportError if matplotlib is missing.
+    """
     plt = pyplot("The loss curve")
     figure, (losses, norms, rates) = plt.subplots(
         3, 1, sharex=True, figsize=(7, 5.5), height_ratios=[3, 1, 1], layout="constrained"
     )
-    for key, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o--")):
+    lines = [(losses, "loss", "C0-", "training"), (losses, "eval_loss", "C1o--", "validation"),
+             (norms, "grad_norm", "gray", None), (rates, "learning_rate", "gray", None)]  # fmt: skip
+    for axes, key, style, label in lines:
         points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
         if points:
-            losses.plot(*zip(*points, strict=True), style, label=label)
-    for axes, key in ((norms, "grad_norm"), (rates, "learning_rate")):
-        points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
-        if points:
-            axes.plot(*zip(*points, strict=True), color="gray")
-        axes.grid(alpha=0.3)
+            axes.plot(*zip(*points, strict=True), style, label=label)
+        axes.grid(visible=True, alpha=0.3)
+    for number, (name, level) in enumerate((levels or {}).items()):
+        losses.axhline(level, color="gray", linewidth=1, linestyle=(0, (number + 1, 2)), label=name)
     losses.set(ylabel="loss (nats a token)", title=title)
     losses.legend()
-    losses.grid(alpha=0.3)
     norms.set(ylabel="gradient\nnorm")
     rates.set(xlabel="step", ylabel="learning\nrate")
     figure.align_ylabels()

@@ -26,29 +26,23 @@ def checkpoint_to_resume(
     saved = run_settings_of(output_dir, checkpoint)
     for name in fixed:
         if name in saved and saved[name] != settings[name]:
-            raise ValueError(
-                f"The run of {checkpoint or output_dir} has {name} {saved[name]}, not {settings[name]}: "
-                "leave it out to go on, or start another run with another --output_dir."
-            )
+            what = f"The run of {checkpoint or output_dir} has {name} {saved[name]}, not {settings[name]}"
+            raise ValueError(f"{what}: leave it out to go on, or start another run with another --output_dir.")
     _check_batch(output_dir, saved, args)
+    done = _step(output_dir)
     if checkpoint is None:
-        if _step(output_dir) is None and not any((path / SUMS_FILE).exists() for path in checkpoints(output_dir)):
-            logger.warning("The run in %s has no checkpoint yet: it begins from the start.", output_dir)
-            return None
-        if (done := _step(output_dir)) is not None:
-            raise FileNotFoundError(
-                f"The run in {output_dir} is complete at step {done:,}, and has no intermediate checkpoint to train on "
-                "from: its model is ready to use; for a longer run give another --output_dir."
-            )
-        raise FileNotFoundError(
-            f"No checkpoint in {output_dir} is whole: copy them from where they were last seen whole, or start again "
-            "with another --output_dir."
-        )
-    if reached_its_end(checkpoint, args) and _step(output_dir) == _step(checkpoint):
-        more = "--max_steps" if args.max_steps > 0 else "--num_train_epochs"
-        raise ValueError(
-            f"The run in {output_dir} is complete at step {_step(checkpoint):,}: to train longer, give a larger {more}."
-        )
+        if done is not None:
+            what = f"The run in {output_dir} is complete at step {done:,}, and has no intermediate checkpoint"
+            remedy = "its model is ready to use; for a longer run give another --output_dir"
+            raise FileNotFoundError(f"{what} to train on from: {remedy}.")
+        if any((path / SUMS_FILE).exists() for path in checkpoints(output_dir)):
+            remedy = "copy them from where they were last seen whole, or start again with another --output_dir"
+            raise FileNotFoundError(f"No checkpoint in {output_dir} is whole: {remedy}.")
+        logger.warning("The run in %s has no checkpoint yet: it begins from the start.", output_dir)
+        return None
+    if reached_its_end(checkpoint, args) and done == _step(checkpoint):
+        remedy = f"to train longer, give a larger {'--max_steps' if args.max_steps > 0 else '--num_train_epochs'}"
+        raise ValueError(f"The run in {output_dir} is complete at step {done:,}: {remedy}.")
     return checkpoint
 
 
@@ -69,15 +63,12 @@ def _check_batch(output_dir: Path, saved: dict, args) -> None:
     blocks = saved.get(BATCH, of_one)
     if blocks == args.global_batch_size:
         return
+    remedy = f"so give --per_device_train_batch_size {blocks // args.world_size} --gradient_accumulation_steps 1"
     if blocks % args.world_size:
         remedy = f"which {args.world_size} processes cannot share equally: start it with another number of them"
-    else:
-        remedy = f"so give --per_device_train_batch_size {blocks // args.world_size} --gradient_accumulation_steps 1"
-    raise ValueError(
-        f"The run in {output_dir} has {blocks} rows in a step, not {args.global_batch_size} "
-        f"({args.train_batch_size} per_device_train_batch_size x {args.gradient_accumulation_steps} "
-        f"gradient_accumulation_steps x {args.world_size} processes), {remedy}."
-    )
+    batch = f"{args.train_batch_size} per_device_train_batch_size x {args.gradient_accumulation_steps}"
+    batch = f"{args.global_batch_size} ({batch} gradient_accumulation_steps x {args.world_size} processes)"
+    raise ValueError(f"The run in {output_dir} has {blocks} rows in a step, not {batch}, {remedy}.")
 
 
 def after_restart(output_dir: Path) -> list[str]:

@@ -29,13 +29,9 @@ def lock_run_folder(
 ) -> Iterator[Path]:
     """Make `output_dir` if need be, and have it to ourselves until the block ends. Nothing in it is changed.
 
-    Args:
-        overwrite: another run may be there.
-        resume: a run must be there.
-        marker: the file that tells a folder of ours.
-
-    Raises FileExistsError if another run, or something else, is there, or a run is writing to it now; FileNotFoundError
-    if `resume` is asked for and there is no run; PermissionError if the directory cannot be written to.
+    With `overwrite` another run may be there, with `resume` one must be; `marker` is the file that tells it. Raises
+    FileExistsError if a run, or something else, is there, or a run is writing to it now; FileNotFoundError if there is
+    no run to resume; PermissionError if the directory cannot be written to.
     """
     path = Path(output_dir).expanduser()
     _check(path, overwrite, resume, marker)
@@ -86,9 +82,8 @@ def _check(path: Path, overwrite: bool, resume: bool, marker: str) -> None:
         raise FileExistsError(f"{path} holds a model: give another --output_dir.")
     if not overwrite:
         go_on = " continue it with --resume," if marker in (RUN_FILE, SCALE_FILE) else ""
-        raise FileExistsError(
-            f"{path} already has a {marker}: give another --output_dir,{go_on} or replace it with --overwrite."
-        )
+        remedy = f"give another --output_dir,{go_on} or replace it with --overwrite"
+        raise FileExistsError(f"{path} already has a {marker}: {remedy}.")
 
 
 def run_metadata(fingerprint, global_batch_size: int) -> dict:
@@ -99,8 +94,7 @@ def run_metadata(fingerprint, global_batch_size: int) -> dict:
 def start_run(output_dir: Path, settings: dict, is_new: bool) -> None:
     """Write the settings of the run that begins or goes on, whole or not at all.
 
-    If `is_new`, the intermediate checkpoints of the run that was here are removed. Its finished checkpoint stays
-    until the new one is whole, which then replaces it.
+    If `is_new`, the checkpoints of the run that was here go, but its finished one only when the new one is whole.
     """
     new = output_dir / f"{STAGING}{RUN_FILE}"
     write_atomically(new, yaml.safe_dump(settings, sort_keys=False))  # if that fails, no checkpoint is removed

@@ -58,8 +58,7 @@ def find_corrupt_file(checkpoint: Path) -> str | None:
 def write_checksums(checkpoint: Path) -> None:
     """Put the files of a checkpoint on the disk, and then their hashes beside them, by which it is known to be whole.
 
-    A process that is killed leaves no hashes; a machine that loses power may leave files of the right size that are
-    full of zeros, which the hashes tell.
+    A machine that loses power may leave files of the right size that are full of zeros, which the hashes tell.
     """
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SUMS_FILE)
     for file in files:
@@ -112,11 +111,9 @@ def saving(path: Path) -> Iterator[None]:
             os.replace(before, path)
         if not isinstance(error, Exception):  # Ctrl-C
             raise
-        free = shutil.disk_usage(path.parent).free / 1e6
-        raise OSError(
-            f"Could not save to {path.parent} ({error}); {free:,.0f} MB are free there. "
-            "Make room, then go on with --resume."
-        ) from error
+        free = f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free there"
+        remedy = "Make room, then go on with --resume."
+        raise OSError(f"Could not save to {path.parent} ({error}); {free}. {remedy}") from error
     shutil.rmtree(before, ignore_errors=True)
 
 
@@ -124,9 +121,8 @@ def saving(path: Path) -> Iterator[None]:
 def staged(output_dir: Path) -> Iterator[Path]:
     """A temporary directory inside `output_dir` whose files and folders move there when the block ends, and only then.
 
-    `config.json`, of an adapter `adapter_config.json`, without which nothing is opened, is taken away first and moves
-    when the rest is there: a mixture of an old and a new checkpoint, or half of one, is never taken for a whole one. If
-    the block fails, what was there before is untouched.
+    `config.json` or `adapter_config.json`, without which nothing is opened, is taken away first and moves last: a
+    mixture of an old and a new checkpoint, or half of one, is never taken for a whole one.
     """
     staging = output_dir / f"{STAGING}{os.getpid()}"
     with saving(staging):

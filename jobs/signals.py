@@ -29,8 +29,7 @@ def signal_of(error: KeyboardInterrupt) -> int:
 def handled(handler: Callable, *signums: int) -> Iterator[None]:
     """Give signals a handler until the block ends, in the main thread: others can have none.
 
-    A process that we fork, such as a worker of the data loader, inherits the handler, but is not who is meant: it ends
-    by a SIGTERM, and takes no notice of Ctrl-C, after which it ends with us.
+    A process that we fork, such as a worker of the data loader, inherits it, but ends by a SIGTERM and ignores Ctrl-C.
     """
     process = os.getpid()
 

@@ -144,9 +144,13 @@ class FolioConfig(PreTrainedConfig):
     def validate_architecture(self):
         """Refuse contradictory choices; runs when the config is made and when it is saved."""
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                     "num_key_value_heads", "head_dim", "intermediate_size", "max_position_embeddings"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1.")
+                     "num_key_value_heads", "head_dim", "intermediate_size", "max_position_embeddings",
+                     "sliding_window"):  # fmt: skip
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1.")
+        for name in ("norm_eps", "initializer_range", "final_logit_softcapping"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} is {value}: it must be above 0.")
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
         if self.head_dim * heads != self.hidden_size and self.hidden_size % heads:
             raise ValueError(
@@ -183,7 +187,7 @@ class FolioConfig(PreTrainedConfig):
             )
         if unknown := set(self.layer_types) - {"full_attention", "sliding_attention"}:
             raise ValueError(f"layer_types has {sorted(unknown)}: use 'full_attention' or 'sliding_attention'.")
-        if "sliding_attention" in self.layer_types and not self.sliding_window:
+        if "sliding_attention" in self.layer_types and self.sliding_window is None:
             raise ValueError(
                 f"layer_types asks for 'sliding_attention', but sliding_window is {self.sliding_window}: "
                 "set it to the number of tokens that those layers may see."

@@ -4,6 +4,40 @@ import torch
 from torch import nn
 
 
+class ChunkLoss(nn.Module):
+    """The loss of a few tokens and its gradients. A module, so that compiling a model by its parts compiles this."""
+
+    def forward(self, hidden, head, target, softcap, z_loss: float, ignore_index: int, needs_grad: bool):
+        """hidden (N, C), head (V, C), target (N) -> summed loss, a scalar, and if needed gradients (N, C), (V, C)."""
+        exact = torch.promote_types(hidden.dtype, torch.float)
+        counted = (target != ignore_index).unsqueeze(1)
+        index = (target * counted.squeeze(1)).unsqueeze(1)  # 0 where there is no target; others stay as they are
+        # All that follows happens in place: at this size a new tensor costs as much as the arithmetic.
+        logits = (hidden @ head.T).to(exact)  # (N, V)
+        tanh = None
+        if softcap is not None:
+            tanh = logits.div_(softcap).tanh_().clone()
+            logits.mul_(softcap)
+        largest = logits.amax(-1, keepdim=True)
+        logits.sub_(largest)
+        at_target = logits.gather(1, index)
+        total = logits.exp_().sum(-1, keepdim=True)
+        loss = ((total.log() - at_target) * counted).sum()
+        softmax_share = counted / total
+        if z_loss:
+            log_z = total.log() + largest
+            loss = loss + (z_loss * log_z.square() * counted).sum()
+            softmax_share = softmax_share * (1 + 2 * z_loss * log_z)
+        if not needs_grad:
+            return loss, None, None
+        grad = logits.mul_(softmax_share)  # the softmax, 0 where there is no target
+        grad.scatter_add_(1, index, -counted.to(exact))
+        if tanh is not None:
+            grad.mul_(tanh.square_().neg_().add_(1))
+        grad = grad.to(hidden.dtype)
+        return loss, grad @ head, grad.T @ hidden
+
+
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Summed cross-entropy of a linear head, computed a few tokens at a time.
 
@@ -13,7 +47,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk_size, softcap, z_loss, ignore_index):
+    def forward(ctx, hidden, weight, targets, chunk_size, softcap, z_loss, ignore_index, chunk_loss):
         """hidden (N, C), weight (V, C), targets (N), `ignore_index` if there is none -> summed loss, a scalar.
 
         `z_loss` is the weight of log(Z)^2, Z being the sum that the softmax divides by: it keeps logits from drifting
@@ -21,48 +55,21 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        with torch.autocast(device, enabled=False):  # it would cast the weights again for each chunk
-            return ChunkedCrossEntropy._forward(
-                ctx, hidden, weight, targets, chunk_size, softcap, z_loss, ignore_index, dtype
-            )
-
-    @staticmethod
-    def _forward(ctx, hidden, weight, targets, chunk_size, softcap, z_loss, ignore_index, dtype):
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         exact = torch.promote_types(dtype, torch.float)
         loss = torch.zeros((), device=hidden.device, dtype=exact)
         head = weight.to(dtype)
+        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_weight = torch.zeros_like(weight, dtype=exact) if needs_grad else None
-        for start in range(0, hidden.shape[0], chunk_size):
-            h, target = hidden[start : start + chunk_size].to(dtype), targets[start : start + chunk_size]
-            counted = (target != ignore_index).unsqueeze(1)
-            index = (target * counted.squeeze(1)).unsqueeze(1)  # 0 where there is no target; others stay as they are
-            # All that follows happens in place: at this size a new tensor costs as much as the arithmetic.
-            logits = (h @ head.T).to(exact)  # (chunk, V)
-            tanh = None
-            if softcap is not None:
-                tanh = logits.div_(softcap).tanh_().clone()
-                logits.mul_(softcap)
-            largest = logits.amax(-1, keepdim=True)
-            logits.sub_(largest)
-            at_target = logits.gather(1, index)
-            total = logits.exp_().sum(-1, keepdim=True)
-            # Not `+=`: torch 2.11 compiles the gradients of a result that was changed in place to zeros.
-            loss = loss + ((total.log() - at_target) * counted).sum()
-            softmax_share = counted / total
-            if z_loss:
-                log_z = total.log() + largest
-                loss = loss + (z_loss * log_z.square() * counted).sum()
-                softmax_share = softmax_share * (1 + 2 * z_loss * log_z)
-            if needs_grad:
-                grad = logits.mul_(softmax_share)  # the softmax, 0 where there is no target
-                grad.scatter_add_(1, index, -counted.to(exact))
-                if tanh is not None:
-                    grad.mul_(tanh.square_().neg_().add_(1))
-                grad = grad.to(dtype)
-                grad_hidden[start : start + chunk_size] = grad @ head
-                grad_weight += grad.T @ h
+        with torch.autocast(device, enabled=False):  # it would cast the weights again for each chunk
+            for start in range(0, hidden.shape[0], chunk_size):
+                part = slice(start, start + chunk_size)
+                h, target = hidden[part].to(dtype), targets[part]
+                added, *grads = chunk_loss(h, head, target, softcap, z_loss, ignore_index, needs_grad)
+                loss = loss + added  # not `+=`: torch 2.11 compiles the gradients of a changed result to zeros
+                if needs_grad:
+                    grad_hidden[part] = grads[0]
+                    grad_weight += grads[1]
         if needs_grad:
             ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
         return loss
@@ -70,7 +77,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_output.to(grad_hidden.dtype), grad_weight * grad_output, *[None] * 5
+        return grad_hidden * grad_output.to(grad_hidden.dtype), grad_weight * grad_output, *[None] * 6
 
 
 def chunked_causal_lm_loss(
@@ -83,6 +90,7 @@ def chunked_causal_lm_loss(
     num_items_in_batch=None,
     shift_labels=None,
     ignore_index=-100,
+    chunk_loss=None,
 ):
     """Mean next-token cross-entropy of `hidden_states` (B, T, C) under the head `weight` (V, C).
 
@@ -97,7 +105,8 @@ def chunked_causal_lm_loss(
     hidden_states = hidden_states.flatten(0, 1)
     if len(targets) != len(hidden_states):
         raise ValueError(f"{len(targets)} labels for {len(hidden_states)} positions: give one for each.")
-    total = ChunkedCrossEntropy.apply(hidden_states, weight, targets, chunk_size, softcap, z_loss, ignore_index)
+    how = (chunk_size, softcap, z_loss, ignore_index, ChunkLoss() if chunk_loss is None else chunk_loss)
+    total = ChunkedCrossEntropy.apply(hidden_states, weight, targets, *how)
     return mean(total, targets, num_items_in_batch, ignore_index)
 
 

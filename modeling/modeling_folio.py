@@ -42,8 +42,9 @@ from .attention import FolioAttention, FolioCrossAttention
 from .block import FolioDecoderLayer
 from .configuration_folio import FolioConfig
 from .forward_arguments import CACHE, checked_arguments
-from .loss import chunked_causal_lm_loss, classification_loss, span_loss, z_loss_of
+from .loss import ChunkLoss, chunked_causal_lm_loss, classification_loss, span_loss, z_loss_of
 from .normalization import build_norm
+from .packed_attention import VARLEN, kernel_can_run, sequence_lengths
 from .positions import FolioRotaryEmbedding, build_positions
 from .registration import register
 
@@ -161,7 +162,15 @@ class FolioModel(FolioPreTrainedModel):
         if layer_types != self.config.layer_types[: len(layers)]:  # by which caches are made
             has = self.config.layer_types
             raise ValueError(f"config.layer_types is {has}, but the layers are {layer_types}: set it to that.")
-        masks = self._attention_masks(set(layer_types), inputs_embeds, attention_mask, cache, position_ids, is_causal)
+        is_plain = attention_mask is None and cache is None and self.config._attn_implementation == VARLEN
+        if is_plain and kernel_can_run(self.config, inputs_embeds.device, inputs_embeds.dtype):
+            masks = dict.fromkeys(layer_types)
+            if is_causal and kwargs.get("cu_seq_lens_q") is None:
+                kwargs["cu_seq_lens_q"] = sequence_lengths(position_ids, len(inputs_embeds))
+        else:
+            masks = self._attention_masks(
+                set(layer_types), inputs_embeds, attention_mask, cache, position_ids, is_causal
+            )
         if encoder_hidden_states is not None:
             encoder_attention_mask = create_bidirectional_mask(
                 config=self.config,
@@ -241,6 +250,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
         self.vocab_size = config.vocab_size
         self.softcap = config.final_logit_softcapping
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.chunk_loss = ChunkLoss()
         self.post_init()
 
     @checked_arguments
@@ -279,8 +289,8 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
         given = {name: kwargs[name] for name in LOSS_ARGUMENTS if name in kwargs}
         loss = logits = None
         if labels is not None and self.loss_chunk_size is not None and self._head_is_a_matrix():
-            head, chunk_size = self.lm_head.weight, self.loss_chunk_size
-            loss = chunked_causal_lm_loss(hidden_states, head, labels, chunk_size, self.softcap, z_loss, **given)
+            how = {"chunk_size": self.loss_chunk_size, "softcap": self.softcap, "z_loss": z_loss, **given}
+            loss = chunked_causal_lm_loss(hidden_states, self.lm_head.weight, labels, **how, chunk_loss=self.chunk_loss)
         else:
             logits = self.lm_head(hidden_states)
             if self.softcap is not None:
@@ -300,7 +310,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
 
     def _head_is_a_matrix(self) -> bool:
         """Whether logits are hidden states times a weight, and the loss is transformers' own: no adapter, no hook."""
-        head = self.lm_head
+        head = getattr(self.lm_head, "_orig_mod", self.lm_head)  # that of a model compiled by its parts
         is_changed = "forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks
         is_plain = type(head) is nn.Linear and head.bias is None and type(head.weight) in PLAIN_TENSORS
         return is_plain and not is_changed and self.loss_function is LOSS_MAPPING["ForCausalLM"]

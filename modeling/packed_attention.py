@@ -1,7 +1,7 @@
 """Attention to rows of several documents, each of which is a sequence of its own to torch's flash kernel.
 
 For such a row `sdpa` needs a mask (B, 1, T, T), with which no flash kernel runs. This one needs no mask: a document
-begins where a position does not follow the one before. `model.set_attn_implementation("varlen")` chooses it. Where the
+begins where a position does not follow the one before. `model.set_attn_implementation("varlen")` chooses it. If the
 kernel cannot run (on a CPU, in float32, with dropout, for other sizes of heads), and for padding and caches, `sdpa`
 computes the same.
 """
@@ -22,8 +22,9 @@ SHARED_HEADS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_
 
 
 def varlen_mask(batch_size: int, q_length: int, kv_length: int, attention_mask=None, use_vmap=False, **kwargs):
-    """No mask for whole sequences without padding; else the mask of `sdpa`."""
-    if attention_mask is None and q_length == kv_length and not use_vmap:
+    """No mask for complete sequences that the kernel takes; otherwise the mask of `sdpa`."""
+    is_plain = attention_mask is None and q_length == kv_length and not use_vmap
+    if is_plain and kernel_can_run(kwargs["config"], torch.device(kwargs["device"]), kwargs["dtype"]):
         return None
     return sdpa_mask(batch_size, q_length, kv_length, attention_mask=attention_mask, use_vmap=use_vmap, **kwargs)
 
@@ -45,16 +46,15 @@ def varlen_attention_forward(
     batch, _, length, _ = query.shape
     is_causal = kwargs.pop("is_causal", None)
     is_causal = module.is_causal if is_causal is None else is_causal
-    if attention_mask is not None or length != key.shape[2] or position_ids is None:
+    is_masked = attention_mask is not None or length != key.shape[2] or position_ids is None
+    if is_masked or not kernel_can_run(module.config, query.device, query.dtype):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs)
-    begins = document_begins(position_ids.expand(batch, -1) if is_causal else None, batch, length, query.device)
-    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
-    if not kernel_can_run(query, dtype, dropout):
-        mask = documents_mask(begins, is_causal, sliding_window)
-        return sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, False, **kwargs)
-    if cu_seq_lens_q is None or not is_causal:
-        cu_seq_lens_q = sequence_lengths(begins)
+    if not is_causal:  # each row is one sequence
+        cu_seq_lens_q = torch.arange(0, batch * length + 1, length, dtype=torch.int32, device=query.device)
+    elif cu_seq_lens_q is None:
+        cu_seq_lens_q = sequence_lengths(position_ids, batch)
     window = -1 if sliding_window is None else sliding_window - 1  # how far it reaches beyond the token itself
+    dtype = precision(query.dtype)
     query, key, value = (states.transpose(1, 2).flatten(0, 1).to(dtype) for states in (query, key, value))
     output = varlen_attn(
         query, key, value, cu_seq_lens_q, cu_seq_lens_q, length, length,
@@ -63,38 +63,29 @@ def varlen_attention_forward(
     return output.unflatten(0, (batch, length)), None
 
 
-def kernel_can_run(query: torch.Tensor, dtype: torch.dtype, dropout: float) -> bool:
-    head_dim = query.shape[-1]
-    fits = dtype in (torch.float16, torch.bfloat16) and not dropout and head_dim <= LARGEST_HEAD and head_dim % 8 == 0
-    return fits and query.is_cuda and torch.cuda.get_device_capability(query.device) >= FIRST_GENERATION
+def precision(dtype: torch.dtype) -> torch.dtype:
+    """That of queries and keys, which are products of matrices, in a model of this one."""
+    return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else dtype
 
 
-def document_begins(position_ids: torch.Tensor | None, batch: int, length: int, device) -> torch.Tensor:
-    """Which tokens begin a document (B, T): the first of each row, and those whose position does not follow."""
-    begins = torch.zeros(batch, length, dtype=torch.bool, device=device)
-    begins[:, 0] = True
-    if position_ids is not None:
-        begins[:, 1:] = position_ids.diff(dim=-1) != 1
-    return begins
+def kernel_can_run(config, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the device has the flash kernel, and the kernel takes the model's heads."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    fits = head_dim <= LARGEST_HEAD and head_dim % 8 == 0 and not getattr(config, "attention_dropout", 0.0)
+    is_half = precision(dtype) in (torch.float16, torch.bfloat16)
+    return fits and is_half and device.type == "cuda" and generation(device) >= FIRST_GENERATION
 
 
-def sequence_lengths(begins: torch.Tensor) -> torch.Tensor:
-    """`cu_seq_lens` (documents + 1,), int32, of documents that begin at these tokens (B, T)."""
+@torch.compiler.assume_constant_result
+def generation(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def sequence_lengths(position_ids: torch.Tensor, batch: int) -> torch.Tensor:
+    """`cu_seq_lens` (documents + 1,), int32, of `batch` rows. The host waits for a GPU here, so do it once a batch."""
+    begins = nn.functional.pad(position_ids.expand(batch, -1).diff(dim=-1) != 1, (1, 0), value=True)
     starts = begins.flatten().nonzero().flatten()
-    return torch.cat([starts, starts.new_tensor([begins.numel()])]).to(torch.int32)
-
-
-def documents_mask(begins: torch.Tensor, is_causal: bool, sliding_window: int | None) -> torch.Tensor:
-    """Which tokens attend to which (B, 1, T, T)."""
-    document = begins.cumsum(dim=-1)
-    index = torch.arange(begins.shape[-1], device=begins.device)
-    distance = index[:, None] - index
-    mask = document[:, :, None] == document[:, None, :]
-    if is_causal:
-        mask = mask & (distance >= 0)
-    if sliding_window is not None:
-        mask = mask & (distance.abs() < sliding_window)
-    return mask[:, None]
+    return nn.functional.pad(starts, (0, 1), value=begins.numel()).to(torch.int32)
 
 
 def register() -> None:

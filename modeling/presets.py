@@ -70,3 +70,5 @@ def preset_config(preset: str = "folio", size: str = "nano", **overrides) -> Fol
         return FolioConfig(**{**SIZES[size], **PRESETS[preset], **overrides})
     except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from None
+    except KeyError as error:  # of what a rope_type needs
+        raise ValueError(error.args[0]) from None

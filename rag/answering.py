@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Protocol
 
+from .catalog import Catalog
 from .documents import Document, Hit
-from .embedding import Embedder
 from .refusal import BEST, OTHERWISE, REFUSALS, features, threshold_of
 from .retrieval import Retriever, check
+from .store import Store
 
 NO_ANSWER = "The text does not say."  # what our fine-tuned models say, too
 UNCITED = "[citation needed]"
 TITLE_CHARACTERS = 200
-NOTHING_RELEVANT = "nothing that was found has enough to do with the question"
 NEAREST = 3  # passages, shown where there is no answer
 PASSAGES = 10  # to answer from, and the neighbours of the first ones
 WITH_NEIGHBOURS = 3
@@ -33,6 +33,7 @@ INSTRUCTIONS = (
 # In a source, what looks like the end of it is given another sign of the same length, so that places stay the same.
 BOUNDARY = re.compile(r"<(?=\W*(?:source|question)s?\b)", re.IGNORECASE)
 SPACE = re.compile(r"\s*")
+FOREIGN_MARK = re.compile(r"\[(\s*\d[\d\s,]*)\]")  # in words of a document, which may not look like our own
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ class Writer(Protocol):
 def answer_messages(question: str, passages: Sequence[Passage]) -> list[dict]:
     """The chat that a causal language model is asked to answer, and fine-tuned on.
 
-    `passages` are numbered from 1; without any, the question stands alone. No text in them can end its source or begin
-    another; that none can write a control token is up to `encode_chat`. The answer has citations, or is NO_ANSWER.
+    No text in the passages, which are numbered from 1, can end its source or begin another; that none can write a
+    control token is up to `encode_chat`. The answer has citations, or is NO_ANSWER.
     """
     if not passages:
         return [{"role": "user", "content": question}]
@@ -146,81 +147,73 @@ def join(passages: Sequence[Passage]) -> list[Passage]:
     return joined
 
 
-class Answering:
-    """Finds passages for a question, refuses it if they have nothing to do with it, and has a writer answer."""
+def answer(
+    retriever: Retriever,
+    question: str,
+    writer: Writer,
+    k: int = PASSAGES,
+    mode: str = "hybrid",
+    where: dict | None = None,
+    stream: Callable[[str], None] | None = None,
+    refuse: str = "default",
+) -> Answer:
+    """Find passages for a question, refuse it if they have nothing to do with it, and have a writer answer."""
+    check(question, k, mode, where)
+    if refuse not in REFUSALS:
+        raise ValueError(f"refuse is {refuse!r}; choose one of {', '.join(REFUSALS)}.")
+    store = retriever.store
+    catalog, embedder = store.catalog, store.embedder
+    hits = _with_cosines(question, retriever.search(question, max(k, BEST), mode, where), store)
+    if not hits:
+        return Answer("", refused=True, reason="nothing was found")
+    line = threshold_of(catalog) if embedder.reads(question) else OTHERWISE
+    if not line.answers(features(question, hits, catalog, embedder), refuse):
+        reason = "nothing that was found has enough to do with the question"
+        return Answer("", refused=True, reason=reason, passages=_passages(hits[:k], 0, catalog))
+    passages = _passages(hits[:k], WITH_NEIGHBOURS, catalog)
+    sentences: list[Sentence] = []
+    numbers: dict[Citation, int] = {}  # as they come
+    text = ""
 
-    def __init__(self, retriever: Retriever) -> None:
-        self.retriever, self.store = retriever, retriever.store
-
-    def answer(
-        self,
-        question: str,
-        writer: Writer,
-        k: int,
-        mode: str,
-        where: dict | None,
-        stream: Callable[[str], None] | None,
-        refuse: str = "default",
-    ) -> Answer:
-        check(question, k, mode, where)
-        if refuse not in REFUSALS:
-            raise ValueError(f"refuse is {refuse!r}; choose one of {', '.join(REFUSALS)}.")
-        hits = self._with_cosines(question, self.retriever.search(question, max(k, BEST), mode, where))
-        if not hits:
-            return Answer("", refused=True, reason="nothing was found")
-        catalog, embedder = self.store.catalog, self.store.embedder
-        reads = not isinstance(embedder, Embedder) or embedder.reads(question)
-        line = threshold_of(catalog) if reads else OTHERWISE
-        if not line.answers(features(question, hits, catalog, embedder), refuse):
-            return Answer("", refused=True, reason=NOTHING_RELEVANT, passages=self._passages(hits[:k], 0))
-        passages = self._passages(hits[:k], WITH_NEIGHBOURS)
-        writing = _Writing(stream or (lambda piece: None))
-        writer.write(question, passages, writing.add)
-        if not writing.sentences:
-            return Answer("", refused=True, reason="the model found no answer in the passages", passages=passages)
-        citations, sentences = tuple(writing.numbers), tuple(writing.sentences)
-        return Answer(writing.text, citations, sentences=sentences, passages=passages)
-
-    def _with_cosines(self, question: str, hits: list[Hit]) -> list[Hit]:
-        """A search by words knows none."""
-        lacking = [hit.chunk for hit in hits if hit.cosine is None]
-        if len(lacking) < len(hits) or not hits:
-            return hits
-        found, vectors = self.store.catalog.vectors(lacking, *self.store.catalog.model)
-        cosines = dict(zip(found, vectors @ self.store.embedder.encode_query(question), strict=True)) if found else {}
-        return [replace(hit, cosine=float(cosines[hit.chunk])) if hit.chunk in cosines else hit for hit in hits]
-
-    def _passages(self, hits: Sequence[Hit], with_neighbours: int) -> tuple[Passage, ...]:
-        """What was found, then what stands before and after the best of it, each with the white space behind it."""
-        catalog, found = self.store.catalog, []
-        best = [hit.chunk for hit in hits]
-        beside = [neighbour for chunk in best[:with_neighbours] for neighbour in catalog.neighbours(chunk)]
-        documents: dict[str, Document] = {}
-        for chunk in filter(None, map(catalog.chunk, dict.fromkeys(best + beside))):  # it may have gone since
-            name, start, end = chunk["document"], chunk["start"], chunk["end"]
-            if name not in documents:
-                documents[name] = catalog.document(name)
-            text = documents[name].text
-            if text[start:end] == chunk["text"]:  # else it has changed since
-                found.append(Passage.of(documents[name], start, SPACE.match(text, end).end()))
-        return tuple(found)
-
-
-class _Writing:
-    """An answer that grows. Its citations are numbered as they come."""
-
-    def __init__(self, stream: Callable[[str], None]) -> None:
-        self.stream, self.text = stream, ""
-        self.sentences: list[Sentence] = []
-        self.numbers: dict[Citation, int] = {}
-
-    def add(self, sentence: Sentence) -> None:
+    def add(sentence: Sentence) -> None:
+        nonlocal text
+        own = (FOREIGN_MARK.sub(r"(\1)", part) if isinstance(part, str) else part for part in sentence.parts)
+        sentence = replace(sentence, parts=tuple(own))  # also of a short answer
         for citation in sentence.citations:
-            self.numbers.setdefault(citation, len(self.numbers) + 1)
-        piece = "".join(part if isinstance(part, str) else f"[{self.numbers[part]}]" for part in sentence.parts)
-        piece = piece if self.text else piece.lstrip()
+            numbers.setdefault(citation, len(numbers) + 1)
+        piece = "".join(part if isinstance(part, str) else f"[{numbers[part]}]" for part in sentence.parts)
+        piece = piece if text else piece.lstrip()
         if not sentence.is_cited:
             piece = f"{piece.rstrip()} {UNCITED}"
-        self.sentences.append(sentence)
-        self.text += piece
-        self.stream(piece)
+        sentences.append(sentence)
+        text += piece
+        if stream:
+            stream(piece)
+
+    writer.write(question, passages, add)
+    if not sentences:
+        return Answer("", refused=True, reason="the model found no answer in the passages", passages=passages)
+    return Answer(text, tuple(numbers), sentences=tuple(sentences), passages=passages)
+
+
+def _with_cosines(question: str, hits: list[Hit], store: Store) -> list[Hit]:
+    """A search by words knows none."""
+    if not hits or any(hit.cosine is not None for hit in hits):
+        return hits
+    found, vectors = store.catalog.vectors([hit.chunk for hit in hits])
+    cosines = dict(zip(found, vectors @ store.embedder.encode_query(question), strict=True)) if found else {}
+    return [replace(hit, cosine=float(cosines[hit.chunk])) if hit.chunk in cosines else hit for hit in hits]
+
+
+def _passages(hits: Sequence[Hit], with_neighbours: int, catalog: Catalog) -> tuple[Passage, ...]:
+    """What was found, then what stands before and after the best of it, each with the white space behind it."""
+    best = [hit.chunk for hit in hits]
+    beside = [neighbour for chunk in best[:with_neighbours] for neighbour in catalog.neighbours(chunk)]
+    documents: dict[str, Document] = {}
+    found = []
+    for chunk in filter(None, map(catalog.chunk, dict.fromkeys(best + beside))):  # it may have gone since
+        name, start, end = chunk["document"], chunk["start"], chunk["end"]
+        document = documents[name] = documents.get(name) or catalog.document(name)
+        if document.text[start:end] == chunk["text"]:  # else it has changed since
+            found.append(Passage.of(document, start, SPACE.match(document.text, end).end()))
+    return tuple(found)

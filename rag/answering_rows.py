@@ -52,11 +52,9 @@ def exercises(
     without_answer: float = WITHOUT_ANSWER,
     seed: int = 0,
 ) -> Iterator[Exercise]:
-    """Make an exercise of each question that can be answered with a quotation.
+    """Make an exercise of each question of a data set, whose documents `rag` has, that a quotation answers.
 
     Args:
-        rag: an index that has the documents of the data set.
-        questions: some of the data set's; others can be kept to judge by.
         fits: whether a chat without its answer leaves enough of the context; the worst passages go until it does.
         without_answer: the share of exercises whose passages do not have the answer.
     """

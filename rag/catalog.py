@@ -20,7 +20,6 @@ from .documents import Document, Heading, is_storable
 from .filters import where_sql
 from .lexical import FIRST, SHORTEST, TOKENIZER, VERSION, indexed_words, match_expression
 
-PAGE = 5000
 # How many unknown words of a question are corrected, by how many words each, and difflib's ratio of their spellings.
 MAX_UNKNOWN, SIMILAR, LIKENESS = 8, 3, 0.8
 
@@ -101,8 +100,7 @@ class Catalog(Database):
     def put(self, document: Document, source: str, chunks: list[Chunk] | None) -> str:
         """Write a document and its chunks, and say whether it is "added", "updated" or "unchanged".
 
-        Args:
-            chunks: None for a document that was equal when it was looked at; if it no longer is, somebody wrote later.
+        Without chunks it was equal when it was looked at; if it no longer is, somebody wrote later.
         """
         hash, before = document.hash, self.document_hash(document.name)
         if before == hash or chunks is None:
@@ -190,29 +188,24 @@ class Catalog(Database):
         finally:
             self.connection.execute("DETACH other")
 
-    def prune_vectors(self, model: str, dtype: str) -> None:
+    def prune_vectors(self) -> None:
         """Drop the vectors of chunks that are gone, and of other models."""
         query = "DELETE FROM vectors WHERE model != ? OR dtype != ? OR hash NOT IN (SELECT hash FROM chunks)"
-        self.connection.execute(query, [model, dtype])
+        self.connection.execute(query, self.model)
 
-    def vectors(self, ids: list[int], model: str, dtype: str) -> tuple[list[int], np.ndarray]:
+    def vectors(self, ids: list[int]) -> tuple[list[int], np.ndarray]:
         """The vectors of chunks: the ids that have one, and an array with a row for each."""
         query = "SELECT vector FROM chunks JOIN vectors USING (hash) WHERE chunks.id = ? AND model = ? AND dtype = ?"
-        found = {id: vector for id in ids if (vector := self._value(query, id, model, dtype)) is not None}
+        model = self.model
+        found = {id: vector for id in ids if (vector := self._value(query, id, *model)) is not None}
         rows = [np.frombuffer(vector, "<f4") for vector in found.values()]
         return list(found), np.stack(rows) if rows else np.zeros((0, 0), "f4")
 
-    def chunks_without_vector(self, model: str, dtype: str) -> int:
+    def chunks_without_vector(self) -> int:
         vectors = "vectors ON vectors.hash = chunks.hash AND model = ? AND dtype = ?"
-        return self._value(f"SELECT count(*) FROM chunks LEFT JOIN {vectors} WHERE vector IS NULL", model, dtype)
+        return self._value(f"SELECT count(*) FROM chunks LEFT JOIN {vectors} WHERE vector IS NULL", *self.model)
 
-    def chunk_ids(self, after: int = 0, limit: int = PAGE) -> list[int]:
-        return self._column("SELECT id FROM chunks WHERE id > ? ORDER BY id LIMIT ?", after, limit)
-
-    def last_chunk(self) -> int:
-        return self._value("SELECT max(id) FROM chunks")
-
-    def outbox(self, limit: int = PAGE) -> tuple[list[int], list[int]]:
+    def outbox(self, limit: int) -> tuple[list[int], list[int]]:
         """A page of what the dense index does not know yet: ids of chunks to take in, and of chunks to drop."""
         query = "SELECT chunk, id IS NOT NULL FROM outbox LEFT JOIN chunks ON id = chunk ORDER BY chunk LIMIT ?"
         rows = self.connection.execute(query, [limit]).fetchall()
@@ -287,9 +280,9 @@ class Catalog(Database):
         tables = f"chunks JOIN chunks other ON {beside}"
         return self._column(f"SELECT other.id FROM {tables} WHERE chunks.id = ? ORDER BY other.position", id)
 
-    def chunks_where(self, where: dict) -> list[int]:
-        """The ids of the chunks of all documents that a condition is true for."""
-        condition, parameters = where_sql(where)
+    def chunks_where(self, where: dict | None) -> list[int]:
+        """The ids of the chunks of all documents that a condition, if there is one, is true for."""
+        condition, parameters = where_sql(where) if where else ("TRUE", [])
         tables = "documents JOIN chunks ON chunks.document = documents.id"
         return self._column(f"SELECT chunks.id FROM {tables} WHERE {condition}", *parameters)
 
@@ -307,7 +300,10 @@ class Catalog(Database):
         """What is wrong in the catalog itself."""
         db = self.connection
         found = [f"the catalog: {line}" for (line,) in db.execute("PRAGMA quick_check") if line != "ok"]
-        torn = sum(self._is_torn(id, name) for id, name in db.execute("SELECT id, name FROM documents").fetchall())
+        torn = 0
+        for id, document in self.documents():
+            chunks = db.execute('SELECT "start", "end", text FROM chunks WHERE document = ?', [id])
+            torn += any(document.text[start:end] != chunk for start, end, chunk in chunks)
         if torn:
             found.append(f"the catalog: {torn} documents are not what their chunks say")
         try:
@@ -317,11 +313,6 @@ class Catalog(Database):
         except sqlite3.DatabaseError as error:
             found.append(f"the index of words: {error}")
         return found
-
-    def _is_torn(self, id: int, name: str) -> bool:
-        text = self.document(name).text
-        chunks = self.connection.execute('SELECT "start", "end", text FROM chunks WHERE document = ?', [id])
-        return any(text[start:end] != chunk for start, end, chunk in chunks)
 
     def _column(self, query: str, *parameters: Any) -> list:
         """The first column of all rows that a query finds."""

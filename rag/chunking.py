@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .documents import Document, Heading
+from .documents import Document, Heading, context_of
 from .sentences import PARAGRAPH_END, SENTENCE_END
 
 CHUNK_TOKENS = 200
@@ -57,18 +57,24 @@ def chunk_document(document: Document, token_starts: TokenStarts, max_tokens: in
     # Per level of heading, where its sections start: a section ends at the next heading that is as high or higher.
     levels = sorted({heading.level for heading in document.headings})
     starts = [[h.start for h in document.headings if h.level <= level] for level in levels]
-    heading_at = _headings(document)
+    path: list[Heading] = []
+    paths = [""]  # before the first heading, and from each one on
+    for heading in document.headings:
+        path = [above for above in path if above.level < heading.level] + [heading]
+        paths.append(" > ".join(each.text for each in path))
+    places = [heading.start for heading in document.headings]
     chunks = []
     for start, end in _pieces(text, 0, len(text), starts, 0, ruler):
         passage = text[start:end].strip()
         if not passage:
             continue
         start = text.index(passage, start)
-        heading = heading_at(start)
-        context = [part for part in (document.title, heading) if part and part not in passage]
-        context = _shorten("\n".join(dict.fromkeys(context)), token_starts)
+        under = paths[bisect_right(places, start)]
+        context = context_of(document.title, under, passage)
+        if len(context) > CONTEXT_TOKENS and len(starts_of := token_starts(context)) > CONTEXT_TOKENS:
+            context = context[: starts_of[CONTEXT_TOKENS]].rstrip()
         page = bisect_right(document.pages, start) if document.pages else None
-        chunks.append(Chunk(start, start + len(passage), passage, heading, context, page))
+        chunks.append(Chunk(start, start + len(passage), passage, under, context, page))
     return chunks
 
 
@@ -79,13 +85,8 @@ class Ruler:
         self.token_starts, self.max_tokens = token_starts, max_tokens
 
     def fits(self, start: int, end: int) -> bool:
-        if end - start > self.max_tokens * MAX_CHARACTERS_PER_TOKEN:
-            return False
-        return self.tokens(start, end) <= self.max_tokens
-
-    def is_short(self, start: int, end: int) -> bool:
-        """Whether it is too little to stand alone."""
-        return self.tokens(start, end) <= self.max_tokens * SHORT
+        is_long = end - start > self.max_tokens * MAX_CHARACTERS_PER_TOKEN
+        return not is_long and self.tokens(start, end) <= self.max_tokens
 
     def tokens(self, start: int, end: int) -> int:
         return bisect_left(self.token_starts, end) - bisect_left(self.token_starts, start)
@@ -110,7 +111,8 @@ def _pieces(
     for left, right in zip([start, *cuts], [*cuts, end], strict=True):
         if ruler.fits(merged, right):
             continue
-        if merged < left and (is_section or not ruler.is_short(merged, left)):  # a title stays with its first lines
+        is_enough = is_section or ruler.tokens(merged, left) > ruler.max_tokens * SHORT
+        if merged < left and is_enough:  # a title stays with its first lines
             yield merged, left
             merged = left
         if ruler.fits(merged, right):
@@ -136,26 +138,3 @@ def _cut_hard(start: int, end: int, ruler: Ruler) -> Iterator[tuple[int, int]]:
         stop = min(token, start + ruler.max_tokens * MAX_CHARACTERS_PER_TOKEN, end)
         yield start, stop
         start = stop
-
-
-def _headings(document: Document) -> Callable[[int], str]:
-    """A function that names the headings that a position stands under, asked from the first position to the last."""
-    coming = iter([*document.headings, None])
-    following = next(coming)
-    path: list[Heading] = []
-
-    def heading_at(position: int) -> str:
-        nonlocal following, path
-        while following is not None and following.start <= position:
-            path = [above for above in path if above.level < following.level] + [following]
-            following = next(coming)
-        return " > ".join(heading.text for heading in path)
-
-    return heading_at
-
-
-def _shorten(context: str, token_starts: TokenStarts) -> str:
-    if len(context) <= CONTEXT_TOKENS:  # no token is shorter than a character
-        return context
-    starts = token_starts(context)
-    return context[: starts[CONTEXT_TOKENS]].rstrip() if len(starts) > CONTEXT_TOKENS else context

@@ -51,21 +51,15 @@ class Sentences:
             before, after = self.text[: space.start()], self.text[space.end() :]
             if not after or MAYBE_MARK.fullmatch(after):
                 return None  # what comes next decides
-            if _is_end(before, space.group(), after):
-                return space.start()
+            quoting = before.count('"') % 2 or before.count("“") > before.count("”")
+            if not MARK.match(after):
+                if space.group().count("\n") > bool(quoting):
+                    return space.start()
+                goes_on = quoting or LOWER.match(after) or (after[0] in OPENING and not MARK.search(before))
+                if not goes_on and (ENDS_SENTENCE.search(before) or ENDS_IN_MARK.search(before)):
+                    return space.start()
             self.decided = space.end()
         return None
-
-
-def _is_end(before: str, space: str, after: str) -> bool:
-    if MARK.match(after):
-        return False
-    quoting = before.count('"') % 2 or before.count("“") > before.count("”")
-    if "\n" in space and (not quoting or space.count("\n") > 1):
-        return True
-    if quoting or LOWER.match(after) or (after[0] in OPENING and not MARK.search(before)):
-        return False
-    return bool(ENDS_SENTENCE.search(before) or ENDS_IN_MARK.search(before))
 
 
 def verified(text: str, sources: Sequence[Passage]) -> Sentence:
@@ -77,23 +71,23 @@ def verified(text: str, sources: Sequence[Passage]) -> Sentence:
         source = sources[number - 1] if 0 < number <= len(sources) else None
         own = before[marks[-2].end() if marks[1:] else 0 :].strip(PUNCTUATION + "\n")
         parts.append(after)
-        if source and (found := _quoted(before, source)):
+        close = len(before.rstrip(PUNCTUATION))
+        is_quoted = before[:close].endswith(tuple(CLOSING))
+        if source and is_quoted and (found := _quoted(before, close, source)):
             start, quotation, citation = found
             parts += [citation, f"{quotation} "]
             text = before[:start]
         elif source and len(own.split()) >= WHOLE_SENTENCE and (found := locate(own, source)):  # as it stands there
             parts += [found, " "]
             text = before
-        else:
-            text = _unquoted(before)
+        else:  # without what does not hold, and its quotation marks
+            opening = max(before.rfind(sign, 0, close - 1) for sign in OPENING) if is_quoted else -1
+            text = before if opening < 0 else before[:opening] + before[opening + 1 : close - 1] + before[close:]
     return Sentence(tuple(part for part in [text, *reversed(parts)] if part))
 
 
-def _quoted(before: str, source: Passage) -> tuple[int, str, Citation] | None:
-    """The quotation at the end of a text, if the source has it: where it starts, and how it is written."""
-    close = len(before.rstrip(PUNCTUATION))
-    if not before[:close].endswith(tuple(CLOSING)):
-        return None
+def _quoted(before: str, close: int, source: Passage) -> tuple[int, str, Citation] | None:
+    """The quotation that ends at `close`, if the source has it: where it starts, and how it is written."""
     for opening in [i for i, sign in enumerate(before[: close - 1]) if sign in OPENING]:
         quote = before[opening + 1 : close - 1]
         for words in dict.fromkeys((quote, quote.rstrip(PUNCTUATION))):
@@ -101,14 +95,6 @@ def _quoted(before: str, source: Passage) -> tuple[int, str, Citation] | None:
                 rest = quote[len(words) :].strip() + before[close:].rstrip()
                 return opening, f'"{" ".join(found.quote.split())}"{rest}', found
     return None
-
-
-def _unquoted(before: str) -> str:
-    close = len(before.rstrip(PUNCTUATION))
-    if not before[:close].endswith(tuple(CLOSING)):
-        return before
-    opening = max(before.rfind(sign, 0, close - 1) for sign in OPENING)
-    return before if opening < 0 else before[:opening] + before[opening + 1 : close - 1] + before[close:]
 
 
 def locate(quote: str, source: Passage) -> Citation | None:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from .lexical import TOKENIZER
@@ -52,8 +53,9 @@ class Database:
         if self._is_there():
             return
         if not create:
-            remedy = f"make one with `folio rag sync PATH --index {folder}`"
-            raise FileNotFoundError(f"There is no index in {folder}: {remedy}.")
+            raise FileNotFoundError(
+                f"There is no index in {folder}: make one with `folio rag sync PATH --index {folder}`."
+            )
         self.path.touch(0o600)
         with self.transaction() as db:
             for statement in SCHEMA.split(";\n"):
@@ -173,11 +175,11 @@ def make_folder(folder: Path) -> None:
         folder.chmod(0o700)  # it may have been there, open to others
 
 
+@dataclass(frozen=True)
 class Meta:
     """Settings of the index, by name."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self.db = db
+    db: sqlite3.Connection
 
     def get(self, key: str, default: str = "") -> str:
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()

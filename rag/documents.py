@@ -23,10 +23,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Document:
-    """A text that can be found and cited.
-
-    A name, text, title or metadata that cannot be stored raises ValueError.
-    """
+    """A text that can be found and cited; ValueError for what cannot be stored."""
 
     name: str  # a file's is its path, a row's is `<path>:<row>`
     text: str
@@ -64,6 +61,11 @@ class Document:
 def is_storable(value: Scalar) -> bool:
     """Whether SQLite can store and compare a value."""
     return math.isfinite(value) if isinstance(value, float) else isinstance(value, str) or -(2**63) <= value < 2**63
+
+
+def context_of(title: str, heading: str, passage: str) -> str:
+    """The title and the heading that a passage stands under, a line each, without what the passage says itself."""
+    return "\n".join(dict.fromkeys(part for part in (title, heading) if part and part not in passage))
 
 
 @dataclass(frozen=True)

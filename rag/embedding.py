@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -44,11 +45,9 @@ TOKENS = {"add_special_tokens": False, "return_offsets_mapping": True, "truncati
 
 
 class Embedder:
-    """A sentence-transformers model with an identity: other weights, pooling or prompts are another embedder.
+    """A SentenceTransformer with an identity: other weights, pooling or prompts are another embedder.
 
-    Args:
-        model: a SentenceTransformer; it is used in float32 until `use` says otherwise.
-        name: what it is called in messages, and opened by.
+    It is used in float32 until `use` says otherwise. `name` is what it is called in messages, and opened by.
     """
 
     def __init__(self, model, name: str) -> None:
@@ -58,8 +57,9 @@ class Embedder:
             raise ValueError(f"{name} has no fast tokenizer, which tells where in a text its tokens are: give another.")
         self.name, self.dtype = name, "float32"
         self.model = model.eval().to(torch.float32)
-        if not any(model.prompts.values()):
-            model.prompts |= _prompts_of(name)
+        for pattern, prompts in PROMPTS.items():
+            if not any(model.prompts.values()) and re.search(pattern, name, re.IGNORECASE):
+                model.prompts |= dict(zip(("query", "document"), prompts, strict=True))
         self.hash = _identity(self.model)
         self._lock = threading.Lock()  # tokenizers refuse to be used by two threads
 
@@ -135,14 +135,10 @@ class Embedder:
 
 
 def load_embedder(name: str | Path | None = None) -> Embedder:
-    """Load an embedder.
+    """Load an embedder by directory or name on the Hub, all-MiniLM-L6-v2 by default.
 
-    Args:
-        name: a directory or a name on the Hub; all-MiniLM-L6-v2 by default. Only safetensors are read, and no code of
-            the model's is run.
-
-    Raises ImportError if the extra is not installed; OSError if it is not there, or the Hub cannot be reached;
-    ValueError if it is not an embedder; the packaged weights are not the official ones.
+    Raises ImportError without the extra; OSError if it is not there, or the Hub cannot be reached; ValueError if it is
+    no embedder, or the packaged weights are not the official ones.
     """
     with extra("rag", "An embedder"):
         from sentence_transformers import SentenceTransformer
@@ -163,9 +159,9 @@ def load_embedder(name: str | Path | None = None) -> Embedder:
 
 
 def load_safely(model_class: Callable, source: str | Path, what: str):
-    """Load a model of sentence-transformers. Only safetensors are read, and no code of the model's is run.
+    """Load a model of sentence-transformers; OSError, ValueError if `what` is not there, or is no such model.
 
-    Raises OSError, ValueError: `what` is not there, or is no such model.
+    Only safetensors are read, and no code of the model's is run.
     """
     try:
         return model_class(str(source), trust_remote_code=False, model_kwargs={"use_safetensors": True})
@@ -175,10 +171,7 @@ def load_safely(model_class: Callable, source: str | Path, what: str):
 
 
 def packaged_minilm() -> Path | None:
-    """Where the package has its weights, if it is installed. None of its code is run.
-
-    Raises ValueError if they are not the official ones.
-    """
+    """Where the package has its weights, if it is installed; ValueError if they are not the official ones."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         return None
@@ -195,9 +188,26 @@ def check_weights(path: Path, sha256: str) -> None:
         raise ValueError(f"{path} is not the official file (sha256 {found}, not {sha256}): reinstall the package.")
 
 
-def _prompts_of(name: str) -> dict[str, str]:
-    found = [prompts for pattern, prompts in PROMPTS.items() if re.search(pattern, name, re.IGNORECASE)]
-    return dict(zip(("query", "document"), found[0], strict=True)) if found else {}
+def is_chosen(name: str) -> bool:
+    """Whether this user has named an embedder: an index may come from anybody, and must not choose what is loaded."""
+    with suppress(OSError, ValueError):
+        return name == MINILM or name in _chosen_file().read_text(encoding="utf-8").split("\n")
+    return False
+
+
+def remember(name: str) -> None:
+    """From now on, the embedder is one that this user has named."""
+    with suppress(OSError):  # then the next index asks again
+        if not is_chosen(name):
+            _chosen_file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _chosen_file().open("a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
+
+
+def _chosen_file() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME) / "foliogpt" / "embedders.txt"
 
 
 def _identity(model) -> str:

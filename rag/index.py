@@ -8,6 +8,7 @@ vectors alone, and the catalog can make all of it anew. Chroma has no text and n
 
 import base64
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ CHROMA_FOLDER, LOCK_FILE = "chroma", "chroma.lock"
 BATCH = 1000
 # ef_search: how many neighbours HNSW looks at; twice as many as are asked for at most times.
 CONFIGURATION = {"hnsw": {"space": "cosine", "ef_search": 200}}
+SAME_VECTOR = 1e-3  # largest difference of a number in the catalog from the same one in the dense index
+SAMPLE = 20  # chunks that are looked for by their own vectors
 
 
 @dataclass
@@ -75,12 +78,14 @@ class DenseIndex:
             return self._open().collection.count()
 
     def get(self, ids: list[int]) -> dict[int, np.ndarray]:
-        """The vectors of those of the ids (a page of them) that are there."""
-        if not ids:
-            return {}
+        """The vectors of those of the ids that are there."""
+        vectors: dict[int, np.ndarray] = {}
         with self._errors():
-            found = self._open().collection.get(ids=[str(id) for id in ids], include=["embeddings"])
-        return {int(id): vector for id, vector in zip(found["ids"], found["embeddings"], strict=True)}
+            for start in range(0, len(ids), BATCH):
+                page = [str(id) for id in ids[start : start + BATCH]]
+                found = self._open().collection.get(ids=page, include=["embeddings"])
+                vectors |= zip(map(int, found["ids"]), found["embeddings"], strict=True)
+        return vectors
 
     def expect(self, generation: str, create: bool = False) -> bool:
         """Open the index, anew if another process has written since we knew it; returns whether it was opened now."""
@@ -175,9 +180,32 @@ class DenseIndex:
             ) from error
 
 
-def collection_name(catalog: Catalog) -> str:
-    """Every index has a collection of its own, so that a server may have those of several."""
-    return f"folio-{catalog.meta.get('index_id')}"
+def dense_problems(catalog: Catalog, dense: DenseIndex) -> list[str]:
+    """Compare all vectors, but those that are about to be written anyway; RuntimeError if Chroma cannot be used."""
+    dense.expect(catalog.generation)
+    waiting = catalog.outbox_ids()
+    ids = [id for id in catalog.chunks_where(None) if id not in waiting]
+    lacking = missing = wrong = 0
+    for start in range(0, len(ids), BATCH):
+        page = ids[start : start + BATCH]
+        found, vectors = catalog.vectors(page)
+        there = dense.get(found)
+        lacking += len(page) - len(found)
+        missing += len(found) - len(there)
+        pairs = ((there[id], vector) for id, vector in zip(found, vectors, strict=True) if id in there)
+        wrong += sum(not np.abs(ours - theirs).max() <= SAME_VECTOR for ours, theirs in pairs)  # NaN is wrong too
+    _, vectors = catalog.vectors(random.sample(ids, min(SAMPLE, len(ids))))
+    nearest = [dense.query(vector, 1) for vector in vectors]  # the graph may be torn
+    lost = sum(not found or found[0][1] < 1 - SAME_VECTOR for found in nearest)
+    surplus = dense.count() - len(dense.get(sorted(waiting))) - (len(ids) - lacking - missing)
+    counts = {
+        "chunks have no vector in the catalog": lacking,
+        "chunks are not in the dense index": missing,
+        "vectors of the dense index are not those of the catalog": wrong,
+        "vectors of the dense index belong to nothing": surplus,
+        "of a sample of chunks are not found by their own vectors": lost,
+    }
+    return [f"{count} {what}" for what, count in counts.items() if count]
 
 
 def server_address(url: str) -> dict[str, Any]:

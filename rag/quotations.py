@@ -19,7 +19,7 @@ TABLE = r"^\|.*(?:\n\|.*)*"
 APART = re.compile(f"{FENCE}|{TABLE}", re.MULTILINE)
 HEADING = re.compile(r"#{1,6} .*|(?:.+\n)?([!-/:-@\[-`{-~])\1{3,}[ \t]*(?:\n|$)")
 ITEM = re.compile(r"[-*•]\s|\d+[.)]\s")
-TABLE_RULE = re.compile(r"[\s|:+=-]+")
+LINE, TABLE_RULE = re.compile(".+"), re.compile(r"[\s|:+=-]+")
 CODE = re.compile(r"\$ |>>>|\.\.\s|@\w|```|~~~|\S*---")
 IDENTIFIER = re.compile(r"-|\S*[._<>=(\[$/]\S*|\S+$")  # an option, a variable, a file, or a single word
 UNENDED = re.compile(rf"[^{ENDS}{WIDE_ENDS}:;,]$")
@@ -52,7 +52,10 @@ def quotations(passage: Passage) -> list[tuple[str, tuple[Span, ...]]]:
             start = below
         start += len(passage.text[start:end]) - len(passage.text[start:end].lstrip())
         if passage.text.startswith("|", start):
-            cutter.add_table(start, end)
+            lines = [found.span() for found in LINE.finditer(passage.text, start, end)]
+            lines = [line for line in lines if not TABLE_RULE.fullmatch(passage.text, *line)]
+            for row in lines[1:]:
+                cutter.quote(lines[0], row)
         elif start < end:
             cutter.add(start, end)
     cutter.flush("")
@@ -72,7 +75,7 @@ class _Cutter:
     def flush(self, heading: str) -> None:
         """A section is over: what follows belongs to this heading."""
         if self.is_term and self.lead:  # a list, not terms
-            self._quote(*self.lead)
+            self.quote(*self.lead)
         self.heading, self.terms, self.lead, self.is_term = shown(heading), [], [], False
 
     def add(self, start: int, end: int) -> None:
@@ -82,7 +85,7 @@ class _Cutter:
         self.is_term = False
         if CODE.match(block) or (is_unended and ("\n" in block or (self.lead and len(block.split()) > 2))):
             if self.lead:
-                self._quote(*self.lead, (start, end))
+                self.quote(*self.lead, (start, end))
         elif is_unended and len(block) <= LONGEST_TERM:
             self.terms = [*self.terms, (start, end)] if after_term else [(start, end)]
             self.is_term = True
@@ -91,14 +94,8 @@ class _Cutter:
             parts = [(start + first, start + last) for first, last in sentences(block)]
             new_lead = [parts.pop()] if block.endswith(":") else []
             for part in self._together(parts):
-                self._quote(*self.lead, part)
+                self.quote(*self.lead, part)
             self.lead = new_lead or self.lead
-
-    def add_table(self, start: int, end: int) -> None:
-        lines = [(start + found.start(), start + found.end()) for found in re.finditer(".+", self.text[start:end])]
-        first, *rows = [line for line in lines if not TABLE_RULE.fullmatch(self.text[slice(*line)])] or [None]
-        for row in rows:
-            self._quote(first, row)
 
     def _together(self, parts: Sequence[Span]) -> list[Span]:
         """Neighbouring sentences of a page put together, as long as a quotation may be."""
@@ -111,7 +108,7 @@ class _Cutter:
                 joined.append((start, end))
         return joined
 
-    def _quote(self, *parts: Span) -> None:
+    def quote(self, *parts: Span) -> None:
         """Quote parts behind the term that they are about, as one where only white space is between them."""
         quotation: list[Span] = []
         for start, end in sorted({*self.terms, *parts}):

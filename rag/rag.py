@@ -8,11 +8,12 @@ print(rag.answer("How is a model exported?").text)
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .answering import PASSAGES, Answer, Answering, Writer
+from .answering import PASSAGES, Answer, Writer, answer
 from .database import storage_errors
 from .documents import Document, Hit, SyncReport, VerifyReport
 from .embedding import Embedder
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .short_answers import Reader
 
 
-class Rag:
+class Rag(AbstractContextManager):
     """An index of documents; `Rag.open` opens one. Any number of processes and threads may use it."""
 
     def __init__(self, retriever: Retriever) -> None:
@@ -47,7 +48,6 @@ class Rag:
         """Open the index in a folder, or the one that `sync` will make there.
 
         Args:
-            path: the folder of the index. The catalog is always there.
             url: a Chroma server that has the vectors, if not the folder: http(s)://[user:password@]host:port.
             embedder: a sentence-transformers model by directory or name; by default the index's own, or
                 all-MiniLM-L6-v2 (English) for a new one.
@@ -76,8 +76,8 @@ class Rag:
                 text, a number or a boolean becomes metadata.
             progress: called after each batch with the report so far.
 
-        Raises FileNotFoundError without the file or folder; ValueError if there is nothing to read, or the embedder is
-        another one than before; OSError if the disk is full, for instance. What was done before is kept.
+        Raises FileNotFoundError without the file or folder; ValueError if there is nothing to read, or for another
+        embedder than before; OSError if the disk is full, for instance. What was done before is kept.
         """
         with storage_errors(self._store.path):
             return Sync(self._store, delete_missing, text_column, progress).run(source)
@@ -85,9 +85,8 @@ class Rag:
     def delete(self, *names: str | Path) -> int:
         """Delete documents, their words and vectors, and all traces of them in the files; returns how many there were.
 
-        Args:
-            names: of documents, or of the files or folders that they come from and that may be gone. What is still
-                there comes back with the next sync. ValueError if one is empty.
+        `names` are of documents, or of the files or folders that they come from and that may be gone. What is still
+        there comes back with the next sync. ValueError if a name is empty.
         """
         if not all(str(name).strip() for name in names):
             raise ValueError("A name is empty: give the name of a document, a file or a folder.")
@@ -102,8 +101,8 @@ class Rag:
             mode: "dense" (by vectors), "lexical" (by words, BM25), or "hybrid" (both, fused by rank).
             where: a condition on the documents' metadata, in Chroma's words: {"type": "pdf"}, {"year": {"$gt": 2000}}.
 
-        Raises FileNotFoundError without an index, RuntimeError if it is damaged, and ValueError if the question, `k`,
-        `mode` or `where` cannot be, if there are no documents, or if the embedder is another one than before.
+        Raises FileNotFoundError without an index, RuntimeError if it is damaged, and ValueError for what cannot be
+        asked, an index without documents, and another embedder than before.
         """
         check(query, k, mode, where)
         with storage_errors(self._store.path):
@@ -131,14 +130,14 @@ class Rag:
             refuse: "never", "default", or "strict", which answers only where passages are clearly about the question.
             reader: of `short_answers.load_reader`: finds a few words, a `ShortAnswer`, which become the first sentence.
 
-        Returns an answer, or a refusal with its reason and the nearest passages, if nothing that was found has enough
-        to do with the question. How much is enough is in the index (`refusal.store_threshold`), or a default. Raises
-        what `search` does, and ValueError if the question leaves no room for a passage in the model's context.
+        Returns a refusal with its reason and the nearest passages, if nothing that was found has enough to do with the
+        question. How much is enough is in the index (`refusal.store_threshold`), or a default. Raises what `search`
+        does, and ValueError if the question leaves no room for a passage in the model's context.
         """
         with storage_errors(self._store.path):
             writer = generator or QuoteWriter(self._store.embedder)
             writer = replace(reader, writer=writer) if reader else writer
-            return Answering(self._retriever).answer(question, writer, k, mode, where, stream, refuse)
+            return answer(self._retriever, question, writer, k, mode, where, stream, refuse)
 
     def document(self, name: str) -> Document:
         """A document as it was indexed, of which a hit's `text` is `text[hit.start:hit.end]`; KeyError without one."""
@@ -152,10 +151,7 @@ class Rag:
             return VerifyReport(*self._store.catalog.counts(), tuple(problems))
 
     def rebuild(self) -> int:
-        """Make the dense index anew from the catalog; with another embedder than before, embed everything with it.
-
-        Returns how many chunks had to be embedded: none, unless the embedder changed.
-        """
+        """Make the dense index anew, with another embedder than before after embedding everything; returns how much."""
         with storage_errors(self._store.path):
             return self._store.rebuild()
 
@@ -184,16 +180,12 @@ class Rag:
         """
         from .evaluation.evaluate import evaluate
 
-        say = progress or (lambda line: None)
         with storage_errors(self._store.path):
-            return evaluate(self._retriever, dataset, modes, questions, generator, calibrate, say)
+            return evaluate(self._retriever, dataset, modes, questions, generator, calibrate, progress)
 
     def close(self) -> None:
         """Let go of the files. What is asked next opens them again."""
         self._store.close()
-
-    def __enter__(self) -> "Rag":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -30,15 +30,12 @@ REFUSALS = {"never": -math.inf, "default": 0.0, "strict": 0.06}  # what is added
 
 @dataclass(frozen=True)
 class Features:
-    """What tells whether a question can be answered.
+    """What tells whether a question can be answered."""
 
-    Attributes:
-        nearness: the mean of the best chunk's cosine and the best sentence's, less what the size of the index explains.
-        coverage: the share of the question's words, weighted by how rare a word is, that one of the best passages has
-            (several together have a word or two of whatever is asked); 1 if the passages are in another script.
-    """
-
+    # The mean of the best chunk's cosine and the best sentence's, less what the size of the index explains.
     nearness: float
+    # The share of the question's words, weighted by how rare a word is, that one of the best passages has (several
+    # together have a word or two of whatever is asked); 1 if the passages are in another script.
     coverage: float
 
 

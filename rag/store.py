@@ -4,28 +4,31 @@ Whoever writes, or asks the dense index, holds the lock for that moment. Whoever
 that was killed had begun, so that nobody ever sees half of a change.
 """
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from .catalog import Catalog
-from .chosen_embedders import is_chosen, remember
 from .chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, chunk_document
 from .database import make_folder
 from .documents import Document
-from .embedding import Embedder, load_embedder
-from .index import BATCH, CHROMA_FOLDER, LOCK_FILE, DenseIndex, collection_name
-from .inspection import SAME_VECTOR, dense_problems, inspect_folder
+from .embedding import Embedder, is_chosen, load_embedder, remember
+from .index import BATCH, CHROMA_FOLDER, LOCK_FILE, SAME_VECTOR, DenseIndex, dense_problems
 
 LOCK_SECONDS = 60
-# Chroma writes memory that it never set, in which this process may have what was deleted. Another one has not.
-REFILL = f"import sys, pathlib; from {__name__} import Store; Store(pathlib.Path(sys.argv[1]), None, None)._refill()"
+CALL = f"""
+import json, pathlib, sys
+from {__name__} import Store
+print(json.dumps(getattr(Store(pathlib.Path(sys.argv[1]), None, None), sys.argv[2])()))
+"""
 
 
 class Store:
@@ -38,30 +41,31 @@ class Store:
     def __init__(self, path: Path, url: str | None, embedder: str | Path | Embedder | None) -> None:
         self.path, self.url, self.wanted = path, url, embedder
         self._is_loaded = not (embedder is None or isinstance(embedder, (str, Path)))
-        self._catalog: Catalog | None = None
-        self._dense: DenseIndex | None = None
         # Whoever has the vectors on a server need not wait for those who use the folder's.
         self._lock = FileLock(path / ("catalog.lock" if url else LOCK_FILE), timeout=LOCK_SECONDS)
 
-    @property
+    @cached_property
     def catalog(self) -> Catalog:
-        if self._catalog is None:
-            self._catalog = Catalog(self.path)
-        return self._catalog
+        return Catalog(self.path)
+
+    @cached_property
+    def dense(self) -> DenseIndex:
+        # Every index has a collection of its own, so that a server may have those of several.
+        return DenseIndex(f"folio-{self.catalog.meta.get('index_id')}", self.path / CHROMA_FOLDER, self.url)
 
     def create(self) -> None:
         """Make the folder and an empty catalog, unless they are there."""
-        if self._catalog is None:
+        if "catalog" not in vars(self):
             make_folder(self.path)
             with self._locked():
-                self._catalog = Catalog(self.path, create=True)
+                self.catalog = Catalog(self.path, create=True)
 
     def close(self) -> None:
-        if self._dense is not None:
+        if "dense" in vars(self):
             with self._locked():
-                self._dense.close()
-        if self._catalog is not None:
-            self._catalog.close()
+                self.dense.close()
+        if "catalog" in vars(self):
+            self.catalog.close()
 
     # The embedder
 
@@ -123,16 +127,6 @@ class Store:
                 self.catalog.put_vectors(part, vectors, embedder.hash, embedder.dtype)
         return len(hashes)
 
-    def _embed_all(self, embedder: Embedder) -> int:
-        chunks: list[Chunk] = []
-        embedded = 0
-        for _, document in self.catalog.documents():
-            chunks += self.chunks(document, embedder)
-            if len(chunks) >= BATCH:
-                embedded += self.embed(chunks, embedder)
-                chunks = []
-        return embedded + self.embed(chunks, embedder)
-
     # The lock, and what is done under it
 
     @contextmanager
@@ -172,10 +166,10 @@ class Store:
 
     def _nearest_of_all(self, vector: np.ndarray, limit: int, where: dict | None) -> list[tuple[int, float]]:
         """The same from the catalog's own vectors: Chroma cannot open a folder that it may not write to."""
-        ids = self.catalog.chunk_ids(limit=-1) if where is None else self.catalog.chunks_where(where)
+        ids = self.catalog.chunks_where(where)
         best: list[tuple[int, float]] = []
         for start in range(0, len(ids), BATCH):
-            found, vectors = self.catalog.vectors(ids[start : start + BATCH], *self.catalog.model)
+            found, vectors = self.catalog.vectors(ids[start : start + BATCH])
             best += zip(found, (vectors @ vector).tolist() if found else [], strict=True)
             best = sorted(best, key=lambda pair: -pair[1])[:limit]
         return best
@@ -189,15 +183,16 @@ class Store:
                 self._renew()
             catalog.purge()
             if catalog.model[0] and self.url is None:
+                # Chroma writes memory that it never set, in which this process may have what was deleted.
                 self.dense.close()
-                subprocess.run([sys.executable, "-P", "-c", REFILL, str(self.path)], check=True, capture_output=True)
+                self._elsewhere("_refill")
             elif catalog.model[0]:
                 self._refill()
         return count
 
     def _renew(self) -> None:
         """Within a transaction: the dense index is about to be made anew."""
-        self.catalog.prune_vectors(*self.catalog.model)
+        self.catalog.prune_vectors()
         self.catalog.fill_outbox()
         self.catalog.next_generation()
 
@@ -214,9 +209,20 @@ class Store:
         """Make the dense index anew; with another embedder than before, embed everything. Returns how much that was."""
         catalog = self.catalog
         with self._locked():
-            embedder = self._for_rebuilding()
+            lacks, (model, dtype) = catalog.chunks_without_vector(), catalog.model
+            embedder = self._load() if self.wanted is not None or lacks else None
+            if embedder and not self._is_loaded:
+                embedder.use(dtype if embedder.hash == model else embedder.faster_dtype())
+            if embedder and not lacks and (embedder.hash, embedder.dtype) == (model, dtype):
+                embedder = None  # everything has its vectors
+            embedded, chunks = 0, []
             # The old index goes on as it is until there is a vector for everything.
-            embedded = self._embed_all(embedder) if embedder else 0
+            for _, document in catalog.documents() if embedder else ():
+                chunks += self.chunks(document, embedder)
+                if len(chunks) >= BATCH:
+                    embedded += self.embed(chunks, embedder)
+                    chunks = []
+            embedded += self.embed(chunks, embedder)
             with catalog.transaction():
                 if embedder is not None:
                     for id, document in catalog.documents():
@@ -227,25 +233,9 @@ class Store:
             self._refill()
         return embedded
 
-    def _for_rebuilding(self) -> Embedder | None:
-        """The embedder, if it is another than before, or if vectors are missing."""
-        lacks = self.catalog.chunks_without_vector(*self.catalog.model)
-        if self.wanted is None and not lacks:
-            return None
-        embedder, (model, dtype) = self._load(), self.catalog.model
-        if not self._is_loaded:
-            embedder.use(dtype if embedder.hash == model else embedder.faster_dtype())
-        return embedder if lacks or (embedder.hash, embedder.dtype) != (model, dtype) else None
-
-    @property
-    def dense(self) -> DenseIndex:
-        if self._dense is None:
-            self._dense = DenseIndex(collection_name(self.catalog), self.path / CHROMA_FOLDER, self.url)
-        return self._dense
-
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if self._catalog is not None and self._catalog.is_read_only:
+        if "catalog" in vars(self) and self.catalog.is_read_only:
             raise OSError(f"{self.path} is read-only, so the index can be searched and no more: copy it to change it.")
         try:
             self._lock.acquire()
@@ -270,12 +260,24 @@ class Store:
         self._refill()
 
     def _dense_problems(self) -> list[str]:
-        if self.url is None:
-            return inspect_folder(self.path)
+        """What is wrong with the dense index. Damaged files can crash Chroma, and whoever uses it."""
         try:
-            return dense_problems(self.catalog, self.dense)
+            return self._elsewhere("_compared") if self.url is None else self._compared()
         except RuntimeError as error:
             return [str(error)]
+
+    def _compared(self) -> list[str]:
+        return dense_problems(self.catalog, self.dense)
+
+    def _elsewhere(self, method: str) -> Any:
+        """What a method returns in a process of its own; RuntimeError if it raises one, or crashes, there."""
+        # -P: nothing in the current folder is imported.
+        command = [sys.executable, "-P", "-c", CALL, str(self.path), method]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it crashed"])[-1]
+            raise RuntimeError(f"the dense index cannot be read ({last.removeprefix('RuntimeError: ')[:300]})")
+        return json.loads(done.stdout)
 
     def _refill(self) -> None:
         self.dense.clear()
@@ -285,7 +287,7 @@ class Store:
     def _empty_outbox(self) -> None:
         while any(page := self.catalog.outbox(BATCH)):
             taken, dropped = page
-            found, vectors = self.catalog.vectors(taken, *self.catalog.model)
+            found, vectors = self.catalog.vectors(taken)
             if len(found) < len(taken):
                 raise RuntimeError(f"Vectors are missing in {self.path}: `folio rag rebuild` makes them anew.")
             self.dense.write(found, vectors, dropped)
@@ -295,7 +297,7 @@ class Store:
 
     def _probe(self) -> None:
         """Chroma does not say when its files are gone, or of another time: see that it has what was written last."""
-        _, vectors = self.catalog.vectors([self.catalog.last_chunk()], *self.catalog.model)
+        _, vectors = self.catalog.vectors([max(self.catalog.chunks_where(None))])
         has, needs = self.dense.count(), self.catalog.counts()[1]
         found = self.dense.query(vectors[0], 1) if has == needs and len(vectors) else []
         if found and found[0][1] > 1 - SAME_VECTOR:

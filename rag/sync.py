@@ -46,7 +46,11 @@ class Sync:
 
     def run(self, source: str | Path | Iterable[Document]) -> SyncReport:
         if not isinstance(source, (str, Path)):
-            self._run_given(source)
+            names: set[str] = set()
+            self._write_all(self._given(source, names))
+            if self.delete_missing:
+                with self.store.writing() as catalog:
+                    self.report.deleted += catalog.delete(catalog.names_from(GIVEN) - names)
         elif str(source) == PYTHON_MANUAL:
             self._write_all(self._manual())
         else:
@@ -112,13 +116,6 @@ class Sync:
             self.report.unchanged = len(self.store.catalog.names_from(PYTHON_MANUAL))
             return
         yield Item(manual_documents(), source, seen=seen)
-
-    def _run_given(self, documents: Iterable[Document]) -> None:
-        names: set[str] = set()
-        self._write_all(self._given(documents, names))
-        if self.delete_missing:
-            with self.store.writing() as catalog:
-                self.report.deleted += catalog.delete(catalog.names_from(GIVEN) - names)
 
     def _given(self, documents: Iterable[Document], names: set[str]) -> Iterator[Item]:
         self.store.create()

@@ -18,7 +18,7 @@ from .quotations import quotations, shown
 QUOTES = 4  # at most
 NEARLY_AS_GOOD = 0.8  # of the best quotation's score: what an answer still has
 COVERAGE_WEIGHT = 0.15
-THE_SAME = 0.8  # of the words of two quotations: they say the same
+THE_SAME = 0.8  # of the words of the shorter of two quotations: they say the same
 MOST_SHORT = 3  # times that an answer may have the same sentence of a few words; it has no other twice
 LONGEST_LOOP, FEWEST_LOOPING = 40, 24  # words: of what is repeated within a sentence, and of all repetitions
 
@@ -37,14 +37,16 @@ class QuoteWriter:
         texts = [" ".join(shown(passage.text[slice(*span)]) for span in spans) for passage, _, spans in found]
         titled = [f"{each.title}\n{heading}\n{text}" for (each, heading, _), text in zip(found, texts, strict=True)]
         scores = COVERAGE_WEIGHT * np.array(coverage(question, titled))
-        if not isinstance(self.embedder, Embedder) or self.embedder.reads(question):  # else cosines are chance
+        if self.embedder.reads(question):  # else cosines are chance
             scores += self.embedder.encode(titled) @ self.embedder.encode_query(question)
         least = scores.max() - (1 - NEARLY_AS_GOOD) * abs(scores.max())
+        words = [set(text.lower().split()) for text in texts]
         chosen: list[int] = []
         for index in np.argsort(-scores, kind="stable"):
             if len(chosen) == QUOTES or scores[index] < least:
                 break
-            if any(_say_the_same(texts[index], texts[other]) for other in chosen):
+            shared = [(len(words[index] & words[other]), min(len(words[index]), len(words[other]))) for other in chosen]
+            if any(same >= THE_SAME * shorter for same, shorter in shared):
                 continue
             chosen.append(index)
             passage, _, spans = found[index]
@@ -52,12 +54,6 @@ class QuoteWriter:
             for before, span in zip(["\n", *" " * len(spans)], spans, strict=False):
                 parts += [f'{before}"{shown(passage.text[slice(*span)])}" ', passage.citation(*span)]
             emit(Sentence(tuple(parts)))
-
-
-def _say_the_same(text: str, other: str) -> bool:
-    """Whether one of two texts has nearly all the words of the other."""
-    words, others = set(text.lower().split()), set(other.lower().split())
-    return len(words & others) >= THE_SAME * min(len(words), len(others))
 
 
 class _Repetition(Exception):
@@ -72,12 +68,10 @@ def repeats(words: Sequence[str]) -> bool:
 
 
 class ModelWriter(contextlib.AbstractContextManager):
-    """Has a causal language model with a chat template answer. What it writes is checked sentence by sentence.
+    """Has a causal language model with a chat template, or its `TextGenerator`, answer; each sentence is checked.
 
-    Args:
-        model: any causal language model, or a `TextGenerator` that has one and answers others as well.
-        options: fields of transformers' `GenerationConfig`, and `seed`; unless they say otherwise, the likeliest token
-            is taken each time, and a quarter of the context is kept for the answer.
+    `options` are fields of transformers' `GenerationConfig`, and `seed`; unless they say otherwise, the likeliest token
+    is taken each time, and a quarter of the context is kept for the answer.
     """
 
     def __init__(self, model, tokenizer, **options) -> None:
@@ -120,7 +114,11 @@ class ModelWriter(contextlib.AbstractContextManager):
         """As many of the passages, the best first, as have room in the model's context; the first one may be cut."""
 
         def has_no_room(chosen: Sequence[Passage]) -> bool:
-            return not self._fits(answer_messages(question, join(chosen)))
+            if (context := self.generator.context_length) is None:
+                return False
+            chat = answer_messages(question, join(chosen))
+            ids = self.chat.encode_chat(self.chat.tokenizer, chat, add_generation_prompt=True)["input_ids"]
+            return len(ids) > context - (self.options.get("max_new_tokens") or max(context // 4, 1))
 
         count = bisect_left(range(1, len(passages) + 1), True, key=lambda count: has_no_room(passages[:count]))
         if count or not passages:
@@ -133,12 +131,6 @@ class ModelWriter(contextlib.AbstractContextManager):
                 "tokens: ask in fewer words, or give another --writer."
             )
         return [_cut(best, size)]
-
-    def _fits(self, messages: list[dict]) -> bool:
-        if (context := self.generator.context_length) is None:
-            return True
-        ids = self.chat.encode_chat(self.chat.tokenizer, messages, add_generation_prompt=True)["input_ids"]
-        return len(ids) <= context - (self.options.get("max_new_tokens") or max(context // 4, 1))
 
     def try_out(self) -> None:
         """Write one token, so that whatever is wrong with the options is raised now."""

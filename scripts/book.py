@@ -34,9 +34,8 @@ def main(argv: list[str]) -> None:
     if wants_progress:
         print("\n".join(progress(Path(args.folder))))
         return
-    for jupyter in ("jupyterlab", "notebook"):
-        if importlib.util.find_spec(jupyter):
-            os.execv(sys.executable, [sys.executable, "-m", jupyter, args.folder])
+    if importlib.util.find_spec("jupyterlab"):
+        os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", args.folder])
     raise ImportError("folio book needs Jupyter: pip install jupyterlab, or open the notebooks in an editor.")
 
 
@@ -49,7 +48,7 @@ def progress(folder: Path) -> list[str]:
         ]
         cells = [cell for path in paths for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
         checks = [cell for cell in cells if "check" in cell["metadata"].get("tags", [])]
-        ran = [cell["outputs"] for cell in checks if cell["execution_count"]]
-        solved = sum(all(output["output_type"] != "error" for output in outputs) for outputs in ran)
+        ran = [[output["output_type"] for output in cell["outputs"]] for cell in checks if cell["execution_count"]]
+        solved = sum("error" not in kinds for kinds in ran)
         lines.append(f"{part:<30} {solved:>2} of {len(checks):<2} {'█' * solved}{'░' * (len(checks) - solved)}")
     return lines

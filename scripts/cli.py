@@ -79,6 +79,8 @@ def run(argv: list[str]) -> None:
         raise ValueError(f"There is no command {argv[0]!r}: {hint}")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # torch's default is in /tmp, where another user could have made the folder first.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.expanduser("~/.cache/foliogpt/inductor"))
     for name in ("torchao", "torch.utils._pytree"):  # where it is installed, torchao talks on being imported
         logging.getLogger(name).setLevel(logging.ERROR)
     # torchao's import of torch's own private class; a deprecated argument of the user's is theirs to hear of.

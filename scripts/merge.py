@@ -1,6 +1,6 @@
 """Merge an adapter with its base: a checkpoint of its own, which loads without PEFT and is as fast as the base.
 
-    folio merge runs/chat runs/chat-merged
+folio merge runs/chat runs/chat-merged
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,8 @@
-"""Train a model from scratch on a corpus.
+"""Train a model on a corpus, from scratch or from a checkpoint on.
 
     folio pretrain --output_dir runs/manual --minutes 3
     folio pretrain --corpus shakespeare.txt --tokenizer char --block_size 128 --output_dir runs/shakespeare
+    folio pretrain --init_from runs/manual --corpus shakespeare.txt --output_dir runs/more
     folio pretrain --output_dir runs/manual --resume
     torchrun --nproc_per_node 2 -m foliogpt.scripts.cli pretrain --output_dir runs/manual
 
@@ -29,4 +30,5 @@ def main(argv: list[str]) -> None:
     report = pretrain(corpus, model, args, command=command_line("folio pretrain", argv))
     command = ["folio", "generate", "--model", report["output_dir"], f"--prompt={report['prompt']}"]
     if is_first():
-        print(f"\nTry it: {shlex.join(command)}")
+        print(f"\n{report['verdict']}")
+        print(f"Try it: {shlex.join(command)}")

@@ -17,9 +17,7 @@ class TooLong(ValueError):
 class Chat:
     """What a model says next in a chat; ValueError if its tokenizer has no chat template.
 
-    Args:
-        encode_chat: `(tokenizer, messages, add_generation_prompt=...)` to a dict with `input_ids`. Content of a message
-            must not become a control token in it.
+    `encode_chat(tokenizer, messages, add_generation_prompt=...)` gives `input_ids`, without a forged control token.
     """
 
     def __init__(self, generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, encode_chat: Callable):
@@ -36,9 +34,7 @@ class Chat:
 
         The options are fields of transformers' `GenerationConfig`; those that are not given are the checkpoint's.
         Without `max_new_tokens`, a quarter of the context is kept for the answer, and it takes what is left.
-
-        Raises TooLong if the system prompt and the last turn alone leave no room for the answer; ValueError if the
-        template refuses the messages, or an option cannot be.
+        Raises TooLong; ValueError if the template refuses the messages, or an option cannot be.
         """
         context, wanted = self.generator.context_length, options.pop("max_new_tokens", None)
         if wanted is not None and (type(wanted) is not int or wanted < 1):

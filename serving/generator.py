@@ -78,10 +78,7 @@ class TextGenerator:
             work.cancel()  # if it has not begun, it never will
 
     def generate(self, choice: Choice, emit: Callable[[str], None]) -> None:
-        """Generate a choice and wait for it. `emit` is given each piece, in the thread that generates.
-
-        Whatever is raised here or by `emit` ends the generation.
-        """
+        """Generate a choice and wait for it. `emit` gets each piece, in the generating thread; its errors end it."""
         work = self._thread.submit(self._generate, choice, emit)
         self.unfinished.add(choice)
         try:

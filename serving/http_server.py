@@ -29,10 +29,7 @@ OWN_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket on which nobody else listens.
-
-    Raises OSError if the port is in use, or the host is not one of this machine's.
-    """
+    """A socket on which nobody else listens; OSError if the port is in use, or the host is not this machine's."""
     try:
         if not 0 <= port < 65536:  # the library takes what is left of 65536
             raise OverflowError("no such port")

@@ -18,7 +18,8 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 SHORTER = {
     "--max_steps 300": "--max_steps 2 --max_length 64",
     "--minutes 3": "--max_steps 2 --bf16 false",
-    "size 1024": "size 300", "size: 1024": "size: 300",
+    "size 1024": "size 300",
+    "size: 1024": "size: 300",
 }
 
 

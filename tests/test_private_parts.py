@@ -44,6 +44,11 @@ PARTS = [
     Part(TRAINER, "Trainer._load_best_model", "training/parallel_trainer.py", "the best model under FSDP2"),
     Part(TRAINER, "Trainer._maybe_log_save_evaluate", "training/trainer.py", "the check that the model learns"),
     Part(TRAINER, "Trainer._save_checkpoint", "training/trainer.py", "checkpoints that a kill cannot damage"),
+    Part(TRAINER, "Trainer._build_accelerator_args", "training/trainer.py", "compiling a model by its parts"),
+    Part(
+        TRAINER, "Trainer._track_num_input_tokens", "training/trainer.py", "counting tokens without waiting for a GPU"
+    ),
+    Part("transformers.training_args", "TrainingArguments._n_gpu", "training/device.py", "one GPU for one process"),
     Part(TRAINER, "Trainer._get_output_dir", "training/trainer.py", "where checkpoints are written"),
     Part(
         TRAINER,
@@ -81,9 +86,9 @@ PARTS = [
     ),
     Part(
         "transformers.utils.chat_template_utils",
-        "_compile_jinja_template",
+        "render_jinja_template",
         "tokenization/template_limits.py",
-        "the refusal of `**` in chat templates",
+        "chat templates of others",
     ),
     Part(
         "uvicorn.protocols.http.h11_impl",

@@ -6,16 +6,13 @@ al., 2019) begins with bytes, so that every text can be written. The merges, the
 """
 
 import heapq
-import json
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import count, pairwise
-from pathlib import Path
 
 import regex
 
-from .tokenizer_json import check_filled, check_room, check_unicode, cut_long_runs, read_tokenizer_json, tokenizer_json
+from .tokenizer_json import ScratchTokenizer, check_filled, check_room, check_unicode, cut_long_runs, tokenizer_json
 
 # How text is cut before pairs are counted: no token spans two of these pieces.
 PATTERNS = {
@@ -25,8 +22,7 @@ PATTERNS = {
     "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
-SHORT = 64  # symbols below which looking through all pairs beats keeping a heap of them
-CACHED_PIECES = 100_000
+CACHED_PIECES, LONGEST_CACHED = 100_000, 64  # pieces, and their bytes
 SURROGATES = "read it with errors='replace', or use encode_bytes"
 
 Pair = tuple[int, int]
@@ -45,7 +41,7 @@ BYTES = {character: bytes([byte]) for byte, character in enumerate(CHARACTERS)}
 BYTE_ORDER = sorted(range(256), key=lambda byte: CHARACTERS[byte])
 
 
-class BPETokenizer:
+class BPETokenizer(ScratchTokenizer):
     """A byte-level BPE tokenizer: a token for each byte, and one for each merge of two tokens.
 
     >>> tokenizer = BPETokenizer.train(["low lower lowest"] * 9, vocab_size=260)
@@ -72,14 +68,13 @@ class BPETokenizer:
         """Learn merges from documents.
 
         Args:
-            texts: read once; what is kept is each distinct piece and its count. Runs of over 2,000 characters without
-                a space are cut, as training on them would not end.
-            vocab_size: number of ids: special tokens first, then the 256 bytes, then a merge each.
-            pattern: how text is cut into pieces, by name.
-            special_tokens: get ids of their own, which no text is encoded as.
+            texts: read once; each distinct piece and its count is kept. Runs of over 2,000 characters without a space
+                are cut, as training on them would not end.
+            vocab_size: number of ids: special tokens, which no text is encoded as, the 256 bytes, a merge each.
+            pattern: how text is cut into pieces, a name in `PATTERNS`.
 
-        Raises ValueError if `vocab_size` has no room for bytes and special tokens, or the texts do not hold enough
-        pairs to fill it, or are not valid Unicode.
+        Raises ValueError if `vocab_size` is too small for bytes and special tokens or too large for the texts, or
+        these are not valid Unicode.
         """
         special = {token: id for id, token in enumerate(dict.fromkeys(special_tokens))}
         check_room(vocab_size, len(special))
@@ -95,10 +90,6 @@ class BPETokenizer:
         vocab = {token: id for id, token in enumerate(tokens) if id >= len(special)}
         check_filled(len(tokens), vocab_size)
         return cls(vocab, [(tokens[a], tokens[b]) for a, b in merges], special, pattern)
-
-    def __len__(self) -> int:
-        """The number of ids."""
-        return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, in which special tokens are text; raises ValueError for a lone surrogate."""
@@ -125,21 +116,17 @@ class BPETokenizer:
         ids = self._cache.get(piece)
         if ids is None:
             ids = [self._byte_ids[byte] for byte in piece]
-            ids = _merge_short(ids, self._ranks) if len(ids) < SHORT else _merge_long(ids, self._ranks)
-            if len(piece) < SHORT and len(self._cache) < CACHED_PIECES:
+            ids = _merge(ids, self._ranks)
+            if len(piece) < LONGEST_CACHED and len(self._cache) < CACHED_PIECES:
                 self._cache[piece] = ids
         return ids
-
-    def save(self, path: str | Path) -> None:
-        """Write a `tokenizer.json`, which the `tokenizers` library and `PreTrainedTokenizerFast` open."""
-        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=2), encoding="utf-8")
 
     def to_dict(self) -> dict:
         """The content of a `tokenizer.json`."""
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
         before = {**byte_level, "use_regex": True}
         if self.pattern != "gpt2":  # the one that ByteLevel has built in
-            before = {"type": "Sequence", "pretokenizers": [_cut(self.pattern), {**byte_level, "use_regex": False}]}
+            before = {"type": "Sequence", "pretokenizers": [cut_step(self.pattern), {**byte_level, "use_regex": False}]}
         model = {
             "type": "BPE",
             **dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")),
@@ -148,11 +135,6 @@ class BPETokenizer:
             "merges": [[_spell(a), _spell(b)] for a, b in self.merges],
         }
         return tokenizer_json(self.special, model, before, decoder={**byte_level, "use_regex": True})
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> "BPETokenizer":
-        """Read a byte-level BPE `tokenizer.json` with one of our patterns; raises ValueError for another one."""
-        return read_tokenizer_json(path, cls._from_dict)
 
     @classmethod
     def _from_dict(cls, data: dict) -> "BPETokenizer":
@@ -183,7 +165,8 @@ def _splitter(pattern: str) -> Callable[[str], list[str]]:
     return regex.compile(PATTERNS[pattern]).findall
 
 
-def _cut(pattern: str) -> dict:
+def cut_step(pattern: str) -> dict:
+    """The step of a `tokenizer.json` that cuts text by one of `PATTERNS`."""
     return {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
 
 
@@ -191,12 +174,10 @@ def _pattern_of(pre_tokenizer: dict) -> str:
     parts = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
     byte_level = parts[-1]
     if byte_level["type"] == "ByteLevel" and not byte_level["add_prefix_space"]:
-        if len(parts) == 1 and byte_level["use_regex"]:
-            return "gpt2"
-        if len(parts) == 2 and not byte_level["use_regex"]:
-            for name in PATTERNS:
-                if parts[0] == _cut(name):
-                    return name
+        # With `use_regex`, ByteLevel cuts as GPT-2 does, without a step before it.
+        cuts = {"gpt2": []} if byte_level["use_regex"] else {name: [cut_step(name)] for name in PATTERNS}
+        if found := next((name for name, cut in cuts.items() if cut == parts[:-1]), None):
+            return found
     raise ValueError(f"its pre-tokenizer is none of {', '.join(PATTERNS)}")
 
 
@@ -211,9 +192,9 @@ def _unspell(token: str) -> bytes:
 def _learn(words: list[list[int]], counts: list[int], tokens: list[bytes], vocab_size: int) -> list[Pair]:
     """Merge the most frequent pair until there are `vocab_size` tokens, which are appended to `tokens`.
 
-    Nothing is counted twice: a merge changes the counts of its neighbours alone, in the words that held it. Of
-    pairs that are equally frequent, the one with the smaller ids is first. An entry of the heap keeps the words in
-    which its pair was new; a count that has changed since is noticed when it comes up.
+    A merge changes the counts of its neighbours alone, in the words that held it. Of equally frequent pairs, the one
+    with the smaller ids is first. An entry of the heap keeps the words in which its pair was new; a count that has
+    changed since is noticed when it comes up.
     """
     ids = {token: id for id, token in enumerate(tokens)}
     pair_counts: Counter[Pair] = Counter()
@@ -266,29 +247,12 @@ def _merge_word(word: list[int], pair: Pair, new: int) -> list[tuple[Pair, int]]
     return changes
 
 
-def _merge_short(ids: list[int], ranks: dict[Pair, Pair]) -> list[int]:
-    """Merge the pair of lowest rank, the leftmost first, until there is none."""
-    while len(ids) > 1:
-        best, where = None, 0
-        for i in range(len(ids) - 1):
-            found = ranks.get((ids[i], ids[i + 1]))
-            if found is not None and (best is None or found[0] < best[0]):
-                best, where = found, i
-        if best is None:
-            break
-        ids[where : where + 2] = [best[1]]
-    return ids
-
-
-def _merge_long(ids: list[int], ranks: dict[Pair, Pair]) -> list[int]:
-    """The same for a long piece in n log n steps: a heap of pairs over a linked list of symbols."""
+def _merge(ids: list[int], ranks: dict[Pair, Pair]) -> list[int]:
+    """Merge the pair of lowest rank, the leftmost first, until there is none: by a heap of pairs, in n log n steps."""
     end = len(ids)
-    before, after = array("q", range(-1, end - 1)), array("q", range(1, end + 1))
-    heap = []  # rank and position as one number
-    for i in range(end - 1):
-        found = ranks.get((ids[i], ids[i + 1]))
-        if found is not None:
-            heap.append(found[0] << 40 | i)
+    before, after = [*range(-1, end - 1)], [*range(1, end + 1)]  # the neighbours of each symbol that is left
+    found = [ranks.get(pair) for pair in pairwise(ids)]
+    heap = [pair[0] << 40 | i for i, pair in enumerate(found) if pair is not None]  # rank and position as one number
     heapq.heapify(heap)
     while heap:
         rank, left = divmod(heapq.heappop(heap), 1 << 40)

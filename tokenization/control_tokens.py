@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import get_json_schema
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from .template_limits import LONGEST, TemplateLimitError, template_limits
+from .template_limits import render_with_limits
 from .tokenizer_json import check_unicode
 from .trained import CHAT_TEMPLATE
 
@@ -35,16 +35,20 @@ Span = tuple[int, int]  # of characters
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """Ids of ordinary texts, such as documents: no special tokens are added, and none is found in them.
 
-    Like everything that encodes with a tokenizer of transformers, this sets flags in it: do not call it for one
-    tokenizer from several threads at once.
-
+    It sets flags in the tokenizer, as transformers does: do not call it for one tokenizer from several threads at once.
     Raises ValueError for a text that is not valid Unicode, or that the tokenizer fails on or makes a control token of.
     """
     if not texts:
         return []
     try:
         with _panics_as_errors():
-            encoded = _encode_batch(tokenizer, texts)
+            if tokenizer.is_fast:  # without the offsets of `tokenizer(texts)`, which cost a fifth of the time
+                with _as_they_are(tokenizer, spelled_tokens=False):
+                    found = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+                encoded = [encoding.ids for encoding in found]
+            else:
+                options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+                encoded = tokenizer(texts, **options)["input_ids"]
     except (TypeError, UnicodeEncodeError):
         for text in texts:
             check_unicode(text)
@@ -70,23 +74,12 @@ def _panics_as_errors() -> Iterator[None]:
         raise ValueError(f"The tokenizer cannot encode this text ({error}): use another tokenizer.") from None
 
 
-def _encode_batch(tokenizer, texts: list[str]) -> list[list[int]]:
-    """What `tokenizer(texts, split_special_tokens=True)` gives, without the offsets, which cost a fifth of the time."""
-    if not tokenizer.is_fast:
-        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    backend = tokenizer.backend_tokenizer
-    with _as_they_are(tokenizer, spelled_tokens=False):
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-
-
 @contextlib.contextmanager
 def _as_they_are(tokenizer, spelled_tokens: bool) -> Iterator[None]:
     """Texts are neither cut nor filled up; special tokens are found in them only if asked for."""
     backend = tokenizer.backend_tokenizer
-    if backend.truncation is not None:
-        backend.no_truncation()
-    if backend.padding is not None:
-        backend.no_padding()
+    backend.no_truncation()
+    backend.no_padding()
     backend.encode_special_tokens = not spelled_tokens
     try:
         yield
@@ -119,13 +112,12 @@ def encode_chat(
     """Ids of a chat in which only the template, and nothing in messages and tools, can write a control token.
 
     For chats that spell none, the ids are those of `apply_chat_template`. In the others, the first character of each
-    control token is replaced by a private-use one before the template is rendered, and put back when the text has been
-    cut at the tokens that the template wrote. So is that of an unfinished token at the end of a string, which the next
-    string could complete.
+    control token, or of an unfinished one at the end of a string, is replaced by a private-use one before the template
+    is rendered, and put back when the text has been cut at the tokens that the template wrote.
 
     Returns `input_ids`, and `assistant_masks`: 1 where the template has `{% generation %}`, 0 elsewhere; each (T,).
-    Raises ValueError if the template refuses the messages, there is no template, a text is not valid Unicode, or the
-    tokenizer's model makes control tokens of ordinary text.
+    Raises ValueError if there is no template, it refuses the messages, a text is not valid Unicode, or the tokenizer's
+    model makes control tokens of ordinary text.
     """
     encoder = ChatEncoder(tokenizer)
     (chat,) = encoder.encode_batch([encoder.render(messages, tools, add_generation_prompt)])
@@ -137,11 +129,9 @@ def encode_chat(
 
 
 class ChatEncoder:
-    """What `encode_chat` does, in steps, for many chats.
+    """What `encode_chat` does, in steps, for many chats, with a fast tokenizer that must not change meanwhile.
 
-    Args:
-        tokenizer: a fast one; it must not change as long as the encoder is used.
-        template: takes the place of the tokenizer's own.
+    `template` takes the place of the tokenizer's own.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None):
@@ -162,11 +152,7 @@ class ChatEncoder:
     def renderer(
         self, messages: list[dict], tools: Sequence[dict | Callable] | None = None
     ) -> Callable[[int, bool], Rendered]:
-        """Renders the first messages of a chat, as many as it is called with, with or without a prompt for the next.
-
-        Raises:
-            ValueError: as `encode_chat`, here or in the call.
-        """
+        """Renders the first messages of a chat, as many as it is called with, with or without a prompt for the next."""
         template = self.template or self.tokenizer.get_chat_template(tools=tools)
         tools = [get_json_schema(tool) if isfunction(tool) or ismethod(tool) else tool for tool in tools or []] or None
         shield = _Shield(self.ids, self.first, lambda: {*template, *TO_JSON([messages, tools])})
@@ -257,8 +243,6 @@ class _Shield:
         places = [found.start() for found in self.first.finditer(text) if self._begins_token(text, found.start(), end)]
         if is_role and text and text not in ROLES and any(text in token for token in self.tokens):
             places.append(0)
-        if not places:
-            return text
         characters = list(text)
         for place in places:
             if text[place] not in self.stand_ins:
@@ -268,10 +252,10 @@ class _Shield:
         return "".join(characters)
 
     def _begins_token(self, text: str, place: int, end: int) -> bool:
-        if text.startswith(self.tokens, place):
-            return True
         unfinished = text[place:], text[place:end]
-        return any(len(token) > end - place and token.startswith(unfinished) for token in self.tokens)
+        return text.startswith(self.tokens, place) or any(
+            len(token) > end - place and token.startswith(unfinished) for token in self.tokens
+        )
 
     def restore(self, text: str) -> str:
         for character, stand_in in self.stand_ins.items():
@@ -289,12 +273,10 @@ def _render(messages: list, template: str, add_generation_prompt: bool, options:
     messages = [{name: value for name, value in message.items() if value is not None} for message in messages]
     try:
         options = options | {"chat_template": template, "return_assistant_tokens_mask": marks_generation(template)}
-        with contextlib.nullcontext() if template == CHAT_TEMPLATE else template_limits(template):
-            (text,), spans = render_jinja_template([messages], add_generation_prompt=add_generation_prompt, **options)
+        render = render_jinja_template if template == CHAT_TEMPLATE else render_with_limits
+        (text,), spans = render([messages], add_generation_prompt=add_generation_prompt, **options)
     except (jinja2.TemplateError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         raise ValueError(f"The chat template refuses these messages: {error}") from None
-    if len(text) > LONGEST:
-        raise TemplateLimitError(f"The chat template writes {len(text):,} characters: {LONGEST:,} are the most.")
     check_unicode(text, "The chat")
     return text, spans[0] if spans else []
 

@@ -87,16 +87,14 @@ def pieces(text: str, size: int = PIECE) -> Iterator[str]:
     start = 0
     while start < len(text):
         end = start + size
-        if end < len(text):
-            line = text.rfind("\n", start, end) + 1
-            end = line if line > start else end
-        yield text[start:end]
-        start = end
+        line = text.rfind("\n", start, end) + 1 if end < len(text) else 0
+        yield text[start : line or end]
+        start = line or end
 
 
 def vocabulary_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
     """The bytes that each token stands for, whatever characters the vocabulary spells them with."""
-    byte_level, spelled = is_byte_level(tokenizer), {}
+    byte_level, spelled = _is_byte_level(tokenizer), {}
     for token, id in tokenizer.get_vocab().items():
         if byte_level and all(character in BYTES for character in token):
             spelled[id] = b"".join([BYTES[character] for character in token])
@@ -107,7 +105,7 @@ def vocabulary_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
     return spelled | {id: token.content.encode() for id, token in tokenizer.added_tokens_decoder.items()}
 
 
-def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether tokens are spelled with GPT-2's characters for bytes."""
     decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
     return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
@@ -117,7 +115,7 @@ def unreachable(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that no text is encoded as, without added tokens and parts of words that the model does not cut up."""
     if not tokenizer.is_fast:
         return []
-    model, byte_level = tokenizer.backend_tokenizer.model, is_byte_level(tokenizer)
+    model, byte_level = tokenizer.backend_tokenizer.model, _is_byte_level(tokenizer)
     prefix = getattr(model, "continuing_subword_prefix", None) or "\0"
     spelled, added = vocabulary_bytes(tokenizer), tokenizer.added_tokens_decoder
     suspects, texts = [], []
@@ -139,9 +137,7 @@ def shown(data: bytes) -> str:
     except UnicodeDecodeError:
         return "".join(chr(byte) if 33 <= byte < 127 else f"\\x{byte:02x}" for byte in data)
     marks = {" ": "·", "\n": "⏎", "\t": "→", "\r": "␍"}
-    return "".join(
-        marks.get(character, character if character.isprintable() else repr(character)[1:-1]) for character in text
-    )
+    return "".join(marks.get(each, each if each.isprintable() else repr(each)[1:-1]) for each in text)
 
 
 def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colours: bool, width: int = 0) -> str:
@@ -151,13 +147,13 @@ def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colours: bo
     """
     ids = encode_texts(tokenizer, [text[: 40 * limit]])[0][:limit]
     width, spelled = width or shutil.get_terminal_size().columns, vocabulary_bytes(tokenizer)
-    lines, rows, used = [], ("", "", ""), 0
+    lines, rows, used, ends_line = [], ("", "", ""), 0, False
     for index, id in enumerate(ids):
         data = spelled[id]
         plain = all(32 <= byte < 127 or byte == 10 for byte in data)
         column = (_clip(shown(data), width - 2), str(id), _clip("" if plain else data.hex(" "), width - 2))
         wide = max(map(columns, column))
-        if used + wide + 1 > width:
+        if used + wide + 1 > width or ends_line:
             lines += [*rows]
             rows, used = ("", "", ""), 0
         head = column[0] + " " * (wide - columns(column[0]))
@@ -165,9 +161,7 @@ def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colours: bo
         below = [f"{cell:<{wide + 1}}" for cell in column[1:]]
         dim = [f"\x1b[2m{cell}\x1b[0m" if colours else cell for cell in below]
         rows, used = (rows[0] + head, rows[1] + dim[0], rows[2] + dim[1]), used + wide + 1
-        if data.endswith(b"\n"):
-            lines += [*rows]
-            rows, used = ("", "", ""), 0
+        ends_line = data.endswith(b"\n")
     lines += [*rows]
     return "\n".join(line.rstrip() for line in lines if re.sub(r"\x1b\[[\d;]*m|\s", "", line))
 

@@ -2,11 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import Self
 
 # A run of characters without a space, or of nothing but space, that is longer is no word, and training on it takes time
 # that grows with the square of its length, in the library as well.
@@ -32,34 +30,42 @@ def tokenizer_json(special: dict[str, int], model: dict, pre_tokenizer: dict, de
 
 def check_room(vocab_size: int, special_tokens: int) -> None:
     """Raises ValueError if a byte-level vocabulary has no room for all bytes."""
-    if vocab_size < 256 + special_tokens:
-        raise ValueError(
-            f"A vocabulary of {vocab_size} has no room for the 256 bytes and {special_tokens} special tokens: "
-            f"use at least {256 + special_tokens}."
-        )
+    if vocab_size < (least := 256 + special_tokens):
+        what = f"the 256 bytes and {special_tokens} special tokens"
+        raise ValueError(f"A vocabulary of {vocab_size} has no room for {what}: use at least {least}.")
 
 
 def check_filled(supported: int, vocab_size: int) -> None:
     """Raises ValueError if a text has given fewer tokens than it should."""
     if supported < vocab_size:
-        raise ValueError(
-            f"The text supports a vocabulary of {supported}, not of {vocab_size}: "
-            f"use a vocab_size of at most {supported}, or more text."
-        )
+        remedy = f"use a vocab_size of at most {supported}, or more text"
+        raise ValueError(f"The text supports a vocabulary of {supported}, not of {vocab_size}: {remedy}.")
 
 
-def read_tokenizer_json(path: str | Path, build: Callable[[dict], T]) -> T:
-    """`build` a tokenizer from a file; raises FileNotFoundError, or ValueError in one line if it cannot be."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a tokenizer.json: {error}") from None
-    try:
-        return build(data)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is not a whole tokenizer.json: {type(error).__name__} {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+class ScratchTokenizer:
+    """What both tokenizers have in common: `tokens` by id, and `to_dict` and `_from_dict` for a `tokenizer.json`."""
+
+    def __len__(self) -> int:
+        """The number of ids."""
+        return len(self.tokens)
+
+    def save(self, path: str | Path) -> None:
+        """Write a `tokenizer.json`, which the `tokenizers` library and `PreTrainedTokenizerFast` open."""
+        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=2), encoding="utf-8")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read a `tokenizer.json` that `save` could have written; raises ValueError for another, FileNotFoundError."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not a tokenizer.json: {error}") from None
+        try:
+            return cls._from_dict(data)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"{path} is not a whole tokenizer.json: {type(error).__name__} {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def check_unicode(text: str, what: str = "The text", remedy: str = "read it with errors='replace'") -> None:
@@ -67,9 +73,8 @@ def check_unicode(text: str, what: str = "The text", remedy: str = "read it with
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{what} has a lone surrogate at position {error.start}: it is not valid Unicode; {remedy}."
-        ) from None
+        why = f"has a lone surrogate at position {error.start}"
+        raise ValueError(f"{what} {why}: it is not valid Unicode; {remedy}.") from None
 
 
 def cut_long_runs(text: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -70,13 +71,12 @@ def train_tokenizer(
     """Train a byte-level BPE tokenizer (Sennrich et al., 2016, over bytes as GPT-2 does) on a stream of texts.
 
     Args:
-        texts: documents; read once, so a generator over a corpus larger than memory will do. Runs of over 2,000
-            characters without a space are cut, as training on them would not end.
+        texts: documents; read once. Runs of over 2,000 characters without a space are cut, as training on them would
+            not end.
         vocab_size: number of token ids, special tokens and the 256 bytes included.
-        show_progress: show the library's progress bar.
 
-    Raises ValueError if `vocab_size` has no room for the bytes and special tokens, or the texts do not hold enough
-    repeated pairs to fill it, or are not valid Unicode.
+    Raises ValueError if `vocab_size` is too small for bytes and special tokens or too large for the texts, or these are
+    not valid Unicode.
     """
     tokenizer = _train(texts, vocab_size, show_progress)
     check_filled(tokenizer.get_vocab_size(), vocab_size)
@@ -111,7 +111,7 @@ def _train(texts: Iterable[str], vocab_size: int, show_progress: bool) -> Tokeni
         vocab_size=vocab_size,
         special_tokens=SPECIAL_TOKENS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=show_progress,
+        show_progress=show_progress and sys.stdout.isatty(),  # else its lines go to stdout, and a closed one panics
     )
     tokenizer.train_from_iterator((part for text in _checked(texts) for part in cut_long_runs(text)), trainer)
     return tokenizer
@@ -138,12 +138,11 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer in a directory or of a Hub name, whose code is not run; raises ValueError in one line."""
     try:
         return AutoTokenizer.from_pretrained(os.path.expanduser(source), trust_remote_code=False)
-    except (KeyboardInterrupt, SystemExit):
-        raise
     except BaseException as error:  # what files of others can raise has no end; a panic in Rust is no Exception
-        raise ValueError(
-            f"{source} is not a tokenizer's directory or Hub name within reach ({first_line(error)})."
-        ) from None
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        why = first_line(error)
+        raise ValueError(f"{source} is not a tokenizer's directory or Hub name within reach ({why}).") from None
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -8,15 +8,13 @@ count(ab) / (count(a) * count(b)): those that are together far more often than a
 """
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path
 
 from tokenizers import normalizers, pre_tokenizers
 
-from .tokenizer_json import check_filled, check_unicode, read_tokenizer_json, tokenizer_json
+from .tokenizer_json import ScratchTokenizer, check_filled, check_unicode, tokenizer_json
 
 UNKNOWN = "[UNK]"
 PREFIX = "##"  # of a piece that continues a word
@@ -31,7 +29,7 @@ PRE_TOKENIZER = pre_tokenizers.BertPreTokenizer()
 Pair = tuple[int, int]
 
 
-class WordPieceTokenizer:
+class WordPieceTokenizer(ScratchTokenizer):
     """A WordPiece tokenizer: a vocabulary of beginnings of words, and of `##` pieces that continue them.
 
     >>> tokenizer = WordPieceTokenizer.train(["low lower lowest"] * 9, vocab_size=17)
@@ -62,15 +60,14 @@ class WordPieceTokenizer:
         smaller ids, those of its left piece before its right, so the result depends on nothing but the texts.
 
         Args:
-            texts: read once; what is kept is each distinct word and its count. Words over 100 characters, which
-                are encoded as `[UNK]` anyway, are not learnt from.
-            vocab_size: number of ids: special tokens, then each character as it begins or continues a word, sorted,
-                then a piece for each merge.
+            texts: read once; each distinct word and its count is kept. Words over 100 characters, which are encoded as
+                `[UNK]` anyway, are not learnt from.
+            vocab_size: number of ids: special tokens, `[UNK]` among them, then each character as it begins or continues
+                a word, sorted, then a piece for each merge.
             lowercase: also strips accents, as BERT does.
-            special_tokens: get ids of their own; `[UNK]` must be one of them.
 
-        Raises ValueError if `vocab_size` has no room for characters and special tokens, or the texts do not hold enough
-        pairs to fill it, or are not valid Unicode.
+        Raises ValueError if `vocab_size` is too small for characters and special tokens or too large for the texts, or
+        these are not valid Unicode.
         """
         special = list(dict.fromkeys(special_tokens))
         if UNKNOWN not in special:
@@ -85,18 +82,13 @@ class WordPieceTokenizer:
         if vocab_size < len(tokens):
             raise ValueError(
                 f"A vocabulary of {vocab_size} has no room for the {len(tokens) - len(special)} characters of the text "
-                f"(one that begins and continues words counts twice) and {len(special)} special tokens: "
-                f"use at least {len(tokens)}."
+                f"(one may count twice) and {len(special)} special tokens: use at least {len(tokens)}."
             )
         ids = {token: id for id, token in enumerate(tokens)}
         words = [[ids[symbol] for symbol in word] for word in spelled.values()]
         _learn(words, [counts[word] for word in spelled], tokens, vocab_size)
         check_filled(len(tokens), vocab_size)
         return cls({token: id for id, token in enumerate(tokens)}, lowercase, special)
-
-    def __len__(self) -> int:
-        """The number of ids."""
-        return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text without `[CLS]` and `[SEP]`; special tokens are text. Raises ValueError for lone surrogates."""
@@ -115,8 +107,7 @@ class WordPieceTokenizer:
         return "".join(text)
 
     def _encode_word(self, word: str) -> list[int]:
-        ids = self._cache.get(word)
-        if ids is None:
+        if (ids := self._cache.get(word)) is None:
             ids = self._longest_matches(word) if len(word) <= LONGEST_WORD else [self.vocab[UNKNOWN]]
             if len(self._cache) < CACHED_WORDS:
                 self._cache[word] = ids
@@ -136,15 +127,8 @@ class WordPieceTokenizer:
             start = end
         return ids
 
-    def save(self, path: str | Path) -> None:
-        """Write a `tokenizer.json`, which the `tokenizers` library and `PreTrainedTokenizerFast` open.
-
-        There, unlike here, what spells a special token in a text becomes that token.
-        """
-        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=2), encoding="utf-8")
-
     def to_dict(self) -> dict:
-        """The content of a `tokenizer.json`."""
+        """The content of a `tokenizer.json`, with which the library, unlike this, finds special tokens in texts."""
         special = {token: self.vocab[token] for token in sorted(self.special, key=self.vocab.__getitem__)}
         model = {
             "type": "WordPiece",
@@ -157,14 +141,6 @@ class WordPieceTokenizer:
         normalizer = {"type": "BertNormalizer", **cleaning, "lowercase": self.lowercase}
         decoder = {"type": "WordPiece", "prefix": PREFIX, "cleanup": True}
         return tokenizer_json(special, model, {"type": "BertPreTokenizer"}, decoder, normalizer)
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> "WordPieceTokenizer":
-        """Read a `tokenizer.json` of BERT's kind; raises ValueError for another one.
-
-        A post-processor, which adds `[CLS]` and `[SEP]`, is passed over.
-        """
-        return read_tokenizer_json(path, cls._from_dict)
 
     @classmethod
     def _from_dict(cls, data: dict) -> "WordPieceTokenizer":
@@ -203,9 +179,8 @@ def split_words(text: str, lowercase: bool = True) -> list[str]:
 def _learn(words: list[list[int]], counts: list[int], tokens: list[str], vocab_size: int) -> None:
     """Merge the pair with the best score until there are `vocab_size` tokens, which are appended to `tokens`.
 
-    A merge changes the counts of a, b, ab and of the pairs beside them, hence the score of every pair with one of
-    these pieces; it can rise as well as fall. So each of those pairs is pushed again, and an entry of the heap holds
-    only if its score and count are still those of its pair: the best pair always has such an entry.
+    A merge changes the score of every pair with one of its pieces, up or down. So each of those pairs is pushed again,
+    and an entry of the heap holds only if its score and count are still those of its pair.
     """
     ids = {token: id for id, token in enumerate(tokens)}
     state = _Counts(words, counts)
@@ -278,7 +253,7 @@ class _Counts:
 def _merge_word(word: list[int], pair: Pair, new: int) -> list[int]:
     merged, i = [], 0
     while i < len(word):
-        found = word[i] == pair[0] and i + 1 < len(word) and word[i + 1] == pair[1]
+        found = tuple(word[i : i + 2]) == pair
         merged.append(new if found else word[i])
         i += 2 if found else 1
     return merged

@@ -13,31 +13,53 @@ from transformers import TrainingArguments
 from ..jobs.options import option, switch
 from ..jobs.processes import connect
 from ..modeling.presets import PRESETS, SIZES
+from .config_fields import FIELDS, read_fields, with_config_fields
 
 # The arguments that are no property of the run; what it is spread over may change on the way.
 OF_ONE_CALL = ("output_dir", "resume", "overwrite", "hub_token", "fsdp", "fsdp_config")
-PLACES = {"corpus", "tokenizer", "data", "validation_data", "model"}  # settings that may be paths
+PLACES = {"corpus", "tokenizer", "data", "validation_data", "model", "model_config", "init_from"}  # may be paths
 # The embeddings of wide models want smaller steps (Yang et al., 2022); at a width of 256 they do not yet.
 ADAM_LEARNING_RATE, NARROW = 0.02, 256
+CONTINUED = 0.1  # of the rates, with --init_from
 
 
+@with_config_fields()
 @dataclass
 class ModelArguments:
     """Which model is trained, and how it reads text."""
+
+    _argument_group_name = "the model"
 
     tokenizer: str | None = option(
         None, "a tokenizer's directory or Hub name, or 'char'; trained on the corpus if not given"
     )
     vocab_size: int = option(4096, "of the tokenizer that is trained")
-    preset: str = option("folio", "the architecture", choices=list(PRESETS))
-    size: str = option("nano", "about 1M, 5M, 25M, 120M, 350M parameters", choices=list(SIZES))
+    preset: str | None = option(None, "the architecture; folio if not given", choices=list(PRESETS))
+    size: str | None = option(None, "about 1M, 5M, 25M, 120M, 350M parameters; nano if not given", choices=list(SIZES))
     block_size: int = option(256, "tokens in a training example")
+    model_config: str | None = option(None, "instead of a preset: a config.json, directory or hub:NAME of transformers")
+    init_from: str | None = option(None, "go on from the weights and the tokenizer of this directory or hub:NAME")
+    trust_remote_code: bool = option(False, "run the code in the folder of model_config or init_from")
+    attn_implementation: str | None = option(
+        None, "eager, sdpa, flex_attention or varlen; the fastest on this device if not given"
+    )
+
+    def __post_init__(self):
+        read_fields(self)
+        given = [name for name in ("model_config", "init_from", "preset", "size") if getattr(self, name) is not None]
+        if len(given) > 1 and given[0] != "preset":
+            raise ValueError(f"{given[0]} and {given[1]} are both given, and each says what the model is: choose one.")
+        if not given or given[0] in ("preset", "size"):
+            self.preset, self.size = self.preset or "folio", self.size or "nano"
+        else:  # a name as transformers takes it
+            setattr(self, given[0], os.path.expanduser(getattr(self, given[0]).removeprefix("hub:")))
 
 
 @dataclass
 class RunArguments(TrainingArguments):
     """transformers' `TrainingArguments`, all of them, with what every training run of ours has in common."""
 
+    _argument_group_name = "the training"
     FIXED: ClassVar[tuple[str, ...]] = ()  # what a resumed run may not change
     FIXED_FOR_STREAMS: ClassVar[tuple[str, ...]] = ()
     RANGES: ClassVar[dict[str, tuple[float, float]]] = {  # setting: (least, below)
@@ -102,9 +124,10 @@ class PretrainingArguments(RunArguments):
     # restored state of the optimizer or the schedule would quietly win.
     FIXED: ClassVar = (
         "corpus_weights", "text_column", "streaming", "shuffle_buffer_size", "tokenizer", "vocab_size", "preset",
-        "size", "block_size", "seed", "data_seed", "dataloader_drop_last", "train_sampling_strategy", "optim",
-        "optim_args", "learning_rate", "adam_learning_rate", "muon_momentum", "adam_beta1", "adam_beta2",
-        "adam_epsilon", "weight_decay", "lr_scheduler_type", "warmup_steps", "label_smoothing_factor", "z_loss",
+        "size", "block_size", "model_config", "init_from", "dropout", *FIELDS, "seed", "data_seed",
+        "dataloader_drop_last", "train_sampling_strategy", "optim", "optim_args", "learning_rate",
+        "adam_learning_rate", "muon_momentum", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay",
+        "lr_scheduler_type", "warmup_steps", "label_smoothing_factor", "z_loss",
     )  # fmt: skip
     FIXED_FOR_STREAMS: ClassVar = ("dataloader_num_workers",)  # each reads files of its own
     RANGES: ClassVar = {
@@ -122,11 +145,11 @@ class PretrainingArguments(RunArguments):
         None, "train for about this long: a step is timed first, and max_steps follows from it"
     )
     optim: str = option("muon", "muon (Muon and AdamW), or one of transformers' names")
-    learning_rate: float | None = option(None, "peak; 0.02 for muon and 0.001 for others if not given")
+    learning_rate: float | None = option(None, "peak; if not given 0.02 for muon, 0.001 else, a tenth with init_from")
     adam_learning_rate: float | None = option(
         None,
         "with muon: of embeddings, norms and biases, which AdamW trains; 0.02 if not given, and in models "
-        "wider than 256 less, in inverse proportion to the width",
+        "wider than 256 less, in inverse proportion to the width; a tenth with init_from",
     )
     muon_momentum: float = option(
         0.95, "with muon: of its gradients; runs of some hundred steps want less, such as 0.9"
@@ -141,12 +164,15 @@ class PretrainingArguments(RunArguments):
     warmup_steps: float = 0.02
     decay_steps: float = option(0.6, "with warmup_stable_decay: steps of the decay, or their share if below 1")
     bf16: bool | None = switch("train in bfloat16 (true, false); on CPU whatever is faster if not given")
+    torch_compile: bool | None = switch("compile the model; on a GPU if the run is long enough to pay if not given")
+    sample_prompt: str | None = option(None, "what samples begin with; words of the held-out text if not given")
     prediction_loss_only: bool = True
     ddp_find_unused_parameters: bool | None = False  # there are none, and looking for them takes time
     ddp_broadcast_buffers: bool | None = False  # they never change
 
     def __post_init__(self):
         use_muon = self.optim == "muon"
+        self.rate_is_open = self.learning_rate is None
         if self.learning_rate is None:
             self.learning_rate = 0.02 if use_muon else 1e-3
         if self.z_loss and self.label_smoothing_factor:
@@ -180,10 +206,13 @@ class PretrainingArguments(RunArguments):
         """Whether matrices are trained by Muon."""
         return self.optim == "muon"
 
-    def settle_adam_learning_rate(self, hidden_size: int) -> None:
-        """Decide about AdamW's rate, if it was left open, when the width of the model is known."""
+    def settle_learning_rates(self, hidden_size: int, is_trained: bool) -> None:
+        """Decide about the rates that were left open; weights that are trained already want smaller ones."""
+        share = CONTINUED if is_trained else 1
+        if self.rate_is_open:
+            self.learning_rate, self.rate_is_open = self.learning_rate * share, False
         if self.adam_learning_rate is None:
-            self.adam_learning_rate = ADAM_LEARNING_RATE * min(1, NARROW / hidden_size)
+            self.adam_learning_rate = share * ADAM_LEARNING_RATE * min(1, NARROW / hidden_size)
 
     def set_bf16(self, bf16: bool) -> None:
         """Decide about bfloat16 after construction, when both have been timed."""

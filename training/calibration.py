@@ -1,59 +1,115 @@
 """How long a training step takes on this machine, before training starts."""
 
 import copy
+import logging
+import math
 import statistics
 import time
+from typing import NamedTuple
 
 import torch
 
 from ..jobs.processes import from_first
 from .arguments import PretrainingArguments
+from .device import compiled
 from .optimizers import build_optimizer
 
+logger = logging.getLogger(__name__)
+
+SETTLED = ("max_steps", "minutes", "torch_compile", "torch_compile_backend", "torch_compile_mode")
 WARM_UP_STEPS, TIMED_STEPS = 1, 5
+# To try a compiler takes this long, and it saves this share of the time or more.
+COMPILING_SECONDS, SAVED = 45, 1 / 3
+SMALL = 30_000_000  # parameters, below which a GPU waits for Python: whole steps are recorded and replayed
+SAME = 0.2  # relative: dropout is drawn otherwise, and compiled bfloat16 is rounded less often
 
 
-def step_seconds(model, batch: dict[str, torch.Tensor], args: PretrainingArguments, bf16: bool) -> float:
-    """Seconds that one optimizer step takes: the median of a few, on a copy of the model."""
+class Timing(NamedTuple):
+    """Of some steps: seconds of the median one, loss and length of the gradient in the first."""
+
+    seconds: float
+    loss: float
+    grad_norm: float
+
+
+def time_steps(model, batch: dict[str, torch.Tensor], args: PretrainingArguments, bf16: bool, compile=False) -> Timing:
+    """Take a few optimizer steps with a copy of the model."""
     model = copy.deepcopy(model).to(args.device).train()
+    run = compiled(model, args) if compile else model
     batch = {name: tensor.to(args.device) for name, tensor in batch.items()}
     optimizer = build_optimizer(model, args)
-    times = []
+    dtype = torch.bfloat16 if bf16 else torch.float16
+    times, losses, norms = [], [], []
     for _ in range(WARM_UP_STEPS + TIMED_STEPS):
         start = time.perf_counter()
         for _ in range(args.gradient_accumulation_steps):
-            with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=bf16):
-                loss = model(**batch, use_cache=False).loss
+            with torch.autocast(args.device.type, dtype=dtype, enabled=bf16 or args.fp16):
+                loss = run(**batch, use_cache=False).loss
             loss.backward()
-            loss.item()  # waits for an accelerator to finish
-        torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            losses.append(loss.item())  # waits for an accelerator to finish
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm).item())
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM_UP_STEPS:])
+    return Timing(statistics.median(times[WARM_UP_STEPS:]), losses[0], norms[0])
+
+
+def step_seconds(model, batch: dict[str, torch.Tensor], args: PretrainingArguments, bf16: bool) -> float:
+    """Seconds that one optimizer step takes, compiled if the run is: the median of a few, on a copy of the model."""
+    return time_steps(model, batch, args, bf16, bool(args.torch_compile)).seconds
 
 
 def calibrate(
-    model, batch: dict[str, torch.Tensor], args: PretrainingArguments, steps_done: int = 0
+    model, batch: dict[str, torch.Tensor], args: PretrainingArguments, steps_done: int = 0, steps: float = math.inf
 ) -> dict[str, float]:
-    """Settle what was left open: bfloat16 if it is faster here, and `max_steps` if `minutes` were given.
+    """Settle what was left open: bfloat16 if it is faster here, a compiler if it pays, `max_steps` for `minutes`.
 
-    The minutes are those after `steps_done`. Returns the seconds a step for each precision that was timed.
+    The minutes are those after `steps_done`; `steps` is the number of the whole run if there are no minutes. Returns
+    the seconds a step for each precision that was timed, compiled if the run is.
     """
     timed = {}
     if args.bf16 is None and (args.fp16 or args.device.type != "cpu"):
-        args.set_bf16(not args.fp16 and args.device.type == "cuda" and torch.cuda.is_bf16_supported())
+        args.set_bf16(not args.fp16 and args.device.type == "cuda" and torch.cuda.is_bf16_supported(False))
     if args.bf16 is None:
         timed = {name: step_seconds(model, batch, args, name == "bf16") for name in ("fp32", "bf16")}
         args.set_bf16(timed["bf16"] < timed["fp32"])
-    precision = "bf16" if args.bf16 else "fp32"
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
+    args.torch_compile = None if args.torch_compile is None and args.device.type == "cuda" else bool(args.torch_compile)
+    if args.torch_compile is None:
+        timed[precision] = choose_compiler(model, batch, args, 60 * args.minutes if args.minutes else None, steps)
     if args.minutes is not None:
         if precision not in timed:
             timed[precision] = step_seconds(model, batch, args, bool(args.bf16))
         args.max_steps = steps_done + max(1, round(60 * args.minutes / timed[precision]))
-        args.minutes = None  # settled: a resumed run must not time itself again
+        args.minutes = None  # a resumed run must not time itself again
     # In several processes it is timed in all at once, as the run will be, and what the first has measured counts.
-    timed, bf16, args.max_steps, args.minutes = from_first(lambda: (timed, args.bf16, args.max_steps, args.minutes))
+    timed, bf16, settled = from_first(lambda: (timed, args.bf16, {name: getattr(args, name) for name in SETTLED}))
+    vars(args).update(settled)
     if bf16 != args.bf16:
         args.set_bf16(bf16)
     return timed
+
+
+def choose_compiler(model, batch: dict, args: PretrainingArguments, seconds: float | None, steps: float) -> float:
+    """Compile if the run is long enough to pay, and the compiled model computes the same; the seconds of a step then.
+
+    The run has so many `seconds`, or if that is None so many `steps`.
+    """
+    args.torch_compile, eager = False, time_steps(model, batch, args, bool(args.bf16))
+    if SAVED * (eager.seconds * steps if seconds is None else seconds) < COMPILING_SECONDS:
+        return eager.seconds
+    args.torch_compile_backend = "inductor"
+    for mode in ("reduce-overhead", None) if model.num_parameters() < SMALL else (None,):
+        args.torch_compile_mode = mode
+        try:
+            timing = time_steps(model, batch, args, bool(args.bf16), compile=True)
+        except Exception as error:  # a compiler may fail in any way, and the run goes without it
+            logger.warning("torch.compile failed, so it is not used: %s", str(error).strip().partition("\n")[0])
+            continue
+        if not all(math.isclose(*pair, rel_tol=SAME) for pair in zip(timing[1:], eager[1:], strict=True)):
+            logger.warning("torch.compile computes another loss or gradient here, so it is not used.")
+        elif timing.seconds < eager.seconds:
+            args.torch_compile = True
+            return timing.seconds
+    args.torch_compile_backend = args.torch_compile_mode = None
+    return eager.seconds

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 
+import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
@@ -54,19 +55,34 @@ class ProgressBar(TrainerCallback):
 
 
 class StepClock(TrainerCallback):
-    """The time that training steps took, without evaluations and saves."""
+    """The time that training steps took, with the loading of their batches, without evaluations and saves.
+
+    A GPU works behind the program, which only gives it orders: it is waited for where the clock stops, not each step.
+    """
 
     def __init__(self):
         self.seconds = 0.0
+        self.start: float | None = None  # when it began to run
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.tokens_before = state.num_input_tokens_seen
+        if args.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(args.device)  # of the steps that were timed
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.start = time.perf_counter()
+        if self.start is None:
+            self.start = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.seconds += time.perf_counter() - self.start
+        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+            self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.start is not None:
+            if args.device.type != "cpu":
+                torch.accelerator.synchronize()
+            self.seconds += time.perf_counter() - self.start
+            self.start = None
 
     def tokens_per_second(self, state) -> float | None:
         """Of this call of `train`, all processes together; None before the first step."""

@@ -14,8 +14,9 @@ from ..evaluation.bits_per_byte import COMPRESSIBLE, COMPRESSORS
 from ..jobs.report import Stages, peak_memory_bytes
 from .arguments import ModelArguments, PretrainingArguments
 from .calibration import calibrate, step_seconds
+from .device import choose_for_device
 from .memory import available_bytes, gigabytes, parameters_by_part
-from .new_model import configured_model
+from .new_model import configured_model, starting_config
 from .out_of_memory import check_fits, pretraining_step
 from .pretraining import check_batch, check_end, total_steps
 
@@ -40,14 +41,17 @@ def diagnose(
 ) -> Diagnosis:
     """Time some steps to tell what `pretrain` will take; raises ValueError if it cannot fit into memory."""
     check_end(corpus, args)
-    data = pack_corpora(corpus, model.tokenizer, model.vocab_size, model.block_size, stages or Stages(), seed=args.seed)
+    args.settle_learning_rates(starting_config(model).get_text_config().hidden_size, model.init_from is not None)
+    stages, tokenizer = stages or Stages(), model.tokenizer or model.init_from
+    data = pack_corpora(corpus, tokenizer, model.vocab_size, model.block_size, stages, seed=args.seed)
     check_batch(data, args)
     network = configured_model(model, data.tokenizer, args)
+    choose_for_device(network, data, model, args, stages)
     available = available_bytes(args.device)
     planned = pretraining_step(network, model, args)
     memory = check_fits(planned, available)
     batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
-    timed = calibrate(network, batch, args)
+    timed = calibrate(network, batch, args, steps=total_steps(data, args))
     step = timed.get("bf16" if args.bf16 else "fp32") or step_seconds(network, batch, args, bool(args.bf16))
     # On a CPU the peak of the timed steps is known; they were taken by a copy, with weights of its own.
     process = peak_memory_bytes() - memory.peak - memory.weights if args.device.type == "cpu" else 0

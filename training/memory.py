@@ -4,11 +4,14 @@ import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_iter
+
+from ..modeling.packed_attention import VARLEN
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
@@ -35,7 +38,8 @@ def step_memory(
     """The memory of a training step of `network` on a batch of (batch_size, block_size) tokens.
 
     A copy of the model without data takes the step: PyTorch follows the shapes and computes nothing, so a model that
-    does not fit can be asked about. Blocks are taken to hold several documents, which need an attention mask.
+    does not fit can be asked about, wherever its weights are. Blocks are taken to hold several documents, which need
+    an attention mask, unless the model has been given a kernel that needs none.
 
     Args:
         accumulation: micro-batches a step; with more than one, gradients stay while activations are there.
@@ -43,7 +47,9 @@ def step_memory(
     """
     config, checkpointing = network.config.get_text_config(), network.is_activation_checkpointing
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake = {id(t): mode.from_tensor(t) for t in (*network.parameters(), *network.buffers())}
+    with mode:
+        tensors = (*network.parameters(), *network.buffers())
+        fake = {id(t): torch.empty_like(t, device="cpu", requires_grad=t.requires_grad) for t in tensors}
     model = copy.deepcopy(network, fake).train()
     with mode:
         follow = partial(_kept_for_backward, model, batch_size, block_size, bf16, has_loss=loss is None)
@@ -83,12 +89,14 @@ def _kept_for_backward(model, batch_size: int, block_size: int, bf16: bool, chec
         return tensor
 
     ids = torch.zeros(batch_size, block_size, dtype=torch.long)
-    labels = {"labels": ids} if has_loss else {}
+    given: dict[str, Any] = {"labels": ids} if has_loss else {}
+    if model.config._attn_implementation == VARLEN:
+        given["attention_mask"] = dict.fromkeys(model.config.layer_types)
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
     ):
-        outputs = model(input_ids=ids, **labels, use_cache=False)
+        outputs = model(input_ids=ids, **given, use_cache=False)
     del outputs
     return sum(kept.values())
 
@@ -102,7 +110,8 @@ def parameters_by_part(network) -> dict[str, int]:
     parts = {"embeddings": 0, "attention": 0, "feed-forward": 0, "norms": 0, "head": 0}
     names = {"embed_": "embeddings", "norm": "norms", "attn.": "attention", "mlp.": "feed-forward", "lm_head": "head"}
     for name, p in network.named_parameters():
-        parts[next(part for key, part in names.items() if key in name)] += p.numel()
+        part = next((part for key, part in names.items() if key in name), "other")
+        parts[part] = parts.get(part, 0) + p.numel()
     return parts
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +106,8 @@ class Samples(TrainerCallback):
             ids = model.generate(input_ids=ids, max_new_tokens=min(SAMPLE_TOKENS, room), use_cache=True)[0]
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         self.metrics.add(state, {"sample": text})
-        self.show(f"  step {state.global_step:,}: {' '.join(text.split())}")
+        shown = re.sub(r"\n\s*\n+", "\n", text.strip())
+        self.show(f"  step {state.global_step:,}:\n{textwrap.indent(shown, '    ')}")
 
 
 class Warnings(TrainerCallback):

@@ -1,16 +1,31 @@
-"""The model that a pretraining run begins with: of a preset and size, of a config, or one that the caller brings."""
+"""The model that a pretraining run begins with: of settings, of a config, or one that the caller brings."""
 
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+import contextlib
+import copy
+import logging
+import math
+from pathlib import Path
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from ..checkpoints.loading import load_checkpoint, load_config, one_line
+from ..checkpoints.self_check import relative_difference
+from ..jobs.errors import first_line
 from ..modeling import FolioForCausalLM, preset_config
-from ..tokenization import vocabulary_size
+from ..modeling.presets import PRESETS, SIZES
+from ..tokenization import load_tokenizer, vocabulary_size
 from .arguments import ModelArguments, PretrainingArguments
+from .config_fields import DROPOUTS, chosen_fields
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
 LONGEST_BLOCK = 1024  # tokens in an example of a model that the caller brings, if nothing else is asked for
 
+logger = logging.getLogger(__name__)
 
-def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+
+def token_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
     """The ids of a tokenizer's special tokens under the names that configs have for them."""
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
 
@@ -24,15 +39,86 @@ def arguments_of_own(
     return ModelArguments(tokenizer, config.vocab_size, preset=config.model_type, size="custom", block_size=block_size)
 
 
-def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The caller's model, or a fresh one of the config; raises ValueError if it lacks rows for some tokens."""
-    network = model if isinstance(model, PreTrainedModel) else AutoModelForCausalLM.from_config(model)
-    vocab_size = network.config.get_text_config().vocab_size
-    if vocabulary_size(tokenizer) > vocab_size:
-        raise ValueError(
-            f"The tokenizer has {vocabulary_size(tokenizer):,} tokens, and the model {vocab_size:,}: make its config "
-            f"with vocab_size={vocabulary_size(tokenizer)}."
-        )
+def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> PreTrainedConfig:
+    """The config of the settings, or of a run's checkpoint; raises ValueError, OSError for what does not fit."""
+    source = str(checkpoint or model.init_from or model.model_config or f"preset {model.preset}")
+    if checkpoint is None and model.init_from is None:
+        config = config_of_preset(model) if model.model_config is None else config_of_file(model)
+    else:
+        with one_line(source):
+            config = load_config(source, model.trust_remote_code)
+        if checkpoint is None:
+            prepare_to_go_on(config, model)
+    for name, value in chosen_fields(model, config).items():
+        got = getattr(config, name)
+        if got != value and not (isinstance(got, dict) and value.items() <= got.items()):
+            raise ValueError(f"{name} is {value}, and with {source} it is {got}: leave it out.")
+    return config
+
+
+def config_of_preset(model: ModelArguments) -> PreTrainedConfig:
+    """A preset at a size, with the fields that were given; an error says which numbers of heads fit."""
+    fields = {"max_position_embeddings": model.block_size, **chosen_fields(model)}
+    try:
+        return preset_config(model.preset, model.size, **fields)
+    except ValueError as error:
+        usual, fitting = {**SIZES[model.size], **PRESETS[model.preset], **fields}, ""
+        for heads in sorted(range(1, usual["hidden_size"] + 1), key=lambda n: abs(n - usual["num_attention_heads"])):
+            kv_heads = math.gcd(heads, usual["num_key_value_heads"] or heads)
+            counts = {"num_attention_heads": heads, "num_key_value_heads": kv_heads}
+            with contextlib.suppress(ValueError):
+                preset_config(model.preset, model.size, **{**fields, **counts})
+                fitting = f" These fit: --num_attention_heads {heads} --num_key_value_heads {kv_heads}."
+                break
+        raise ValueError(f"{error}{fitting}") from None
+
+
+def config_of_file(model: ModelArguments) -> PreTrainedConfig:
+    """The config that --model_config names, with the fields that were given."""
+    name, trust = model.model_config, model.trust_remote_code
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
+        if config.get_text_config() is not config:
+            raise ValueError("it is of a model of text and more; give a file with its text_config alone")
+        fields = chosen_fields(model, config)
+        if getattr(config, "max_position_embeddings", None):
+            fields["max_position_embeddings"] = model.block_size
+        written, _ = PreTrainedConfig.get_config_dict(name)
+        written.pop("quantization_config", None)  # fresh weights are not quantized
+        if "num_hidden_layers" in fields and len(set(written.get("layer_types") or ())) == 1:
+            del written["layer_types"]
+        written |= {config.attribute_map.get(field, field): value for field, value in fields.items()}
+        found = type(config).from_dict(written)
+        found.name_or_path = config.name_or_path  # where its code is, if it has any
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(copy.deepcopy(found), trust_remote_code=trust)
+    except Exception as error:  # what transformers raises for files of others has no end
+        raise ValueError(f"No model can be made of {name}: {first_line(error.__cause__ or error)}.") from None
+    return found
+
+
+def prepare_to_go_on(config: PreTrainedConfig, model: ModelArguments) -> None:
+    """Give the config of --init_from the fields that its weights leave open, and positions if its kind has more."""
+    name, fields = model.init_from, chosen_fields(model, config)
+    if settled := [field for field in fields if field not in DROPOUTS]:
+        raise ValueError(f"{settled[0]} is given, and the weights of {name} settle it: leave it out.")
+    config.update(fields)
+    positions = getattr(config, "max_position_embeddings", None) or model.block_size
+    if model.block_size > positions:
+        others = "rope" if getattr(config, "rope_parameters", None) else "learned"
+        if getattr(config, "position_embedding_type", others) == "learned":
+            raise ValueError(f"{name} has learned {positions} positions: use --block_size {positions} or less.")
+        config.max_position_embeddings = model.block_size
+    if model.tokenizer is not None:
+        vocabulary = load_tokenizer(name).get_vocab()
+        if model.tokenizer == "char" or load_tokenizer(model.tokenizer).get_vocab() != vocabulary:
+            raise ValueError(f"The tokenizer {model.tokenizer} has another vocabulary than {name}: leave it out.")
+
+
+def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: Tokenizer) -> PreTrainedModel:
+    """The caller's model, or a fresh one of the config, in float32 whatever that says."""
+    is_model = isinstance(model, PreTrainedModel)
+    network = model if is_model else AutoModelForCausalLM.from_config(model, dtype=torch.float32)
     for name, token_id in token_ids(tokenizer).items():
         setattr(network.config, name, token_id)
         setattr(network.generation_config, name, token_id)
@@ -41,11 +127,20 @@ def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: PreTrainedTo
 
 def configured_model(
     model: ModelArguments | PreTrainedConfig | PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     args: PretrainingArguments,
+    checkpoint: Path | None = None,
 ) -> PreTrainedModel:
-    """The model of a run, which computes its loss as the run wants it."""
-    network = new_model(model, tokenizer) if isinstance(model, ModelArguments) else own_model(model, tokenizer)
+    """The model of a run, which computes its loss as the run wants it; without the weights of its `checkpoint`."""
+    if isinstance(model, ModelArguments):
+        network = new_model(model, tokenizer, checkpoint)
+    else:
+        network = own_model(model, tokenizer)
+    tokens, rows = vocabulary_size(tokenizer), network.config.get_text_config().vocab_size
+    if tokens > rows:
+        raise ValueError(
+            f"The tokenizer has {tokens:,} tokens, and the model {rows:,}: make its config with vocab_size={tokens}."
+        )
     is_ours = isinstance(network, FolioForCausalLM)
     if args.z_loss and not is_ours:
         raise ValueError(f"z_loss is {args.z_loss}, and {type(network).__name__} has none: leave it out.")
@@ -57,10 +152,32 @@ def configured_model(
     return network
 
 
-def new_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> FolioForCausalLM:
-    """A model with fresh weights for this tokenizer, and the generation settings that it will be saved with."""
-    ids = token_ids(tokenizer)
-    sizes = {"vocab_size": vocabulary_size(tokenizer), "max_position_embeddings": model.block_size}
-    network = FolioForCausalLM(preset_config(model.preset, model.size, **sizes, **ids))
+def new_model(model: ModelArguments, tokenizer: Tokenizer, checkpoint: Path | None) -> PreTrainedModel:
+    """The model of the settings for this tokenizer, and the generation settings that it will be saved with."""
+    config, ids, trust = starting_config(model, checkpoint), token_ids(tokenizer), model.trust_remote_code
+    if model.init_from is not None and checkpoint is None:
+        # In float32, whatever the checkpoint is in: small steps would be lost in the rounding of bfloat16.
+        return load_checkpoint(model.init_from, "lm", trust, **{"config": config, "dtype": torch.float32})[0]
+    if checkpoint is None:
+        config.update({"vocab_size": vocabulary_size(tokenizer), **ids})
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust)
     network.generation_config.update(do_sample=True, temperature=0.8, top_p=0.95, **ids)
+    if model.init_from is not None:
+        network.generation_config = GenerationConfig.from_pretrained(checkpoint)
+    if model.model_config is not None:
+        check_attention(network)
     return network
+
+
+@torch.no_grad()
+def check_attention(network: PreTrainedModel) -> None:
+    """Raises ValueError if a token sees later ones; warns if a document of a block sees another."""
+    kind, ids = type(network).__name__, (torch.arange(8) % network.config.vocab_size).repeat(3, 1)
+    ids[1, 0] = ids[2, 7] = 2
+    two_documents = torch.arange(8).repeat(3, 1) % 4
+    plain, first, last = network.eval()(input_ids=ids, position_ids=two_documents, use_cache=False).logits
+    network.train()
+    if relative_difference(last[:7], plain[:7]) > 1e-5:
+        raise ValueError(f"{kind} sees the tokens that it has to predict: give a causal model (is_decoder of BERT).")
+    if relative_difference(first[4:], plain[4:]) > 1e-5:
+        logger.warning("%s does not keep the documents of a block apart: each sees those before it.", kind)

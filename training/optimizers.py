@@ -5,6 +5,7 @@ from collections import defaultdict
 import torch
 from torch import nn
 from transformers import Trainer
+from transformers.pytorch_utils import Conv1D
 
 from .arguments import PretrainingArguments
 from .sharding import local, spread, whole
@@ -17,7 +18,7 @@ NEWTON_SCHULZ_STEPS = 5
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
     """The optimizer that the settings name, for the parameters of this model."""
     if args.use_muon:
-        args.settle_adam_learning_rate(model.config.hidden_size)
+        args.settle_learning_rates(model.config.get_text_config().hidden_size, is_trained=False)
         rates, betas = (args.learning_rate, args.adam_learning_rate), (args.adam_beta1, args.adam_beta2)
         return MuonAdamW(model, *rates, args.weight_decay, args.muon_momentum, betas=betas)
     kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
@@ -74,14 +75,19 @@ class MuonAdamW(torch.optim.Optimizer):
         if head is not None:
             embeddings.update(id(p) for p in head.parameters())
         trainable = [p for p in model.parameters() if p.requires_grad]
-        hidden = [p for p in trainable if p.ndim == 2 and id(p) not in embeddings]
+        # Not every table of numbers is a linear map: Mamba's A_log is none.
+        maps = (m for m in model.modules() if isinstance(m, (nn.Linear, Conv1D, nn.RNNBase)))
+        linear = {id(p) for m in maps for p in m.parameters(recurse=False)}
+        matrices = {id(p) for p in trainable if p.ndim == 2} & linear - embeddings
+        hidden = [p for p in trainable if id(p) in matrices]
         tables = [p for p in trainable if id(p) in embeddings]
-        vectors = [p for p in trainable if p.ndim != 2 and id(p) not in embeddings]
+        vectors = [p for p in trainable if id(p) not in matrices | embeddings]
         muon = {"kind": "muon", "lr": lr, "momentum": momentum, "neuron_beta": neuron_beta}
         adam = {"lr": adam_lr, "betas": tuple(betas)}
         decays = ((tables, weight_decay), (vectors, 0.0))
         adam_groups = [{"params": params, **adam, "weight_decay": decay} for params, decay in decays if params]
-        self._adam = torch.optim.AdamW(adam_groups) if adam_groups else None
+        fused = all(p.is_cuda for p in trainable) or None  # the same in one kernel
+        self._adam = torch.optim.AdamW(adam_groups, fused=fused) if adam_groups else None
         # AdamW has filled in the options that its groups left open.
         groups = [{**g, "kind": "adamw"} for g in self._adam.param_groups] if self._adam else []
         if hidden:

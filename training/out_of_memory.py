@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from .arguments import ModelArguments, PretrainingArguments
 from .memory import StepMemory, available_bytes, gigabytes, step_memory
 from .optimizers import build_optimizer
 
+logger = logging.getLogger(__name__)
+
 USABLE_MEMORY_FRACTION = 0.95  # of the memory that is free; the rest of the machine needs some
+EVALUATIONS = {"evaluation_loop", "evaluate"}  # functions that no training step is in
 MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "out of memory")
 
 
@@ -42,13 +46,13 @@ class Step:
         args, sequences = self.args, self.sequences * (size or self.args.per_device_train_batch_size)
         accumulation = accumulation or args.gradient_accumulation_steps
         loss = self.loss and self.loss(sequences * self.block_size)
-        batch = sequences, self.block_size, bool(args.bf16)
+        batch = sequences, self.block_size, bool(args.bf16 or args.fp16)
         return step_memory(self.network, *batch, self.make_optimizer, accumulation, loss)
 
 
 def pretraining_step(network, model: ModelArguments, args: PretrainingArguments) -> Step:
     """A step of `pretrain`."""
-    smaller = f"use a smaller --size than {model.size} or a shorter --block_size"
+    smaller = "use a smaller model or a shorter --block_size"
     return Step(network, args, model.block_size, "folio pretrain", smaller, lambda copy: build_optimizer(copy, args))
 
 
@@ -57,8 +61,8 @@ def memory_watched(args: TrainingArguments, hint: str = "") -> Iterator[Callable
     """Refuse a run that cannot fit, and explain one that ran out of memory after all, by OutOfMemory.
 
     Yields a function that takes the run's step before the first one. It raises ValueError if a step cannot fit, or,
-    with `auto_find_batch_size`, changes the arguments so that it does. It returns the step's memory, None if that is
-    not known, as several times of what it takes would fit.
+    with `auto_find_batch_size` and on a GPU, changes the arguments so that it does. It returns the step's memory, None
+    if that is not known, as several times of what it takes would fit.
     """
     available, steps = available_bytes(args.device), []
 
@@ -68,17 +72,20 @@ def memory_watched(args: TrainingArguments, hint: str = "") -> Iterator[Callable
         if args.world_size > 1 or fits_upper_bound(step, available):
             args.auto_find_batch_size = False
             return None
-        return find_batch_size(step, available) if args.auto_find_batch_size else check_fits(step, available)
+        if args.auto_find_batch_size or args.device.type == "cuda":
+            return find_batch_size(step, available)
+        return check_fits(step, available)
 
     try:
         yield check
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        in_evaluation = EVALUATIONS & {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
         traceback.clear_frames(error.__traceback__)  # and with them the tensors of the step that failed
         if not steps:
             raise OutOfMemory(f"Out of memory: {gigabytes(available)} were free before the run.{hint}") from error
-        raise OutOfMemory(explanation(steps[0], available)) from error
+        raise OutOfMemory(explanation(steps[0], available, bool(in_evaluation))) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -140,7 +147,7 @@ def smaller_sizes(batch: int) -> list[int]:
 
 def find_batch_size(step: Step, available: int) -> StepMemory:
     """Accumulate the largest parts of the batch that fit: Trainer would find them later, and change the batch."""
-    args = step.args
+    args, before = step.args, step.args.per_device_train_batch_size
     flags, sentence, memory = suggest_settings(step, USABLE_MEMORY_FRACTION * available)
     if memory is None:
         raise ValueError(f"{gigabytes(available)} are free on {args.device}. {sentence}")
@@ -148,17 +155,22 @@ def find_batch_size(step: Step, available: int) -> StepMemory:
     if len(flags) > 4:
         args.activation_checkpointing = args.gradient_checkpointing = True
         step.network.activation_checkpointing_enable()
+    if args.per_device_train_batch_size != before or len(flags) > 4:
+        logger.warning("A batch of %s does not fit into memory: it is taken by %s.", before, " ".join(flags))
     args.auto_find_batch_size = False  # it is found
     return memory
 
 
-def explanation(step: Step, available: int) -> str:
+def explanation(step: Step, available: int, in_evaluation: bool) -> str:
     """What a run that ran out of memory needed, what there was, what to change, and how to go on."""
     needed, device = step.memory().peak, step.args.device
     said = f"Out of memory: a step needs {gigabytes(needed)}, and {gigabytes(available)} were free on {device}"
     said += " before the run" + (". " if needed > available else ", but something else took some. ")
     room = min(USABLE_MEMORY_FRACTION * available, 0.8 * needed)  # `needed` was not there
     flags, sentence, _ = suggest_settings(step, room)
+    if in_evaluation:
+        flags = ["--per_device_eval_batch_size", str(max(1, step.args.per_device_eval_batch_size // 4))]
+        sentence = f"It was in an evaluation: try {' '.join(flags)}."
     last = last_checkpoint(step.args.output_dir)
     if last is None or not flags:
         return said + sentence

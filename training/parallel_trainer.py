@@ -36,7 +36,8 @@ class WholeBatches(Trainer):
         for batch in batches:
             if remainder and self.accelerator.gradient_state.end_of_dataloader:
                 left = remainder - size * self.args.process_index
-                batch = {name: tensor[: max(left, 1)] for name, tensor in batch.items()}
+                # The lengths of documents are not by row; a model finds them itself.
+                batch = {name: t[: max(left, 1)] for name, t in batch.items() if name != "cu_seq_lens_q"}
                 if left <= 0:
                     batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
             yield batch

@@ -147,7 +147,7 @@ def facts(trainer: SafeTraining, network, stages: Stages) -> dict:
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "custom_code": bool(getattr(network.config, "auto_map", None)),
         "seconds": dict(stages.seconds),
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": peak_memory_bytes(args.device),
         "seed": args.seed,
         "machine": machine(args.device),
         "world_size": args.world_size,

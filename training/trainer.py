@@ -18,6 +18,7 @@ from ..jobs.run_folder import RUN_FILE
 from ..jobs.saving import last_checkpoint, saving, write_checksums
 from .arguments import PretrainingArguments
 from .continuity import Continuity
+from .device import compiler_settings
 from .learning_check import LearningCheck
 from .optimizers import build_optimizer
 from .parallel_trainer import ParallelTrainer
@@ -36,6 +37,9 @@ class SafeTraining(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        # An accelerator would be waited for at every step.
+        self.looks_at_each_step = self.args.device.type == "cpu"
+        self.args.logging_nan_inf_filter = False
         self.remove_callback(PrinterCallback)
         self.continuity = Continuity(self)
         self.add_callback(self.continuity)
@@ -57,14 +61,19 @@ class SafeTraining(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         loss = super().training_step(model, inputs, num_items_in_batch)
-        # An accelerator would be waited for at every step.
-        self._looks = loss.device.type == "cpu" or self.state.global_step % max(1, int(self.state.logging_steps)) == 0
+        interval = max(1, int(self.state.logging_steps))
+        self._looks = self.looks_at_each_step or self.state.global_step % interval == 0
         self._step_loss = loss
         if self._looks and not torch.isfinite(loss):
             ids = inputs["input_ids"][0][:16].tolist()
             batch = "".join(self.processing_class.decode(ids).splitlines()) if self.processing_class else ids
             raise self._not_finite(f"The loss is {loss.item()}", f", whose batch begins with {batch!r}")
         return loss
+
+    def _track_num_input_tokens(self, inputs):
+        if self.args.world_size > 1 or self.args.include_num_input_tokens_seen != "all":
+            return super()._track_num_input_tokens(inputs)
+        self.state.num_input_tokens_seen += inputs["input_ids"].numel()  # Trainer would wait for a GPU
 
     def _not_finite(self, what: str, where: str = "") -> NotFinite:
         args = self.args
@@ -114,6 +123,17 @@ class FolioTrainer(SafeTraining, ParallelTrainer):
     """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
 
     args: PretrainingArguments
+
+    def _build_accelerator_args(self, **kwargs):
+        settings = super()._build_accelerator_args(**kwargs)
+        compiler_settings(self.args, settings["dynamo_plugin"])
+        return settings
+
+    def train(self, *args, **kwargs):
+        try:
+            return super().train(*args, **kwargs)
+        finally:  # what is evaluated and saved is the model itself
+            self.model_wrapped = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
 
     def create_optimizer(self, model=None):
         if self.optimizer is None and self.args.use_muon:

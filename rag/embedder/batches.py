@@ -33,22 +33,13 @@ class LengthBuckets(DefaultBatchSampler):
             is_last = start + size >= len(order)
             pool = sorted(pool + order[start : start + size], key=lambda row: -max(map(len, self.rows[row][1:])))
             while pool:
-                batch, rest = self._batch(pool)
+                batch, waiting, seen = [], [], set()
+                for row in pool:
+                    is_free = len(batch) < self.batch_size and seen.isdisjoint(self.rows[row])
+                    (batch if is_free else waiting).append(row)
+                    seen.update(self.rows[row] if is_free else ())
                 if len(batch) < self.batch_size and not is_last:
                     break
                 batches += [batch] * (len(batch) > 1)
-                pool = rest
+                pool = waiting
         return [batches[i] for i in torch.randperm(len(batches), generator=chance).tolist()]
-
-    def _batch(self, pool: list[int]) -> tuple[list[int], list[int]]:
-        """The first rows of a pool that share no text, and the others in their order."""
-        batch, waiting, seen = [], [], set()
-        for place, row in enumerate(pool):
-            if len(batch) == self.batch_size:
-                return batch, waiting + pool[place:]
-            if seen.isdisjoint(self.rows[row]):
-                batch.append(row)
-                seen.update(self.rows[row])
-            else:
-                waiting.append(row)
-        return batch, waiting

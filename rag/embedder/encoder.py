@@ -22,12 +22,9 @@ QUESTION_TOKENS = 64  # that a cross-encoder reads beside them
 def load_encoder(name: str, max_length: int | None = None, reranker: bool = False):
     """A SentenceTransformer, or a CrossEncoder for a reranker, made of a checkpoint or already there, to be trained.
 
-    Args:
-        name: of a checkpoint or a sentence-transformers model. One of ours reads in both directions from then on.
-        max_length: tokens of a text, by default as many as an index's passages may have and the model can read.
-
-    Raises OSError if there is no whole checkpoint; ValueError if it is an adapter, has no single stack, or cannot read
-    `max_length` tokens.
+    A checkpoint of ours reads in both directions from then on. `max_length` tokens of a text are read, by default as
+    many as an index's passages may have. OSError if there is no whole checkpoint; ValueError if it is an adapter, has
+    no single stack, or cannot read so many tokens.
     """
     with extra("rag", "An embedder"):
         from sentence_transformers import CrossEncoder, SentenceTransformer

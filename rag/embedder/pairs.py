@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePath
 
 from ...data.rows import read_rows
-from ..chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, TokenStarts, chunk_document
+from ..chunking import CHUNK_TOKENS, CONTEXT_TOKENS, TokenStarts, chunk_document
 from ..documents import Document
 from ..readers import PYTHON_MANUAL, manual_documents
 from ..readers.pool import ReaderPool
@@ -70,9 +70,7 @@ def corpus_pairs(
 ) -> list[Pair]:
     """Pairs of titles or headings and their passages, and of sentences and what is left of their passages.
 
-    Args:
-        token_starts: the character at which each token of a text starts, for the tokenizer of the embedder.
-        max_tokens: how many tokens the embedder sees. Passages are cut as an index with this embedder cuts them.
+    Passages are cut as an index cuts them with an embedder that sees `max_tokens` tokens.
     """
     size = min(CHUNK_TOKENS, max(max_tokens - CONTEXT_TOKENS, 16))
     pairs = []
@@ -82,22 +80,17 @@ def corpus_pairs(
             title = chunk.heading.rpartition(" > ")[2] or document.title
             if title.strip() and title.strip() != chunk.text:
                 pairs.append(Pair(title.strip(), chunk.text, kind=TITLE, source=source))
+            found, start = [], 0
+            for end, following in [*(m.span() for m in SENTENCE_END.finditer(chunk.text)), (len(chunk.text),) * 2]:
+                sentence = " ".join(chunk.text[start:end].split())
+                rest = f"{chunk.text[:start]}{chunk.text[following:]}".strip()
+                if len(sentence.split()) in WORDS and len(rest) >= SAYS_SOMETHING:
+                    seen = f"{chunk.context}\n{rest}" if chunk.context else rest  # as the embedder sees it
+                    found.append(Pair(sentence, seen, kind=SENTENCE, source=source))
+                start = following
             chance = random.Random(f"{seed} {document.name} {chunk.start}")
-            found = [Pair(*cloze, kind=SENTENCE, source=source) for cloze in _clozes(chunk)]
             pairs += chance.sample(found, min(SENTENCES, len(found)))
     return pairs
-
-
-def _clozes(chunk: Chunk) -> list[tuple[str, str]]:
-    """Each sentence of a passage that says something, and the rest of it as the embedder sees it."""
-    found, start = [], 0
-    for end, following in [*(m.span() for m in SENTENCE_END.finditer(chunk.text)), (len(chunk.text),) * 2]:
-        sentence = " ".join(chunk.text[start:end].split())
-        rest = f"{chunk.text[:start]}{chunk.text[following:]}".strip()
-        if len(sentence.split()) in WORDS and len(rest) >= SAYS_SOMETHING:
-            found.append((sentence, f"{chunk.context}\n{rest}" if chunk.context else rest))
-        start = following
-    return found
 
 
 def read_pairs(source: str) -> list[Pair]:
@@ -118,14 +111,12 @@ def read_pairs(source: str) -> list[Pair]:
                 f"{place} has {has}: give the columns anchor and positive (or query and text, question and answer), "
                 "and negative if there is one."
             )
-        anchor, positive = (row[name] for name in names)
+        names += ["negative"] * ("negative" in columns)
         for name in names:
             if not isinstance(row[name], str) or not row[name].strip():
-                raise ValueError(f"{place} has {str(row[name])[:40]!r} as {name}, not a text: correct it.")
-        negative = row.get("negative")
-        if "negative" in columns and (not isinstance(negative, str) or not negative.strip()):
-            raise ValueError(f"{place} has {str(negative)[:40]!r} as negative: give each row one, or none of them.")
-        pairs.append(Pair(anchor, positive, negative or "", source=positive))
+                remedy = "give each row one, or none of them" if name == "negative" else "correct it"
+                raise ValueError(f"{place} has {str(row[name])[:40]!r} as {name}, not a text: {remedy}.")
+        pairs.append(Pair(*(row[name] for name in names), source=row[names[1]]))
     with_negative = sum(bool(pair.negative) for pair in pairs)
     if 0 < with_negative < len(pairs):
         raise ValueError(f"{with_negative} of the {len(pairs)} rows of {source} have a negative: give all of them one.")
@@ -134,9 +125,8 @@ def read_pairs(source: str) -> list[Pair]:
 
 def hold_out(pairs: list[Pair], where: str) -> tuple[list[Pair], list[Pair]]:
     """Part the pairs into those to learn from and those to judge by, by a hash of what they were made from."""
-    sources = sorted(
-        {pair.source for pair in pairs}, key=lambda source: blake2b(source.encode(), digest_size=8).digest()
-    )
+    sources = {pair.source for pair in pairs}
+    sources = sorted(sources, key=lambda source: blake2b(source.encode(), digest_size=8).digest())
     if len(sources) < FEWEST:
         count = {0: "no pairs", 1: "one pair"}.get(len(pairs), f"{len(pairs)} pairs of {len(sources)} passages")
         raise ValueError(

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ...evaluation.answers import answer_metrics
 from ...evaluation.bootstrap import Metric, mean, ratio
-from ..answering import PASSAGES, Answering, Citation, Passage, Sentence, Writer
-from ..catalog import Catalog
+from ..answering import Citation, Passage, Sentence, Writer, answer
 from ..retrieval import Retriever
 from .datasets import Dataset, Question
 
@@ -34,15 +33,19 @@ def judge_answers(
         return said(sentences)
 
     for number, question in enumerate(dataset.questions, 1):
-        answer = Answering(retriever).answer(question.text, writer, PASSAGES, mode, None, None)
-        answered.append(not answer.refused)
-        cites = [(catalog.document(each.document).text[each.start : each.end], each.quote) for each in answer.citations]
+        found = answer(retriever, question.text, writer, mode=mode)
+        answered.append(not found.refused)
+        cites = [(catalog.document(each.document).text[each.start : each.end], each.quote) for each in found.citations]
         valid.append((sum(text == quote for text, quote in cites), len(cites)))
-        cited.append((sum(each.is_cited for each in answer.sentences), len(answer.sentences)))
+        cited.append((sum(each.is_cited for each in found.sentences), len(found.sentences)))
         if has_answers:
-            predictions[FOUND].append(said(answer.sentences))
+            predictions[FOUND].append(said(found.sentences))
             predictions[NOTHING].append(written(question))
-            predictions[RIGHT].append(written(question, _right_passage(catalog, question, dataset)))
+            name, section = next(iter(question.relevant))
+            document = catalog.document(name)
+            starts = [*dataset.sections.get(name, [0]), len(document.text)]
+            right = Passage.of(document, starts[section], starts[section + 1])
+            predictions[RIGHT].append(written(question, right))
         say(f"{number:,} of {len(dataset.questions):,} answers")
     figures: dict[str, dict[str, Metric]] = {}
     if has_answers:
@@ -66,10 +69,3 @@ def said(sentences: Sequence[Sentence]) -> str:
                 is_quotation = part.lstrip().startswith('"') and isinstance(following, Citation)
                 (quotations if is_quotation else claims).append(part.strip())
     return " ".join(claims if re.search(r"\w", "".join(claims)) else quotations)
-
-
-def _right_passage(catalog: Catalog, question: Question, dataset: Dataset) -> Passage:
-    name, section = next(iter(question.relevant))
-    document = catalog.document(name)
-    starts = [*dataset.sections.get(name, [0]), len(document.text)]
-    return Passage.of(document, starts[section], starts[section + 1])

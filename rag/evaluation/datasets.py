@@ -38,18 +38,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Questions to documents.
-
-    Args:
-        sections: where the sections of a document start, from the first; a document that is not in it is one section.
-        articles: what a document is a part of, as a docstring is of its module. Without an article, none of its
-            documents answers; a document that is not in it is one of its own.
-    """
+    """Questions to documents."""
 
     name: str
     questions: list[Question]
     documents: list[Document] | None = None  # None if the index has them
+    # Where the sections of a document start, from the first; a document that is not in it is one section.
     sections: Mapping[str, list[int]] = field(default_factory=dict)
+    # What a document is a part of, as a docstring is of its module. Without an article, none of its documents answers.
     articles: Mapping[str, str] = field(default_factory=dict)
 
     def article(self, document: str) -> str:
@@ -70,15 +66,18 @@ def load_dataset(source: str | Path) -> Dataset:
     A folder has corpus.jsonl, queries.jsonl and qrels/test.tsv, or queries.test.jsonl and qrels.test.tsv, each .jsonl
     also as .jsonl.gz; without a corpus, the judgements name documents of the index.
 
-    Raises FileNotFoundError, ConnectionError if nothing is there, or the Hub cannot be reached; ValueError if it is
-    none of these, or not whole; says where.
+    Raises FileNotFoundError, ConnectionError if nothing is there; ValueError if it is none of these, or not whole.
     """
     path = Path(source).expanduser()
     if str(source).startswith("hub:"):
-        return squad(str(source))
-    if not str(source).strip() or not path.exists():
+        dataset = squad(str(source))
+    elif not str(source).strip() or not path.exists():
         raise FileNotFoundError(f"There is no data set {str(source)!r}: {ACCEPTED}.")
-    return beir(path) if path.is_dir() else squad(str(path))
+    else:
+        dataset = beir(path) if path.is_dir() else squad(str(path))
+    if not dataset.questions:
+        raise ValueError(f"{source} has no questions: give other data.")
+    return dataset
 
 
 def beir(folder: Path) -> Dataset:
@@ -105,7 +104,7 @@ def beir(folder: Path) -> Dataset:
         if grade > 0:
             relevant.setdefault(query, {})[document, 0] = grade
     questions = [Question(id, texts[id], places) for id, places in relevant.items()]
-    return Dataset(folder.resolve().name, _some(questions, qrels), documents)
+    return Dataset(folder.resolve().name, questions, documents)
 
 
 def _document(place: str, row: dict) -> Document:
@@ -165,7 +164,7 @@ def squad(source: str) -> Dataset:
         sections[name] = [0, *accumulate(len(text) + len(BETWEEN) for text in texts)][:-1]
     asked = [(number, example, documents[key].name, at) for number, (key, at, example) in enumerate(found, 1)]
     questions = [_question(*each, sections[each[2]][each[3]]) for each in asked]
-    return Dataset(Path(source).name, _some(questions, source), list(documents.values()), sections)
+    return Dataset(Path(source).name, questions, list(documents.values()), sections)
 
 
 def _question(number: int, example: dict, document: str, section: int, start: int) -> Question:
@@ -198,9 +197,3 @@ def _string(place: str, row: dict, name: str, may_be_empty: bool = False) -> str
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
         raise ValueError(f"{place} has no text as {name}: correct it.")
     return value
-
-
-def _some(questions: list[Question], source: str | Path) -> list[Question]:
-    if not questions:
-        raise ValueError(f"{source} has no questions: give other data.")
-    return questions

@@ -2,16 +2,20 @@
 
 Known items are asked of a copy of the index without the sentences that are asked for; a data set with documents of its
 own, of an index that has nothing else.
+
+Sources: nDCG as trec_eval and BEIR count it, K. Järvelin and J. Kekäläinen, "Cumulated gain-based evaluation of IR
+techniques", 2002, with the grades themselves as gains.
 """
 
+import math
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ...evaluation.bootstrap import Metric, mean
+from ...evaluation.bootstrap import mean
 from ..answering import Writer
 from ..database import storage_errors
 from ..documents import Document, Hit
@@ -21,18 +25,17 @@ from ..store import Store
 from ..sync import Sync
 from ..writers import QuoteWriter
 from .answers import judge_answers
-from .datasets import Dataset, Question, load_dataset
+from .datasets import Dataset, Place, Question, load_dataset
 from .known_items import QUESTIONS, known_items
-from .ranking import has_span, ndcg, ranked_places, recall, reciprocal_rank
 from .refusal_curve import check_enough, measure
 from .report import EvaluationReport
 
-KNOWN_ITEMS = "known-items"
-QUOTE = "quote"
+KNOWN_ITEMS, QUOTE = "known-items", "quote"
 DEPTH = 100  # passages that are looked at; of the first ten documents, several may have more than one
 CUTOFFS = (1, 5, 10)
 
 Say = Callable[[str], None]
+Kinds = tuple[list[Features], list[Features], list[Features]]  # of questions: answerable, unanswerable, marked as such
 
 
 def evaluate(
@@ -42,9 +45,10 @@ def evaluate(
     questions: int | None,
     generator: Writer | str | None,
     calibrate: bool,
-    say: Say,
+    progress: Say | None,
 ) -> EvaluationReport:
     """What `Rag.evaluate` does."""
+    say = progress or (lambda line: None)
     modes = list(dict.fromkeys(modes))  # else a question would count twice
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
@@ -62,13 +66,21 @@ def evaluate(
             raise ValueError("Without the document that answers there is no other to ask: calibrate on two at least.")
         if calibrate:
             check_enough(answerable, len(dataset.questions))
-        found = Found(judged, dataset)
+        values: dict[str, dict[str, list[float]]] = {}  # metric -> mode -> one a question
+        kinds: Kinds = [], [], []
         for number, question in enumerate(dataset.questions, 1):
-            found.ask(question, modes, refusing)
+            for mode in modes:
+                check(question.text, DEPTH, mode, None)
+                hits = judged.search(question.text, DEPTH, mode, None)
+                if question.answerable:
+                    for name, value in scores(hits, question, dataset).items():
+                        values.setdefault(name, {}).setdefault(mode, []).append(value)
+                if mode == refusing:
+                    _look_at(hits, question, mode, judged, dataset, kinds)
             say(f"{number:,} of {len(dataset.questions):,} questions")
         refusal, notes, answers = None, [], {}
         try:
-            refusal = measure(*found.features, threshold_of(retriever.store.catalog)) if refusing else None
+            refusal = measure(*kinds, threshold_of(retriever.store.catalog)) if refusing else None
         except ValueError as error:
             if calibrate:
                 raise
@@ -79,47 +91,29 @@ def evaluate(
         documents, chunks = judged.store.catalog.counts()
     if calibrate and refusal:
         store_threshold(retriever.store.catalog, refusal.threshold)
-    embedder, figures = retriever.store.catalog.meta.get("embedder"), found.metrics()
+    embedder = retriever.store.catalog.meta.get("embedder")
+    figures = {name: {mode: mean(name, each) for mode, each in row.items()} for name, row in values.items()}
     return EvaluationReport(dataset.name, embedder, documents, chunks, answerable, figures, refusal, answers, notes)
 
 
-class Found:
-    """What was found for the questions that were asked so far, in numbers."""
-
-    def __init__(self, retriever: Retriever, dataset: Dataset) -> None:
-        self.retriever, self.dataset = retriever, dataset
-        self.values: dict[str, dict[str, list[float]]] = {}  # metric -> mode -> one a question
-        self.features: tuple[list[Features], ...] = [], [], []  # answerable, unanswerable, marked
-
-    def ask(self, question: Question, modes: Sequence[str], refusing: str | None) -> None:
-        for mode in modes:
-            check(question.text, DEPTH, mode, None)
-            hits = self.retriever.search(question.text, DEPTH, mode, None)
-            if question.answerable:
-                for name, value in scores(hits, question, self.dataset).items():
-                    self.values.setdefault(name, {}).setdefault(mode, []).append(value)
-            if mode == refusing:
-                self._look_at(question, hits, mode)
-
-    def _look_at(self, question: Question, hits: list[Hit], mode: str) -> None:
-        catalog, embedder, article = self.retriever.store.catalog, self.retriever.store.embedder, self.dataset.article
-        answerable, unanswerable, marked = self.features
-        if not question.answerable:
-            marked.append(features(question.text, hits, catalog, embedder))
-        elif not question.relevant.keys().isdisjoint(ranked_places(hits[:BEST], question, self.dataset)):
-            # Only of these: where the answer was not found, it is right to refuse.
-            answerable.append(features(question.text, hits, catalog, embedder))
-        answering = {article(document) for document, _ in question.relevant}
-        others = [hit for hit in hits if article(hit.document) not in answering]
-        if len(others) < BEST:
-            names = [name for name, _ in catalog.document_hashes() if article(name) in answering]
-            others = self.retriever.search(question.text, DEPTH, mode, {"document": {"$nin": names}})
-        if others:  # else there is no other document
-            unanswerable.append(features(question.text, others, catalog, embedder))
-
-    def metrics(self) -> dict[str, dict[str, Metric]]:
-        figures = self.values.items()
-        return {name: {mode: mean(name, each) for mode, each in by_mode.items()} for name, by_mode in figures}
+def _look_at(
+    hits: list[Hit], question: Question, mode: str, retriever: Retriever, dataset: Dataset, kinds: Kinds
+) -> None:
+    """Add the features of a question with its answer, without what answers it, and of one that nothing answers."""
+    catalog, embedder, article = retriever.store.catalog, retriever.store.embedder, dataset.article
+    answerable, unanswerable, marked = kinds
+    if not question.answerable:
+        marked.append(features(question.text, hits, catalog, embedder))
+    elif not question.relevant.keys().isdisjoint(ranked_places(hits[:BEST], question, dataset)):
+        # Only of these: where the answer was not found, it is right to refuse.
+        answerable.append(features(question.text, hits, catalog, embedder))
+    answering = {article(document) for document, _ in question.relevant}
+    others = [hit for hit in hits if article(hit.document) not in answering]
+    if len(others) < BEST:
+        names = [name for name, _ in catalog.document_hashes() if article(name) in answering]
+        others = retriever.search(question.text, DEPTH, mode, {"document": {"$nin": names}})
+    if others:  # else there is no other document
+        unanswerable.append(features(question.text, others, catalog, embedder))
 
 
 def scores(hits: list[Hit], question: Question, dataset: Dataset) -> dict[str, float]:
@@ -133,6 +127,45 @@ def scores(hits: list[Hit], question: Question, dataset: Dataset) -> dict[str, f
     return found
 
 
+def recall(ranking: Sequence[Hashable], relevant: Mapping, k: int) -> float:
+    """The share of what is relevant that the first `k` have."""
+    return len(set(ranking[:k]) & set(relevant)) / len(relevant)
+
+
+def reciprocal_rank(ranking: Sequence[Hashable], relevant: Mapping, k: int) -> float:
+    """One over the rank of the first relevant one of `k`, or 0."""
+    return next((1 / rank for rank, name in enumerate(ranking[:k], 1) if name in relevant), 0.0)
+
+
+def ndcg(ranking: Sequence[Hashable], relevant: Mapping, k: int) -> float:
+    """The gain of the first `k`, discounted by rank, over that of the best ranking there is."""
+
+    def gain(grades: Iterable[float]) -> float:
+        return sum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades, 1))
+
+    best = sorted(relevant.values(), reverse=True)
+    return gain(relevant.get(name, 0) for name in ranking[:k]) / gain(best[:k])
+
+
+def ranked_places(hits: Iterable[Hit], question: Question, dataset: Dataset) -> list[Place]:
+    """The sections that passages stand for, each at its best rank. A passage of several stands for a relevant one."""
+    found: dict[Place, None] = {}
+    for hit in hits:
+        places = dataset.places(hit)
+        right = [place for place in places if place in question.relevant]
+        found |= dict.fromkeys(right or places[:1])
+    return list(found)
+
+
+def has_span(hits: Iterable[Hit], question: Question) -> bool:
+    """Whether one of the passages has the whole of an answer's span."""
+    return any(
+        hit.document == document and hit.start <= start and end <= hit.end
+        for hit in hits
+        for document, start, end in question.spans
+    )
+
+
 @contextmanager
 def _prepared(
     retriever: Retriever, source: str | Path | Dataset, count: int | None, say: Say
@@ -144,8 +177,7 @@ def _prepared(
 
     store = retriever.store
     if source == KNOWN_ITEMS:
-        documents = [document for _, document in store.catalog.documents()]
-        dataset = known_items(documents, QUESTIONS if count is None else count)
+        dataset = known_items((document for _, document in store.catalog.documents()), count or QUESTIONS)
         with (
             tempfile.TemporaryDirectory(prefix="folio-rag-eval-") as folder,
             closing(Store(Path(folder), None, store.embedder)) as copy,
@@ -155,7 +187,7 @@ def _prepared(
             copy.catalog.copy_vectors(store.catalog.path, *store.catalog.model)
             index(copy, dataset.documents or [])
             store_threshold(copy.catalog, threshold_of(store.catalog))
-            yield retriever.on(copy), dataset
+            yield Retriever(copy, retriever.reranker, retriever.rewrite), dataset
         return
     dataset = source if isinstance(source, Dataset) else load_dataset(source)
     if count is not None and count < len(dataset.questions):

@@ -16,23 +16,18 @@ FEWEST = 20  # questions of a kind; a threshold that rests on fewer is chance
 SHOWN = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 POINTS = [share / 100 for share in range(100, 49, -1)]
 
-Curve = list[tuple[float, float]]  # shares: of the answerable that are answered, of the others that are refused
-
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a line between questions does.
-
-    Attributes:
-        figures: by the line's name, "answered" (of the answerable) and "refused" (of the others), each question judged
-            by a line that was drawn without it; "refused, marked" is of those that the data set calls unanswerable.
-    """
+    """What a line between questions does."""
 
     answerable: int  # questions whose answer is found
     unanswerable: int  # others
     threshold: Threshold  # the best line, of all the questions
+    # By the line's name, "answered" (of the answerable) and "refused" (of the others), each question judged by a line
+    # that was drawn without it; "refused, marked" is of those that the data set calls unanswerable.
     figures: dict[str, dict[str, Metric]]
-    curve: Curve  # of lines that keep fewer and fewer of the answerable
+    curve: list[tuple[float, float]]  # answered and refused shares, of lines that keep fewer and fewer
 
 
 def measure(
@@ -47,7 +42,12 @@ def measure(
     kinds = answerable, unanswerable, marked
     now, best = [[current.answers(each) for each in kind] for kind in kinds], calibrate(answerable, unanswerable, KEEP)
     figures = {"the index's threshold": _figures(*now), "calibrated": _figures(*_held_out(*kinds))}
-    return Refusal(len(answerable), len(unanswerable), best, figures, _curve(answerable, unanswerable))
+    curve = []
+    for keep in POINTS:
+        line = calibrate(answerable, unanswerable, keep)
+        kept, others = (np.mean([line.answers(each) for each in kind]) for kind in (answerable, unanswerable))
+        curve.append((float(kept), float(1 - others)))
+    return Refusal(len(answerable), len(unanswerable), best, figures, curve)
 
 
 def check_enough(answerable: int, unanswerable: int) -> None:
@@ -71,15 +71,6 @@ def _held_out(*kinds: Sequence[Features]) -> list[list[bool]]:
 def _figures(answerable: list[bool], unanswerable: list[bool], marked: list[bool]) -> dict[str, Metric]:
     figures = {"answered": mean("answered", answerable), "refused": mean("refused", ~np.array(unanswerable))}
     return figures | ({"refused, marked": mean("refused, marked", ~np.array(marked))} if marked else {})
-
-
-def _curve(answerable: Sequence[Features], unanswerable: Sequence[Features]) -> Curve:
-    points = []
-    for keep in POINTS:
-        threshold = calibrate(answerable, unanswerable, keep)
-        kept = np.mean([threshold.answers(each) for each in answerable])
-        points.append((float(kept), float(np.mean([not threshold.answers(each) for each in unanswerable]))))
-    return points
 
 
 def draw(refusal: Refusal, file: str | Path, title: str) -> None:

@@ -80,10 +80,8 @@ def _listed(names: list[str]) -> str:
 
 
 def _entries(figures: dict[str, dict[str, Metric]]) -> dict[str, dict[str, dict]]:
-    def entry(metric: Metric) -> dict:
-        return {"value": metric.value, "interval": interval(metric)}
-
-    return {name: {column: entry(each) for column, each in row.items()} for name, row in figures.items()}
+    rows = figures.items()
+    return {row: {name: {"value": m.value, "interval": interval(m)} for name, m in each.items()} for row, each in rows}
 
 
 def _table(figures: dict[str, dict[str, Metric]]) -> str:

@@ -41,7 +41,12 @@ def read_markup(markup: str) -> dict:
     """Text, headings and title. What is hidden, or is shown only by another program, is left out."""
     from selectolax.lexbor import LexborHTMLParser
 
-    _check_nesting(markup)
+    depth = total = 0
+    for found in TAG.finditer(markup):
+        depth = max(depth - 1, 0) if found[1] else depth + 1
+        total += depth
+    if total > MAX_NESTING:  # it would take the parser quadratic time: for each tag it looks at all that are open
+        raise Unreadable("is nested too deeply")
     tree = LexborHTMLParser(markup)
     unseen = {node.mem_id for node in tree.css(UNSEEN)}
     page, node, depth = Page(), tree.body, 0
@@ -60,16 +65,6 @@ def read_markup(markup: str) -> dict:
         node = node.next if depth else None
     title = tree.css_first("head > title")
     return {**page.read(), "title": " ".join(title.text().split()) if title else ""}
-
-
-def _check_nesting(markup: str) -> None:
-    """Refuse what takes the parser quadratic time: for each tag it looks at all that are open."""
-    depth = total = 0
-    for found in TAG.finditer(markup):
-        depth = max(depth - 1, 0) if found[1] else depth + 1
-        total += depth
-    if total > MAX_NESTING:
-        raise Unreadable("is nested too deeply")
 
 
 class Page:

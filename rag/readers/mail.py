@@ -4,7 +4,6 @@ import email
 import email.errors
 from contextlib import suppress
 from email.header import decode_header, make_header
-from email.message import Message
 
 from .html import read_markup
 from .text import decode, joined
@@ -14,7 +13,12 @@ HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 def mail(name: str, data: bytes) -> dict:
     message = email.message_from_bytes(data)
-    headers = {key: value for key in HEADERS if (value := _header(message, key))}
+    headers = {}
+    for key in HEADERS:
+        value = str(message.get(key, ""))[:2000]
+        with suppress(LookupError, ValueError, email.errors.MessageError):
+            value = str(make_header(decode_header(value)))
+        headers |= {key: " ".join(value.split())} if value.split() else {}
     parts, todo = [{"text": "\n".join(f"{key}: {value}" for key, value in headers.items())}], [message]
     while todo:
         part = todo.pop()
@@ -30,10 +34,3 @@ def mail(name: str, data: bytes) -> dict:
         else:
             parts.append({"text": f"Attachment, not read: {part.get_filename() or kind}"})
     return joined(parts, headers.get("Subject", ""))
-
-
-def _header(message: Message, key: str) -> str:
-    value = str(message.get(key, ""))[:2000]
-    with suppress(LookupError, ValueError, email.errors.MessageError):
-        value = str(make_header(decode_header(value)))
-    return " ".join(value.split())

@@ -1,6 +1,7 @@
 """Markdown, reStructuredText and LaTeX: the source as it is, with its headings."""
 
 import re
+from contextlib import suppress
 from itertools import pairwise
 
 from ..documents import Heading
@@ -20,9 +21,14 @@ LATEX_HEADING = re.compile(
 
 
 def markdown(name: str, data: bytes) -> dict:
+    import yaml
+
     text = decode(data)
     front = FRONT_MATTER.match(text[:MAX_FRONT_MATTER])
-    metadata = _front_matter(front[1]) if front else {}
+    metadata = {}
+    if front:
+        with suppress(yaml.YAMLError, ValueError, TypeError, RecursionError):
+            metadata = scalars(fields) if isinstance(fields := yaml.safe_load(front[1]), dict) else {}
     title = metadata.pop("title", None)
     headings = markdown_headings(text, front.end() if front else 0)
     return {"text": text, "headings": headings, "title": title if isinstance(title, str) else "", "metadata": metadata}
@@ -39,16 +45,6 @@ def markdown_headings(text: str, start: int = 0) -> list[Heading]:
         for token, inline in pairwise(parser.parse(text[start:]))
         if token.type == "heading_open" and token.level == 0 and token.map and inline.content.strip()
     ]
-
-
-def _front_matter(source: str) -> dict:
-    import yaml
-
-    try:
-        fields = yaml.safe_load(source)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
-        return {}
-    return scalars(fields) if isinstance(fields, dict) else {}
 
 
 def restructured_text(name: str, data: bytes) -> dict:

@@ -38,7 +38,13 @@ class ReaderPool:
             with contextlib.suppress(UnicodeDecodeError):
                 data.decode()
                 return read_documents(path, data, text_column)
-        process, start, documents = self._running(), time.monotonic(), []
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            # -P: nothing in the current folder is imported.
+            command = [sys.executable, "-P", "-c", PROGRAM, str(SECONDS), str(MEMORY_BYTES)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            self._process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, **pipes)
+        process, start, documents = self._process, time.monotonic(), []
         try:
             pickle.dump((path, data, text_column), process.stdin)
             process.stdin.flush()
@@ -59,15 +65,6 @@ class ReaderPool:
         if answer is not None:
             raise answer
         return documents
-
-    def _running(self) -> subprocess.Popen:
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            # -P: nothing in the current folder is imported.
-            command = [sys.executable, "-P", "-c", PROGRAM, str(SECONDS), str(MEMORY_BYTES)]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            self._process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, **pipes)
-        return self._process
 
     def close(self) -> None:
         process, self._process = self._process, None

@@ -37,10 +37,8 @@ NOT_READ = {kind: why for why, kinds in OTHERS.items() for kind in kinds.split()
 def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Document]:
     """The documents in a file: one, or a row each of CSV, TSV, JSONL and Parquet. A compressed file is unpacked first.
 
-    Raises:
-        NoText: the file has nothing to find.
-        ValueError: the file cannot be read as what its name says, or is not text.
-        ImportError: its format needs a package that is not installed.
+    Raises NoText if there is nothing to find, another ValueError if it cannot be read as what its name says, and
+    ImportError if its format needs a package that is not installed.
     """
     kind, name = kind_of(path).lstrip("."), path.as_posix()
     if f".{kind}" in ARCHIVES:
@@ -48,7 +46,11 @@ def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Docume
     if kind in NOT_READ:
         raise Unreadable(f"is not read: {NOT_READ[kind]}")
     try:
-        data = _unpacked(data, path.suffix.lower())
+        if (suffix := path.suffix.lower()) in COMPRESSIONS:
+            with one_line_errors(), unpack(io.BytesIO(data), suffix) as file:
+                data = file.read(MAX_UNPACKED_BYTES + 1)
+            if len(data) > MAX_UNPACKED_BYTES:
+                raise Unreadable(f"unpacks to more than {MAX_UNPACKED_BYTES / 1e6:,.0f} MB: split it")
         if not data.strip():
             raise NoText("is empty")
         with extra("rag", f"Reading .{kind} files"):
@@ -77,7 +79,6 @@ def _document(name: str, kind: str, read: dict) -> Document:
 
 
 def _rows(name: str, data: bytes, kind: str, text_column: str) -> Iterator[Document]:
-    """One column is the text, the others are metadata."""
     from ...data.rows import parse_rows  # here: it brings datasets along
 
     with one_line_errors():
@@ -97,13 +98,3 @@ def _rows(name: str, data: bytes, kind: str, text_column: str) -> Iterator[Docum
                 number = row.line if kind == "jsonl" and row.line else row.number
                 title = storable(title) if isinstance(title, str) else ""
                 yield Document(f"{name}:{number}", storable(text), title, {"type": kind, **scalars(fields)})
-
-
-def _unpacked(data: bytes, suffix: str) -> bytes:
-    if suffix not in COMPRESSIONS:
-        return data
-    with one_line_errors(), unpack(io.BytesIO(data), suffix) as file:
-        unpacked = file.read(MAX_UNPACKED_BYTES + 1)
-    if len(unpacked) > MAX_UNPACKED_BYTES:
-        raise Unreadable(f"unpacks to more than {MAX_UNPACKED_BYTES / 1e6:,.0f} MB: split it")
-    return unpacked

@@ -4,7 +4,7 @@ import datetime
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ...data.files import one_line_error
 from ..documents import DOCUMENT, Heading, Scalar, is_storable
@@ -27,10 +27,8 @@ def decode(data: bytes, encoding: str = "") -> str:
     from ...data import preprocessing  # here: it brings transformers along
 
     if ENCODING.fullmatch(encoding) and not data.startswith(tuple(preprocessing.BYTE_ORDER_MARKS)):
-        try:
+        with suppress(LookupError, UnicodeError):
             return data.decode("cp1252" if WESTERN.fullmatch(encoding) else encoding)
-        except (LookupError, UnicodeError):
-            pass
     with one_line_errors():
         return preprocessing.decode(data, "it")
 

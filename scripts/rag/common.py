@@ -56,7 +56,8 @@ def where_of(args: SearchArguments) -> dict | None:
 def print_passage(found, before: str, after: str, text: str, indent: str) -> None:
     """Print where a hit or a citation stands, and its text below."""
     page = f", page {found.page}" if found.page else ""
-    print(f"{before} {shown(found.document)}{page} [{found.start}:{found.end}]{after}")
+    name = shown(found.document).replace("\n", "\\n")  # a name may not begin the line of another
+    print(f"{before} {name}{page} [{found.start}:{found.end}]{after}")
     text = textwrap.shorten(text, SHOWN_CHARACTERS, placeholder=" ...")
     print(textwrap.indent(textwrap.fill(text, 100), indent))
 

@@ -279,7 +279,7 @@ BAD = [
     (truncate, "model.safetensors is cut off"),
     (pickle_weights, "pytorch_model.bin is not read"),
     (adapter, "is an adapter.*folio merge"),
-    (interrupt, r"interrupted run: resume it with --resume, or give its last step, .*checkpoint-1200"),
+    (interrupt, r"run that has not ended.*name .*checkpoint-1200, or go on with the run by --resume"),
     (other_tokenizer, "another model's tokenizer"),
     (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
     (lambda folder: (folder / "config.json").write_text("[]"), "is not a config"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 
 import peft
@@ -69,6 +70,32 @@ def adapter_of(base, folder, config=None, **record):
         return adapted(IDS).logits
 
 
+@pytest.mark.parametrize(
+    ("lie", "name"),
+    [
+        ({"num_hidden_layers": 10**9, "layer_types": None}, "num_hidden_layers"),
+        ({"num_labels": 10**9}, "num_labels"),
+        ({"text_config": {"num_hidden_layers": 10**6}}, "num_hidden_layers"),
+        ({"vocab_size": 10**12}, ""),
+        ({"hidden_size": 10**9}, ""),
+        ({"intermediate_size": 10**10}, ""),
+        ({"head_dim": 10**10}, ""),
+        ({"num_attention_heads": 10**9}, ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folio", "llama"])
+def test_a_config_that_lies_about_sizes_is_refused_before_memory_is_taken(base, tmp_path, kind, lie, name):
+    if kind == "llama":
+        fields = {field: SMALL[field] for field in ("vocab_size", "hidden_size", "num_hidden_layers")}
+        LlamaForCausalLM(LlamaConfig(**fields, num_attention_heads=2, intermediate_size=48)).save_pretrained(base)
+    file = base / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | lie))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(OSError, match=rf"base is not a whole checkpoint's directory.*{name}"):
+        load_model(str(base))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
+
+
 def test_a_checkpoint_is_loaded_for_its_task(base, tokenizer, tmp_path):
     model, found = load_model(str(base))
     assert isinstance(model, FolioForCausalLM)
@@ -81,8 +108,21 @@ def test_a_checkpoint_is_loaded_for_its_task(base, tokenizer, tmp_path):
     assert isinstance(load_model(str(tmp_path / "classes"), "classify")[0], FolioForSequenceClassification)
     with pytest.raises(ValueError, match="no causal language model"):
         load_model(str(tmp_path / "classes"))
-    with pytest.raises(OSError, match="nowhere is not a whole checkpoint's directory"):
+    with pytest.raises(OSError, match=r"nowhere is not a whole checkpoint's directory.*owner/name"):
         load_model("nowhere")
+
+
+def test_a_hub_out_of_reach_is_asked_once(monkeypatch):
+    asked = []
+
+    def out_of_reach(self, name, timeout):
+        asked.append((name, timeout))
+        raise RuntimeError("no route")  # the class differs between versions of huggingface_hub
+
+    monkeypatch.setattr("foliogpt.checkpoints.loading.HfApi.model_info", out_of_reach)
+    with pytest.raises(OSError, match=r"me/r9 is not a whole checkpoint's directory.*no route"):
+        load_model("me/r9")
+    assert asked == [("me/r9", 10)]
 
 
 @pytest.mark.parametrize("with_record", [True, False])

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from foliogpt import checkpoints
 from foliogpt.checkpoints import disclosure
-from foliogpt.checkpoints.publishing import prepare
+from foliogpt.checkpoints.publishing import prepare, upload
 from foliogpt.modeling import AUTO_CLASSES, FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import train_tokenizer
@@ -310,6 +310,27 @@ def test_no_file_goes_that_a_link_only_points_to(checkpoint, tmp_path):
     (checkpoint / "README.md").unlink()
     (checkpoint / "README.md").symlink_to(tmp_path / "id_rsa")
     assert b"my key" not in prepare(checkpoint, "me/gpt", "mit").files.values()
+
+
+@pytest.mark.usefixtures("without_loading", "here")
+def test_what_goes_is_what_was_checked(checkpoint, hub, tmp_path):
+    secret = tmp_path / "id_rsa"
+    secret.write_text("my key")
+    code = next(checkpoint.glob("*.py"))
+    changed, before = [checkpoint / "tokenizer.json", checkpoint / "config.json", code], {}
+    publication = prepare(checkpoint, "me/gpt", "mit")
+    for file in changed:
+        before[file.name] = file.read_bytes()
+        file.unlink()
+        file.symlink_to(secret)
+    upload(publication, "me/gpt")
+    assert {name: hub.repos["me/gpt"][name] for name in before} == before
+    weights = checkpoint / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to(secret)
+    with pytest.raises(OSError, match="has become a link since it was checked: nothing was sent"):
+        upload(publication, "me/other")
+    assert "me/other" not in hub.repos
 
 
 @pytest.mark.usefixtures("without_loading")

@@ -20,6 +20,7 @@ from foliogpt.data.examples import prepare_examples
 from foliogpt.data.formats import as_messages, load_examples
 from foliogpt.jobs.report import Stages
 from foliogpt.tokenization import chat_tokenizer, train_tokenizer
+from foliogpt.tokenization.control_tokens import ChatEncoder
 
 CODE = "    if x:\n        return 1\n\n"
 UNMARKED = (
@@ -214,7 +215,7 @@ def test_preferences_of_each_form(tokenizer, trained, tmp_path, form):
     (expected,) = trained([theirs], dpo=True)
     answers = {name: example[name] for name in ("prompt", "chosen", "rejected", "tools")}
     names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    assert encode_preference(tokenizer, **answers) == {name: expected[name] for name in names}
+    assert encode_preference(ChatEncoder(tokenizer), **answers) == {name: expected[name] for name in names}
 
 
 @pytest.mark.parametrize("answer", [CODE, "  x", "\n\nx", "\nx", "x", " ", "x\n"])
@@ -245,7 +246,7 @@ def test_no_character_of_an_answer_is_lost_to_the_prompt(tokenizer, answer, temp
     assert learnt.endswith(f"{answer}<|im_end|>\n")
     assert f"\n{answer}<|im_end|>\n".endswith(learnt)  # a newline of the prompt may be in the same token
     assert prompt.endswith("\n")
-    pair = encode_preference(changed, [ASKED], answer, f"{answer} no")
+    pair = encode_preference(ChatEncoder(changed), [ASKED], [said(answer)], [said(f"{answer} no")])
     assert changed.decode(pair["prompt_ids"] + pair["chosen_ids"]) == f"{prompt}{answer}<|im_end|>\n"
 
 

@@ -88,21 +88,18 @@ def test_text_in_no_known_encoding_is_refused_with_the_first_bad_byte(monkeypatc
 
 
 def test_the_first_of_equal_texts_is_kept():
-    result = drop_duplicates(["a", "b", "a", "c", "b", "a"])
-    assert result.keep == [True, True, False, True, False, False]
-    assert (result.exact, result.near) == (3, 0)
+    assert drop_duplicates(["a", "b", "a", "c", "b", "a"]) == [True, True, False, True, False, False]
 
 
 def test_the_first_of_nearly_equal_texts_is_kept():
     edited = PROSE.replace("word50", "changed")
-    result = drop_duplicates([PROSE, "something else", edited, PROSE.upper(), edited])
-    assert result.keep == [True, True, False, False, False]
-    assert (result.exact, result.near) == (1, 2)
+    kept = drop_duplicates([PROSE, "something else", edited, PROSE.upper(), edited])
+    assert kept == [True, True, False, False, False]
 
 
 def test_texts_that_share_half_of_their_words_are_both_kept():
     words = PROSE.split()
-    assert all(drop_duplicates([PROSE, " ".join(words[:50] + ["other"] * 50)]).keep)
+    assert all(drop_duplicates([PROSE, " ".join(words[:50] + ["other"] * 50)]))
 
 
 def test_near_duplicates_just_above_the_threshold_are_found():
@@ -113,26 +110,26 @@ def test_near_duplicates_just_above_the_threshold_are_found():
         words = [f"w{rng.randrange(10**6)}" for _ in range(100)]
         # 91 of 101 shingles are shared: a similarity of 0.9.
         texts += [" ".join(words), " ".join([*words[:95], *(f"x{i}" for i in range(5))])]
-    assert drop_duplicates(texts).near == 50
+    assert drop_duplicates(texts) == [True, False] * 50
 
 
 def test_short_texts_are_only_dropped_if_they_are_equal():
     texts = ["", "Yes.", "yes.", "No.", "Same as a + b.", "Same as a - b.", "Return x.", "Return y."]
-    assert all(drop_duplicates(texts).keep)
-    assert drop_duplicates([*texts, "Yes.", ""]).exact == 2
+    assert all(drop_duplicates(texts))
+    assert drop_duplicates([*texts, "Yes.", ""]) == [True] * len(texts) + [False] * 2
 
 
 def test_near_duplicates_are_found_where_words_are_not_spaced():
     text = "".join(chr(0x4E00 + number * 7) for number in range(200))
-    assert drop_duplicates([text, text.replace(text[100], "a"), text[::-1]]).keep == [True, False, True]
+    assert drop_duplicates([text, text.replace(text[100], "a"), text[::-1]]) == [True, False, True]
 
 
 def test_dropping_duplicates_twice_gives_the_same_and_then_nothing_more():
     texts = [PROSE, PROSE + " more", "a", "a", PROSE[::-1]]
     first = drop_duplicates(texts)
     assert first == drop_duplicates(texts)
-    kept = [text for text, keep in zip(texts, first.keep, strict=True) if keep]
-    assert all(drop_duplicates(kept).keep)
+    kept = [text for text, keep in zip(texts, first, strict=True) if keep]
+    assert all(drop_duplicates(kept))
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.1])

@@ -347,8 +347,6 @@ def test_broken_weights_end_in_one_line(folder, tmp_path):
         (["--data", "{text.txt}", "--picture", "x.png"], "--before"),
         (["--data", "{text.txt}", "--output", "{lm}"], "is a folder"),
         (["--data", "{text.txt}", "--output", "{text.txt}/x.json"], "Cannot write"),
-        (["--data", "{text.txt}", "--harness", "arc_easy"], "--harness"),
-        (["--harness", "arc_easy", "--picture", "x.png"], "draws nothing of the harness"),
         (["--data", "{summaries.json}", "--max_new_tokens", "64"], "leaves no room"),
         (["--data", "{summaries.json}", "--max_new_tokens", "6", "--max_length", "6"], "leaves no room"),
     ],

@@ -5,8 +5,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from foliogpt.modeling import FolioForCausalLM, FolioForMaskedLM, FolioModel, packed_attention, preset_config
-from foliogpt.modeling.packed_attention import document_begins, sequence_lengths
+from foliogpt.data.packing import PackedCollator
+from foliogpt.modeling import (
+    FolioForCausalLM,
+    FolioForMaskedLM,
+    FolioModel,
+    modeling_folio,
+    packed_attention,
+    preset_config,
+)
+from foliogpt.modeling.packed_attention import kernel_can_run, sequence_lengths
 
 POSITIONS = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 0, 0, 1, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]])
 
@@ -47,7 +55,8 @@ def kernel(monkeypatch):
         return torch.cat(outputs).to(query.dtype)
 
     monkeypatch.setattr(packed_attention, "varlen_attn", varlen)
-    monkeypatch.setattr(packed_attention, "kernel_can_run", lambda query, dtype, dropout: not dropout)
+    for module in (packed_attention, modeling_folio):
+        monkeypatch.setattr(module, "kernel_can_run", lambda config, device, dtype: not config.attention_dropout)
     return calls
 
 
@@ -75,14 +84,67 @@ def test_packed_rows_have_the_logits_and_gradients_of_a_mask(case, by_kernel, re
         assert calls == [[0, 5, 8, 9, 12, 24]] * 2
 
 
-def test_the_lengths_that_a_collator_gives_are_those_that_are_used(kernel):
+def test_the_lengths_that_the_collator_gives_are_those_that_are_used(kernel, monkeypatch):
+    torch.manual_seed(0)
+    collator, blocks = PackedCollator(eos_token_id=0), [torch.randint(0, 8, (n,)) for n in (24, 24, 17)]
+    collator.gives_lengths = True
+    batch = collator([{"input_ids": block} for block in blocks])
+    lengths = batch["cu_seq_lens_q"]
+    found = sequence_lengths(batch["position_ids"], 3)
+    assert len(lengths) % 64 == 0
+    assert lengths.unique().tolist() == found.tolist()  # what fills it up has no tokens
     model = model_of()
-    inputs = {"input_ids": torch.randint(0, 64, POSITIONS.shape), "position_ids": POSITIONS, "use_cache": False}
-    lengths = sequence_lengths(document_begins(POSITIONS, 2, 12, "cpu"))
-    expected, _ = loss_and_gradients(model, "eager", **inputs)
-    logits, _ = loss_and_gradients(model, "varlen", cu_seq_lens_q=lengths, **inputs)
+    monkeypatch.setattr(modeling_folio, "sequence_lengths", None)  # it would wait for the GPU
+    inputs = {"use_cache": False, **batch}
+    expected, wanted = loss_and_gradients(model, "eager", **inputs)
+    logits, gradients = loss_and_gradients(model, "varlen", **inputs)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-3, msg=name)
     assert kernel == [lengths.tolist()] * 2
+
+
+def test_documents_are_looked_for_once_a_batch_and_not_in_each_layer(kernel, monkeypatch):
+    looks = []
+    monkeypatch.setattr(
+        modeling_folio, "sequence_lengths", lambda *given: (looks.append(given), sequence_lengths(*given))[1]
+    )
+    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", None)  # it waits for the GPU as well
+    model = model_of()
+    model.set_attn_implementation("varlen")
+    model(torch.randint(0, 64, POSITIONS.shape), position_ids=POSITIONS, use_cache=False)
+    assert (len(looks), len(kernel)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "changes", "runs"),
+    [
+        ("cuda", torch.bfloat16, {}, True),
+        ("cuda", torch.float32, {}, False),
+        ("cuda", torch.float16, {"attention_dropout": 0.1}, False),
+        ("cuda", torch.float16, {"head_dim": 12}, False),
+        ("cuda", torch.float16, {"head_dim": 512}, False),
+        ("cpu", torch.bfloat16, {}, False),
+    ],
+)
+def test_the_kernel_is_used_where_it_runs(device, dtype, changes, runs, monkeypatch):
+    config = preset_config("folio", "nano", **changes)
+    for generation in ((7, 5), (8, 0), (9, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=generation: found)
+        assert kernel_can_run(config, torch.device(device), dtype) == (runs and generation >= (8, 0))
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
+    assert kernel_can_run(config, torch.device(device), torch.float32) == (device == "cuda" and not changes)
+
+
+def test_asking_for_the_generation_of_a_gpu_breaks_no_graph(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+    def double(x):
+        return x * 2 if packed_attention.generation(x.device) >= (8, 0) else x
+
+    assert torch.compile(double, backend="eager", fullgraph=True)(torch.ones(2)).sum() == 4
+    torch._dynamo.reset()
 
 
 def test_padding_and_caches_take_the_road_of_sdpa(kernel):

@@ -24,6 +24,9 @@ class WordEmbedder:
         vector = self._vector(query)
         return vector / np.linalg.norm(vector)
 
+    def reads(self, text: str) -> bool:
+        return True
+
     def token_starts(self, text: str) -> list[int]:
         return [found.start() for found in re.finditer(r"\S+", text)]
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy.stats import zscore
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -33,11 +34,10 @@ from foliogpt.rag import Rag
 from foliogpt.rag.documents import Document
 from foliogpt.rag.embedder import training as embedder_training
 from foliogpt.rag.embedder.encoder import load_encoder
-from foliogpt.rag.embedder.negatives import with_hard_negatives
-from foliogpt.rag.embedder.pair_ranking import by_words, held_by_kind
+from foliogpt.rag.embedder.pair_ranking import by_words, held_by_kind, with_hard_negatives
 from foliogpt.rag.embedder.pairs import SENTENCE, TITLE, Pair
 from foliogpt.rag.embedding import load_embedder
-from foliogpt.rag.retrieval import load_reranker
+from foliogpt.rag.retrieval import RERANKER_WEIGHT, load_reranker
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import chat_tokenizer, train_tokenizer
 
@@ -392,16 +392,17 @@ def test_a_reranker_learns_which_text_answers_and_says_how_well(reranker):
     assert stack.config.is_causal is False
 
 
-def test_the_scores_of_a_reranker_are_the_order_of_the_hits(reranker, words, tmp_path, capsys):
+def test_the_scores_of_a_reranker_are_added_to_those_of_the_search(reranker, words, tmp_path, capsys):
     documents = [Document(f"{thing}.txt", f"about the {thing} at sea") for thing in THINGS]
     with Rag.open(tmp_path / "index", embedder=words) as rag:
         rag.sync(documents)
-        plain = [hit.document for hit in rag.search("bread at sea", k=12)]
+        plain = rag.search("bread at sea", k=12)
     with Rag.open(tmp_path / "index", embedder=words, reranker=reranker) as rag:
         hits = rag.search("bread at sea", k=12)
-    scores = load_reranker(reranker).predict([("bread at sea", document.text) for document in documents])
-    expected = [documents[n].name for n in np.argsort(-scores, kind="stable")]
-    assert [hit.document for hit in hits] == expected != plain
+    scores = load_reranker(reranker).predict([("bread at sea", hit.text) for hit in plain])
+    both = zscore([hit.score for hit in plain]) + RERANKER_WEIGHT * zscore(scores)
+    expected = [plain[n].document for n in np.argsort(-both, kind="stable")]
+    assert [hit.document for hit in hits] == expected != [hit.document for hit in plain]
 
 
 def test_a_reranker_keeps_the_two_texts_of_a_pair_apart(reranker):

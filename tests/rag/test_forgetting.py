@@ -29,7 +29,7 @@ def test_no_byte_of_a_forgotten_folder_is_left(full, folder, is_still_there):
     before = bytes_of(full)
     catalog = full._store.catalog
     chunk = full.search("wordgone7", mode="lexical")[0].chunk
-    _, (vector,) = catalog.vectors([chunk], *catalog.model)
+    _, (vector,) = catalog.vectors([chunk])
     assert b"wordgone7" in before
     assert vector.astype("<f4").tobytes() in before
     if not is_still_there:

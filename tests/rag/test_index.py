@@ -229,7 +229,7 @@ def test_a_server_that_does_not_answer_is_named(indexed, words):
 def test_vectors_survive_both_ways(indexed, words):
     with Rag.open(indexed, embedder=words) as rag:
         store = rag._store
-        ids, vectors = store.catalog.vectors(store.catalog.chunk_ids(), *store.catalog.model)
+        ids, vectors = store.catalog.vectors(store.catalog.chunks_where(None))
         with store.exclusive():
             store.dense.expect(store.catalog.generation)
             dense = store.dense.get(ids)

@@ -4,7 +4,7 @@ import pytest
 
 from foliogpt.rag import Hit
 from foliogpt.rag.evaluation.datasets import Dataset, Question
-from foliogpt.rag.evaluation.ranking import has_span, ndcg, ranked_places, recall, reciprocal_rank
+from foliogpt.rag.evaluation.evaluate import has_span, ndcg, ranked_places, recall, reciprocal_rank
 
 GRADES = {"a": 1, "b": 2}
 

@@ -1,9 +1,10 @@
 """What a search gives, and in which order."""
 
 import pytest
+from scipy.stats import zscore
 
 from foliogpt.rag import Document, Rag
-from foliogpt.rag.retrieval import MAX_QUERY_CHARACTERS, fuse
+from foliogpt.rag.retrieval import MAX_QUERY_CHARACTERS, RERANKER_WEIGHT, fuse
 
 
 @pytest.fixture
@@ -50,6 +51,16 @@ def test_copies_of_a_text_take_one_place(indexed, mode):
     assert sum(name == "d0" or name.startswith("copy") for name in found) == 1
 
 
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_rows_with_the_same_words_are_told_apart_by_whoever_filters_by_metadata(rag, mode):
+    rag.sync(
+        Document(f"r{n}", "refund, please", metadata={"year": year}) for n, year in enumerate((2001, 2002, 2002.0))
+    )
+    assert len(rag.search("refund", mode=mode)) == 1
+    found = [hit.document for hit in rag.search("refund", mode=mode, where={"year": {"$gt": 2000}})]
+    assert sorted(found) == ["r0", "r1", "r2"]
+
+
 def test_a_question_without_words_is_left_to_the_vectors(indexed):
     assert not indexed.search("?!", mode="lexical")
     assert len(indexed.search("?!")) == 3
@@ -82,15 +93,39 @@ def test_a_misspelled_word_finds_what_is_spelled_like_it_and_a_known_one_does_no
     assert rag.search("silvre", mode="lexical")[0].document == "c"
 
 
-def test_a_reranker_has_the_last_word(tmp_path, words, indexed):
-    class Longest:
-        def predict(self, pairs):
-            return [len(text) for _, text in pairs]
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_the_search_and_a_reranker_decide_together(tmp_path, words, rag, mode):
+    rag.sync(Document(f"d{n}", f"the cat {'and the dog ' * n}sleeps {n}") for n in range(6))
+    plain = rag.search("cat", k=6, mode=mode)
+    given = {"d0": 0.0, "d1": 5.0, "d2": -40.0, "d3": 2.0, "d4": 0.5, "d5": 0.25}
+    for scores in (given, dict.fromkeys(given, 7.0)):
 
-    with Rag.open(tmp_path / "index", embedder=words, reranker=Longest()) as reranked:
-        hits = reranked.search("cat", k=1)
-    assert [hit.document for hit in hits] == ["d2"]
-    assert hits[0].score == len("the bird sleeps")
+        class Known:
+            def predict(self, pairs, scores=scores):
+                return [scores[f"d{text[-1]}"] for _, text in pairs]
+
+        with Rag.open(tmp_path / "index", embedder=words, reranker=Known()) as reranked:
+            hits = reranked.search("cat", k=6, mode=mode)
+            assert reranked.search("cat", k=2, mode=mode) == hits[:2]
+        theirs = [scores[hit.document] for hit in plain]
+        expected = zscore([hit.score for hit in plain])
+        expected += RERANKER_WEIGHT * zscore(theirs) if len(set(theirs)) > 1 else 0
+        assert {hit.document: pytest.approx(hit.score) for hit in hits} == dict(
+            zip([hit.document for hit in plain], expected, strict=True)
+        )
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        if scores is not given:  # a reranker that tells nothing apart changes nothing
+            assert [hit.document for hit in hits] == [hit.document for hit in plain]
+
+
+def test_of_one_hit_or_none_a_reranker_changes_nothing(tmp_path, words, indexed):
+    class Any:
+        def predict(self, pairs):
+            return [3.0] * len(pairs)
+
+    with Rag.open(tmp_path / "index", embedder=words, reranker=Any()) as reranked:
+        assert [hit.document for hit in reranked.search("cat", mode="lexical")] == ["d0"]
+        assert reranked.search("quokka", mode="lexical") == []
 
 
 def test_a_question_may_be_rewritten_into_several(tmp_path, words, indexed):

@@ -1,6 +1,7 @@
 """The page as people meet it, in a real browser."""
 
 import contextlib
+import re
 import signal
 import socket
 import stat
@@ -304,6 +305,36 @@ def test_the_model_can_write_the_answer_and_what_it_makes_up_is_marked(page, use
     text = user.texts(".folio-answer .text")[0]
     assert text == f'They sleep "in tall trees" [1]. {HOSTILE} [citation needed] Yes. [citation needed]'
     assert not user.visible(".folio-answer img")
+
+
+@needs_browser
+@pytest.mark.skipif(sys.platform == "win32", reason="names of files on POSIX")
+def test_names_of_files_and_errors_are_text(page, user, tmp_path, monkeypatch):
+    script = "onerror=document.title='pwned' onload=document.title='pwned'"
+    names = [
+        f"<svg {script}>.md",
+        f"<img src=x {script}>.bin",
+        f"[x](javascript:alert(1)) <details ontoggle {script}>.txt",
+    ]
+    user.open_tab("Documents")
+    user.drop(tmp_path, dict(zip(names, ["Ships cross the sea.", b"\0" * 100, "Birds sleep in trees."], strict=True)))
+    names = [re.sub("[<>:]", "", name) for name in names]  # Gradio takes them out
+    assert names[1] in user.texts(".folio-answer .hint")[0]
+    for question, name in {"What do ships cross?": names[0], "Where do birds sleep?": names[2]}.items():
+        user.ask(question)
+        link = user.wait_for(lambda name=name: next(a for a in user.visible(".folio-answer li a") if name in a.text))
+        link.click()
+        user.wait_for(lambda name=name: name in user.texts(".folio-document b")[0])
+    user.open_tab("Chat")
+
+    def refuse(*args, **options):
+        raise ValueError(HOSTILE)
+
+    monkeypatch.setattr("foliogpt.serving.chat.Chat.answer", refuse)
+    user.type("one", Keys.ENTER)
+    user.wait_for(lambda: HOSTILE in user.texts(".toast-body")[0])
+    assert not user.visible(".gradio-container svg[onload], .toast-wrap img, .toast-wrap iframe, .toast-wrap a")
+    assert not user.visible(".gradio-container img[onerror], .gradio-container details[ontoggle]")
 
 
 @needs_browser

@@ -57,7 +57,7 @@ def test_every_command_has_help(capsys):
 
 
 def test_an_unknown_command_lists_those_that_exist(capsys):
-    assert "quickstart, clean, tokenizer" in error_of(capsys, ["dance"])
+    assert "quickstart, data, clean, tokenizer" in error_of(capsys, ["dance"])
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """What the API does with models that are not as one expects; `tests/scripts/test_serve.py` has the rest."""
 
+import asyncio
+import collections
 import contextlib
+import gc
 import importlib
 import json
 import socket
+import struct
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -70,6 +75,66 @@ def test_generation_stops_when_the_client_goes(tiny, tokenizer, monkeypatch, str
         api.generator._thread.submit(int).result()  # it has nothing else to do
         assert len(begun) == 1, "a second text was begun"
         assert begun[0].tokens < 49_000, "the text went on to its end"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_three_hundred_clients_that_go_leave_nothing_behind(tiny, tokenizer, monkeypatch, path):
+    model = FolioForCausalLM(tiny(vocab_size=len(tokenizer), max_position_embeddings=50_000))
+    api = Api("tiny", model, tokenizer, encode_chat)
+    begun, loops, stream = weakref.WeakSet(), set(), api.generator.stream
+    seen = collections.Counter()
+
+    def recorded(choice):
+        begun.add(choice)
+        seen["choices"] += 1
+        loops.add(asyncio.get_running_loop())
+        return stream(choice)
+
+    monkeypatch.setattr(api.generator, "stream", recorded)
+
+    def request(streamed: bool, max_tokens: int) -> bytes:
+        said = {"messages": HELLO["messages"]} if "chat" in path else {"prompt": "the"}
+        wanted = {"model": "tiny", "n": 2, "max_tokens": max_tokens, "ignore_eos": True, "stream": streamed, **said}
+        body = json.dumps(wanted).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def left() -> tuple[int, int, int, int, int]:
+        gc.collect()
+        (loop,) = loops
+        waiting = api.generator._thread._work_queue.qsize() + api.encoder._work_queue.qsize()
+        tasks, unfinished = len(asyncio.all_tasks(loop)), len(api.generator.unfinished)
+        return tasks, threading.active_count(), unfinished, waiting, len(begun)
+
+    with served(api) as port:
+
+        def connect(request: bytes) -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(request)
+            return client
+
+        def whole() -> None:
+            with connect(request(True, 2)) as client:
+                while b"[DONE]" not in client.recv(2**16):
+                    pass
+
+        whole()
+        time.sleep(0.2)
+        before = left()
+        clients = [connect(request(streamed=not index % 2, max_tokens=49_000)) for index in range(300)]
+        while seen["choices"] < 150 or not any(choice.tokens for choice in begun):  # most wait for their first token
+            time.sleep(0.01)
+        is_more = [now > then for now, then in zip(left(), before, strict=True)]
+        assert is_more == [True, False, True, True, True]  # the threads are the same
+        for index, client in enumerate(clients):
+            if index % 3 == 0:  # without a farewell
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        ends = time.monotonic() + 20
+        while left() != before and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert left() == before
+        whole()
 
 
 def test_the_stop_strings_of_the_checkpoint_hold_too(model, tokenizer):

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from foliogpt.data.python_manual import python_manual
 from foliogpt.tokenization import BPETokenizer, train_tokenizer
-from foliogpt.tokenization.bpe import PATTERNS, SHORT
+from foliogpt.tokenization.bpe import LONGEST_CACHED, PATTERNS
 
 MANY_TONGUES = (
     "北京是中华人民共和国的首都。你好,世界! القاهرة هي عاصمة مصر. नमस्ते दुनिया, भारत की राजधानी नई दिल्ली है। "
@@ -96,7 +96,7 @@ def test_long_pieces_are_merged_as_short_ones(tokenizer):
     rng = random.Random(1)
     theirs = Tokenizer.from_str(json.dumps(tokenizer.to_dict()))
     for letters in ("a", "ab", "the", "tion", "abcdefgh"):
-        for length in (SHORT - 1, SHORT, 5 * SHORT):
+        for length in (LONGEST_CACHED - 1, LONGEST_CACHED, 5 * LONGEST_CACHED):
             text = "".join(rng.choices(letters, k=length))
             assert tokenizer.encode(text) == theirs.encode(text).ids
 

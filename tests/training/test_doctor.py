@@ -57,6 +57,22 @@ def test_each_part_of_memory_is_what_a_real_step_takes(preset, bf16):
     assert predicted.optimizer == sum(t.numel() * t.element_size() for t in state)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "varlen"])
+def test_the_step_of_a_model_on_another_device_can_be_followed(attention):
+    """After a GPU ran out of memory, the model is there."""
+    config = preset_config("folio", "nano", vocab_size=500, max_position_embeddings=64)
+    model, ids = FolioForCausalLM(config), torch.randint(0, 500, (4, 64))
+    model.set_attn_implementation(attention)
+    model.loss_chunk_size = 64
+    here = step_memory(model, 4, 64, True, MuonAdamW)
+    if attention == "varlen":  # no mask, and no copies of shared heads
+        model.set_attn_implementation("sdpa")
+        assert here.activations < step_memory(model, 4, 64, True, MuonAdamW).activations
+        model.set_attn_implementation("varlen")
+    model.to("meta").tie_weights()
+    assert step_memory(model, *ids.shape, True, MuonAdamW) == here
+
+
 def test_an_adapter_on_a_stock_model_is_followed_too():
     config = LlamaConfig(
         vocab_size=300, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96
@@ -144,7 +160,7 @@ def test_a_run_that_cannot_fit_is_refused_with_one_that_does(text, tmp_path, mon
     smaller = settings(tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=steps)
     diagnose(CorpusArguments(str(text)), MODEL, smaller, Stages(silent=True))
     monkeypatch.setattr(doctor, "available_bytes", lambda device: 1_000_000)
-    with pytest.raises(ValueError, match="smaller --size than nano"):
+    with pytest.raises(ValueError, match="use a smaller model"):
         diagnose(CorpusArguments(str(text)), MODEL, args, Stages(silent=True))
 
 

@@ -163,7 +163,7 @@ def test_samples_are_shown_and_change_nothing_about_the_run(tmp_path):
     torch.manual_seed(3)
     samples.on_evaluate(ARGS, state(7), CONTROL, model=model)
     assert torch.equal(torch.rand(4), expected)
-    assert shown[0].startswith("  step 7: abc")
+    assert shown[0].startswith("  step 7:\n    abc")
     (entry,) = read_metrics(metrics.path)
     assert entry["sample"].startswith("abc")
     Samples(tokenizer, list(range(16)), shown.append, metrics).on_evaluate(ARGS, state(8), CONTROL, model=model)

@@ -67,6 +67,24 @@ def test_its_steps_are_those_of_the_two_optimizers(monkeypatch):
         assert ((a - c).norm() / (b - c).norm()).item() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("saved_by_gpu", [True, False])
+def test_a_run_goes_on_where_adamw_is_fused_and_where_it_is_not(saved_by_gpu, monkeypatch):
+    expected = small()
+    take_steps(expected, MuonAdamW(expected), 4)
+    model, state = small(), None
+    for part, fused in enumerate((saved_by_gpu, not saved_by_gpu)):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "is_cuda", fused)  # the CPU has the fused kernel as well
+            optimizer = MuonAdamW(model)
+        assert optimizer._adam.defaults["fused"] is (fused or None)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        take_steps(model, optimizer, 2, first=2 * part)
+        state = copy.deepcopy(optimizer.state_dict())
+    for a, b in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 8), (3, 16, 4), (1, 4, 16)])
 def test_orthogonalised_matrices_keep_their_directions_and_lose_their_sizes(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))

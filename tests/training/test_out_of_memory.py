@@ -85,7 +85,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path, corpus, mon
     monkeypatch.setattr(out_of_memory, "available_bytes", lambda device: 4_000_000)
     for changes in ({}, {"auto_find_batch_size": True}):
         changes["per_device_train_batch_size"] = 1
-        with pytest.raises(ValueError, match="smaller --size than nano"):
+        with pytest.raises(ValueError, match="use a smaller model"):
             trained(tmp_path, corpus, "run", **changes)
         assert not (tmp_path / "run").exists()
 
@@ -149,6 +149,48 @@ def test_memory_that_runs_out_on_the_way_leaves_the_checkpoint_and_says_how_to_g
     plain = trained(tmp_path, corpus, "plain")["val_loss"]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["val_loss"] == pytest.approx(plain, abs=1e-4)
+
+
+def test_an_evaluation_that_does_not_fit_says_how_to_evaluate_in_smaller_parts(tmp_path, corpus, monkeypatch):
+    judge = FolioTrainer._judge
+
+    def too_much(self, model, batch):
+        if self.state.global_step == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return judge(self, model, batch)
+
+    monkeypatch.setattr(FolioTrainer, "_judge", too_much)
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "per_device_eval_batch_size": 8}
+    with pytest.raises(OutOfMemory, match="in an evaluation: try --per_device_eval_batch_size 2") as error:
+        trained(tmp_path, corpus, "run", **settings)
+    monkeypatch.undo()
+    command = shlex.split(str(error.value).rpartition("go on from it: ")[2])
+    assert command[-2:] == ["--per_device_eval_batch_size", "2"]
+    assert main(command[1:]) == 0
+
+
+def test_a_checkpoint_that_cannot_be_gathered_is_one_line(tmp_path, corpus, monkeypatch):
+    def too_much(self):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(FolioTrainer, "check_weights", too_much)
+    with pytest.raises(OutOfMemory, match="Out of memory: a step needs") as error:
+        trained(tmp_path, corpus, "run", save_steps=2)
+    assert "\n" not in str(error.value)
+
+
+def test_on_a_gpu_a_batch_that_does_not_fit_is_taken_in_parts(tmp_path, monkeypatch, caplog):
+    args = settings(tmp_path)
+    network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
+    step = pretraining_step(network, MODEL, args)
+    free = step.memory(6, 2).peak / out_of_memory.USABLE_MEMORY_FRACTION + 1
+    there = property(lambda args: (args._setup_devices, torch.device("cuda"))[1])
+    monkeypatch.setattr(PretrainingArguments, "device", there)
+    monkeypatch.setattr(out_of_memory, "available_bytes", lambda device: free)
+    with out_of_memory.memory_watched(args) as check:
+        check(step)
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (6, 2)
+    assert "A batch of 12 does not fit into memory: it is taken by --per_device_train_batch_size 6" in caplog.text
 
 
 LIMITED = """

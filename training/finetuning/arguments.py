@@ -30,6 +30,8 @@ DPO_SHARE = 0.01  # of a method's rate: preferences move a model that can alread
 class MethodArguments:
     """Which model is adapted, and which weights are trained."""
 
+    _argument_group_name = "the model"
+
     model: str = field(metadata={"help": "a checkpoint's directory or Hub name: ours, or any causal language model"})
     method: str = option("lora", "full, or the adapter to train", choices=list(RATES))
     lora_r: int = option(16, "rank of lora and dora")

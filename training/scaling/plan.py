@@ -9,9 +9,13 @@ from itertools import count, product
 from ...jobs.options import option
 from ...modeling import FolioForCausalLM, preset_config
 from ...modeling.presets import PRESETS
+from ..config_fields import read_fields, with_config_fields
 
 WIDTHS = (48, 64, 80, 96, 112, 144, 176, 208, 256, 320, 384, 448, 512)
 LAYER_EVERY, HEAD_DIM, INNER = 32, 16, 3  # of the width: a layer for 32, heads of 16, three times as wide inside
+# What the width settles in every member of the family.
+SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+         "intermediate_size", "layer_types")  # fmt: skip
 SIZES, COUNTS = 4, 5  # of the grid
 BETWEEN_COUNTS = 2**0.5  # so the fewest tokens are a quarter of the most
 LARGER = 2  # times as many tokens in the run that is predicted, of the next width
@@ -28,6 +32,7 @@ PART_SECONDS = 1.0  # of a run besides its steps
 Measure = Callable[[int], tuple[int, float]]
 
 
+@with_config_fields(without=SHAPE)
 @dataclass
 class ScaleArguments:
     """What `folio scale` can be told."""
@@ -43,6 +48,7 @@ class ScaleArguments:
     seed: int = option(0, "of weights and data order, the same in all runs")
 
     def __post_init__(self):
+        read_fields(self)
         if not 0 < self.minutes < math.inf:
             raise ValueError(f"minutes is {self.minutes}: give a number above 0.")
 
@@ -87,12 +93,12 @@ class Plan:
         return self.step_seconds[run.width] * (run.steps - trunk + self.evaluation_steps) + PART_SECONDS
 
 
-def family_member(width: int, vocab_size: int, block_size: int, preset: str = "folio", **ids) -> FolioForCausalLM:
-    """A model with fresh weights; all members have the same proportions."""
+def family_member(width: int, vocab_size: int, block_size: int, preset: str = "folio", **fields) -> FolioForCausalLM:
+    """A model with fresh weights and these fields of its config; all members have the same proportions."""
     shape = {"hidden_size": width, "intermediate_size": INNER * width}
     shape |= {"num_hidden_layers": math.ceil(width / LAYER_EVERY), "max_position_embeddings": block_size}
     shape |= dict.fromkeys(("num_attention_heads", "num_key_value_heads"), width // HEAD_DIM)
-    return FolioForCausalLM(preset_config(preset, vocab_size=vocab_size, **shape, **ids))
+    return FolioForCausalLM(preset_config(preset, vocab_size=vocab_size, **shape, **fields))
 
 
 def make_plan(minutes: float, text_tokens: int, batch_tokens: int, evaluation_tokens: int, measure: Measure) -> Plan:

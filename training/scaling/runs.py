@@ -21,6 +21,7 @@ from ...jobs.saving import last_checkpoint, write_atomically
 from ...tokenization import vocabulary_size
 from ..arguments import PretrainingArguments
 from ..calibration import step_seconds
+from ..config_fields import chosen_fields
 from ..flops import multiplied_parameters
 from ..monitoring import read_metrics
 from ..new_model import LOSS_CHUNK, token_ids
@@ -47,7 +48,7 @@ class Workshop:
         """Fresh weights; those of a width are always the same."""
         transformers.set_seed(self.chosen.seed)
         sizes, ids = (vocabulary_size(self.data.tokenizer), self.chosen.block_size), token_ids(self.data.tokenizer)
-        model = family_member(width, *sizes, self.chosen.preset, **ids)
+        model = family_member(width, *sizes, self.chosen.preset, **ids, **chosen_fields(self.chosen))
         model.loss_chunk_size = LOSS_CHUNK
         return model
 

@@ -15,8 +15,10 @@ from ...jobs.report import Stages, machine, write_report
 from ...jobs.run_folder import FINGERPRINT, SCALE_FILE, lock_run_folder
 from ...jobs.saving import staged
 from ...jobs.signals import Interrupted, signal_of
-from ..arguments import from_anywhere
+from ..arguments import ModelArguments, from_anywhere
+from ..config_fields import chosen_fields
 from ..flops import multiplied_parameters
+from ..new_model import starting_config
 from .law import bootstrap, check_libraries, draw, fit_law
 from .plan import Plan, Run, ScaleArguments, make_plan
 from .runs import RUNS_FILE, TRUNK, Workshop, train_all
@@ -37,6 +39,7 @@ def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None
     check_libraries()  # not after twenty minutes
     if corpus.streaming:
         raise ValueError("A grid reads the same text in each run, and a stream has no end: leave out --streaming.")
+    starting_config(ModelArguments(preset=chosen.preset, block_size=chosen.block_size, **chosen_fields(chosen)))
     stages = stages or Stages()
     with lock_run_folder(chosen.output_dir, chosen.overwrite, chosen.resume, marker=SCALE_FILE) as folder:
         settings = scale_settings(corpus, chosen)

@@ -14,6 +14,7 @@ from foliogpt.training.scaling import runs as scaling_runs
 from foliogpt.training.scaling.law import Law, bootstrap, fit_law
 from foliogpt.training.scaling.plan import Run, ScaleArguments, make_plan
 from foliogpt.training.scaling.runs import Workshop
+from foliogpt.training.scaling.study import scale
 
 # Chinchilla's, as Besiroglu et al. (2024) fitted them again.
 TRUE = Law(E=1.82, A=482.0, B=2085.0, alpha=0.348, beta=0.366)
@@ -106,6 +107,16 @@ def test_a_branch_is_the_run_that_its_own_schedule_gives(tiny, tmp_path):
     alone = workshop.train(Run(16, 20), shares_trunk=False)
     assert branches[1] == alone
     assert branches[0]["loss"] != alone["loss"]
+
+
+def test_fields_of_the_config_are_those_of_every_run_and_are_checked_before_any_text_is_read(tiny, tmp_path):
+    corpus = CorpusArguments(tiny[1])
+    chosen = ScaleArguments(tokenizer="char", block_size=16, norm_type="layernorm", dropout=0.1)
+    data = pack_corpora(corpus, chosen.tokenizer, chosen.vocab_size, chosen.block_size, Stages(silent=True))
+    config = Workshop(data, chosen, tmp_path).model(16).config
+    assert (config.norm_type, config.hidden_dropout, config.attention_dropout) == ("layernorm", 0.1, 0.1)
+    with pytest.raises(ValueError, match="hidden_act is 'wave'"):
+        scale(CorpusArguments("no-text"), ScaleArguments(hidden_act="wave", output_dir=str(tmp_path / "grid")))
 
 
 @pytest.mark.slow

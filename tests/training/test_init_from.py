@@ -1,0 +1,153 @@
+"""Pretraining goes on from the weights of a checkpoint, ours or a native one, with other text."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+import yaml
+from small_runs import settings
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen3Config
+
+from foliogpt.data.arguments import CorpusArguments
+from foliogpt.scripts.cli import main
+from foliogpt.tokenization import train_tokenizer
+from foliogpt.training import ModelArguments, PretrainingArguments, pretrain
+from foliogpt.training.arguments import CONTINUED
+from foliogpt.training.new_model import configured_model, starting_config
+
+IDS_OF_TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+SHAPE = {**IDS_OF_TOKENS, "vocab_size": 304, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+LLAMA = {**SHAPE, "num_key_value_heads": 1, "intermediate_size": 48, "max_position_embeddings": 64}
+NATIVE = {
+    "llama": (transformers.LlamaForCausalLM, LlamaConfig(**LLAMA)),
+    "qwen3": (
+        transformers.Qwen3ForCausalLM,
+        Qwen3Config(**LLAMA, head_dim=16),
+    ),
+    "gpt2": (transformers.GPT2LMHeadModel, GPT2Config(**SHAPE, n_positions=64)),
+}
+IDS = torch.arange(5, 25)[None]
+
+
+@pytest.fixture
+def checkpoint(save, tokenizer, tmp_path):
+    """A function that writes a checkpoint in bfloat16, and says where."""
+
+    def write(kind: str) -> Path:
+        if kind == "folio":
+            return save("folio", torch.bfloat16, **IDS_OF_TOKENS)
+        model_class, config = NATIVE[kind]
+        torch.manual_seed(0)
+        model = model_class(config).to(torch.bfloat16)
+        model.generation_config.temperature, model.generation_config.do_sample = 0.3, True
+        model.save_pretrained(tmp_path / kind)
+        tokenizer.save_pretrained(tmp_path / kind)
+        return tmp_path / kind
+
+    return write
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(IDS, use_cache=False).logits
+
+
+def stock_logits(folder: Path) -> torch.Tensor:
+    return logits(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("kind", ["folio", *NATIVE])
+def test_the_model_begins_as_transformers_loads_it_in_float32(checkpoint, kind):
+    folder = checkpoint(kind)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = ModelArguments(init_from=str(folder), block_size=32)
+    network = configured_model(model, tokenizer, PretrainingArguments(output_dir="unused"))
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert torch.equal(logits(network), stock_logits(folder))
+
+
+@pytest.mark.parametrize("kind", ["folio", "llama"])
+def test_a_step_of_next_to_no_size_keeps_the_outputs_and_writes_what_was_there(corpus, checkpoint, tmp_path, kind):
+    folder, run = checkpoint(kind), tmp_path / "run"
+    args = settings(run, max_steps=1, learning_rate=1e-9, adam_learning_rate=1e-9)
+    report = pretrain(corpus, ModelArguments(init_from=f"hub:{folder}", block_size=32), args)
+    torch.testing.assert_close(stock_logits(run), stock_logits(folder), rtol=0, atol=1e-5)
+    old, new = (json.loads((path / "config.json").read_text()) for path in (folder, run))
+    assert {name for name in old if old[name] != new.get(name)} <= {"dtype", "transformers_version"}
+    generation = [json.loads((path / "generation_config.json").read_text()) for path in (folder, run)]
+    assert generation[0] == generation[1]
+    tokenizers = [AutoTokenizer.from_pretrained(path) for path in (folder, run)]
+    assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+    assert tokenizers[1].model_max_length == 64  # the context of the model, not of the blocks
+    assert report["base_model"] == str(folder)
+
+
+def test_a_resumed_run_takes_its_own_checkpoint(corpus, checkpoint, tmp_path):
+    folder = checkpoint("gpt2")
+    model = ModelArguments(init_from=str(folder), block_size=32, dropout=0.1)
+    whole = tmp_path / "whole"
+    pretrain(corpus, model, settings(whole, max_steps=8, save_steps=4))
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    shutil.copytree(whole / "checkpoint-4", stopped / "checkpoint-4")
+    shutil.copy(whole / "run.yaml", stopped)
+    shutil.rmtree(folder)
+    assert main(["pretrain", "--output_dir", str(stopped), "--resume"]) == 0
+    assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((stopped / name).read_text()) == json.loads((whole / name).read_text())
+    saved = yaml.safe_load((stopped / "run.yaml").read_text())
+    assert saved["learning_rate"] == 0.02 * CONTINUED
+
+
+def test_old_and_new_text_are_mixed_by_weight(corpus, checkpoint, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("Alpha beta gamma delta. " * 200)
+    mixed = CorpusArguments([*corpus.corpus, str(other)], corpus_weights=[0.75, 0.25])
+    model = ModelArguments(init_from=str(checkpoint("llama")), block_size=32)
+    report = pretrain(mixed, model, settings(tmp_path / "run", max_steps=2))
+    assert set(report["val_bits_per_byte_by_corpus"]) == set(mixed.corpus)
+
+
+def test_open_rates_are_smaller_for_weights_that_are_trained():
+    args = PretrainingArguments(output_dir="unused")
+    args.settle_learning_rates(128, is_trained=True)
+    assert (args.learning_rate, args.adam_learning_rate) == (0.02 * CONTINUED, 0.02 * CONTINUED)
+    args = PretrainingArguments(output_dir="unused", learning_rate=0.5, adam_learning_rate=0.25)
+    args.settle_learning_rates(128, is_trained=True)
+    assert (args.learning_rate, args.adam_learning_rate) == (0.5, 0.25)
+
+
+def test_rope_can_go_further_and_learned_positions_cannot(checkpoint):
+    config = starting_config(ModelArguments(init_from=str(checkpoint("llama")), block_size=128))
+    assert config.max_position_embeddings == 128
+    assert (
+        starting_config(ModelArguments(init_from=str(checkpoint("folio")), block_size=32)).max_position_embeddings == 64
+    )
+    with pytest.raises(ValueError, match="has learned 64 positions: use --block_size 64 or less"):
+        starting_config(ModelArguments(init_from=str(checkpoint("gpt2")), block_size=128))
+
+
+def test_only_what_the_weights_leave_open_can_be_set(checkpoint, tmp_path):
+    folder = str(checkpoint("gpt2"))
+    config = starting_config(ModelArguments(init_from=folder, block_size=32, dropout=0.3))
+    assert (config.attn_pdrop, config.embd_pdrop) == (0.3, 0.3)
+    with pytest.raises(ValueError, match=r"num_hidden_layers is given, and the weights of .* settle it"):
+        starting_config(ModelArguments(init_from=folder, block_size=32, num_hidden_layers=1))
+    with pytest.raises(ValueError, match="The tokenizer char has another vocabulary"):
+        starting_config(ModelArguments(init_from=folder, block_size=32, tokenizer="char"))
+    train_tokenizer(["other text " * 99], 265, show_progress=False).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="has another vocabulary than"):
+        starting_config(ModelArguments(init_from=folder, block_size=32, tokenizer=str(tmp_path / "other")))
+    starting_config(ModelArguments(init_from=folder, block_size=32, tokenizer=folder))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "hub:no/where"])
+def test_a_checkpoint_that_is_not_there_is_told_before_any_data_is_read(name, tmp_path, capsys):
+    assert main(["pretrain", "--corpus", "no-text", "--init_from", name, "--output_dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "nor a model on the Hub within reach" in said
+    assert len(said.splitlines()) == 1
