@@ -95,6 +95,8 @@ class Embedder:
 
     def reads(self, text: str) -> bool:
         """Whether its tokenizer knows the script of a text: few of the letters are unknown, bytes, or single ones."""
+        if text.isascii():  # short names such as cwd may be cut into single letters, and are read all the same
+            return True
         with self._lock:
             found = self.model.tokenizer(text, **TOKENS)
         pairs = zip(found["input_ids"], found["offset_mapping"], strict=True)

@@ -55,9 +55,22 @@ def test_the_prompts_are_those_of_the_config_or_else_of_the_name(embedder_folder
 
 def test_a_script_is_read_if_its_letters_are_in_tokens_that_may_mean_something(embedder):
     assert all(map(embedder.reads, ("the cat", "THE DOG, the king!", "1234 ?!", "the cat 日")))
-    assert not any(map(embedder.reads, ("日本の人口", "кот", "qx vw", "บ้าน", "किताब")))
+    assert not any(map(embedder.reads, ("日本の人口", "кот", "บ้าน", "किताब")))
     minilm = load_embedder()
-    assert all(map(minilm.reads, ("How are lists sorted?", "json.dumps(skipkeys)", "naïve café", "Python 中的 GIL")))
+    assert all(
+        map(
+            minilm.reads,
+            (
+                "How are lists sorted?",
+                "json.dumps(skipkeys)",
+                "naïve café",
+                "Python 中的 GIL",
+                "cwd",
+                "inv_cdf",
+                "lstat",
+            ),
+        )
+    )
     unread = ("黑豹队的防守丢了多少分？", "Сколько людей живёт?", "चीन की जनसंख्या", "ประชากร")
     assert not any(map(minilm.reads, unread))
 
