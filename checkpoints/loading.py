@@ -174,20 +174,30 @@ def _adapter_folder(source: str) -> Path | None:
     """Where the files of the adapter are that is named, or None if it is none."""
     if os.path.isdir(source):
         return Path(source) if os.path.isfile(os.path.join(source, ADAPTER_CONFIG)) else None
+    check_name(source)
+    try:
+        files = [cached_file(source, file, _raise_exceptions_for_missing_entries=False) for file in ADAPTER_FILES]
+    except (OSError, ValueError):  # no name on the Hub, or not within reach: loading it as a checkpoint says so
+        return None
+    return Path(files[0]).parent if files[0] else None
+
+
+def check_name(source: str) -> None:
+    """Raises OSError for what is neither a path nor a name on the Hub, or if the Hub cannot be reached.
+
+    It asks once: without a network, the retries for each file would take minutes.
+    """
+    if os.path.exists(source):
+        return
     if "/" not in source:
         raise FileNotFoundError(explain(source, ValueError("names there have an owner: owner/name")))
-    try:  # once: without a network, each file's retries would take minutes
+    try:
         HfApi().model_info(source, timeout=SECONDS_TO_REACH)
     except (HfHubHTTPError, OSError, ValueError):
         pass  # it has answered, or is known to be out of reach, or that is no name
     except Exception as error:  # of the HTTP library, which huggingface_hub has changed before
         if not isinstance(try_to_load_from_cache(source, "config.json"), str):
             raise OSError(explain(source, error)) from None
-    try:
-        files = [cached_file(source, file, _raise_exceptions_for_missing_entries=False) for file in ADAPTER_FILES]
-    except (OSError, ValueError):  # no name on the Hub, or not within reach: loading it as a checkpoint says so
-        return None
-    return Path(files[0]).parent if files[0] else None
 
 
 def load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool = False, merge: bool = True):

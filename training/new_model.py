@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from ..checkpoints.loading import load_checkpoint, load_config, one_line
+from ..checkpoints.loading import check_name, load_checkpoint, load_config, one_line
 from ..checkpoints.self_check import relative_difference
 from ..jobs.errors import first_line
 from ..modeling import FolioForCausalLM, preset_config
@@ -45,6 +45,7 @@ def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> Pr
     if checkpoint is None and model.init_from is None:
         config = config_of_preset(model) if model.model_config is None else config_of_file(model)
     else:
+        check_name(source)
         with one_line(source):
             config = load_config(source, model.trust_remote_code)
         if checkpoint is None:
@@ -76,6 +77,7 @@ def config_of_preset(model: ModelArguments) -> PreTrainedConfig:
 def config_of_file(model: ModelArguments) -> PreTrainedConfig:
     """The config that --model_config names, with the fields that were given."""
     name, trust = model.model_config, model.trust_remote_code
+    check_name(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
         if config.get_text_config() is not config:
