@@ -143,9 +143,8 @@ class FolioConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Refuse contradictory choices; runs when the config is made and when it is saved."""
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                     "num_key_value_heads", "head_dim", "intermediate_size", "max_position_embeddings",
-                     "sliding_window"):  # fmt: skip
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                     "head_dim", "intermediate_size", "max_position_embeddings", "sliding_window"):  # fmt: skip
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1.")
         for name in ("norm_eps", "initializer_range", "final_logit_softcapping"):

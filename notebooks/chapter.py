@@ -19,7 +19,8 @@ COLORS = ["#4a86c8", "#d9772b", "#3f9b6b", "#c94f5c", "#8f6fc0", "#9a7b4f"]
 def start() -> None:
     """Set the style, and compute with one thread, so that the order of additions, and each digit, stays the same."""
     torch.set_num_threads(1)
-    logging.getLogger("torchao").setLevel(logging.ERROR)
+    for name in ("torchao", "torch.utils._pytree"):  # where it is installed, torchao talks on being imported
+        logging.getLogger(name).setLevel(logging.ERROR)
     plt.rcParams.update(
         {
             "figure.figsize": (7.2, 3.0),

@@ -36,7 +36,7 @@ def test_a_program_says_and_returns_the_same(program, tmp_path):
 def test_folio_is_the_command():
     done = forks.run(forks.folio("dance"))
     assert done.returncode == 2
-    assert done.stderr.startswith("folio dance: There is no such command")
+    assert done.stderr.startswith("folio dance: There is no command 'dance'")
 
 
 @linux

@@ -28,6 +28,8 @@ class Part(NamedTuple):
 TRAINER, MODEL = "transformers.trainer", "transformers.modeling_utils"
 DPO = "trl.trainer.dpo_trainer"
 PARTS = [
+    Part("argparse", "HelpFormatter._format_action_invocation", "scripts/parser.py", "one name for each option"),
+    Part("argparse", "HelpFormatter._get_help_string", "scripts/parser.py", "the defaults that say something"),
     Part(TRAINER, "Trainer._tr_loss", "training/continuity.py", "the logged loss after a resume"),
     Part(TRAINER, "Trainer._total_loss_scalar", "training/continuity.py", "the mean loss of a resumed run"),
     Part(TRAINER, "Trainer._globalstep_last_logged", "training/continuity.py", "the logged loss after a resume"),

@@ -39,7 +39,7 @@ trainer = FolioTrainer(
     data_collator=data.collator,
     processing_class=data.tokenizer,
 )
-train(trainer, None, prompt_ids(data), "a smaller --size")
+train(trainer, None, prompt_ids(data, args), "a smaller --size")
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 os._exit(0)  # gloo's threads may outlive the group, and end an interpreter that shuts down by SIGABRT
