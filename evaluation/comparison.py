@@ -56,12 +56,22 @@ def read_run(folder: str | Path) -> Run:
     if settings is None:
         raise FileNotFoundError(f"{folder} holds no training run ({RUN_FILE}): give folders that a run was written to.")
     try:
-        report, metrics = path / REPORT_FILE, path / METRICS_FILE
-        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-        history = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be half written
-        return Run(path, settings, json.loads(report.read_text("utf-8")) if report.is_file() else {}, history)
+        report = path / REPORT_FILE
+        found = json.loads(report.read_text("utf-8")) if report.is_file() else {}
+        return Run(path, settings, found, read_metrics(path / METRICS_FILE))
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"A file of the run in {folder} is damaged ({error}): leave this run out.") from None
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The entries of a metrics file; a last line that was cut off is passed over."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries
 
 
 def find_runs(folder: str | Path) -> list[Run]:

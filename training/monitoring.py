@@ -12,11 +12,11 @@ import torch
 from transformers import TrainerCallback
 
 from ..checkpoints.loading import context_length
+from ..evaluation.comparison import read_metrics
 from ..jobs.saving import write_atomically
 from .callbacks import StepClock
 from .sharding import whole_model
 
-METRICS_FILE = "metrics.jsonl"
 SAMPLE_TOKENS = 60
 DIVERGED = 0.5  # nats above the lowest loss so far
 PATIENCE = 3  # entries in a row
@@ -55,17 +55,6 @@ class MetricsFile(TrainerCallback):
 def came_before(entry: dict, step: int) -> bool:
     """Whether an entry is older than the checkpoint of a step; what came after it will come again."""
     return entry["step"] < step or (entry["step"] == step > 0 and "train_loss" not in entry)
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The entries of a metrics file; a last line that was cut off is passed over."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return entries
 
 
 @dataclass

@@ -12,6 +12,7 @@ import transformers
 from transformers import TrainerCallback
 
 from ..checkpoints.self_check import check_cache
+from ..evaluation.comparison import METRICS_FILE
 from ..jobs.processes import command_to_resume, connected, from_first, is_first, largest_of_all, wait_for_all
 from ..jobs.report import Stages, code_version, machine, peak_memory_bytes
 from ..jobs.resume import reached_its_end, read_state
@@ -20,7 +21,7 @@ from ..jobs.saving import STAGING, checkpoints
 from ..jobs.signals import Interrupted, signal_of
 from .arguments import RunArguments
 from .callbacks import ProgressBar, StepClock, StopOnInterrupt
-from .monitoring import METRICS_FILE, MetricsFile, Samples, Speed, Warnings
+from .monitoring import MetricsFile, Samples, Speed, Warnings
 from .trainer import SafeTraining
 
 Flops = tuple[float, float | None]  # of a token, and a second at most, if that is known

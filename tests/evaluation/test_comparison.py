@@ -7,7 +7,6 @@ import yaml
 
 from foliogpt.evaluation.comparison import METRICS_FILE, compare, draw, find_runs, read_run, show
 from foliogpt.scripts.cli import main
-from foliogpt.training import monitoring
 
 SETTINGS = {"corpus": ["a.txt"], "preset": "folio", "size": "nano", "corpus_fingerprint": "f", "torchrun_job": None}
 HISTORY = [
@@ -32,10 +31,6 @@ def make_run(tmp_path):
         return str(folder)
 
     return make
-
-
-def test_the_file_is_the_one_that_training_writes():
-    assert METRICS_FILE == monitoring.METRICS_FILE
 
 
 def test_settings_that_differ_are_named_and_no_others(make_run):

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from foliogpt.training.monitoring import METRICS_FILE, read_metrics
+from foliogpt.evaluation.comparison import METRICS_FILE, read_metrics
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 # Process 1 has an error while process 0 is busy and waits for nobody.

@@ -7,7 +7,9 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
 import yaml
@@ -22,7 +24,7 @@ from foliogpt.jobs.saving import last_checkpoint
 from foliogpt.scripts.cli import main
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
-from foliogpt.training.pretraining import pretrain
+from foliogpt.training.pretraining import first_words, judged_on_the_way, pretrain
 from foliogpt.training.trainer import FolioTrainer, NotFinite
 
 
@@ -329,3 +331,33 @@ def test_trackers_are_told_all_that_is_shown(corpus, tmp_path, monkeypatch):
     pretrain(corpus, MODEL, settings(tmp_path, max_steps=10, logging_steps=5, report_to=["tensorboard"]))
     shown = {"loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "fraction_of_peak_flops"}
     assert shown <= tracker.told.keys()
+
+
+@pytest.mark.parametrize(("blocks", "steps", "room"), [(1000, 100, 96), (50, 100, 96), (1000, 1, 16)])
+def test_evaluations_on_the_way_take_a_tenth_of_the_time(blocks, steps, room, tmp_path):
+    """Of 1,600 blocks trained on, a tenth is 160; without the way back 480 take as long, in five evaluations 96."""
+    stored = datasets.Dataset.from_dict({"n": list(range(blocks))})
+    data = SimpleNamespace(validation_blocks=[stored], train_documents=1)
+    args = settings(tmp_path, max_steps=steps, per_device_train_batch_size=16, per_device_eval_batch_size=16,
+                    eval_strategy="steps", eval_steps=0.2)  # fmt: skip
+    found = judged_on_the_way(data, args)["n"]
+    stride = found[1]
+    assert room / 2 < len(found) <= room
+    assert found == list(range(0, blocks, stride))  # of all parts of the text alike
+    args.load_best_model_at_end = True
+    assert len(judged_on_the_way(data, args)) == blocks
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("?\n\nGREMIO:\nGood morrow, neighbour.", "GREMIO:"),
+        ("ther than this.\n\nThe for statement is used", "The for statement is"),
+        ("Once upon a time\n\nThe end", "Once upon a time"),
+        ("从前有一个国王", "从前有一个国王"),
+        ("... 12", "... 12"),
+        ('"Oh" \\ he', "Oh  he"),
+    ],
+)
+def test_a_prompt_begins_as_texts_do(text, prompt):
+    assert first_words(text) == prompt

@@ -12,13 +12,13 @@ from small_runs import MODEL, settings
 from transformers import TrainerCallback
 
 from foliogpt.data.arguments import CorpusArguments
+from foliogpt.evaluation.comparison import METRICS_FILE, read_metrics
 from foliogpt.jobs.resume import after_restart, checkpoint_to_resume
 from foliogpt.jobs.saving import checkpoints, last_checkpoint
 from foliogpt.jobs.signals import Interrupted
 from foliogpt.training import pretraining
 from foliogpt.training import run as running
 from foliogpt.training.arguments import PretrainingArguments, run_settings
-from foliogpt.training.monitoring import METRICS_FILE, read_metrics
 from foliogpt.training.pretraining import pretrain
 
 
