@@ -39,7 +39,7 @@ def test_the_python_example_prints_what_the_readme_says(tmp_path):
 def test_the_folio_commands_work_in_order(page, tmp_path, monkeypatch):
     """Each page stands alone: its commands begin in a folder that holds nothing, or shakespeare.txt alone."""
     lines = ["ROMEO: is it the east, and Juliet is the sun?", "JULIET: O Romeo, Romeo! wherefore art thou Romeo?"]
-    words = [f"{a} {b} speaks of {c}." for a in "abcdefghij" for b in "klmnopqrst" for c in ("night", "day", "love")]
+    words = [f"{a} {b} speaks of {c}." for a in "ABCDEFGHIJ" for b in "klmnopqrst" for c in ("night", "day", "love")]
     text = "\n".join(lines * 40 + words) + "\n"
     if page != README:
         (tmp_path / "shakespeare.txt").write_text(text)

@@ -57,7 +57,9 @@ def load_documents(source: str, text_column: str = "text") -> list[Document]:
     with closing(ReaderPool()) as pool:
         for path in find_files(root)[0]:
             try:
-                documents += pool.read(PurePath(name_of(path)), read_file(path, "").data, text_column)
+                # Within the folder, so that what is held out is the same wherever the folder lies.
+                name = name_of(path.relative_to(root if root.is_dir() else root.parent))
+                documents += pool.read(PurePath(name), read_file(path, "").data, text_column)
             except (OSError, ValueError, ImportError) as error:
                 reason = " ".join(str(error).split())
     if not documents:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -94,6 +95,14 @@ def test_a_row_that_is_no_pair_is_named(tmp_path, rows, says):
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
     with pytest.raises(ValueError, match=re.escape(says)):
         read_pairs(str(tmp_path / "pairs.jsonl"))
+
+
+def test_what_is_held_out_is_the_same_wherever_the_folder_lies(folder, tmp_path):
+    moved = tmp_path / "elsewhere" / "moved"
+    shutil.copytree(folder, moved)
+    here, there = (load_documents(str(root)) for root in (folder, moved))
+    assert [document.name for document in here] == [document.name for document in there]
+    assert load_documents(str(folder / "1.txt"))[0].name == "1.txt"
 
 
 def test_documents_are_read_as_an_index_reads_them(folder):
