@@ -94,10 +94,18 @@ def read(source: Path, cpu_seconds: float = 0.0):
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03}"
         cell.metadata = {"tags": list(cell.metadata.tags)} if cell.metadata.get("tags") else {}
+        cell.metadata["slideshow"] = {"slide_type": slide_type(cell)}
         cell.metadata = nbformat.from_dict(cell.metadata)
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata.folio = {"cpu_seconds": round(cpu_seconds, 1)}
     return notebook
+
+
+def slide_type(cell) -> str:
+    """Return where nbconvert shows a cell: each section is a row of slides; code and captions follow their text."""
+    if cell.cell_type == "code" or cell.source.startswith("*Figure"):
+        return "-"
+    return "slide" if cell.source.startswith("#") else "subslide"
 
 
 def for_learner(solutions):

@@ -107,6 +107,12 @@ def test_learner_gets_the_exercise_without_its_solution(chapter):
         exec(learner.cells[-2].source + "\n" + learner.cells[-1].source)
 
 
+def test_slides_begin_with_text_and_keep_its_code_and_caption(chapter):
+    notebook = build_book.read(chapter(CHAPTER.replace("A half is 0.5.", "*Figure 1. A half.*\n\n+++\n\nA half is 0.5.")))
+    types = [cell.metadata.slideshow.slide_type for cell in notebook.cells]
+    assert types == ["slide", "-", "-", "-", "subslide", "-", "-"]
+
+
 def test_numbers_in_prose_must_stand_in_the_output(chapter):
     notebook = build_book.read(chapter(CHAPTER.replace("0.5.", "0.5, or 50 %, in `0.7` of [2.5](https://x/3.5).")))
     notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="0.5\n")]
