@@ -108,7 +108,9 @@ def test_learner_gets_the_exercise_without_its_solution(chapter):
 
 
 def test_slides_begin_with_text_and_keep_its_code_and_caption(chapter):
-    notebook = build_book.read(chapter(CHAPTER.replace("A half is 0.5.", "*Figure 1. A half.*\n\n+++\n\nA half is 0.5.")))
+    notebook = build_book.read(
+        chapter(CHAPTER.replace("A half is 0.5.", "*Figure 1. A half.*\n\n+++\n\nA half is 0.5."))
+    )
     types = [cell.metadata.slideshow.slide_type for cell in notebook.cells]
     assert types == ["slide", "-", "-", "-", "subslide", "-", "-"]
 
