@@ -17,11 +17,11 @@ from foliogpt.checkpoints.loading import fit_embeddings, load_model
 from foliogpt.evaluation.bootstrap import Metric, interval, ratio
 from foliogpt.rag import Rag
 from foliogpt.rag.answering import NO_ANSWER, Sentence, answer_messages
-from foliogpt.rag.answering_rows import Exercise, exercises, write_answering_rows
 from foliogpt.rag.citations import MARK, Sentences, verified
 from foliogpt.rag.writers import ModelWriter, QuoteWriter
 from foliogpt.tokenization import chat_tokenizer, encode_chat
 
+from .answering_rows import Exercise, exercises, write_answering_rows
 from .embedder import FOLDER, MINILM_INDEX, manual, run, write_documents
 from .tables import parser, show, write
 

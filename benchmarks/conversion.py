@@ -26,7 +26,6 @@ from .tables import parser, show, write
 STEPS = [
     ("gpt2", "gpt2-folio"),
     ("gpt2-folio", "gpt2-gpt2"),
-    ("nanogpt.pt", "nanogpt-folio"),
     ("folio", "folio-qwen3"),
     ("folio-qwen3", "folio-folio"),
     ("folio", "folio.gguf"),
@@ -53,27 +52,14 @@ print(json.dumps({"kind": done.kind, "parameters": done.parameters, "dtype": don
 
 
 def make_sources(folder: Path) -> None:
-    """A GPT-2 of 124 million parameters, a Folio model of as many dimensions, and a nanoGPT checkpoint."""
+    """A GPT-2 of 124 million parameters, and a Folio model of as many dimensions."""
     tokenizer = train_tokenizer([TEXT * 3], 300, show_progress=False)
     native = GPT2LMHeadModel(GPT2Config())
     ours = FolioForCausalLM(preset_config("folio", "small", vocab_size=50257))
-    turned = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-    weights = {
-        name: (tensor.T if name.endswith(turned) else tensor).contiguous()
-        for name, tensor in native.state_dict().items()
-    }
-    args = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "bias": True, "vocab_size": 50257}
-    torch.save({"model": weights, "model_args": args, "config": {}}, folder / "nanogpt.pt")
     for dtype, ending in ((torch.float32, ""), (torch.bfloat16, "-bf16")):
         for name, model in (("gpt2", native), ("folio", ours)):
             model.to(dtype).save_pretrained(folder / (name + ending))
             tokenizer.save_pretrained(folder / (name + ending))
-    tokenizer.save_pretrained(folder)
-
-
-def size(source: Path) -> int:
-    """Bytes of the weights."""
-    return source.stat().st_size if source.is_file() else sum(f.stat().st_size for f in source.glob("*.safetensors"))
 
 
 def main() -> None:
@@ -89,7 +75,7 @@ def main() -> None:
             if done.returncode:
                 raise RuntimeError(f"{source} to {to}: {done.stderr[-2000:]}")
             figures = json.loads(done.stdout.splitlines()[-1])
-            bytes_read = size(folder / source)
+            bytes_read = sum(file.stat().st_size for file in (folder / source).glob("*.safetensors"))
             rows.append({
                 "from": figures["kind"], "to": to, "dtype": figures["dtype"],
                 "parameters": f"{figures['parameters']:,}", "checkpoint MB": round(bytes_read / 1e6),

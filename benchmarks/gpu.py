@@ -446,9 +446,9 @@ def commands(shape: Shape, folder: Path) -> Iterator[tuple[str, Callable[[], dic
 
 
 def predicted_memory(folder: Path) -> dict:
-    """What `folio doctor` says a step takes against what it took."""
+    """What `folio estimate` says a step takes against what it took."""
     given = ["--size", "micro", "--per_device_train_batch_size", "64"]
-    said = folio("doctor", *given, folder=folder)
+    said = folio("estimate", *given, folder=folder)
     folio("pretrain", "--corpus", "python-manual", *given, "--max_steps", "8", "--output_dir", "memory", folder=folder)
     taken = report(folder / "memory")["peak_memory_bytes"] / 2**30
     return {"result": f"took {taken:.2f} GB; {' '.join(line for line in said.splitlines() if 'GB' in line)[:200]}"}

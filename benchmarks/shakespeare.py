@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import pickle
-import shutil
 import statistics
 import subprocess
 import sys
@@ -135,7 +134,8 @@ def stand_in(text: Text) -> dict:
 
 def nanogpt(folder: Path, text: Text) -> dict:
     """nanoGPT's own train.py, in a process of its own; its checkpoint is judged on the whole validation text."""
-    from foliogpt.checkpoints.nanogpt import open_nanogpt, read_checkpoint
+    sys.path.insert(0, str(folder))
+    from model import GPT, GPTConfig  # pyright: ignore[reportMissingImports]  # nanoGPT's
 
     data = folder / "data" / "shakespeare_char"
     for name, split in (("train", text.train), ("val", text.validation)):
@@ -155,11 +155,11 @@ def nanogpt(folder: Path, text: Text) -> dict:
             cwd=folder, check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         seconds = time.perf_counter() - start - 2 * imports
-        shutil.copy(data / "meta.pkl", out)
-        _, tensors, _ = read_checkpoint(Path(out) / "ckpt.pt")
-        source = open_nanogpt(Path(out) / "ckpt.pt")
-        loss = text.loss(lambda ids: source.logits([ids], torch.float32)[0], RECIPE["block_size"])
-    parameters = sum({tensor.data_ptr(): tensor.numel() for tensor in tensors.values()}.values())
+        saved = torch.load(Path(out) / "ckpt.pt", weights_only=True)
+        model = GPT(GPTConfig(**saved["model_args"])).eval()
+        model.load_state_dict(saved["model"])
+        loss = text.loss(lambda ids: model(ids, ids.contiguous())[0], RECIPE["block_size"])
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"run": "nanoGPT", "parameters": parameters, "loss": loss, "seconds": seconds}
 
 

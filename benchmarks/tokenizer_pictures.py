@@ -1,4 +1,4 @@
-"""The pictures of docs/tokenizers.md: how a tokenizer cuts a text, as a terminal shows it, and a sweep.
+"""The picture of docs/tokenizers.md: how a tokenizer cuts a text, as a terminal shows it.
 
     python -m benchmarks.tokenizer_pictures --corpus shakespeare.txt --output_dir docs
 
@@ -17,7 +17,6 @@ from matplotlib import pyplot as plt
 from foliogpt.data.corpora import load_corpus
 from foliogpt.tokenization import train_tokenizer
 from foliogpt.tokenization.inspection import cells
-from foliogpt.tokenization.sweep import plot, sweep
 
 TEXT = "ROMEO:\nBut, soft! what light through yonder window breaks?\nIt is the east, and Juliet is the sün. 🌞"
 ESCAPE = re.compile(r"\x1b\[([\d;]*)m")
@@ -58,12 +57,8 @@ def main() -> None:
     options.add_argument("--corpus", default="python-manual", help="as of `folio pretrain`")
     options.add_argument("--output_dir", type=Path, default=Path("docs"))
     chosen = options.parse_args()
-    splits = load_corpus(chosen.corpus)
-    tokenizer = train_tokenizer(splits["train"]["text"], 4096, show_progress=False)
+    tokenizer = train_tokenizer(load_corpus(chosen.corpus)["train"]["text"], 4096, show_progress=False)
     terminal(cells(tokenizer, TEXT, 200, colours=True, width=COLUMNS), chosen.output_dir / "tokenizer-inspect.png")
-    held_out = "\n".join(splits["validation"]["text"])
-    title = f"{Path(chosen.corpus).name}: {len(held_out.encode()):,} held-out bytes"
-    plot(sweep(splits["train"]["text"], held_out), chosen.output_dir / "tokenizer-sweep.png", title)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from .gguf_export import plan_gguf
-from .gguf_import import open_gguf
-from .nanogpt import open_nanogpt
 from .native import ARCHITECTURES
 from .sources import Source, logits_of, open_checkpoint
 from .targets import plan_folder
 
-FILES = {".pt": open_nanogpt, ".pth": open_nanogpt, ".gguf": open_gguf}  # sources that are not directories
 TARGETS = ("folio", *ARCHITECTURES, "gguf")
 # How far logits may be apart, in float32. On 22 inputs of a Llama of 30 layers, ours was at most twice as far from
 # stock's as stock's float32 is from its float64.
@@ -59,8 +56,7 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
     """Write the model in `source` to `destination` as another kind of checkpoint that computes the same.
 
     Args:
-        source: the directory or Hub name of a Folio, gpt2, llama or qwen3 checkpoint with safetensors, a GGUF file of
-            these architectures, or the file of a nanoGPT checkpoint.
+        source: the directory or Hub name of a Folio, gpt2, llama or qwen3 checkpoint with safetensors.
         destination: a directory, or for "gguf" a file; there must be nothing yet.
         to: one of `TARGETS`.
 
@@ -74,8 +70,7 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
         raise ValueError(f"There is no target {to!r}: choose one of {', '.join(TARGETS)}.")
     if os.path.lexists(destination):
         raise FileExistsError(f"{destination} is already there: give another name, or remove it first.")
-    file = Path(source).expanduser()
-    opened = FILES[file.suffix](file) if file.suffix in FILES and file.is_file() else open_checkpoint(str(source))
+    opened = open_checkpoint(str(source))
     if opened.kind == to:
         raise ValueError(f"{source} is a {to} checkpoint already: copy it.")
     plan = plan_gguf(opened, destination) if to == "gguf" else plan_folder(opened, to)  # may refuse

@@ -1,7 +1,6 @@
 """GGUF, the file format of llama.cpp and Ollama, under llama.cpp's names (github.com/ggml-org/ggml, docs/gguf.md)."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -68,32 +67,24 @@ def write_gguf(name: str, source: Source, native: PreTrainedConfig, vocab: dict,
     config = source.config
     writer = gguf.GGUFWriter(path, name)
     writer.add_name(path.stem)
-    writer.add_file_type(FILE_TYPES.get(source.dtype, 0))
+    writer.add_file_type(FILE_TYPES[source.dtype])
     for key, value in {**model_fields(config, name), **vocab}.items():
         add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
         add.get(type(value), writer.add_array)(key, value)
 
-    name_of = tensor_names(name, config)
+    architecture = next(arch for arch, known in gguf.MODEL_ARCH_NAMES.items() if known == name)
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     weights = ARCHITECTURES[name].weights(config.num_hidden_layers)
     weights = [dataclasses.replace(weight, transposed=False) for weight in weights]  # ggml's matrices are as ours
     shapes = shapes_of(ARCHITECTURES[name].model_class, native)
     for native_name, tensor in to_theirs(tensors, weights, shapes).items():
         if name == "llama":
             tensor = interleave(native_name, tensor, config)
-        add_tensor(writer, name_of(native_name), tensor)
+        add_tensor(writer, names.get_name(native_name, try_suffixes=(".weight", ".bias")), tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def tensor_names(name: str, config: FolioConfig) -> Callable[[str], str]:
-    """What llama.cpp calls a weight of transformers' model of the architecture `name`."""
-    import gguf
-
-    architecture = next(arch for arch, known in gguf.MODEL_ARCH_NAMES.items() if known == name)
-    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
-    return lambda theirs: names.get_name(theirs, try_suffixes=(".weight", ".bias"))
 
 
 def model_fields(config: FolioConfig, name: str) -> dict:
@@ -132,7 +123,7 @@ def add_tensor(writer, name: str, tensor: torch.Tensor) -> None:
     """Matrices keep their dtype; llama.cpp wants vectors and positions in float32, which holds them exactly."""
     import gguf
 
-    if tensor.dim() == 1 or name.startswith("position_embd") or tensor.dtype not in FILE_TYPES:
+    if tensor.dim() == 1 or name.startswith("position_embd"):
         tensor = tensor.float()
     if tensor.dtype == torch.bfloat16:  # numpy has none
         data = tensor.contiguous().view(torch.uint8).numpy()

@@ -23,31 +23,19 @@ SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}  # it
 
 
 def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a GGUF file, as transformers does not know every split; raises ValueError for another one."""
+    """Read back the tokenizer in a GGUF file of ours; transformers alone does not know every split."""
     from gguf import GGUFReader
 
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    fields = GGUFReader(path).fields
-    values = {
-        name: fields[key].contents()
-        for name in ("model", "pre", "token_type", *(f"{kind}_token_id" for kind in SPECIAL))
-        if (key := f"tokenizer.ggml.{name}") in fields
-    }
-    if values.get("model") != "gpt2":  # SentencePiece, which cuts nothing
-        return tokenizer
-    if values.get("pre") not in SPLITS:
-        raise ValueError(f"tokenizer.ggml.pre is {values.get('pre')!r} in {path}: known are {', '.join(SPLITS)}.")
+    fields = {key.removeprefix("tokenizer.ggml."): field for key, field in GGUFReader(path).fields.items()}
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    steps = [{"trim_offsets": True, **step} for step in SPLITS[values["pre"]]]
-    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps} if len(steps) > 1 else steps[0]
-    vocab, types = spec["model"]["vocab"], values.get("token_type")
-    spec["model"]["vocab"] = {token: i for token, i in vocab.items() if not types or types[i] != UNUSED}
-    ids = {ours: values.get(f"{kind}_token_id") for kind, ours in SPECIAL.items()}
-    return PreTrainedTokenizerFast(  # not a model's own class, which brings its own special tokens
-        tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
-        chat_template=tokenizer.chat_template,
-        clean_up_tokenization_spaces=False,
-        **{f"{ours}_token": tokenizer.convert_ids_to_tokens(i) for ours, i in ids.items() if i is not None},
+    steps = [{"trim_offsets": True, **step} for step in SPLITS[fields["pre"].contents()]]
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    ids = {ours: fields[key].contents() for theirs, ours in SPECIAL.items() if (key := f"{theirs}_token_id") in fields}
+    special = {f"{ours}_token": tokenizer.convert_ids_to_tokens(i) for ours, i in ids.items()}
+    # Not a model's own class, which brings its own special tokens.
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(spec)), clean_up_tokenization_spaces=False, **special
     )
 
 
@@ -110,5 +98,5 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
         template = template.get("default")
     if template is None:
         return None
-    template = re.sub(r"(\{%[-+]?)\s*generation\s*([-+]?%\})", r"\1 if true \2", template)
-    return re.sub(r"(\{%[-+]?)\s*endgeneration\s*([-+]?%\})", r"\1 endif \2", template)
+    tag = r"(\{%[-+]?)\s*(end)?generation\s*([-+]?%\})"
+    return re.sub(tag, lambda found: f"{found[1]} {'endif' if found[2] else 'if true'} {found[3]}", template)

@@ -7,6 +7,7 @@ from ..jobs.run_folder import RUN_FILE
 from ..jobs.saving import checkpoints, find_corrupt_file
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FROM_GGUF = "make a checkpoint of it with transformers, as docs/interchange.md shows"
 PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth")
 
 
@@ -16,9 +17,10 @@ def explain(name: str, error: Exception) -> str:
     if place.is_dir():
         about = _about_folder(place)
     elif place.is_file():
-        is_other = place.suffix in (".gguf", ".pt", ".pth")
-        convert = f"make a checkpoint of it with folio convert {name} DIRECTORY --to folio."
-        about = "is a file: " + (convert if is_other else f"name the directory that it is in, {place.parent}.")
+        remedy = f"name the directory that it is in, {place.parent}"
+        about = f"is a file: {FROM_GGUF if place.suffix == '.gguf' else remedy}."
+    elif "trust_remote_code" in str(error):
+        about = "has code of its own: give --trust_remote_code if you trust it."
     generic = f"is not a whole checkpoint's directory, nor a model on the Hub within reach ({first_line(error)})"
     return f"{name} {about or generic}"
 
@@ -28,7 +30,8 @@ def _about_folder(folder: Path) -> str | None:
     if is_adapter or (folder / "config.json").is_file():
         pickle = next((file.name for pattern in PICKLES for file in folder.glob(pattern)), None)
         if pickle and not any(folder.glob("*.safetensors")):
-            return f"has its weights in {pickle}, which is not opened, as it can run code: save them as safetensors."
+            remedy = "if you trust it, open it with from_pretrained(..., use_safetensors=False), and save_pretrained"
+            return f"has its weights in {pickle}, which is not opened, as it can run code: {remedy}."
         if is_adapter and not (folder / ADAPTER_WEIGHTS).is_file():
             return f"is not a whole adapter: it has no {ADAPTER_WEIGHTS}."
     elif saved := checkpoints(folder):
@@ -38,6 +41,6 @@ def _about_folder(folder: Path) -> str | None:
         return "is a run that stopped before its first checkpoint, so it has no model: start it again with --overwrite."
     elif adapters := sorted(file.parent for file in folder.glob(f"*/{ADAPTER_CONFIG}")):
         return f"has adapters in it, and is none: name one of the {len(adapters)}, for instance {adapters[0]}."
-    elif file := next((file for pattern in ("ckpt*.pt", "*.gguf") for file in folder.glob(pattern)), None):
-        return f"has no config.json: make a checkpoint with folio convert {file} DIRECTORY --to folio."
+    elif any(folder.glob("*.gguf")):
+        return f"has no config.json, but GGUF: {FROM_GGUF}."
     return None

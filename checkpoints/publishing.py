@@ -35,7 +35,7 @@ UPLOAD_PATTERNS = (
     # An embedder's: what makes a vector of the stack's states.
     "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*/config.json",
 )  # fmt: skip
-LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 @dataclass
@@ -191,7 +191,7 @@ def _weights(publication: Publication) -> list[str]:
 
 
 def _card(publication: Publication, repo_id: str, license: str | None) -> list[str]:
-    """Write the card that would go: with the licence, and with the name on the Hub where it named a directory."""
+    """Write the card that would go: with the license, and with the name on the Hub where it named a directory."""
     report = None
     try:
         if REPORT_FILE in publication.files:
@@ -213,12 +213,12 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
     if Path(str(card.data.base_model)).is_absolute():  # not a name on the Hub
         card.data.base_model = None
     if not card.data.license:
-        problems.append("the model card names no licence: add one, for instance --license apache-2.0")
-    elif not LICENCE.fullmatch(str(card.data.license)):
+        problems.append("the model card names no license: add one, for instance --license apache-2.0")
+    elif not LICENSE.fullmatch(str(card.data.license)):
         remedy = "write it as in apache-2.0, mit, other"
-        problems.append(f"{card.data.license!r} is not how the Hub names a licence: {remedy}")
+        problems.append(f"{card.data.license!r} is not how the Hub names a license: {remedy}")
     if report is not None:
-        # A result with a name is not the run's own: `folio evaluate` has put it there.
+        # A result with a name is not the run's own.
         for result in (each for each in card.data.eval_results or [] if each.metric_name is None):
             kind, said, measured = result.metric_type, result.metric_value, report.get(f"val_{result.metric_type}")
             numbers = all(isinstance(value, int | float) for value in (measured, said))
@@ -227,7 +227,7 @@ def _card(publication: Publication, repo_id: str, license: str | None) -> list[s
         if report.get("output_dir"):
             card.text = card.text.replace(json.dumps(report["output_dir"]), json.dumps(repo_id))
     publication.files[CARD_FILE] = str(card).encode()
-    publication.facts.append(f"licence {card.data.license}")
+    publication.facts.append(f"license {card.data.license}")
     return problems
 
 

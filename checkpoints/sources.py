@@ -3,14 +3,15 @@
 import copy
 import functools
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from .. import tokenization
 from ..jobs.errors import first_line
 from ..modeling.configuration_folio import FolioConfig
 from ..modeling.modeling_folio import FolioForCausalLM
@@ -27,16 +28,30 @@ COMPUTED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")  # in olde
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that is read, whatever its kind."""
+    """A checkpoint whose config and tensors fit each other."""
 
-    kind: str  # "folio", a native architecture, "gguf" or "nanogpt"
+    folder: Path
+    kind: str  # "folio" or a native architecture
     config: FolioConfig  # of the Folio model that computes the same
-    dtype: torch.dtype  # the one that holds every weight exactly
-    tensors: Callable[[], dict[str, torch.Tensor]]  # reads the weights under their Folio names
-    # What the source itself computes for each of some batches of ids, in float32 or float64.
-    logits: Callable[[list[torch.Tensor], torch.dtype], list[torch.Tensor]]
+    own_config: PreTrainedConfig
+    model_class: type
+    stored: dict[str, StoredTensor]
     tokenizer: PreTrainedTokenizerBase | None
-    folder: Path | None  # where the files of the tokenizer and of generation are, if it has any
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The dtype that holds every weight exactly."""
+        return functools.reduce(torch.promote_types, (tensor.dtype for tensor in self.stored.values()))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Read the weights under their Folio names."""
+        weights = [] if self.kind == "folio" else ARCHITECTURES[self.kind].weights(self.config.num_hidden_layers)
+        return to_ours({name: tensor[...] for name, tensor in self.stored.items()}, weights)
+
+    def logits(self, batches: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+        """What the source itself computes for each of some batches of ids, in float32 or float64."""
+        read = functools.partial(self.model_class.from_pretrained, None, config=self.own_config, dtype=self.dtype)
+        return logits_of(lambda: read(state_dict=dict(self.stored)), batches, dtype)
 
 
 def open_checkpoint(source: str) -> Source:
@@ -51,74 +66,43 @@ def open_checkpoint(source: str) -> Source:
     kind = written.get("model_type")
     if kind != "folio" and kind not in ARCHITECTURES:
         known = ", ".join(("folio", *ARCHITECTURES))
-        remedy = f"give a causal language model of type {known}, a GGUF file, or nanoGPT's .pt file"
-        raise ValueError(f"{folder} has model_type {kind!r}: {remedy}.")
+        raise ValueError(f"{folder} has model_type {kind!r}: give a causal language model of type {known}.")
     files = stored_tensors(folder)
     check_written_config(written, len(files), folder)
-    config, model_class = _load_config(folder, kind), FolioForCausalLM
-    folio_config = config
-    if kind == "folio":
-        check_folio_config(written, config)
-    else:
-        folio_config, model_class = to_folio_config(config), ARCHITECTURES[kind].model_class
+    model_class = FolioForCausalLM if kind == "folio" else ARCHITECTURES[kind].model_class
+    try:
+        config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+        expected = shapes_of(model_class, config)
+    except Exception as error:  # of a value that nobody checks; an assertion in torch's Embedding, for one
+        raise ValueError(f"No model can be made of {folder / 'config.json'}: {first_line(error)}") from None
+    folio_config = config if kind == "folio" else to_folio_config(config)
 
     stored = named_for(model_class, files)
-    expected = _expected_shapes(model_class, config, folder)
-    check_shapes({name: tensor.shape for name, tensor in stored.items()}, expected, tied(config), folder)
+    optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    check_shapes({name: tensor.shape for name, tensor in stored.items()}, expected, optional, folder)
     if others := [name for name, tensor in stored.items() if tensor.dtype is None]:
         remedy = "give a model in float32, bfloat16 or float16"
         raise ValueError(f"{some(others)} in {folder} is quantized or of a rare dtype: {remedy}.")
     if config.tie_word_embeddings:
         drop_tied_head(stored, model_class, folder)
-    dtype = widest(stored.values())
-
-    def load():
-        return model_class.from_pretrained(None, config=config, state_dict=dict(stored), dtype=dtype)
-
-    def tensors() -> dict[str, torch.Tensor]:
-        weights = [] if kind == "folio" else ARCHITECTURES[kind].weights(config.num_hidden_layers)
-        return to_ours({name: tensor[...] for name, tensor in stored.items()}, weights)
-
-    logits = functools.partial(logits_of, load)
-    return Source(kind, folio_config, dtype, tensors, logits, load_tokenizer(folder), folder)
-
-
-def _load_config(folder: Path, kind: str) -> PreTrainedConfig:
-    config_class = FolioConfig if kind == "folio" else ARCHITECTURES[kind].model_class.config_class
-    try:
-        return config_class.from_pretrained(folder, local_files_only=True)
-    except StrictDataclassError as error:
-        raise ValueError(f"{folder / 'config.json'} is refused: {error.__cause__ or error}") from None
-    except (TypeError, KeyError, AttributeError) as error:  # of a value that transformers did not expect
-        raise ValueError(f"{folder / 'config.json'} is damaged: {type(error).__name__} {error}") from None
-
-
-def _expected_shapes(model_class: type, config: PreTrainedConfig, folder: Path) -> dict[str, tuple]:
-    try:
-        return shapes_of(model_class, config)
-    except Exception as error:  # of a value that nobody checks; an assertion in torch's Embedding, for one
-        reason = f"{type(error).__name__} {' '.join(str(error).split())}"
-        raise ValueError(f"No model can be made of {folder / 'config.json'}: {reason}") from None
+    return Source(folder, kind, folio_config, config, model_class, stored, load_tokenizer(folder))
 
 
 def check_written_config(written: dict, tensors: int, folder: Path) -> None:
-    """Refuse a model that is no plain causal language model, or of more layers than its files have tensors."""
+    """Refuse what is no plain causal language model, has choices that nobody knows, or more layers than tensors."""
     for name in written.get("architectures") or []:
         if not str(name).endswith(("ForCausalLM", "LMHeadModel")):
             raise ValueError(f"architectures is [{name!r}] in {folder}: only causal language models can be converted.")
-    if written.get("model_type") != "folio" and "AutoModelForCausalLM" in str(written.get("auto_map")):
-        remedy = "remove the entry if it computes the same as transformers' class"
-        raise ValueError(f"auto_map is set in {folder}: the model is code of its own, which is not run: {remedy}.")
     if written.get("quantization_config"):
         raise ValueError(f"quantization_config is set in {folder}: convert the model it was quantized from.")
     check_counts(written, tensors, folder)
-
-
-def check_folio_config(written: dict, config: FolioConfig) -> None:
-    """Refuse an encoder, and a checkpoint with choices that this version has never heard of."""
-    if not config.is_causal:
+    if written["model_type"] != "folio":
+        if "AutoModelForCausalLM" in str(written.get("auto_map")):
+            remedy = "remove the entry if it computes the same as transformers' class"
+            raise ValueError(f"auto_map is set in {folder}: the model is code of its own, which is not run: {remedy}.")
+    elif written.get("is_causal") is False:
         raise ValueError("is_causal is False: an encoder. Give a causal language model, such as it was made from.")
-    if unknown := sorted(set(written) - set(FolioConfig().to_dict())):
+    elif unknown := sorted(set(written) - set(FolioConfig().to_dict())):
         remedy = "upgrade foliogpt, or remove a note of your own"
         raise ValueError(f"config.json has {', '.join(unknown)}, which this version does not know: {remedy}.")
 
@@ -139,10 +123,6 @@ def drop_tied_head(stored: dict[str, StoredTensor], model_class: type, folder: P
         raise ValueError(f"{head} is not {embedding} in {folder}, but tie_word_embeddings is true: {remedy}.")
 
 
-def tied(config: PreTrainedConfig) -> set[str]:
-    return {"lm_head.weight"} if config.tie_word_embeddings else set()
-
-
 def shapes_of(model_class: type, config: PreTrainedConfig) -> dict[str, tuple]:
     return {name: tuple(tensor.shape) for name, tensor in without_memory(model_class, config).state_dict().items()}
 
@@ -153,18 +133,10 @@ def without_memory(model_class: type, config: PreTrainedConfig, dtype: torch.dty
         return model_class(copy.deepcopy(config)).to(dtype)
 
 
-def widest(tensors: Iterable) -> torch.dtype:
-    """The dtype that holds every one of the tensors exactly."""
-    return functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     if not any(next(folder.glob(name), None) for name in TOKENIZER_FILES):
         return None
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # what files that somebody else wrote can raise has no end
-        raise ValueError(f"The tokenizer in {folder} does not load: {first_line(error)}") from None
+    return tokenization.load_tokenizer(str(folder))
 
 
 def logits_of(load: Callable, batches: list[torch.Tensor], dtype=torch.float32) -> list[torch.Tensor]:

@@ -34,7 +34,7 @@ def plan_folder(source: Source, to: str) -> Plan:
         model = without_memory(model_class, config, source.dtype)
         model.save_pretrained(folder, state_dict=for_target(tensors, config, architecture))
         write_tokenizer(source, folder)
-        if source.folder is not None and (source.folder / GENERATION).is_file():
+        if (source.folder / GENERATION).is_file():
             shutil.copyfile(source.folder / GENERATION, folder / GENERATION)
         mode = (folder / "config.json").stat().st_mode
         for file in folder.iterdir():
@@ -61,7 +61,7 @@ def write_tokenizer(source: Source, folder: Path) -> None:
     if source.tokenizer is None:
         return
     source.tokenizer.save_pretrained(folder)
-    for pattern in TOKENIZER_FILES if source.folder is not None else ():
+    for pattern in TOKENIZER_FILES:
         for file in source.folder.glob(pattern):
             if not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)

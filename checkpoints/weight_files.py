@@ -6,16 +6,15 @@ from pathlib import Path
 from types import EllipsisType
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
-from ..jobs.errors import first_line
-from .no_checkpoint import explain
+from .no_checkpoint import ADAPTER_CONFIG, explain
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG, GENERATION = "config.json", "generation_config.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth", "tf_model*.h5", "*.msgpack")
 
 
 @dataclass(frozen=True)
@@ -35,26 +34,19 @@ class StoredTensor:
 def find_checkpoint(source: str) -> Path:
     """A checkpoint's directory, or its download; raises OSError if there is none, ValueError for other things."""
     folder = Path(source).expanduser()
+    if folder.is_file():
+        raise ValueError(explain(source, ValueError("it is a file")))
     if not folder.is_dir():
-        if folder.exists():
-            raise ValueError(f"{source} is a file: give a checkpoint's directory, a .gguf file, or nanoGPT's .pt file.")
-        folder = _download(source)
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+        except Exception as error:  # offline, no such name, no such host: each library has its own
+            raise OSError(explain(source, error)) from None
+    if not (folder / CONFIG).is_file():
+        if (folder / ADAPTER_CONFIG).is_file():
             remedy = f"make a checkpoint of it and its base with folio merge {source} DIRECTORY, and convert that"
             raise ValueError(f"{source} is an adapter, not a model: {remedy}.")
         raise FileNotFoundError(explain(source, FileNotFoundError("it has no config.json")))
     return folder
-
-
-def _download(source: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
-    except Exception as error:  # offline, no such name, no such host: each library has its own
-        why = f"neither a directory here nor a model on the Hub within reach ({first_line(error)})"
-        raise OSError(f"{source} is {why}") from None
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict:
@@ -75,12 +67,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     if single.is_file():
         return _headers(single)
     if not index.is_file():
-        message = f"{folder} has no {WEIGHTS} nor {INDEX}."
-        if others := sorted(file.name for pattern in OTHER_WEIGHTS for file in folder.glob(pattern)):
-            load = "`AutoModelForCausalLM.from_pretrained(..., use_safetensors=False)`"
-            message += f" {others[0]} is not read, for unpickling can run code."
-            message += f" If you trust it, load it with {load} and save it with `save_pretrained`."
-        raise FileNotFoundError(message)
+        raise FileNotFoundError(explain(str(folder), FileNotFoundError(f"it has no {WEIGHTS} nor {INDEX}")))
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = sorted(set(weight_map.values()))

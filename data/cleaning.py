@@ -9,10 +9,11 @@ Nothing here is done to a corpus unless somebody asks for it: a model can only w
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import regex
 
+from ..jobs.markdown import markdown_table
 from .preprocessing import drop_duplicates
 
 Document = tuple[str, str]  # name, text
@@ -64,6 +65,7 @@ STEPS: dict[str, Callable[[str], tuple[str, int]]] = {
     "whitespace": normalize_whitespace,
     "Unicode NFC": normalize_unicode,  # last, as taking characters away may bring an accent to a letter
 }
+SIZES = ("documents", "characters", "bytes")
 
 
 def split_documents(name: str, text: str, separator: str) -> list[Document]:
@@ -78,44 +80,31 @@ def split_documents(name: str, text: str, separator: str) -> list[Document]:
 
 
 @dataclass
-class Size:
-    documents: int = 0
-    characters: int = 0
-    bytes: int = 0
-
-    def add(self, text: str) -> None:
-        self.documents += 1
-        self.characters += len(text)
-        self.bytes += len(text.encode(errors="replace"))
-
-
-@dataclass
 class Report:
     """What `preprocess` did: how much there was and is, what was changed and where, what was dropped and why."""
 
-    before: Size = field(default_factory=Size)
-    after: Size = field(default_factory=Size)
+    before: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIZES, 0))
+    after: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIZES, 0))
     changes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STEPS, 0))
     documents_changed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STEPS, 0))
     boundaries: int = 0  # documents that were cut from others
     dropped: dict[str, list[str]] = field(default_factory=lambda: {"empty": [], "duplicate": [], "near duplicate": []})
 
-    def to_dict(self) -> dict:
-        return asdict(self)
-
     def table(self) -> str:
         sizes = {"before": self.before, "after": self.after}
-        lines = [
-            f"{'':<20}{'documents':>12}{'characters':>16}{'bytes':>16}",
-            *(f"{name:<20}{s.documents:>12,}{s.characters:>16,}{s.bytes:>16,}" for name, s in sizes.items()),
-            f"\n{'changed':<20}{'documents':>12}{'places':>16}",
-            *(f"{name:<20}{self.documents_changed[name]:>12,}{self.changes[name]:>16,}" for name in STEPS),
-            f"\n{'dropped':<20}{'documents':>12}",
-            *(f"{reason:<20}{len(names):>12,}" for reason, names in self.dropped.items()),
+        tables = [
+            (["", *self.before], [[name, *size.values()] for name, size in sizes.items()]),
+            (["changed", "documents", "places"], [[n, self.documents_changed[n], self.changes[n]] for n in STEPS]),
+            (["dropped", "documents"], [[reason, len(names)] for reason, names in self.dropped.items()]),
         ]
         if self.boundaries:
-            lines.append(f"\n{self.boundaries:,} more documents by cutting at the separator")
-        return "\n".join(lines)
+            tables.append((["cut at the separator", "documents"], [["", self.boundaries]]))
+        return "\n\n".join(markdown_table(header, rows) for header, rows in tables)
+
+
+def _add_size(size: dict[str, int], text: str) -> None:
+    for name, number in zip(SIZES, (1, len(text), len(text.encode(errors="replace"))), strict=True):
+        size[name] += number
 
 
 def preprocess(
@@ -132,7 +121,7 @@ def preprocess(
     """
     report, cleaned, kept, seen = Report(), [], [], set()
     for whole_name, whole in documents:
-        report.before.add(whole)
+        _add_size(report.before, whole)
         parts = [(whole_name, whole)] if separator is None else split_documents(whole_name, whole, separator)
         report.boundaries += len(parts) - 1
         for name, text in parts:
@@ -148,7 +137,7 @@ def preprocess(
     for (name, text), keep in zip(cleaned, to_keep, strict=True):
         if keep:
             kept.append((name, text))
-            report.after.add(text)
+            _add_size(report.after, text)
         else:
             report.dropped["duplicate" if text in seen else "near duplicate"].append(name)
         seen.add(text)

@@ -229,8 +229,8 @@ def _separated_rows(
 ) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)
     first = next(lines, "")  # spreadsheets of many countries write ";"
-    separator = "\t" if kind == ".tsv" else next((sign for sign in ",;\t" if sign in first.split("\r")[0]), ",")
-    reader = csv.reader(_ended_lines(chain([first], lines)), delimiter=separator, strict=True)
+    separator = "\t" if kind == ".tsv" else next((sign for sign in ",;\t" if sign in first), ",")
+    reader = csv.reader(chain([first], lines), delimiter=separator, strict=True)
     header: list[str] = []
     while True:
         line = reader.line_num + 1
@@ -258,15 +258,6 @@ def _separated_rows(
             yield line, ValueError(f"has {len(fields)} fields, and the header {len(header)}{fix}")
         else:
             yield line, _flaw("".join(fields)) or dict(zip(header, fields, strict=False))
-
-
-def _ended_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Lines that may also end in a carriage return alone, as in files of old Macs."""
-    for line in lines:
-        if "\r" in line.removesuffix("\n").removesuffix("\r"):
-            yield from io.StringIO(line, newline="")
-        else:
-            yield line
 
 
 def _parquet_rows(opened: BinaryIO, columns: Collection[str] | None) -> Iterator[dict]:

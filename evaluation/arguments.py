@@ -26,10 +26,8 @@ class EvaluationArguments:
     limit: int | None = option(None, "evaluate on the first so many rows; for samples, write so many")
     batch_size: int = option(8, "inputs at once; it changes no figure")
     max_length: int | None = option(None, "tokens of context; by default the model's, for lm, sft and qa up to 2048")
-    seed: int = option(0, "of the bootstrap, and of samples")
+    seed: int = option(0, "random seed of the bootstrap and of samples")
     output: str | None = option(None, "write all figures to this JSON file")
-    model_index: bool = option(False, "write the figures into the model card in the model's directory")
-    picture: str | None = option(None, "draw the confusion matrix, or before and after, into this PNG file")
     trust_remote_code: bool = option(False, "run the code in the checkpoint; not for ours")
 
     def __post_init__(self):

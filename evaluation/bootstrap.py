@@ -21,7 +21,7 @@ NUMBERS_AT_ONCE = 4_000_000  # weights of resampled rows in memory
 class Metric:
     """A figure of a data set."""
 
-    name: str  # as it is shown, and written into JSON and model cards
+    name: str  # as it is shown, and written into JSON
     rows: np.ndarray  # what each row adds, (N, K) float
     of_totals: Callable[[np.ndarray], np.ndarray]  # the figure (R,), given the sums (R, K) over the rows of R data sets
     higher_is_better: bool | None = True  # None where neither is

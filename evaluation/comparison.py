@@ -1,5 +1,6 @@
 """Training runs side by side: which settings differ, how the losses fell, what came out."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from ..jobs.plotting import pyplot
 from ..jobs.report import REPORT_FILE
 from ..jobs.run_folder import BATCH, FINGERPRINT, JOB, RUN_FILE, VERSION, read_settings
 from ..jobs.saving import checkpoints
-from .pictures import save
 
 METRICS_FILE = "metrics.jsonl"
 NOT_COMPARED = {FINGERPRINT, JOB, VERSION, BATCH}
@@ -67,10 +67,8 @@ def read_metrics(path: Path) -> list[dict]:
     """The entries of a metrics file; a last line that was cut off is passed over."""
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
+        with contextlib.suppress(ValueError):
             entries.append(json.loads(line))
-        except ValueError:
-            continue
     return entries
 
 
@@ -137,23 +135,23 @@ def draw(runs: Sequence[Run], file: str | Path) -> None:
     plt = pyplot("--picture")
     in_bits = len({run.tokenizer for run in runs}) > 1
     figure, panels = plt.subplots(1, len(SCALES), sharey=True, figsize=(12, 4), layout="constrained")
-    drawn = False
     for number, run in enumerate(runs):
-        unit = 1.0
-        if in_bits:  # the tokenizer's bytes a token, which the report's two figures tell
-            unit = run.report.get("val_bits_per_byte", 0) / run.report.get("val_loss", 1)
+        # In bits: the tokenizer's bytes a token, which the report's two figures tell.
+        unit = run.report.get("val_bits_per_byte", 0) / run.report.get("val_loss", 1) if in_bits else 1.0
         for axes, scale in zip(panels, SCALES, strict=True):
             for key, style in (("loss", "-"), ("eval_loss", "o--")):
                 points = [(entry[scale], entry[key] * unit) for entry in run.history if key in entry and scale in entry]
                 if points and unit:
-                    drawn = True
                     label = f"{run.folder.name}, validation" if key == "eval_loss" else f"{run.folder.name}, training"
                     axes.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label, alpha=0.8)
-    if not drawn:
+    if not any(axes.lines for axes in panels):
         raise ValueError("--picture has nothing to draw: no run has logged a loss that can be compared.")
     for axes, text in zip(panels, SCALES.values(), strict=True):
         axes.set_xlabel(text)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("bits a byte" if in_bits else "loss (nats a token)")
     panels[0].legend(fontsize=8)
-    save(plt, figure, file)
+    path = Path(file).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, format="png")
+    plt.close(figure)

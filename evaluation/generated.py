@@ -8,10 +8,9 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedModel
 
 from ..tokenization import encode_chat, encode_texts
-from .answers import answer_metrics
+from .answers import answer_metrics, overlap_metrics
 from .bootstrap import Metric, mean, ratio
 from .inference import Subject, continuations
-from .overlap import overlap_metrics
 from .results import Evaluation
 from .samples import distinct, longest_copies, repetition
 
@@ -33,7 +32,7 @@ def evaluate_answers(
     room = _room(subject, config)
     fitted = [_fitting_prompt(subject.tokenizer, chat[:-1], room) for chat in chats]
     cut = sum(shorter for _, shorter in fitted)
-    new = continuations(subject.model, [ids for ids, _ in fitted], config, subject.batch_size, subject.said, seed)
+    new = continuations(subject.model, [ids for ids, _ in fitted], config, subject.batch_size, subject.progress, seed)
     predictions = [text.strip() for text in _decoded(subject, new)]
     note = f"{cut:,} of {len(chats):,} prompts lost their middle, for which the context has no room"
     if references is not None:
@@ -100,30 +99,27 @@ def evaluate_samples(
     start = tokenizer("")["input_ids"]
     room = _room(subject, config, len(start))
     inputs = [[*start, *ids[-room:]] for ids in encode_texts(tokenizer, prompts)]
-    new = continuations(subject.model, inputs, config, subject.batch_size, subject.said, seed)
+    new = continuations(subject.model, inputs, config, subject.batch_size, subject.progress, seed)
     true = [ids[: config.max_new_tokens] for ids in encode_texts(tokenizer, following)]
-    written, train_ids = _decoded(subject, new), encode_texts(tokenizer, list(train_texts))
-    metrics, longest = _sample_metrics(new, written, train_texts, train_ids)
-    yardstick, _ = _sample_metrics(true, _decoded(subject, true), train_texts, train_ids)
+    written = _decoded(subject, new)
+    metrics, longest = _sample_metrics(new, written, train_texts)
+    yardstick, _ = _sample_metrics(true, _decoded(subject, true), train_texts)
     details: dict[str, Any] = {"longest_copy": longest} if train_texts else {}
     details["samples"] = [{"prompt": p, "sample": text} for p, text in zip(prompts, written, strict=True)]
     return Evaluation("samples", metrics, len(texts), details=details, baselines={"the texts themselves": yardstick})
 
 
 def _sample_metrics(
-    samples: list[list[int]], written: list[str], train_texts: Sequence[str], train_ids: list[list[int]]
+    samples: list[list[int]], written: list[str], train_texts: Sequence[str]
 ) -> tuple[list[Metric], str]:
     """Figures of samples, which are given as ids and as texts, and the longest text that one of them has copied."""
     metrics = [*(distinct(samples, n) for n in (1, 2, 3)), repetition(samples)]
     metrics.append(mean("tokens", [len(sample) for sample in samples], None))
     if not train_texts:
         return metrics, ""
-    copies = longest_copies(written, train_texts)
-    for unit, found in (("characters", copies), ("tokens", longest_copies(samples, train_ids))):
-        lengths = [length for _, length in found]
-        metrics.append(mean(f"copied_{unit}", lengths, higher_is_better=False))
-        metrics.append(ratio(f"copied_{unit}_most", [max(lengths)], [1], higher_is_better=False))
-    longest = (text[begin : begin + length] for text, (begin, length) in zip(written, copies, strict=True))
+    longest = longest_copies(written, train_texts)
+    metrics.append(mean("copied_characters", list(map(len, longest)), higher_is_better=False))
+    metrics.append(ratio("copied_characters_most", [max(map(len, longest))], [1], higher_is_better=False))
     return metrics, max(longest, key=len)
 
 

@@ -26,7 +26,7 @@ def evaluate_labels(
     """
     model, labels = subject.model, [row["label"] for row in rows]
     ids, cut = _encode(subject.tokenizer, [row["text"] for row in rows], subject.input_length(most=None))
-    logits = head_logits(model, ids, subject.batch_size, subject.said)
+    logits = head_logits(model, ids, subject.batch_size, subject.progress)
     notes = [f"{cut:,} of {len(rows):,} texts lost their end: the context has no room"] if cut else []
     if all(isinstance(label, float) for label in labels):
         if model.config.num_labels != 1:
@@ -86,7 +86,7 @@ def evaluate_tags(subject: Subject, rows: Sequence[dict]) -> Evaluation:
     sentences = [encode_words(subject.tokenizer, row["tokens"]) for row in rows]
     pieces = [(i, *window) for i, (ids, _) in enumerate(sentences) if ids for window in windows(len(ids), size)]
     ids = [sentences[i][0][begin:end] for i, begin, end, _ in pieces]
-    logits = head_logits(subject.model, ids, subject.batch_size, subject.said)
+    logits = head_logits(subject.model, ids, subject.batch_size, subject.progress)
     found = [np.zeros(len(ids), int) for ids, _ in sentences]
     for (index, begin, end, counted), one in zip(pieces, logits, strict=True):
         first = counted if begin else 0  # before that, the window before has seen more

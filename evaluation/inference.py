@@ -1,24 +1,20 @@
 """Outputs of a model for many inputs: in batches of like lengths, padded so that padding changes nothing."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import context_length
 
 LONGEST = 2048  # tokens of a window, however many a model could take
 LOGITS_AT_ONCE = 1 << 27  # numbers: half a gigabyte in float32
-Said = Callable[[int, int], None]  # told how many more inputs are done, and how many there are
 Inputs = Sequence[Sequence[int]]  # token ids
-
-
-def nothing(done: int, total: int) -> None:
-    """The progress of what nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Subject:
     tokenizer: PreTrainedTokenizerBase
     batch_size: int = 8
     max_length: int | None = None
-    said: Said = nothing
+    progress: str = ""  # the name before a progress bar; none is shown without a name
 
     def input_length(self, most: int | None = LONGEST) -> int:
         """The tokens of an input: `max_length`, or the model's context and at most `most`; raises ValueError.
@@ -59,12 +55,12 @@ def windows(length: int, size: int) -> Iterator[tuple[int, int, int]]:
 
 
 @torch.no_grad()
-def token_nats(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Said = nothing) -> list[np.ndarray]:
+def token_nats(model: PreTrainedModel, inputs: Inputs, batch_size: int, progress: str = "") -> list[np.ndarray]:
     """Nats of each token but the first, (T - 1,) an input; raises ValueError if the model gives no numbers."""
     out: list[np.ndarray] = [np.zeros(0)] * len(inputs)
     width = max(map(len, inputs), default=0)
     batch_size = max(1, min(batch_size, LOGITS_AT_ONCE // max(1, width * model.config.get_text_config().vocab_size)))
-    for indices, batch in _batches(model, inputs, batch_size, said):
+    for indices, batch in _batches(model, inputs, batch_size, progress):
         logits = model(**batch, use_cache=False).logits[:, -batch["input_ids"].shape[1] :]
         for row, index in enumerate(indices):
             length = len(inputs[index])
@@ -75,12 +71,12 @@ def token_nats(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Sa
 
 
 @torch.no_grad()
-def head_logits(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Said = nothing) -> list[np.ndarray]:
+def head_logits(model: PreTrainedModel, inputs: Inputs, batch_size: int, progress: str = "") -> list[np.ndarray]:
     """What a head gives: (labels,) of a text, (T, labels) of tokens, (2, T) of spans; raises ValueError for NaN."""
     out: list[np.ndarray] = [np.zeros(0)] * len(inputs)
     if model.config.get_text_config().pad_token_id is None:
         batch_size = 1  # transformers' classifiers could not tell where a text ends
-    for indices, batch in _batches(model, inputs, batch_size, said):
+    for indices, batch in _batches(model, inputs, batch_size, progress):
         outputs, width = model(**batch), batch["input_ids"].shape[1]  # an adapter's virtual tokens come before these
         logits = outputs.logits if "logits" in outputs else torch.stack([outputs.start_logits, outputs.end_logits], 1)
         for row, index in enumerate(indices):
@@ -95,7 +91,7 @@ def head_logits(model: PreTrainedModel, inputs: Inputs, batch_size: int, said: S
 
 @torch.no_grad()
 def continuations(
-    model: PreTrainedModel, prompts: Inputs, config: GenerationConfig, batch_size: int, said: Said = nothing, seed=0
+    model: PreTrainedModel, prompts: Inputs, config: GenerationConfig, batch_size: int, progress: str = "", seed=0
 ) -> list[list[int]]:
     """What the model generates after each prompt, without the token that ends it.
 
@@ -104,7 +100,7 @@ def continuations(
     """
     out: list[list[int]] = [[]] * len(prompts)
     ends = set(config.eos_token_id) if isinstance(config.eos_token_id, list) else {config.eos_token_id}
-    for indices, batch in _batches(model, prompts, 1 if config.do_sample else batch_size, said, left=True):
+    for indices, batch in _batches(model, prompts, 1 if config.do_sample else batch_size, progress, left=True):
         with torch.random.fork_rng(enabled=bool(config.do_sample)):
             if config.do_sample:
                 torch.manual_seed(seed + indices[0])
@@ -116,21 +112,22 @@ def continuations(
 
 
 def _batches(
-    model: PreTrainedModel, inputs: Inputs, batch_size: int, said: Said, left: bool = False
+    model: PreTrainedModel, inputs: Inputs, batch_size: int, progress: str, left: bool = False
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Batches from the longest inputs, whose memory is the most, to the shortest, and which inputs they are."""
     was_training = model.training
     model.eval()
     pad = model.config.get_text_config().pad_token_id or 0
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
-    for start in range(0, len(order), batch_size):
+    interval = 0.5 if sys.stderr.isatty() else 30  # seconds: seldom in a log file
+    looks = {"desc": progress, "disable": not progress, "mininterval": interval, "dynamic_ncols": True, "delay": 2}
+    for start in tqdm(range(0, len(order), batch_size), unit="batch", **looks):
         indices = order[start : start + batch_size]
         rows = [torch.tensor(list(inputs[index]), dtype=torch.long) for index in indices]
         side = "left" if left else "right"
         input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
         yield indices, {"input_ids": input_ids.to(model.device), "attention_mask": mask.to(model.device)}
-        said(len(indices), len(order))
     model.train(was_training)
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+PROBE_TOKENS = 24  # random ones, said twice
+NAMED_FROM = 0.4  # the share of its attention that a head spends in one way; 0.07 if it looks everywhere alike
+
 
 @dataclass
 class Prediction:
@@ -59,3 +62,28 @@ def induction_score(attentions: torch.Tensor, period: int) -> torch.Tensor:
     if not 1 < period < tokens:
         raise ValueError(f"The text has {tokens} tokens: give a period from 2 to {tokens - 1}, not {period}.")
     return attentions.diagonal(1 - period, dim1=-2, dim2=-1)[..., 1:].mean(-1)
+
+
+def first_token_score(attentions: torch.Tensor) -> torch.Tensor:
+    """Average attention of each head to the first token: (layers, heads, T, T) -> (layers, heads), from 0 to 1."""
+    return attentions[..., 1:, 0].mean(-1)
+
+
+def head_names(model: PreTrainedModel, context_length: int | None = None) -> dict[tuple[int, int], str]:
+    """What the heads that look in one way do, by layer and head from 0, of a model of `with_attentions`.
+
+    Measured on random tokens that are said twice, so that position and repetition alone tell where to look.
+    """
+    period = min(PROBE_TOKENS, (context_length or 2 * PROBE_TOKENS) // 2)
+    if period < 2:
+        return {}
+    rows = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(rows, (period,), generator=torch.Generator().manual_seed(0)).tolist()
+    weights = attention_weights(model, ids + ids)
+    scores = {
+        "first token": first_token_score(weights),
+        "previous token": previous_token_score(weights),
+        "induction": induction_score(weights, period),
+    }
+    found = [(place, name) for name, score in scores.items() for place in (score >= NAMED_FROM).nonzero().tolist()]
+    return {(layer, head): name for (layer, head), name in found}  # the last name counts: the first two are common

@@ -49,7 +49,7 @@ def _document_nats(subject: Subject, documents: Sequence[list[int]]) -> list[np.
     pieces = [(index, *window) for index, ids in enumerate(documents) for window in windows(len(ids), size)]
     inputs = [documents[index][begin:end] for index, begin, end, _ in pieces]
     nats: list[list[np.ndarray]] = [[] for _ in documents]
-    losses = token_nats(subject.model, inputs, subject.batch_size, subject.said)
+    losses = token_nats(subject.model, inputs, subject.batch_size, subject.progress)
     for (index, _, _, counted), loss in zip(pieces, losses, strict=True):
         nats[index].append(loss[counted - 1 :])
     return [np.concatenate(parts) for parts in nats]
@@ -109,18 +109,13 @@ def evaluate_preferences(subject: Subject, pairs: Sequence[dict]) -> Evaluation:
             cut += len(ids) > size
             answers.append(ids[-size:])  # the answer is at the end
             lengths.append(min(len(encoded[name]), len(answers[-1]) - 1))
-    losses = token_nats(subject.model, answers, subject.batch_size, subject.said)
+    losses = token_nats(subject.model, answers, subject.batch_size, subject.progress)
     nats = np.array([loss[-length:].sum() for loss, length in zip(losses, lengths, strict=True)])
     (chosen, rejected), by_token = nats.reshape(-1, 2).T, (nats / lengths).reshape(-1, 2).T
     metrics = [
-        mean("preference_accuracy", _wins(chosen, rejected)),
-        mean("preference_accuracy_by_token", _wins(*by_token)),
+        mean("preference_accuracy", np.heaviside(rejected - chosen, 0.5)),  # a half where both have the same
+        mean("preference_accuracy_by_token", np.heaviside(by_token[1] - by_token[0], 0.5)),
         mean("margin", rejected - chosen),
     ]
     note = f"{cut:,} of {len(answers):,} chats lost their beginning, which the context has no room for"
     return Evaluation("dpo", metrics, len(pairs), [note] if cut else [])
-
-
-def _wins(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-    """1 where `chosen` has fewer nats, a half where both have the same."""
-    return (chosen < rejected) + 0.5 * (chosen == rejected)

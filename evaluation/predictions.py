@@ -7,9 +7,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import context_length
 from ..data.encoding import encode_text
+from .inference import head_logits
 
 
-@torch.no_grad()
 def classify(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[dict[str, float]]:
@@ -19,12 +19,11 @@ def classify(
     its one label. Texts are read one by one, as padding would cost more than batches win, as far as the context goes.
     """
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    ids = [encode_text(tokenizer, text, context_length(model)) for text in texts]
+    if not all(ids):
+        raise ValueError("A text is empty: give some text.")
     found = []
-    for text in texts:
-        ids = encode_text(tokenizer, text, context_length(model))
-        if not ids:
-            raise ValueError("A text is empty: give some text.")
-        logits = model(torch.tensor([ids], device=model.device)).logits[0].float()
+    for logits in map(torch.from_numpy, head_logits(model, ids, batch_size=1)):
         if len(labels) == 1:
             scores = logits
         elif model.config.problem_type == "multi_label_classification":

@@ -1,4 +1,4 @@
-"""What an evaluation found: as a table, as JSON, and in a model card's `model-index`."""
+"""What an evaluation found, as a table and as JSON."""
 
 import json
 import math
@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from huggingface_hub import EvalResult, ModelCard
 
-from ..jobs.cards import PIPELINES
 from ..jobs.markdown import markdown_table
-from ..jobs.report import CARD_FILE
 from ..jobs.saving import write_atomically
 from .bootstrap import FEWEST_ROWS, Metric, interval, paired_interval
 
-METHOD = "folio evaluate"
 MOST_LABELS = 12  # in the table of the confusion matrix
 
 
@@ -126,41 +121,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_model_index(folder: str | Path, results: dict) -> Path:
-    """Write the figures into the `model-index` of a folder's model card; raises OSError, ValueError.
-
-    The same figure of the same data is replaced; all else in the card stays. A folder without a card gets one.
-    """
-    path = Path(folder).expanduser() / CARD_FILE
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{folder} is no directory here, so there is no model card to write to.")
-    name = path.parent.resolve().name
-    text = path.read_text(encoding="utf-8") if path.exists() else f"---\n---\n\n# {name}\n"
-    try:
-        card = ModelCard(text, ignore_metadata_errors=False)
-        old = card.data.eval_results or []
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ValueError(f"The metadata of {path} cannot be read: {' '.join(str(error).split())}") from None
-    new = _eval_results(results)
-    card.data.eval_results = [*(one for one in old if not any(map(one.is_equal_except_value, new))), *new]
-    card.data.model_name = card.data.model_name or name
-    write_text(path, str(card))
-    return path
-
-
-def _eval_results(results: dict) -> list[EvalResult]:
-    found = []
-    for name, entry in results["figures"].items():
-        if not math.isfinite(entry["value"]):
-            continue
-        data, metric, split = results["data"], name, results["split"]
-        dataset = data.removeprefix("hub:") if data.startswith("hub:") else Path(data).name
-        kind = dataset if data.startswith("hub:") else "text"
-        task = {**PIPELINES, "summarize": "summarization"}.get(results["task"], "text-generation")
-        where = {"dataset_type": kind, "dataset_name": dataset, "dataset_split": None if split == "all" else split}
-        full_name = f"{metric}, {METHOD}"  # the figure of the training run, which is another, stays
-        figure = {"metric_type": metric, "metric_name": full_name, "metric_value": round(entry["value"], 6)}
-        found.append(EvalResult(task_type=task, **where, **figure))
-    return found

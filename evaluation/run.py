@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ import transformers
 from ..checkpoints.loading import task_of
 from ..jobs.report import code_version
 from .arguments import EvaluationArguments
-from .pictures import check_picture, draw
-from .results import check_writable, confusion_table, summarise, table, verdict, write_json, write_model_index
+from .results import check_writable, confusion_table, summarise, table, verdict, write_json
 from .tasks import Rows, evaluate_checkpoint, load_rows, run_on, same_file
 
 SHOWN = 3  # samples
@@ -28,10 +26,8 @@ def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -
     Returns what is written as JSON: `figures` by name, each with its `value` and 95 % `interval`, with those `before`
     and their `difference`; `notes`, `details`, and what it was done with. Raises ValueError, OSError, ImportError.
     """
-    if args.model_index and not Path(args.model).expanduser().is_dir():
-        raise ValueError(f"--model_index writes into the folder of the model, and {args.model} is none.")
-    for name in filter(None, (args.output, args.picture)):
-        check_writable(name)
+    if args.output:
+        check_writable(args.output)
     transformers.set_seed(args.seed)
     began = time.perf_counter()
     found = _task(args, options or {})
@@ -44,17 +40,11 @@ def evaluate(args: EvaluationArguments, options: dict[str, Any] | None = None) -
     }
     if args.output:
         write_json(args.output, results)
-    if args.picture:
-        draw(results, args.picture)
-    if args.model_index:
-        write_model_index(args.model, results)
     return results
 
 
 def _task(args: EvaluationArguments, options: dict[str, Any]) -> dict:
     rows = load_rows(args, task_of(args.model, args.trust_remote_code))
-    if args.picture:
-        check_picture(rows.task, args.before)
     train = _train_rows(args, rows)
     after = evaluate_checkpoint(args.model, rows, args, options, train)
     copied_from = train if rows.task == "samples" else None

@@ -1,11 +1,10 @@
 """What generated text is like: how varied, how repetitive, and how much of it is copied from the training text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from .bootstrap import Metric, mean, ratio
 
 WIDTHS = 16, 8, 4, 2, 1  # of the n-grams that copies are looked up by; few places of unrelated texts share the longest
-Symbols = str | Sequence[int]  # a text, or token ids
 
 
 def distinct(samples: Sequence[Sequence], n: int) -> Metric:
@@ -30,46 +29,23 @@ def ngrams(sample: Sequence, n: int) -> Iterator[tuple]:
     return zip(*(sample[i:] for i in range(n)), strict=False)
 
 
-def longest_copies(samples: Iterable[Symbols], documents: Iterable[Symbols]) -> list[tuple[int, int]]:
-    """Find where each sample's longest stretch begins that some document has word for word, and its length."""
-    texts = list(map(_text, samples))
-    longest = [(0, 0)] * len(texts)
-    seeds = _seeds(texts, longest)
-    for document in map(_text, documents):
-        for place in range(len(document)):
-            outgrown = False
-            for width, found_in in seeds.items():
-                for index in found_in.get(document[place : place + width], ()):
-                    longest[index] = _longer(texts[index], longest[index], document, place)
-                    outgrown = outgrown or _width(texts[index], longest[index]) != width
-            if outgrown:
-                seeds = _seeds(texts, longest)
+def longest_copies(samples: Sequence[str], documents: Sequence[str]) -> list[str]:
+    """Find the longest stretch of each sample that some document has word for word."""
+    longest = [""] * len(samples)
+    for width in WIDTHS:
+        seeds: dict[str, set[int]] = {}  # the n-grams of samples without a copy so far, and which samples have them
+        for index, sample in enumerate(samples):
+            for i in range(0 if longest[index] else len(sample) - width + 1):
+                seeds.setdefault(sample[i : i + width], set()).add(index)
+        for document in documents if seeds else ():
+            for place in range(len(document)):
+                for index in seeds.get(document[place : place + width], ()):
+                    longest[index] = _longer(samples[index], longest[index], document, place)
     return longest
 
 
-def _text(symbols: Symbols) -> str:
-    return symbols if isinstance(symbols, str) else "".join(map(chr, symbols))
-
-
-def _longer(text: str, copy: tuple[int, int], document: str, place: int) -> tuple[int, int]:
-    """The copy that begins at `place` of a document, if it is longer than the `copy` of the text that is known."""
-    begin, length = copy
-    while place + length < len(document) and (at := text.find(document[place : place + length + 1])) >= 0:
-        begin, length = at, length + 1
-    return begin, length
-
-
-def _width(text: str, copy: tuple[int, int]) -> int | None:
-    """The width of the n-grams that longer copies than `copy` begin with; None if it is the whole text."""
-    return None if copy[1] == len(text) else next(width for width in WIDTHS if width <= copy[1] + 1)
-
-
-def _seeds(texts: Sequence[str], longest: Sequence[tuple[int, int]]) -> dict[int, dict[str, set[int]]]:
-    """By width, the n-grams that longer copies begin with, and the indices of the texts that have them."""
-    seeds = {}
-    for index, (text, copy) in enumerate(zip(texts, longest, strict=True)):
-        if width := _width(text, copy):
-            grams = seeds.setdefault(width, {})
-            for i in range(len(text) - width + 1):
-                grams.setdefault(text[i : i + width], set()).add(index)
-    return seeds
+def _longer(sample: str, copy: str, document: str, place: int) -> str:
+    """The copy that begins at `place` of a document, if it is longer than the `copy` that is known."""
+    while place + len(copy) < len(document) and document[place : place + len(copy) + 1] in sample:
+        copy = document[place : place + len(copy) + 1]
+    return copy

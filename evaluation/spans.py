@@ -30,7 +30,7 @@ def find_spans(subject: Subject, questions: Sequence[str], contexts: Sequence[st
         for index, (question, context) in enumerate(zip(questions, contexts, strict=True))
         for ids, spans in encode_question(subject.tokenizer, question, context, size)
     ]
-    logits = head_logits(subject.model, [ids for _, ids, _ in windows], subject.batch_size, subject.said)
+    logits = head_logits(subject.model, [ids for _, ids, _ in windows], subject.batch_size, subject.progress)
     best: list[tuple[float, Span | None]] = [(-np.inf, None)] * len(questions)
     none = [np.inf] * len(questions)
     for (index, _, spans), (starts, ends) in zip(windows, logits, strict=True):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import yaml
 from datasets import Dataset, DatasetDict
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import fit_embeddings, load_model, task_of
 from ..data.arguments import DataArguments, named_columns
@@ -49,9 +46,7 @@ class Rows:
 
 def load_rows(args: EvaluationArguments, head: str) -> Rows:
     """Read data for the task that was asked for, or that head and columns tell; raises ValueError, OSError."""
-    source, task = str(args.data), args.task
-    if task is None and head != "lm":
-        task = head
+    source, task = str(args.data), args.task or (head if head != "lm" else None)
     if task is None and (_is_corpus(source) or run_on(args.model, source, texts=True)):
         task = "lm"
     if task in ("lm", "samples"):
@@ -171,22 +166,12 @@ def evaluate_checkpoint(
     head = task_of(name, args.trust_remote_code)
     needed = rows.task if rows.task in ("classify", "tag") else "qa" if rows.task == "qa" and head == "qa" else "lm"
     model, tokenizer = load_model(name, needed, args.trust_remote_code)
-    if needed == "lm" and rows.task not in ("lm", "samples"):
-        tokenizer = prepare_for_chat(model, tokenizer)
-    interval = 0.5 if sys.stderr.isatty() else 30  # seconds: in a log file seldom
-    label = os.path.basename(os.path.normpath(name))
-    with tqdm(desc=label, mininterval=interval, dynamic_ncols=True, delay=2) as bar:
-
-        def said(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
-        subject = Subject(model, tokenizer, args.batch_size, args.max_length, said)
-        return _run(subject, head == "qa", rows, train.rows if train else [], args, options)
-
-
-def _run(subject: Subject, is_marking: bool, rows: Rows, train_rows, args, options) -> Evaluation:
-    data = rows.rows
+    if needed == "lm" and rows.task not in ("lm", "samples") and tokenizer.chat_template in (None, "", CHAT_TEMPLATE):
+        tokenizer, generation = chat_tokenizer(tokenizer)  # that fine-tuning would give a base model
+        fit_embeddings(model, tokenizer)
+        model.generation_config.update(**generation)
+    subject = Subject(model, tokenizer, args.batch_size, args.max_length, os.path.basename(os.path.normpath(name)))
+    data, train_rows = rows.rows, train.rows if train else []
     match rows.task:
         case "lm":
             return evaluate_texts(subject, data)
@@ -198,20 +183,10 @@ def _run(subject: Subject, is_marking: bool, rows: Rows, train_rows, args, optio
             return evaluate_tags(subject, data)
         case "samples":
             return evaluate_samples(subject, data, train_rows, options, args.seed, args.limit or SAMPLES)
-        case "qa" if is_marking:
+        case "qa" if head == "qa":
             return evaluate_spans(subject, data)
     chats = [as_messages(row, rows.kind) for row in data]
     if rows.task == "sft":
         return evaluate_chats(subject, chats, [row.get("tools") for row in data])
     references = [row["answers"]["text"] for row in data] if rows.task == "qa" else None
     return evaluate_answers(subject, chats, references, options, args.seed)
-
-
-def prepare_for_chat(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Give a base model the chat template, and the ends of turn, that fine-tuning would give it."""
-    if tokenizer.chat_template and tokenizer.chat_template != CHAT_TEMPLATE:
-        return tokenizer
-    tokenizer, generation = chat_tokenizer(tokenizer)
-    fit_embeddings(model, tokenizer)
-    model.generation_config.update(**generation)
-    return tokenizer

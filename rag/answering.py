@@ -16,7 +16,6 @@ from .catalog import Catalog
 from .documents import Document, Hit
 from .refusal import BEST, OTHERWISE, REFUSALS, features, threshold_of
 from .retrieval import Retriever, check
-from .store import Store
 
 NO_ANSWER = "The text does not say."  # what our fine-tuned models say, too
 UNCITED = "[citation needed]"
@@ -161,9 +160,8 @@ def answer(
     check(question, k, mode, where)
     if refuse not in REFUSALS:
         raise ValueError(f"refuse is {refuse!r}; choose one of {', '.join(REFUSALS)}.")
-    store = retriever.store
-    catalog, embedder = store.catalog, store.embedder
-    hits = _with_cosines(question, retriever.search(question, max(k, BEST), mode, where), store)
+    catalog, embedder = retriever.store.catalog, retriever.store.embedder
+    hits = retriever.search(question, max(k, BEST), mode, where)
     if not hits:
         return Answer("", refused=True, reason="nothing was found")
     line = threshold_of(catalog) if embedder.reads(question) else OTHERWISE
@@ -194,15 +192,6 @@ def answer(
     if not sentences:
         return Answer("", refused=True, reason="the model found no answer in the passages", passages=passages)
     return Answer(text, tuple(numbers), sentences=tuple(sentences), passages=passages)
-
-
-def _with_cosines(question: str, hits: list[Hit], store: Store) -> list[Hit]:
-    """A search by words knows none."""
-    if not hits or any(hit.cosine is not None for hit in hits):
-        return hits
-    found, vectors = store.catalog.vectors([hit.chunk for hit in hits])
-    cosines = dict(zip(found, vectors @ store.embedder.encode_query(question), strict=True)) if found else {}
-    return [replace(hit, cosine=float(cosines[hit.chunk])) if hit.chunk in cosines else hit for hit in hits]
 
 
 def _passages(hits: Sequence[Hit], with_neighbours: int, catalog: Catalog) -> tuple[Passage, ...]:

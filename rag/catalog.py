@@ -7,7 +7,6 @@ has yet to take in or drop: it is written in the same transaction as the chunks,
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +15,9 @@ import numpy as np
 
 from .chunking import Chunk
 from .database import Database
-from .documents import Document, Heading, is_storable
+from .documents import Document, Heading
 from .filters import where_sql
-from .lexical import FIRST, SHORTEST, TOKENIZER, VERSION, indexed_words, match_expression
+from .lexical import FIRST, SHORTEST, indexed_words, match_expression
 
 # How many unknown words of a question are corrected, by how many words each, and difflib's ratio of their spellings.
 MAX_UNKNOWN, SIMILAR, LIKENESS = 8, 3, 0.8
@@ -80,9 +79,8 @@ class Catalog(Database):
             raise KeyError(f"there is no document {name!r} in the index")
         text, title, metadata, structure = row
         headings, pages = json.loads(structure)
-        # An index of an earlier version may hold NaN.
-        metadata = {key: value for key, value in json.loads(metadata).items() if is_storable(value)}
-        return Document(name, text, title, metadata, tuple(Heading(*each) for each in headings), tuple(pages))
+        headings = tuple(Heading(*each) for each in headings)
+        return Document(name, text, title, json.loads(metadata), headings, tuple(pages))
 
     def document_hashes(self) -> Iterator[tuple[str, str]]:
         return iter(self.connection.execute("SELECT name, hash FROM documents"))
@@ -119,23 +117,19 @@ class Catalog(Database):
     def replace_chunks(self, document: int, chunks: list[Chunk]) -> None:
         """Write the chunks of a document, of which those that stay keep their ids."""
         db = self.connection
-        self._renew_words()
         old: dict[bytes, list[int]] = {}
         for id, hash in db.execute("SELECT id, hash FROM chunks WHERE document = ? ORDER BY position DESC", [document]):
             old.setdefault(hash, []).append(id)
         db.execute("UPDATE chunks SET position = -1 - position WHERE document = ?", [document])  # makes room
-        for position, chunk in enumerate(chunks):
-            values = [position, chunk.start, chunk.end, chunk.page, chunk.heading]
-            if old.get(chunk.hash):
-                fields = 'position = ?, "start" = ?, "end" = ?, page = ?, heading = ?'
-                db.execute(f"UPDATE chunks SET {fields} WHERE id = ?", [*values, old[chunk.hash].pop()])
-                continue
-            columns = 'document, position, "start", "end", page, heading, context, text, hash'
-            values = [document, *values, chunk.context, chunk.text, chunk.hash]
-            id = db.execute(f"INSERT INTO chunks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values).lastrowid
-            words = [id, indexed_words(chunk.context), indexed_words(chunk.text)]
-            db.execute("INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", words)
-            db.execute("INSERT INTO outbox (chunk) VALUES (?)", [id])
+        query = "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        for position, c in enumerate(chunks):
+            kept = old[c.hash].pop() if old.get(c.hash) else None
+            values = [kept, document, position, c.start, c.end, c.page, c.heading, c.context, c.text, c.hash]
+            id = db.execute(query, values).lastrowid
+            if kept is None:
+                words = [id, indexed_words(c.context), indexed_words(c.text)]
+                db.execute("INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", words)
+                db.execute("INSERT INTO outbox (chunk) VALUES (?)", [id])
         self._drop_chunks([id for ids in old.values() for id in ids])
 
     def delete(self, names: Iterable[str]) -> int:
@@ -224,7 +218,6 @@ class Catalog(Database):
 
     def lexical(self, query: str, limit: int, where: dict | None) -> list[tuple[int, float]]:
         """The chunks that BM25 ranks first, with their scores."""
-        self._renew_words()
         expression = match_expression(query, self._similar)
         if expression is None:
             return []
@@ -239,7 +232,6 @@ class Catalog(Database):
 
     def frequency(self, term: str, chunks: list[int]) -> tuple[int, set[int]]:
         """In how many chunks a term of `question_terms` is, and which ones of `chunks` have it."""
-        self._renew_words()
         count = self._value("SELECT count(*) FROM words WHERE words MATCH ?", term)
         query = "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?"
         return count, {id for id in chunks if self._value(query, term, id)}
@@ -258,21 +250,6 @@ class Catalog(Database):
             spelled = [term for term in spelled if not term.endswith(FIRST)]
             similar += get_close_matches(word, spelled, SIMILAR, LIKENESS)
         return similar
-
-    def _renew_words(self) -> None:
-        """Make the index of words anew if other rules than today's made it."""
-        if self.meta.get("words") == VERSION:
-            return
-        if self.is_read_only:
-            raise OSError(f"{self.path} is of an earlier FolioGPT and read-only: copy it to search it.")
-        db = self.connection
-        with nullcontext() if db.in_transaction else self.transaction():
-            db.execute("DROP TABLE words")
-            db.execute(f'CREATE VIRTUAL TABLE words USING fts5 (context, text, tokenize = "{TOKENIZER}")')
-            db.create_function("indexed_words", 1, indexed_words, deterministic=True)
-            words = "SELECT id, indexed_words(context), indexed_words(text) FROM chunks"
-            db.execute(f"INSERT INTO words (rowid, context, text) {words}")
-            self.meta["words"] = VERSION
 
     def neighbours(self, id: int) -> list[int]:
         """The chunks before and after a chunk, in its document."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from .lexical import TOKENIZER
 
 CATALOG_FILE = "catalog.sqlite3"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of the tables, and of the terms that `lexical` makes
 APPLICATION_ID = 0x466F6C69  # "Foli": tells our file from another's
 CHECK_SECONDS = 0.2  # for a look at a file's pages on opening; `verify` looks at all of them
 
@@ -77,7 +77,10 @@ class Database:
             if application != APPLICATION_ID:
                 raise FileExistsError(f"{self.path} is not a catalog of ours: give another --index.")
             if version != SCHEMA_VERSION:
-                raise ValueError(f"{self.path} has version {version}: use the FolioGPT that made it, or a new --index.")
+                raise ValueError(
+                    f"{self.path} is of another FolioGPT (version {version}, not {SCHEMA_VERSION}) and was left as it "
+                    "is: sync its documents into a new --index."
+                )
             check(db, self.path)
         return True
 

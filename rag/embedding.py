@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -142,13 +141,9 @@ def load_embedder(name: str | Path | None = None) -> Embedder:
     Raises ImportError without the extra; OSError if it is not there, or the Hub cannot be reached; ValueError if it is
     no embedder, or the packaged weights are not the official ones.
     """
-    with extra("rag", "An embedder"):
-        from sentence_transformers import SentenceTransformer
-    from ..modeling import FolioModel  # noqa: F401  its import makes our own checkpoints known to transformers
-
     name = MINILM if name is None else str(name)
     source = packaged_minilm() if name == MINILM else None
-    path = Path(source or name).expanduser()
+    path = source or Path(name).expanduser()
     if source is None and path.exists():
         name = str(path.resolve())  # by which the index will find it again
     if path.exists() and not any(path.rglob("*.safetensors")):
@@ -156,20 +151,25 @@ def load_embedder(name: str | Path | None = None) -> Embedder:
     settings = path / "config_sentence_transformers.json"
     if settings.is_file() and json.loads(settings.read_text()).get("model_type") == "CrossEncoder":
         raise ValueError(f"{name} is a reranker, not an embedder: use it with --reranker.")
-    model = load_safely(SentenceTransformer, path if path.exists() else name, f"The embedder {name}")
-    return Embedder(model, name)
+    return Embedder(load_safely("SentenceTransformer", source or name, "An embedder"), name)
 
 
-def load_safely(model_class: Callable, source: str | Path, what: str):
-    """Load a model of sentence-transformers; OSError, ValueError if `what` is not there, or is no such model.
+def load_safely(class_name: str, source: str | Path, what: str):
+    """Load a model of sentence-transformers; OSError, ValueError if it is not there, or is no such model.
 
     Only safetensors are read, and no code of the model's is run.
     """
+    with extra("rag", what):
+        import sentence_transformers
+    from ..modeling import FolioModel  # noqa: F401  its import makes our own checkpoints known to transformers
+
+    path, options = Path(source).expanduser(), {"use_safetensors": True}
+    name = str(path if path.exists() else source)
     try:
-        return model_class(str(source), trust_remote_code=False, model_kwargs={"use_safetensors": True})
+        return getattr(sentence_transformers, class_name)(name, trust_remote_code=False, model_kwargs=options)
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"{what} cannot be loaded: {first_line(error)}") from error
+        raise kind(f"{source} cannot be loaded as {what.lower()}: {first_line(error)}") from error
 
 
 def packaged_minilm() -> Path | None:
@@ -178,16 +178,13 @@ def packaged_minilm() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / "model"
-    check_weights(folder / "model.safetensors", MINILM_SHA256)
-    return folder
-
-
-def check_weights(path: Path, sha256: str) -> None:
-    """Refuse a file whose bytes are not those that are expected."""
-    with path.open("rb") as file:
+    with (path := folder / "model.safetensors").open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise ValueError(f"{path} is not the official file (sha256 {found}, not {sha256}): reinstall the package.")
+    if found != MINILM_SHA256:
+        raise ValueError(
+            f"{path} is not the official file (sha256 {found}, not {MINILM_SHA256}): reinstall the package."
+        )
+    return folder
 
 
 def is_chosen(name: str) -> bool:

@@ -12,8 +12,6 @@ from .documents import DOCUMENT, NOT_STORABLE, Scalar, is_storable
 COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ["$eq", "$ne", *COMPARISONS, "$in", "$nin"]
 MAX_PARAMETERS, MAX_DEPTH = 900, 15  # SQLite has limits of its own for expressions
-# Metadata as JSON. That of an index made by an earlier version may hold NaN, which JSON has not.
-METADATA = "CASE WHEN json_valid(documents.metadata) THEN documents.metadata END"
 # A field that is a number; of CSV, in which everything is text, also one that is spelled as a number.
 IS_NUMBER = (
     "(typeof(field) IN ('integer', 'real') OR kind IN ('csv', 'tsv') AND typeof(field) = 'text' AND "
@@ -75,5 +73,5 @@ def _condition(key: str, operator: str, operand: Any) -> tuple[str, list[Scalar]
     else:
         among, given = "IN (SELECT value FROM json_each(?))", [json.dumps(values)] * 2  # SQLite takes few parameters
         test = f"(field {among} OR {IS_NUMBER} AND field + 0 {among})"
-    fields = f"SELECT json_extract({METADATA}, ?) AS field, json_extract({METADATA}, '$.type') AS kind"
+    fields = "SELECT json_extract(metadata, ?) AS field, json_extract(metadata, '$.type') AS kind"
     return f"{negation}EXISTS (SELECT 1 FROM ({fields}) WHERE {test})", [f'$."{key}"', *given]

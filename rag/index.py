@@ -181,10 +181,9 @@ class DenseIndex:
 
 
 def dense_problems(catalog: Catalog, dense: DenseIndex) -> list[str]:
-    """Compare all vectors, but those that are about to be written anyway; RuntimeError if Chroma cannot be used."""
+    """Compare all vectors; RuntimeError if Chroma cannot be used."""
     dense.expect(catalog.generation)
-    waiting = catalog.outbox_ids()
-    ids = [id for id in catalog.chunks_where(None) if id not in waiting]
+    ids = catalog.chunks_where(None)
     lacking = missing = wrong = 0
     for start in range(0, len(ids), BATCH):
         page = ids[start : start + BATCH]
@@ -197,7 +196,7 @@ def dense_problems(catalog: Catalog, dense: DenseIndex) -> list[str]:
     _, vectors = catalog.vectors(random.sample(ids, min(SAMPLE, len(ids))))
     nearest = [dense.query(vector, 1) for vector in vectors]  # the graph may be torn
     lost = sum(not found or found[0][1] < 1 - SAME_VECTOR for found in nearest)
-    surplus = dense.count() - len(dense.get(sorted(waiting))) - (len(ids) - lacking - missing)
+    surplus = dense.count() - (len(ids) - lacking - missing)
     counts = {
         "chunks have no vector in the catalog": lacking,
         "chunks are not in the dense index": missing,

@@ -21,8 +21,8 @@ import regex
 
 from ..jobs.extras import extra
 
-VERSION = "2"  # of the rules below: an index of words that other rules made is made anew
 TOKENIZER = "ascii"
+QUOTED = '"{}"'  # a term for FTS5, of which no question can make another expression: terms have no quotation marks
 MAX_TERMS = 200  # of a question; more make it slow and no clearer
 FIRST_LETTERS, SHORTEST = 5, 4  # that a word has as a term; shorter words have none, and no likely spelling mistakes
 FIRST = "…"  # ends a term that is a word's first letters; NFKC leaves none in a text
@@ -91,17 +91,12 @@ def match_expression(query: str, similar: Callable[[Iterable[str]], Iterable[str
     # Porter's stems are made for English, where first letters find more of other words.
     is_english = not ENGLISH.isdisjoint(WORD.findall(query.lower()))
     first_letters = [] if is_english else [first for first in asked.values() if first]
-    return " OR ".join(map(_quoted, dict.fromkeys([*asked, *first_letters, *similar(asked)]))) or None
+    return " OR ".join(map(QUOTED.format, dict.fromkeys([*asked, *first_letters, *similar(asked)]))) or None
 
 
 def question_terms(query: str) -> list[str]:
     """The telling words of a question, each an expression for FTS5."""
-    return [_quoted(term) for term in _question(query)]
-
-
-def _quoted(term: str) -> str:
-    """An expression for FTS5 that no question can make another one of: terms have no quotation marks."""
-    return f'"{term}"'
+    return list(map(QUOTED.format, _question(query)))
 
 
 def _question(query: str) -> dict[str, str]:

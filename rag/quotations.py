@@ -25,7 +25,7 @@ IDENTIFIER = re.compile(r"-|\S*[._<>=(\[$/]\S*|\S+$")  # an option, a variable, 
 UNENDED = re.compile(rf"[^{ENDS}{WIDE_ENDS}:;,]$")
 
 LINE_MARK = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[*•-][ \t]+|(?:```|~~~)\w*[ \t]*$)", re.MULTILINE)
-LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\s]*\)")
+LINK = re.compile(r"!?\[((?:[^\]\n]|\n(?!\s*\n))*)\]\([^)\s]*\)")
 EMPHASIS = re.compile(r"(?<!\w)(\*\*|\*|`+)(?=\S)([^\n]+?)(?<=\S)\1(?!\w)")
 BAR = re.compile(r"\s*\|\s*")
 

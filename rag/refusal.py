@@ -4,7 +4,6 @@ Neither is enough: near vectors are found for whatever is asked, and the words o
 """
 
 import json
-import logging
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -12,19 +11,20 @@ from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 
+from ..evaluation.bootstrap import Metric, mean
 from .catalog import Catalog
 from .documents import Hit
 from .embedding import MINILM, Embedder
 from .lexical import question_terms, rarity
 from .sentences import sentences
 
-logger = logging.getLogger(__name__)
-
 BEST = 5  # passages that are looked at, however many are asked for
 READ = 3  # of them sentence by sentence
 CHANCE = 0.085  # by which an index of ten times as many chunks brings its best passage nearer to whatever is asked
 DIRECTIONS = 90
 SETTING = "refusal_line"
+KEEP = 0.95  # of the answerable questions
+FEWEST = 20  # questions of a kind; a threshold that rests on fewer is chance
 REFUSALS = {"never": -math.inf, "default": 0.0, "strict": 0.06}  # what is added to the least score
 
 
@@ -58,15 +58,16 @@ OTHERWISE = Threshold(0.0, 1.0, 0.05)  # cosines of another embedder may be anyt
 
 
 def features(question: str, hits: Sequence[Hit], catalog: Catalog, embedder: Embedder) -> Features:
-    """The features of a question and what a "dense" or "hybrid" search found for it, the best first."""
+    """The features of a question and what a search found for it, the best first."""
     best = hits[:BEST]
     if not best:
         return Features(0.0, 0.0)
-    total = catalog.counts()[1]
+    total, asked = catalog.counts()[1], embedder.encode_query(question)
     texts = [hit.text[start:end] for hit in best[:READ] for start, end in sentences(hit.text)]
-    sentence = float((embedder.encode(texts) @ embedder.encode_query(question)).max()) if texts else 0.0
-    nearest = max((hit.cosine for hit in best if hit.cosine is not None), default=0.0)
-    nearness = (nearest + sentence) / 2 - CHANCE * math.log10(max(total, 1))
+    sentence = (embedder.encode(texts) @ asked).max() if texts else 0.0
+    found, vectors = catalog.vectors([hit.chunk for hit in best])
+    nearest = (vectors @ asked).max() if found else 0.0
+    nearness = float(nearest + sentence) / 2 - CHANCE * math.log10(max(total, 1))
     if not _scripts(question) & _scripts(" ".join(texts)):
         return Features(nearness, 1.0)
     known, all_weights = dict.fromkeys((hit.chunk for hit in best), 0.0), 0.0
@@ -83,7 +84,7 @@ def _scripts(text: str) -> set[str]:
     return {unicodedata.name(sign, "").partition(" ")[0] for sign in set(text) if sign.isalnum()}
 
 
-def calibrate(answerable: Sequence[Features], unanswerable: Sequence[Features], keep: float = 0.95) -> Threshold:
+def calibrate(answerable: Sequence[Features], unanswerable: Sequence[Features], keep: float = KEEP) -> Threshold:
     """The line that refuses the most unanswerable questions, of those that keep a share of the answerable ones."""
     if not answerable or not unanswerable:
         raise ValueError("Calibration needs questions that can be answered, and questions that cannot.")
@@ -107,12 +108,7 @@ def threshold_of(catalog: Catalog) -> Threshold:
     """The threshold of an index: what was stored for its embedder, or a default."""
     stored = json.loads(catalog.meta.get(SETTING) or "{}")
     if stored and stored.pop("model") == catalog.model[0]:
-        if "nearness" in stored:
-            return Threshold(**stored)
-        logger.warning(
-            "The line by which %s refuses was drawn by an earlier version and is not used: draw it anew with folio rag "
-            "eval known-items --calibrate.", catalog.path.parent,
-        )  # fmt: skip
+        return Threshold(**stored)
     return DEFAULTS.get(catalog.meta.get("embedder"), OTHERWISE)
 
 
@@ -120,3 +116,57 @@ def store_threshold(catalog: Catalog, threshold: Threshold) -> None:
     """Keep a threshold in an index, for as long as it has this embedder."""
     with catalog.transaction():
         catalog.meta[SETTING] = json.dumps({**asdict(threshold), "model": catalog.model[0]})
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a line between questions does."""
+
+    answerable: int  # questions whose answer is found
+    unanswerable: int  # others
+    threshold: Threshold  # the best line, of all the questions
+    # By the line's name, "answered" (of the answerable) and "refused" (of the others), each question judged by a line
+    # that was drawn without it; "refused, marked" is of those that the data set calls unanswerable.
+    figures: dict[str, dict[str, Metric]]
+
+    def __str__(self) -> str:
+        answerable = f"{self.answerable:,} questions whose answer is in the first {BEST} passages"
+        return f"Refusal, of {answerable}, and {self.unanswerable:,} without the documents that answer them:"
+
+
+def measure(
+    answerable: Sequence[Features], unanswerable: Sequence[Features], marked: Sequence[Features], current: Threshold
+) -> Refusal:
+    """Draw the best line between two kinds of questions, and see what it and the `current` one do.
+
+    What is answerable was found, what is unanswerable was asked without the documents that answer it, and nothing is
+    fitted to what is `marked` as unanswerable by a data set.
+    """
+    check_enough(len(answerable), len(unanswerable))
+    kinds = answerable, unanswerable, marked
+    now, best = [[current.answers(each) for each in kind] for kind in kinds], calibrate(answerable, unanswerable)
+    figures = {"the index's threshold": _figures(*now), "calibrated": _figures(*_held_out(*kinds))}
+    return Refusal(len(answerable), len(unanswerable), best, figures)
+
+
+def check_enough(answerable: int, unanswerable: int) -> None:
+    if min(answerable, unanswerable) < FEWEST:
+        raise ValueError(
+            f"A threshold needs {FEWEST} questions whose answer is found and {FEWEST} that nothing answers, and there "
+            f"are {answerable} and {unanswerable}: give more, of several documents."
+        )
+
+
+def _held_out(*kinds: Sequence[Features]) -> list[list[bool]]:
+    """Whether each question is answered, by the line that is best for the other half of the questions."""
+    answered = [[False] * len(kind) for kind in kinds]
+    for half in (0, 1):
+        threshold = calibrate(kinds[0][1 - half :: 2], kinds[1][1 - half :: 2])
+        for kind, found in zip(kinds, answered, strict=True):
+            found[half::2] = [threshold.answers(each) for each in kind[half::2]]
+    return answered
+
+
+def _figures(answerable: list[bool], unanswerable: list[bool], marked: list[bool]) -> dict[str, Metric]:
+    figures = {"answered": mean("answered", answerable), "refused": mean("refused", ~np.array(unanswerable))}
+    return figures | ({"refused, marked": mean("refused, marked", ~np.array(marked))} if marked else {})

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..jobs.extras import extra
 from .documents import SURROGATE, Hit, context_of
 from .embedding import load_safely
 from .filters import where_sql
@@ -126,17 +125,12 @@ def together(found: Sequence[float], reranked: Sequence[float]) -> np.ndarray:
 
 def load_reranker(name: str | Path):
     """A CrossEncoder, loaded as `load_safely` does; OSError, ValueError if it is not there, or is none."""
-    with extra("rag", "A reranker"):
-        from sentence_transformers import CrossEncoder
-        from sentence_transformers.util import is_sentence_transformer_model
-    from ..modeling import FolioModel  # noqa: F401  its import makes our own checkpoints known to transformers
+    model = load_safely("CrossEncoder", name, "A reranker")
+    from sentence_transformers.util import is_sentence_transformer_model
 
-    path = Path(name).expanduser()
-    source = str(path if path.exists() else name)
-    model = load_safely(CrossEncoder, source, f"The reranker {name}")
     kind = ((model.config and model.config.architectures) or [""])[0]
     # Of anything else the head is new, and its scores are drawn by chance; a causal model's modules say how it scores.
-    says_how = kind.endswith("CausalLM") and is_sentence_transformer_model(source)
+    says_how = kind.endswith("CausalLM") and is_sentence_transformer_model(str(Path(name).expanduser()))
     if model.num_labels != 1 or not (says_how or kind.endswith("ForSequenceClassification")):
         raise ValueError(
             f"The reranker {name} is a {kind} with {model.num_labels} scores, not a cross-encoder with one: train one "

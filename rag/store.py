@@ -1,6 +1,6 @@
 """The store: a catalog, its dense index and its embedder, kept in step whatever happens to whom.
 
-Whoever writes, or asks the dense index, holds the lock for that moment. Whoever gets it first finishes what a writer
+Whoever writes, or asks the dense index, holds the lock for that moment. Whoever gets it first makes good what a writer
 that was killed had begun, so that nobody ever sees half of a change.
 """
 
@@ -74,13 +74,12 @@ class Store:
         """The embedder of this index; ValueError if it is not the one that the index was made with."""
         embedder = self._load()
         if not self.catalog.model[0]:
-            if not self._is_loaded:
-                embedder.use(embedder.faster_dtype())
-            with self._locked(), self.catalog.transaction():
-                if not self.catalog.model[0]:
-                    self._remember(embedder)
-            if not self._is_loaded and embedder.dtype != self.catalog.model[1]:  # somebody else was faster
-                embedder = self._load()
+            with self._locked():
+                if not self.catalog.model[0]:  # else somebody was faster
+                    if not self._is_loaded:
+                        embedder.use(embedder.faster_dtype())
+                    with self.catalog.transaction():
+                        self._remember(embedder)
         model, dtype = self.catalog.model
         if embedder.hash == model and not self._is_loaded:
             embedder.use(dtype)
@@ -134,8 +133,10 @@ class Store:
         """Have the index to ourselves, whole."""
         catalog = self.catalog  # opened before it is locked
         with self._locked():
-            if catalog.outbox_ids():
-                self._recover()
+            if catalog.outbox_ids():  # a writer was killed, or failed, and may have left Chroma's files half-written
+                with catalog.transaction():
+                    catalog.fill_outbox()
+                self._refill()
             yield
 
     @contextmanager
@@ -202,7 +203,10 @@ class Store:
             found = self.catalog.problems()
             if self.catalog.counts()[1]:
                 self.dense.close()  # what is in memory says nothing about the files
-                found += self._dense_problems()
+                try:  # damaged files can crash Chroma, and whoever uses it
+                    found += self._elsewhere("_compared") if self.url is None else self._compared()
+                except RuntimeError as error:
+                    found.append(str(error))
         return found
 
     def rebuild(self) -> int:
@@ -247,24 +251,6 @@ class Store:
             yield
         finally:
             self._lock.release()
-
-    def _recover(self) -> None:
-        """Finish what a writer had begun that was killed, or failed. It may have left Chroma's files half-written."""
-        self.dense.close()  # others may have written with another client since
-        if not self._dense_problems():
-            self.dense.expect(self.catalog.generation)
-            self._empty_outbox()
-            return
-        with self.catalog.transaction():
-            self.catalog.fill_outbox()
-        self._refill()
-
-    def _dense_problems(self) -> list[str]:
-        """What is wrong with the dense index. Damaged files can crash Chroma, and whoever uses it."""
-        try:
-            return self._elsewhere("_compared") if self.url is None else self._compared()
-        except RuntimeError as error:
-            return [str(error)]
 
     def _compared(self) -> list[str]:
         return dense_problems(self.catalog, self.dense)

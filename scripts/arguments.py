@@ -29,8 +29,11 @@ def parse(
     parser.usage = " ".join([prog, *positional, "[options]"])
     for name in positional:
         parser.add_argument(name, nargs="+" if name.endswith("...") else None)
-    flags = flags_from_files(argv, parser, run_file)
-    *parsed, rest = parser.fill([*flags, *argv])
+    flags = [*flags_from_files(argv, parser, run_file), *argv]
+    for group in groups:
+        if hasattr(group, "implied"):  # an option that changes the defaults of others
+            parser.set_defaults(**group.implied(parser.parse_known_args(flags)[0], flags))
+    *parsed, rest = parser.fill(flags)
     if rest:
         parser.unknown(rest[0])
     words = [getattr(parsed[len(groups)], name) for name in positional]

@@ -28,8 +28,9 @@ COMMANDS = ("/reset", "/save FILE", "/help", "/quit")
 @dataclass
 class ChatArguments:
     model: str = field(metadata={"help": "a checkpoint's or an adapter's directory or Hub name"})
-    system: str = option("", "what the model is told before the chat")
+    system: str = option("", "system prompt")
     seed: int | None = option(None, "makes sampling repeatable")
+    assistant_model: str = option("", "a smaller model of the same tokenizer, which drafts")
     trust_remote_code: bool = option(False, "run the code in the checkpoint; not for ours")
 
 
@@ -41,13 +42,13 @@ def main(argv: list[str]) -> None:
     from ..serving.generator import TextGenerator
     from ..tokenization import encode_chat
     from .arguments import parse_with_generation
-    from .generation import options_named
+    from .generation import load_assistant, options_named
 
     args, options = parse_with_generation(argv, ChatArguments, "folio chat", __doc__)
     if "max_length" in options:
         raise ValueError("--max_length would count the whole chat: use --max_new_tokens.")
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
-    generator = TextGenerator(model, tokenizer)
+    generator = TextGenerator(model, tokenizer, load_assistant(args.assistant_model, model, tokenizer))
     session = Session(Chat(generator, tokenizer, encode_chat), args.system, options)
     try:
         with options_named(options):  # before the first message

@@ -8,7 +8,7 @@ It writes the documents that are left as `corpus.jsonl`, and what was done as `r
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 
 from ..jobs.options import option
@@ -17,7 +17,7 @@ from ..jobs.options import option
 @dataclass
 class CleanArguments:
     output_dir: str = field(metadata={"help": "where corpus.jsonl and report.json are written"})
-    separator: str | None = option(None, "what stands between documents within a text")
+    separator: str | None = option(None, "separator between documents within a text")
     near_duplicates: float = option(0.8, "similarity from which a document is dropped; 0 drops exact copies alone")
     overwrite: bool = option(False, "replace the cleaned corpus that is there")
 
@@ -46,5 +46,5 @@ def main(argv: list[str]) -> None:
             with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
                 for name, text in cleaned:
                     file.write(json.dumps({"name": name, "text": text}, ensure_ascii=False) + "\n")
-            (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+            (folder / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     print(report.table())

@@ -16,7 +16,7 @@ from ..jobs.signals import handled, interrupt, signal_of
 from .terminal import text_streams
 
 COMMANDS = {  # name: (module, what it does)
-    "config": ("config", "a file of settings for a command, to be filled in"),
+    "config": ("", "a file of settings for a command, to be filled in: folio config pretrain > run.yaml"),
     "quickstart": ("quickstart", "from the Python manual to a checkpoint that the Hub can load, in minutes"),
     "data": ("data", "write a text to train on: Shakespeare's plays"),
     "clean": ("clean", "clean a corpus: Unicode, whitespace, control characters, duplicates"),
@@ -25,7 +25,7 @@ COMMANDS = {  # name: (module, what it does)
     "finetune": ("finetune", "adapt a model to chats, instructions, preferences, labels, questions"),
     "merge": ("merge", "make a checkpoint of an adapter and its base"),
     "scale": ("scale", "fit a scaling law to small runs, and test it on a larger one"),
-    "doctor": ("doctor", "what a pretraining run will take, before it starts"),
+    "estimate": ("estimate", "memory and time of a pretraining run, before it starts"),
     "runs": ("runs", "list training runs, with what came out of them"),
     "compare": ("compare", "training runs side by side: settings, losses, figures, samples"),
     "sweep": ("sweep", "many training runs that try out values of some settings"),
@@ -36,10 +36,11 @@ COMMANDS = {  # name: (module, what it does)
     "answer": ("answer", "answer a question from a text"),
     "classify": ("classify", "labels of texts, with probabilities"),
     "app": ("app.command", "a page in the browser: chat, token probabilities, attention maps"),
-    "convert": ("convert", "to and from GPT-2, Llama, Qwen3, nanoGPT, and to GGUF for llama.cpp"),
+    "convert": ("convert", "to and from GPT-2, Llama, Qwen3, and to GGUF for llama.cpp"),
     "serve": ("serve", "answer over OpenAI's HTTP API"),
     "rag": ("rag.command", "ask your documents: index them, search them, get answers with citations"),
     "embedder": ("embedder", "train an embedder for your documents from a checkpoint"),
+    "doctor": ("doctor", "check the installation; print what a bug report needs"),
     "book": ("book", "the chapters that teach all this: open them, see what you have solved"),
     "push": ("push", "check a checkpoint and upload it to the Hub"),
 }
@@ -67,6 +68,8 @@ Your own GPT, from raw text to the Hub.
 
 
 def run(argv: list[str]) -> None:
+    if argv[:1] == ["config"]:
+        argv = [*argv[1:], "--config_template"] if argv[1:] else ["--help"]
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return

@@ -3,10 +3,8 @@
     folio convert runs/mine runs/mine-qwen3 --to qwen3
     folio convert runs/mine runs/mine.gguf --to gguf
     folio convert openai-community/gpt2 runs/gpt2 --to folio
-    folio convert model-q4.gguf runs/model --to llama
-    folio convert nanoGPT/out-shakespeare-char/ckpt.pt runs/characters --to folio
 
-SRC is a checkpoint's directory or Hub name (folio, gpt2, llama, qwen3), a GGUF file, or a nanoGPT ckpt.pt.
+SRC is a checkpoint's directory or Hub name (folio, gpt2, llama, qwen3).
 """
 
 import os

@@ -2,7 +2,7 @@
 
     folio evaluate --model runs/shakespeare --data shakespeare.txt
     folio evaluate --model runs/tuned --before runs/shakespeare --data dialogues.jsonl --output tuned.json
-    folio evaluate --model runs/labels --data test.csv --train_data train.csv --picture confusion.png
+    folio evaluate --model runs/labels --data test.csv --train_data train.csv --output labels.json
     folio evaluate --model runs/shakespeare --data shakespeare.txt --task samples --train_data shakespeare.txt
 
 The task is what the model and the data are for, or --task: lm, sft, dpo, classify, tag, qa, summarize, samples.

@@ -32,6 +32,19 @@ def within_context(options: dict, length: int, model) -> dict:
     return options
 
 
+def load_assistant(name: str, model, tokenizer):
+    """The model that drafts tokens for another one, or None without a name; it must know the same tokens."""
+    from ..checkpoints.loading import load_model
+
+    if not name:
+        return None
+    assistant, spelled = load_model(name)
+    sizes = [each.config.get_text_config().vocab_size for each in (model, assistant)]
+    if spelled.get_vocab() != tokenizer.get_vocab() or sizes[0] != sizes[1]:
+        raise ValueError(f"--assistant_model {name} has another vocabulary: name a model with the same tokenizer.")
+    return assistant
+
+
 @contextlib.contextmanager
 def options_named(options: dict) -> Iterator[None]:
     """Errors of `generate`, which may say anything, name the options that were given."""
@@ -44,8 +57,11 @@ def options_named(options: dict) -> Iterator[None]:
         raise ValueError(f"{' '.join(str(error).split())} (check {given})") from None
 
 
-def print_generated(model, tokenizer, ids: list[int], options: dict, with_prompt: bool = False) -> None:
-    """Print what the model says after `ids`, as it comes; with beams or several texts, at the end."""
+def print_generated(model, tokenizer, ids: list[int], options: dict, with_prompt: bool = False, assistant=None) -> None:
+    """Print what the model says after `ids`, as it comes; with beams or several texts, at the end.
+
+    An `assistant` drafts tokens, as `load_assistant` gives it.
+    """
     import torch
     from transformers import TextStreamer
 
@@ -55,7 +71,8 @@ def print_generated(model, tokenizer, ids: list[int], options: dict, with_prompt
     one = options.get("num_beams", 1) == 1 and options.get("num_return_sequences", 1) == 1
     streamer = TextStreamer(tokenizer, skip_prompt=not with_prompt, skip_special_tokens=True) if one else None
     with options_named(options):
-        outputs = model.generate(**inputs, **options, tokenizer=tokenizer, streamer=streamer)
+        drafts = {} if assistant is None else {"assistant_model": assistant}
+        outputs = model.generate(**inputs, **options, **drafts, tokenizer=tokenizer, streamer=streamer)
     if not one:
         sequences = getattr(outputs, "sequences", outputs)[:, 0 if with_prompt else len(ids) :]
         print("\n---\n".join(tokenizer.batch_decode(sequences, skip_special_tokens=True)))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 @dataclass
 class PushArguments:
-    directory: str = field(metadata={"help": "the checkpoint, which can be named first, without the flag"})
     repo_id: str = field(metadata={"help": "the repository: yourname/name"})
     license: str | None = field(default=None, metadata={"help": "as the Hub names it; written into the model card"})
     private: bool = field(default=False, metadata={"help": "if the repository is created, nobody else sees it"})
@@ -23,12 +22,10 @@ class PushArguments:
 def main(argv: list[str]) -> None:
     from .arguments import parse
 
-    if argv and not argv[0].startswith("-"):
-        argv = ["--directory", *argv]
-    (args,) = parse(argv, [PushArguments], "folio push", __doc__)
+    directory, args = parse(argv, [PushArguments], "folio push", __doc__, positional=["DIR"])
     from ..checkpoints.publishing import prepare, upload
 
-    publication = prepare(args.directory, args.repo_id, args.license, args.trust_remote_code)
+    publication = prepare(directory, args.repo_id, args.license, args.trust_remote_code)
     for name, size in (sizes := publication.sizes()).items():
         print(f"{size / 1e6:>10,.3f} MB  {name}")
     total = f"{len(sizes)} files, {sum(sizes.values()) / 1e6:,.1f} MB"

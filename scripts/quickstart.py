@@ -21,7 +21,7 @@ MODULES = ("collections", "json", "tempfile", "textwrap")  # of the manual, to a
 class QuickstartArguments:
     output_dir: str = option("runs/quickstart", "where the checkpoint is written")
     minutes: float = option(3.0, "how long to train; the rest takes about one minute")
-    seed: int = option(0, "of weights, data order and samples")
+    seed: int = option(0, "random seed of weights, data order and samples")
     overwrite: bool = option(False, "replace the run that is in output_dir")
 
 

@@ -18,18 +18,13 @@ The same command goes on with a sweep that was stopped.
 
 
 def main(argv: list[str]) -> None:
-    from ..evaluation.comparison import compare, draw, show
-    from ..evaluation.results import check_writable
-    from ..training.sweep import Sweep, run_sweep
+    from ..evaluation.comparison import compare, show
+    from ..training.sweep import Sweep, judged_by, run_sweep
     from .arguments import parse
 
     (sweep,) = parse(argv, [Sweep], "folio sweep", __doc__)
-    if sweep.picture:
-        check_writable(sweep.picture)
     runs, failed = run_sweep(sweep)
-    runs.sort(key=lambda run: run.last("val_loss"))
-    if sweep.picture:
-        draw(runs, sweep.picture)
+    runs.sort(key=judged_by)
     print(show({**compare(runs), "samples": [None] * len(runs)}))
     for folder, error in failed.items():
         print(f"{folder} failed: {error}")

@@ -1,15 +1,13 @@
-"""Train a tokenizer, look at how one cuts a text, or find out how large its vocabulary should be.
+"""Train a tokenizer, or look at how one cuts a text.
 
     folio tokenizer train --corpus shakespeare.txt --vocab_size 1000 --output_dir runs/tokenizer
     folio tokenizer inspect "To be, or not to be" --tokenizer runs/tokenizer
     folio tokenizer inspect shakespeare.txt --tokenizer runs/tokenizer --vs openai-community/gpt2
-    folio tokenizer sweep --corpus shakespeare.txt --output_dir runs/sweep --vocab_sizes 300 1000 4000
 
 `train` writes a directory that loads with plain `AutoTokenizer.from_pretrained`. `folio tokenizer train --help` lists
-its options; so for the others.
+its options; `folio tokenizer inspect --help` those of the other.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -35,15 +33,8 @@ class InspectArguments:
     vs: str | None = option(None, "a directory or Hub name to compare with")
 
 
-@dataclass
-class SweepArguments:
-    output_dir: str = field(metadata={"help": "where sweep.json and sweep.png are written"})
-    vocab_sizes: list[int] | None = field(default=None, metadata={"help": "numbers of token ids"})
-    overwrite: bool = option(False, "replace the sweep that is there")
-
-
 def main(argv: list[str]) -> None:
-    run_job("folio tokenizer", __doc__, {"train": train, "inspect": inspect, "sweep": sweep}, argv)
+    run_job("folio tokenizer", __doc__, {"train": train, "inspect": inspect}, argv)
 
 
 def train(argv: list[str]) -> None:
@@ -101,28 +92,3 @@ def inspect(argv: list[str]) -> None:
         print(f"\n{name}\n{inspection.cells(tokenizer, text, SHOWN_TOKENS, colours)}", flush=True)
     found = [inspection.inspect(tokenizer, text, name) for name, tokenizer in tokenizers.items()]
     print(f"\n{inspection.table(found)}")
-
-
-def sweep(argv: list[str]) -> None:
-    from ..data.arguments import CorpusArguments
-    from ..data.packed_corpus import read_corpus, texts
-    from ..jobs.run_folder import lock_run_folder
-    from ..jobs.saving import staged
-    from ..tokenization.sweep import VOCAB_SIZES, plot
-    from ..tokenization.sweep import sweep as run
-    from .arguments import parse
-
-    what = "Bytes per token on held-out text against the size of the vocabulary."
-    corpus, args = parse(argv, [CorpusArguments, SweepArguments], "folio tokenizer sweep", f"{what}\n\n\n{__doc__}")
-    with lock_run_folder(args.output_dir, args.overwrite, marker="sweep.json") as output_dir:
-        read = [read_corpus(spec, corpus) for spec in corpus.corpus]
-        held_out = "\n".join(texts(each.validation for each in read))
-        rows = run(texts(each.train for each in read), held_out, args.vocab_sizes or VOCAB_SIZES)
-        with staged(output_dir) as folder:
-            (folder / "sweep.json").write_text(json.dumps({"corpus": corpus.corpus, "sizes": rows}, indent=2) + "\n")
-            plot(rows, folder / "sweep.png", f"{' + '.join(corpus.corpus)}: {len(held_out.encode()):,} held-out bytes")
-    print("vocabulary  bytes per token  tokens per word  of the vocabulary used")
-    line = "{vocab_size:>10,}  {bytes_per_token:>15.3f}  {tokens_per_word:>15.3f}  {vocab_used:>22.1%}"
-    for row in rows:
-        print(line.format(**row))
-    print(f"The curve is in {Path(args.output_dir) / 'sweep.png'}.")

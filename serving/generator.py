@@ -1,22 +1,23 @@
-"""Generation for many clients: one thread that answers one request after another and can be told to stop."""
+"""Generation for many clients: one thread that generates their texts together, and can be told to stop."""
 
 import asyncio
 import copy
 import logging
-import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
 from ..checkpoints.loading import context_length
+from .batching import MOST_ROWS, Batch, Row
+from .choice import Choice, IncrementalDecoder, Listener, StopFilter
+
+__all__ = ["Choice", "IncrementalDecoder", "StopFilter"]  # from here, too
 
 logger = logging.getLogger(__name__)
 
-UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
-LONGEST_BEGINNING = 3  # bytes of an unfinished UTF-8 character
 SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p"}  # who sets one of them wants tokens to be drawn
 NO_TOKEN = 2**31 - 1  # an id that no vocabulary has
 COLDEST = 1e-4  # below this temperature the division of the logits could overflow; there is one choice left anyway
@@ -26,25 +27,21 @@ class ServerEnding(Exception):
     """The text was not finished, since the server was told to end."""
 
 
-@dataclass(eq=False)
-class Choice:
-    """One text to generate, what has come of it so far, and by what to stop it."""
-
-    prompt_ids: list[int]
-    config: GenerationConfig
-    stop: Sequence[str] = ()
-    seed: int | None = None
-    text: str = ""
-    tokens: int = 0
-    finish_reason: str = "length"
-    cancelled: threading.Event = field(default_factory=threading.Event)
+class NotScored(ValueError):
+    """The model's texts cannot be batched, so their log-probabilities are not computed."""
 
 
 class TextGenerator:
-    """Runs `generate` of any causal language model for one `Choice` after another, in the order in which they came."""
+    """Generates a `Choice` for each client, together if the model allows it, else in the order in which they came.
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
-        self.model = model.eval()
+    An `assistant` with the same vocabulary drafts tokens, which the model checks (speculative decoding): that is done
+    for one text after another.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, assistant: PreTrainedModel | None = None
+    ):
+        self.model, self.assistant = model.eval(), assistant
         self.context_length: int | None = context_length(model)
         own = model.generation_config.stop_strings or []  # pyright: ignore[reportOptionalMemberAccess]
         self.stop_strings: list[str] = [own] if isinstance(own, str) else list(own)
@@ -52,19 +49,24 @@ class TextGenerator:
         self.unfinished: set[Choice] = set()
         self.ending = False
         self._tokenizer = copy.deepcopy(tokenizer)  # another thread encodes with the original
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
+        self._batch = Batch(model)
+        self._waiting: deque[tuple[Choice, Listener]] = deque()
+
+    @property
+    def why_alone(self) -> str | None:
+        """Why texts are generated one after another, or None if they are not."""
+        lookup = self.model.generation_config.prompt_lookup_num_tokens  # pyright: ignore[reportOptionalMemberAccess]
+        return "tokens are drafted" if self.assistant is not None or lookup else self._batch.fault
 
     async def stream(self, choice: Choice) -> AsyncIterator[str]:
         """The text of a choice, piece by piece; the generation ends with the iteration. ServerEnding after `stop`."""
-        if self.ending:
-            raise ServerEnding
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
 
         def emit(piece: str) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        self.unfinished.add(choice)
-        work = loop.run_in_executor(self._thread, self._generate, choice, emit)
+        work = asyncio.wrap_future(self._begin(choice, emit))
         work.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (piece := await pieces.get()) is not None:
@@ -75,24 +77,21 @@ class TextGenerator:
         finally:
             self.unfinished.remove(choice)
             choice.cancelled.set()
-            work.cancel()  # if it has not begun, it never will
 
     def generate(self, choice: Choice, emit: Callable[[str], None]) -> None:
         """Generate a choice and wait for it. `emit` gets each piece, in the generating thread; its errors end it."""
-        work = self._thread.submit(self._generate, choice, emit)
-        self.unfinished.add(choice)
+        work = self._begin(choice, emit)
         try:
             work.result()
         finally:
             self.unfinished.remove(choice)
             choice.cancelled.set()
-            work.cancel()
 
     def try_out(self, choice: Choice) -> None:
         """Generate one token, so that whatever `generate` has against the options is raised now."""
         config = copy.deepcopy(choice.config)
         config.max_new_tokens = 1
-        self._thread.submit(self._generate, Choice(choice.prompt_ids, config, seed=0), lambda piece: None).result()
+        self.generate(Choice(choice.prompt_ids, config, seed=0), lambda piece: None)
 
     def stop(self) -> None:
         """End all texts, with their next token or before their first. There will be no others."""
@@ -103,14 +102,48 @@ class TextGenerator:
     def close(self) -> None:
         """Stop, and wait until the thread has."""
         self.stop()
-        self._thread.shutdown(cancel_futures=True)
+        self.thread.shutdown(cancel_futures=True)
+
+    def _begin(self, choice: Choice, emit: Callable[[str], None]) -> Future:
+        if self.ending:
+            raise ServerEnding
+        work = self.thread.submit(self._generate, choice, emit)
+        self.unfinished.add(choice)
+        self._waiting.append((choice, Listener(choice, self._tokenizer, emit)))
+        work.add_done_callback(lambda work: choice.end(None if work.cancelled() else work.exception()))
+        return choice.done
 
     def _generate(self, choice: Choice, emit: Callable[[str], None]) -> None:
-        if choice.cancelled.is_set():
-            return
-        device = self.model.device
-        input_ids = torch.tensor([choice.prompt_ids], device=device)
-        listener = _Listener(choice, self._tokenizer, emit)
+        """Generate, in the thread, until a choice is done. Those that wait or are unfinished go on beside it."""
+        while not choice.done.done():
+            self._admit()
+            self._batch.step()
+
+    def _admit(self) -> None:
+        """Take up texts in the order in which they came. One that cannot be batched waits for those before it."""
+        while self._waiting and len(self._batch.rows) + len(self._batch.reading) < MOST_ROWS:
+            choice, listener = self._waiting[0]
+            if choice.logprobs is not None or choice.processors:  # which see one token after another
+                choice.config.prompt_lookup_num_tokens = None
+            is_drafted = self.assistant is not None and choice.logprobs is None and not choice.processors
+            try:
+                if choice.cancelled.is_set():
+                    choice.end()
+                elif not is_drafted and self._batch.can_take(choice):
+                    self._batch.reading.append(Row(choice, listener, self.model))
+                elif self._batch.rows or self._batch.reading:
+                    return
+                else:
+                    self._generate_alone(choice, listener, self.assistant if is_drafted else None)
+            except Exception as error:
+                choice.end(error)
+            self._waiting.popleft()
+
+    def _generate_alone(self, choice: Choice, listener: Listener, assistant: PreTrainedModel | None) -> None:
+        if choice.logprobs is not None:
+            raise NotScored(f"There are no log-probabilities, since {self._batch.fault or 'there are beams'}.")
+        input_ids = torch.tensor([choice.prompt_ids], device=self.model.device)
+        hears = _Hears(listener, input_ids.shape[1])
         with torch.random.fork_rng(enabled=choice.seed is not None):  # the next request is as random as ever
             if choice.seed is not None:
                 torch.manual_seed(choice.seed)
@@ -118,121 +151,33 @@ class TextGenerator:
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
                 generation_config=choice.config,
-                stopping_criteria=[listener],
+                logits_processor=choice.processors,
+                stopping_criteria=[hears],
+                assistant_model=assistant,
             )
-        if listener.beams:
-            listener.hear_all(outputs[0, input_ids.shape[1] :].tolist())
-        listener.flush()
+        hears.catch_up(outputs)
+        listener.end()
 
 
-class _Listener(StoppingCriteria):
-    """Hears each token from `generate`, passes the text on, and says when it is enough."""
+class _Hears(StoppingCriteria):
+    """Has a listener hear the tokens of `generate`: those of beams at the end, as only then it is known which count."""
 
-    def __init__(self, choice: Choice, tokenizer: PreTrainedTokenizerBase, emit: Callable[[str], None]):
-        self.choice = choice
-        self.emit = emit
-        self.decoder = IncrementalDecoder(tokenizer)
-        self.filter = StopFilter(choice.stop)
-        eos = choice.config.eos_token_id
-        self.ends = set(eos) if isinstance(eos, list) else {eos}
-        self.least = choice.config.min_new_tokens or 0  # tokens, before which no stop string counts
-        self.beams = choice.config.num_beams > 1  # which of them is the text is known at the end
+    def __init__(self, listener: Listener, heard: int):
+        self.listener, self.heard = listener, heard
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
-        if not self.beams:
-            self._hear(input_ids[0, -1].item())
-        enough = self.filter.found or self.choice.cancelled.is_set()
+        choice = self.listener.choice
+        if choice.config.num_beams in (None, 1):
+            self.catch_up(input_ids)
+        enough = choice.cancelled.is_set() or choice.done.done()
         return torch.full((len(input_ids),), enough, dtype=torch.bool, device=input_ids.device)
 
-    def hear_all(self, tokens: list[int]) -> None:
-        for token in tokens:
-            if self.choice.finish_reason == "stop" or self.filter.found or self.choice.cancelled.is_set():
-                break
-            self._hear(token)
-
-    def _hear(self, token: int) -> None:
-        self.choice.tokens += 1
-        if token in self.ends:
-            self.choice.finish_reason = "stop"
-            return
-        text = self.decoder.push(token)
-        self._pass_on(self.filter.push(text) if self.choice.tokens > self.least else text)
-
-    def flush(self) -> None:
-        if not self.choice.cancelled.is_set():
-            self._pass_on(self.filter.push(self.decoder.flush()) + self.filter.flush())
-        if self.filter.found:
-            self.choice.finish_reason = "stop"
-
-    def _pass_on(self, text: str) -> None:
-        if text:
-            self.choice.text += text
-            self.emit(text)
-
-
-class IncrementalDecoder:
-    """Text from tokens, one at a time: together, the pieces are what decoding all tokens at once gives."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer = tokenizer
-        self.before: list[int] = []  # all of their text is out; some tokenizers need them to decode those that follow
-        self.ids: list[int] = []
-        self.out = 0  # characters of the text of `ids` that are out
-
-    def push(self, token: int) -> str:
-        """The text that this token makes certain: not that of bytes which may be the beginning of a character."""
-        self.ids.append(token)
-        text = self._text()
-        unsure = min(len(text) - len(text.rstrip(UNDECODABLE)), LONGEST_BEGINNING)
-        piece = text[self.out : len(text) - unsure]
-        self.out += len(piece)
-        if text and not unsure:
-            self.before, self.ids, self.out = self.ids, [], 0
-        return piece
-
-    def flush(self) -> str:
-        """What is left at the end, bytes of an unfinished character as replacement characters."""
-        piece = self._text()[self.out :]
-        self.before, self.ids, self.out = self.ids, [], 0
-        return piece
-
-    def _text(self) -> str:
-        return self._decode(self.before + self.ids)[len(self._decode(self.before)) :]
-
-    def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
-class StopFilter:
-    """Passes text on until one of `stop` is in it, and holds back what could be the beginning of one."""
-
-    def __init__(self, stop: Sequence[str]):
-        self.stop = [string for string in stop if string]
-        self.held = ""
-        self.found = False
-
-    def push(self, text: str) -> str:
-        """The text that is certain not to belong to a stop string. Nothing comes after one."""
-        if self.found:
-            return ""
-        text = self.held + text
-        places = [place for string in self.stop if (place := text.find(string)) >= 0]
-        if places:
-            self.found, self.held = True, ""
-            return text[: min(places)]
-        beginnings = (
-            size
-            for string in self.stop
-            for size in range(1, min(len(string), len(text) + 1))  # a client may send a stop string of any length
-            if text.endswith(string[:size])
-        )
-        certain = len(text) - max(beginnings, default=0)
-        self.held = text[certain:]
-        return text[:certain]
-
-    def flush(self) -> str:
-        text, self.held = self.held, ""
-        return text
+    def catch_up(self, ids: torch.Tensor) -> None:
+        """Hear what is new, to the end of the text."""
+        for token in ids[0, self.heard :].tolist():
+            if not self.listener.choice.done.done():
+                self.listener.hear(token)
+        self.heard = ids.shape[1]
 
 
 def generation_config(

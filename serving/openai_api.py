@@ -1,24 +1,28 @@
 """One model behind OpenAI's HTTP API: /v1/completions, /v1/chat/completions, /v1/models, and /health.
 
 `transformers serve` is not used: it answers 500 to wrong types, ignores the context's length, n and the end of a
-sampled stop string, generates on for clients that have gone, and lets a message write control tokens. What is here
-stands on `generate` alone. `/load_model` is there for `transformers chat`, which calls it first.
+sampled stop string, generates on for clients that have gone, and lets a message write control tokens. `/load_model` is
+there for `transformers chat`, which calls it first.
 """
 
 import asyncio
+import copy
 import json
 import logging
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..jobs.extras import extra
+from .answers import Answer
 from .chat import UNBOUNDED_TOKENS, end_of_turn
-from .generator import Choice, ServerEnding, TextGenerator, generation_config
+from .generator import Choice, NotScored, ServerEnding, TextGenerator, generation_config
+from .processors import Adjustment, Structured, compiled, json_rule, prompt_scores
+from .tools import demand, message_of, response_template
 
 with extra("serve", "A server"):
     from pydantic import ValidationError
@@ -44,6 +48,7 @@ class ApiError(Exception):
     def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None):
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
+        self.headers = {"Retry-After": "5"} if status == 429 else None
 
     def body(self) -> dict:
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
@@ -55,7 +60,9 @@ class Api:
 
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encode_chat: Callable):
         self.name, self.tokenizer, self.encode_chat = name, tokenizer, encode_chat
+        self.reader = copy.deepcopy(tokenizer)  # decodes, while another thread encodes with the original
         self.generator = TextGenerator(model, tokenizer)
+        self.rows = model.get_input_embeddings().num_embeddings
         self.end_of_turn = end_of_turn(tokenizer, encode_chat)
         self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # a long prompt holds nobody up
         self.created = int(time.time())
@@ -73,6 +80,7 @@ class Api:
         handlers = {
             ApiError: _error,
             HTTPException: _http_error,
+            NotScored: lambda request, error: _error(request, ApiError(str(error), param="logprobs")),
             ServerEnding: lambda request, error: _error(request, ApiError(ENDING, 503)),
             ClientDisconnect: lambda request, error: Response(),  # which nobody reads
             Exception: lambda request, error: _error(request, unexpected),
@@ -106,19 +114,29 @@ class Api:
         if len(wanted.prompts) * wanted.n > MOST_CHOICES:
             raise ApiError(f"More than {MOST_CHOICES} texts in one request: send fewer prompts, or a smaller n.")
         prompts = await self._in_encoder(self._encode_prompts, wanted.prompts)
-        choices = self._choices(wanted, prompts, COMPLETION_TOKENS)
-        answer = _Answer("text_completion", f"cmpl-{uuid.uuid4().hex}", self.name, choices, prompts)
+        choices = await self._in_encoder(self._choices, wanted, prompts, COMPLETION_TOKENS)
+        for i, choice in enumerate(choices if wanted.echo else []):
+            prompt = wanted.prompts[i // wanted.n]
+            choice.text = prompt if isinstance(prompt, str) else self.reader.decode(prompt, skip_special_tokens=True)
+            if wanted.logprobs is not None:  # in the one thread that runs the model
+                arguments = self.generator.model, choice.prompt_ids, wanted.logprobs
+                choice.scored += await asyncio.wrap_future(self.generator.thread.submit(prompt_scores, *arguments))
+        answer = Answer("text_completion", self.name, self.reader, choices, prompts, wanted.logprobs is not None)
         return await self._respond(request, wanted, answer)
 
     async def chat_completions(self, request: Request) -> Response:
         wanted = await self._validated(request, ChatRequest)
         if not self.tokenizer.chat_template:
             raise ApiError("This model has no chat template: it continues text, at /v1/completions.", param="messages")
-        messages = [message.for_template() for message in wanted.messages]
-        prompts = [await self._in_encoder(self._encode_messages, messages)]
+        if wanted.tool_choice == "none":
+            wanted.tools = []
+        prompts = [await self._in_encoder(self._encode_messages, wanted)]
         default = self.generator.context_length or UNBOUNDED_TOKENS
-        choices = self._choices(wanted, prompts, default, self.end_of_turn)
-        answer = _Answer("chat.completion", f"chatcmpl-{uuid.uuid4().hex}", self.name, choices, prompts)
+        choices = await self._in_encoder(self._choices, wanted, prompts, default, self.end_of_turn)
+        shows_scores = wanted.alternatives is not None
+        answer = Answer("chat.completion", self.name, self.reader, choices, prompts, shows_scores)
+        if wanted.tools:
+            answer.read = partial(message_of, prompt_ids=prompts[0], tokenizer=self.reader, tools=wanted.tools)
         return await self._respond(request, wanted, answer)
 
     # What the endpoints share, in the order in which a request goes through it.
@@ -142,10 +160,10 @@ class Api:
             message = f"The model {name!r} is not here: this server has {self.name!r}."
             raise ApiError(message, 404, "model", "model_not_found")
 
-    async def _in_encoder(self, encode: Callable, prompt) -> list:
+    async def _in_encoder(self, encode: Callable, *args) -> list:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.encoder, encode, prompt)
-        except ValueError as error:  # such as a template that refuses two turns of one role
+            return await asyncio.get_running_loop().run_in_executor(self.encoder, encode, *args)
+        except (ImportError, ValueError) as error:  # such as a template that refuses two turns of one role
             raise ApiError(str(error)) from None
 
     def _encode_prompts(self, prompts: list[str] | list[list[int]]) -> list[list[int]]:
@@ -159,13 +177,17 @@ class Api:
             raise ApiError("There is no prompt.", param="prompt")
         return encoded
 
-    def _encode_messages(self, messages: list[dict]) -> list[int]:
-        encoded = self.encode_chat(self.tokenizer, messages, add_generation_prompt=True)
+    def _encode_messages(self, wanted: ChatRequest) -> list[int]:
+        messages = [message.for_template() for message in wanted.messages]
+        encode = partial(self.encode_chat, self.tokenizer, messages, add_generation_prompt=True)
+        encoded = encode(tools=wanted.tools)
+        if wanted.tools and response_template(self.tokenizer) and encoded == encode():
+            raise ApiError("This model's chat template does not write tools: send none.", param="tools")
         return self._known(encoded["input_ids"], "messages")
 
     def _known(self, ids: list[int], param: str) -> list[int]:
         """Refuse ids for which the model has no embedding: on a GPU, one would end all later requests, too."""
-        if ids and (min(ids) < 0 or max(ids) >= self.generator.model.get_input_embeddings().num_embeddings):
+        if ids and (min(ids) < 0 or max(ids) >= self.rows):
             raise ApiError(f"A token id of {param} is not in the vocabulary.", param=param)
         return ids
 
@@ -194,13 +216,37 @@ class Api:
         options["min_new_tokens"] = wanted.min_tokens or None
         config = generation_config(self.generator.model, max_tokens, ends, wanted.ignore_eos, **options)
         stop = [*wanted.stop_strings, *self.generator.stop_strings]
-        return [
-            Choice(ids, config, stop, None if wanted.seed is None else (wanted.seed + i) % 2**63)
-            for ids in prompts
-            for i in range(wanted.n)
-        ]
+        self._known([*wanted.logit_bias], "logit_bias")
+        adjustments = wanted.frequency_penalty, wanted.presence_penalty, wanted.logit_bias
+        matcher, choices = self._matcher(wanted, config), []
+        for ids in prompts:
+            for i in range(wanted.n):
+                seed = None if wanted.seed is None else (wanted.seed + i) % 2**63
+                processors = [Adjustment(len(ids), *adjustments)] if any(adjustments) else []
+                processors += [Structured(matcher.deep_copy(), len(ids))] if matcher else []
+                choices.append(Choice(ids, config, stop, seed, wanted.alternatives, processors))
+        return choices
 
-    async def _respond(self, request: Request, wanted: GenerationRequest, answer: "_Answer") -> Response:
+    def _matcher(self, wanted: GenerationRequest, config: GenerationConfig):
+        """What llguidance makes of the structure that the text must follow, if any."""
+        tools, choice = (wanted.tools, wanted.tool_choice) if isinstance(wanted, ChatRequest) else ([], "auto")
+        param = "response_format" if choice in ("none", "auto") else "tool_choice"
+        if param == "response_format" and wanted.response_format is None:
+            return None
+        if param == "response_format" and tools:
+            raise ApiError("The response_format leaves no room for tools: set tool_choice to none.", param=param)
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        ends = [end for end in [*ends, self.tokenizer.eos_token_id] if end is not None]
+        try:
+            if param == "tool_choice":
+                lark = demand(tools, choice, response_template(self.tokenizer))
+            else:
+                lark = f"start: {json_rule(wanted.response_format)}"
+            return compiled(lark, self.reader, self.rows, ends)
+        except ValueError as error:
+            raise ApiError(str(error), param=param) from None
+
+    async def _respond(self, request: Request, wanted: GenerationRequest, answer: Answer) -> Response:
         if wanted.stream:
             events = self._events(answer, wanted.stream_options.include_usage)
             return StreamingResponse(events, media_type="text/event-stream")
@@ -213,60 +259,63 @@ class Api:
             work.cancel()
             gone.cancel()
 
-    async def _finish(self, answer: "_Answer") -> dict:
-        for choice in answer.choices:
-            async with aclosing(self.generator.stream(choice)) as pieces:
-                async for _ in pieces:
-                    pass
+    async def _finish(self, answer: Answer) -> dict:
+        async with aclosing(self._deltas(answer)) as deltas:
+            async for index, delta in deltas:
+                answer.add(index, delta)
         return answer.whole()
 
-    async def _events(self, answer: "_Answer", include_usage: bool) -> AsyncIterator[str]:
+    async def _events(self, answer: Answer, include_usage: bool) -> AsyncIterator[str]:
         """Server-sent events, the last of which is `[DONE]`."""
         try:
-            for index, choice in enumerate(answer.choices):
-                if answer.is_chat:
-                    yield _event(answer.chunk(index, {"role": "assistant", "content": ""}))
-                async with aclosing(self.generator.stream(choice)) as pieces:
-                    async for piece in pieces:
-                        yield _event(answer.chunk(index, {"content": piece}))
-                yield _event(answer.chunk(index, {}, choice.finish_reason))
+            for index in range(len(answer.choices) if answer.is_chat else 0):
+                yield _event(answer.chunk(index, {"role": "assistant", "content": ""}))
+            async with aclosing(self._deltas(answer)) as deltas:
+                async for index, delta in deltas:
+                    answer.add(index, delta)
+                    yield _event(answer.chunk(index, delta))
             if include_usage:
                 yield _event({**answer.chunk_head, "choices": [], "usage": answer.usage()})
             yield "data: [DONE]\n\n"
         except ServerEnding:
             yield _event(ApiError(ENDING, 503).body())
+        except (ApiError, NotScored) as error:
+            yield _event((error if isinstance(error, ApiError) else ApiError(str(error), param="logprobs")).body())
         except Exception:
             logger.exception("Generation failed.")
             yield _event(ApiError("The generation failed.", 500).body())
 
+    async def _deltas(self, answer: Answer) -> AsyncGenerator[tuple[int, dict | None]]:
+        """Pieces of the choices, which are generated together, as they come; None after the last of each."""
+        queue = asyncio.Queue()
+        tasks = [asyncio.ensure_future(self._run(answer, index, queue)) for index in range(len(answer.choices))]
+        for task in tasks:
+            task.add_done_callback(queue.put_nowait)
+        try:
+            while not (all(task.done() for task in tasks) and queue.empty()):
+                if isinstance(item := await queue.get(), asyncio.Task):
+                    item.result()
+                else:
+                    yield item
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-class _Answer:
-    """The JSON of both endpoints, whole or in chunks."""
-
-    def __init__(self, kind: str, id: str, model: str, choices: list[Choice], prompts: list[list[int]]):
-        self.choices, self.is_chat = choices, kind == "chat.completion"
-        self.head = {"id": id, "object": kind, "created": int(time.time()), "model": model}
-        self.chunk_head = {**self.head, "object": f"{kind}.chunk" if self.is_chat else kind}
-        self.prompt_tokens = sum(map(len, prompts))
-
-    def usage(self) -> dict:
-        asked, generated = self.prompt_tokens, sum(choice.tokens for choice in self.choices)
-        return {"prompt_tokens": asked, "completion_tokens": generated, "total_tokens": asked + generated}
-
-    def whole(self) -> dict:
-        choices = []
-        for i, choice in enumerate(self.choices):
-            message = {"role": "assistant", "content": choice.text, "refusal": None}
-            choices.append(self._choice(i, "message", message, choice.finish_reason))
-        return {**self.head, "choices": choices, "usage": self.usage()}
-
-    def chunk(self, index: int, delta: dict, finish_reason: str | None = None) -> dict:
-        return {**self.chunk_head, "choices": [self._choice(index, "delta", delta, finish_reason)]}
-
-    def _choice(self, index: int, part: str, said: dict, finish_reason: str | None) -> dict:
-        """A text or a piece of one; a chat's has more fields than its content."""
-        text = {part: said} if self.is_chat else {"text": said.get("content", "")}
-        return {"index": index, **text, "logprobs": None, "finish_reason": finish_reason}
+    async def _run(self, answer: Answer, index: int, queue: asyncio.Queue) -> None:
+        choice = answer.choices[index]
+        if choice.text:  # the prompt's
+            queue.put_nowait((index, {"content": choice.text}))
+        async with aclosing(self.generator.stream(choice)) as pieces:
+            async for piece in pieces:
+                if answer.read is None:
+                    queue.put_nowait((index, {"content": piece}))
+        for processor in choice.processors:
+            if isinstance(processor, Structured) and processor.failure:
+                raise ApiError(f"The text could not follow the schema to its end: {processor.failure}.")
+        if answer.read is not None:
+            queue.put_nowait((index, answer.read(choice.text)))
+        queue.put_nowait((index, None))
 
 
 def _event(data: dict) -> str:
@@ -291,7 +340,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def _error(request: Request, error: ApiError) -> Response:
-    return JSONResponse(error.body(), status_code=error.status)
+    return JSONResponse(error.body(), error.status, error.headers)
 
 
 def _http_error(request: Request, error: HTTPException) -> Response:

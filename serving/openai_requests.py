@@ -1,6 +1,9 @@
 """What clients of OpenAI's API may send: its fields and those of vLLM and llama.cpp, their types and ranges."""
 
+import contextlib
+import json
 import logging
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,6 +15,7 @@ from pydantic import (
     Field,
     Json,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
@@ -30,13 +34,11 @@ MOST_TOLD = 100  # unknown fields that are named in the log
 UNSUPPORTED: dict[str, list] = {
     "add_generation_prompt": [True], "allowed_token_ids": [], "audio": [], "bad_words": [[]], "best_of": [1],
     "chat_template": [], "chat_template_kwargs": [{}], "continue_final_message": [False], "documents": [[]],
-    "dry_multiplier": [0], "dynatemp_range": [0], "echo": [False], "frequency_penalty": [0],
-    "function_call": ["none"], "functions": [[]], "grammar": [""], "guided_choice": [], "guided_grammar": [],
-    "guided_json": [], "guided_regex": [], "include_stop_str_in_output": [False], "json_schema": [],
-    "length_penalty": [1], "logit_bias": [{}, []], "logprobs": [False], "mirostat": [0],
-    "modalities": [["text"]], "n_probs": [0], "presence_penalty": [0], "prompt_logprobs": [],
-    "response_format": [{"type": "text"}], "skip_special_tokens": [True], "structured_outputs": [],
-    "suffix": [""], "tool_calls": [[]], "tool_choice": ["none", "auto"], "tools": [[]], "top_logprobs": [0],
+    "dry_multiplier": [0], "dynatemp_range": [0], "echo": [False], "function_call": ["none"], "functions": [[]],
+    "grammar": [""], "guided_choice": [], "guided_grammar": [], "guided_json": [], "guided_regex": [],
+    "include_stop_str_in_output": [False], "json_schema": [], "length_penalty": [1], "mirostat": [0],
+    "modalities": [["text"]], "n_probs": [0], "prompt_logprobs": [], "skip_special_tokens": [True],
+    "structured_outputs": [], "suffix": [""], "tool_choice": ["none", "auto"], "tools": [[]], "top_logprobs": [0],
     "truncate_prompt_tokens": [], "use_beam_search": [False], "xtc_probability": [0],
 }  # fmt: skip
 # What can be passed over without changing the answer, and without a word.
@@ -64,6 +66,8 @@ def _or_say(message: str) -> WrapValidator:
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
 Share = Annotated[float | None, Field(ge=0, le=1)]
 Count = Annotated[int | None, Field(ge=1)]
+Alternatives = Annotated[int, Field(ge=0, le=20)]  # likely tokens that are named beside each
+OpenAIPenalty = Annotated[float, Field(ge=-2, le=2)]
 TopK = Annotated[int | None, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # both keep all tokens
 Penalty = Annotated[  # beyond it, the product with a logit can leave the numbers
     float | None, Field(ge=0.01, le=100), Field(validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
@@ -151,6 +155,18 @@ class NamedModel(Body):
     model: str
 
 
+def _schema(wanted: Any) -> dict | bool | None:
+    """The schema that a text of this `response_format` follows."""
+    match wanted:
+        case {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return {"type": "object"}
+        case {"type": "json_schema", "json_schema": {"schema": dict() | bool() as schema}}:
+            return schema
+    raise ValueError('give {"type": "text"}, "json_object", or "json_schema" with {"json_schema": {"schema": {}}}.')
+
+
 class GenerationRequest(NamedModel, Sampling):
     """What both endpoints take."""
 
@@ -160,6 +176,10 @@ class GenerationRequest(NamedModel, Sampling):
     stop: Stops = []
     stop_token_ids: Annotated[list[int], Field(max_length=MOST_STOPS)] = []
     ignore_eos: bool = False
+    frequency_penalty: OpenAIPenalty = 0
+    presence_penalty: OpenAIPenalty = 0
+    logit_bias: dict[Annotated[int, Field(strict=False)], Annotated[float, Field(ge=-100, le=100)]] = {}
+    response_format: Annotated[dict | bool | None, BeforeValidator(_schema)] = None
     seed: Seed = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
@@ -177,6 +197,13 @@ class CompletionRequest(GenerationRequest):
         str | list[str] | list[int] | list[list[int]], _or_say("give a text, its token ids, or a list of either.")
     ]
 
+    echo: bool = False
+    logprobs: Alternatives | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.logprobs
+
     @property
     def prompts(self) -> list[str] | list[list[int]]:
         is_one = isinstance(self.prompt, str) or (self.prompt and isinstance(self.prompt[0], int))
@@ -193,15 +220,48 @@ def _joined_text(content: Any) -> Any:
     return "".join(part["text"] for part in content)
 
 
-class Message(Body):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_joined_text)]
+def _function(value: Any) -> Any:
+    """A tool, a call of one, or the choice of one."""
+    match value:
+        case {"type": "function", "function": {"name": str() as name}} if re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name):
+            return value
+    raise ValueError('give {"type": "function", "function": {"name": "f"}}, with a name of letters, digits, ".-_".')
 
-    def for_template(self) -> dict[str, str]:
-        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+
+def _content(content: Any, info: ValidationInfo) -> Any:
+    if content is None and not info.data.get("tool_calls"):
+        raise ValueError("the message has no content: give its text.")
+    return "" if content is None else _joined_text(content)
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    tool_calls: list[Annotated[dict, BeforeValidator(_function)]] = []
+    tool_call_id: str | None = None
+    content: Annotated[str, BeforeValidator(_content), Field(default=None, validate_default=True)]
+
+    def for_template(self) -> dict[str, Any]:
+        """As templates expect it: arguments are an object, unless a model wrote something else."""
+        message: dict[str, Any] = self.model_dump(exclude_defaults=True) | {"content": self.content}
+        for function in (call["function"] for call in message.get("tool_calls", [])):
+            with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
+                if isinstance(value := json.loads(function["arguments"]), dict):
+                    function["arguments"] = value
+        return message | {"role": "system" if self.role == "developer" else self.role}
 
 
 class ChatRequest(GenerationRequest):
     """The body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
+    logprobs: bool = False
+    top_logprobs: Alternatives = 0
+    tools: list[Annotated[dict, BeforeValidator(_function)]] = []
+    tool_choice: Annotated[
+        Literal["none", "auto", "required"] | Annotated[dict, BeforeValidator(_function)],
+        _or_say("give none, auto, required, or one of the tools."),
+    ] = "auto"
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.top_logprobs if self.logprobs or self.top_logprobs else None

@@ -41,15 +41,13 @@ def smollm2_folder() -> Path:
 
 def _widen(file: Path, folder: Path) -> None:
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32")
-    config = read.config
-    del config.quantization_config  # transformers does not save a model that was read from GGUF
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(read.state_dict())
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32")
+    del model.config.quantization_config  # as docs/interchange.md shows
+    model.hf_quantizer = None
     model.save_pretrained(unfinished)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     # As in SmolLM2's own tokenizer.json; transformers does not know the name that the GGUF file has for it.

@@ -34,6 +34,42 @@ def test_the_python_example_prints_what_the_readme_says(tmp_path):
     assert done.stdout == expected, done.stderr
 
 
+LINK_VENV = """#!/bin/sh
+mkdir .venv && ln -s "$TESTED_VENV"/* .venv && rm -f .venv/installed && touch .venv/installed
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not ((ROOT / ".git").exists() and Path(sys.prefix, "bin", "activate").exists()), reason="needs a clone and a venv"
+)
+def test_the_quickstart_works_when_it_is_pasted_into_a_shell_that_knows_nothing(tmp_path):
+    """Clones this repository, and links this environment after the checkout, so that make installs nothing."""
+    hooks = tmp_path / "template" / "hooks"
+    hooks.mkdir(parents=True)
+    (hooks / "post-checkout").write_text(LINK_VENV)
+    (hooks / "post-checkout").chmod(0o755)
+    environment = {
+        "PATH": os.defpath,
+        "HOME": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MAKEFLAGS": r"ARGS=--minutes\ 0.02",
+        "TESTED_VENV": sys.prefix,
+        "GIT_TEMPLATE_DIR": str(hooks.parent),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/foliogpt/foliogpt",
+    }
+    (quickstart,) = blocks("console")
+    command = ["bash", "-e", "-c", quickstart]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "bit for bit" in done.stderr + done.stdout
+    assert done.stdout.rpartition("The for statement")[2].strip()
+    assert (tmp_path / "foliogpt" / "runs" / "quickstart" / "model.safetensors").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if "```bash" in page.read_text()], ids=lambda page: page.name)
 def test_the_folio_commands_work_in_order(page, tmp_path, monkeypatch):
@@ -97,3 +133,17 @@ def test_the_folder_map_names_the_folders():
     named = set(re.findall(r"^(\w+)/ ", README.read_text(), flags=re.MULTILINE))
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert folders <= named
+
+
+def test_shares_in_the_text_are_those_of_the_table():
+    """How much of what pretraining gained on the manual is lost: (after - before) / (fresh - before)."""
+    page = (ROOT / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    section = page.split("**Dialogues of 59 films**")[1].split("**Summaries**")[0]
+    manual = {
+        cells[0]: float(cells[-1].split()[0])
+        for row in re.findall(r"^\| ((?:pretrained|fresh).*\d\]) \|$", section, flags=re.MULTILINE)
+        if len(cells := re.split(r" *\| *", row)) == 6
+    }
+    before, fresh = manual["pretrained, as it was"], manual["fresh weights, full"]
+    shares = [round(100 * (manual[f"pretrained, {how}"] - before) / (fresh - before)) for how in ("full", "LoRA")]
+    assert "{} % (full) or {} % (LoRA)".format(*shares) in section

@@ -106,7 +106,6 @@ PARTS = [
     ),
     Part("trl.trainer.utils", "_CHUNKED_LOGPROB_CHUNK_SIZE", "training/finetuning/trainers.py", "the memory of sft"),
     Part(DPO, "DPOTrainer._prepare_dataset", "training/finetuning/trainers.py", "dpo on examples encoded by us"),
-    Part(DPO, "DPOTrainer._precompute_ref_logps", "training/finetuning/trainers.py", "dpo in several processes"),
     Part(
         "peft.utils.constants",
         "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
@@ -116,11 +115,14 @@ PARTS = [
     Part(
         "accelerate.state", "GradientState.end_of_dataloader", "training/parallel_trainer.py", "the last of the batches"
     ),
+    Part("transformers.generation", "GenerationMixin._prepare_generation_config", "serving/batching.py", "batches"),
+    Part("transformers.generation", "GenerationMixin._prepare_special_tokens", "serving/batching.py", "batches"),
+    Part("transformers.generation", "GenerationMixin._get_logits_processor", "serving/batching.py", "batches"),
+    Part("transformers.generation", "GenerationMixin._supports_logits_to_keep", "serving/batching.py", "batches"),
     Part("accelerate", "DataLoaderConfiguration.dispatch_batches", "training/arguments.py", "streams in processes"),
     Part("chromadb", "Collection.configuration_json", "rag/index.py", "the refusal of remote embedding functions"),
     Part("chromadb.config", "Settings.anonymized_telemetry", "rag/index.py", "telemetry that stays off"),
     Part("gradio", "Blocks.has_launched", "scripts/app/page.py", "the refusal of paths of files in the app"),
-    Part("sentence_transformers.base.sampler", "DefaultBatchSampler", "rag/embedder/batches.py", "embedders' batches"),
     Part(
         "sentence_transformers",
         "SentenceTransformerTrainer.add_model_card_callback",

@@ -102,7 +102,7 @@ def test_every_top_level_folder_is_typed():
     """A `py.typed` in a folder below the namespace is for all that is in the folder, too (PEP 561)."""
     folders = {name.split(".")[1] for name in PROJECT["tool"]["setuptools"]["packages"]}
     assert all((ROOT / folder / "py.typed").exists() for folder in folders)
-    assert PROJECT["tool"]["setuptools"]["package-data"] == {"*": ["py.typed"]}
+    assert PROJECT["tool"]["setuptools"]["package-data"] == {"*": ["py.typed", "*.css", "*.js"]}
 
 
 def test_what_to_read_first_exists_and_is_as_long_as_it_says():

@@ -63,5 +63,9 @@ def test_site_has_each_chapter_the_api_and_a_search(site):
     chapters = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
     assert {path.stem for path in (site / "notebooks").glob("*.html")} == {*chapters, "README"}
     assert "FolioForCausalLM" in (site / "docs" / "reference" / "api.html").read_text(encoding="utf-8")
+    commands = (site / "docs" / "reference" / "cli.html").read_text(encoding="utf-8")
+    assert "usage: folio rag sync PATH" in commands
+    assert "folio doctor" in commands
+    assert "--learning_rate" in commands
     assert "induction" in (site / "searchindex.js").read_text(encoding="utf-8")
     assert "<math" in "".join(page.read_text(encoding="utf-8") for page in (site / "notebooks").glob("*.html"))

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from ..jobs.lazy import lazy_names
-from .control_tokens import encode_chat, encode_texts
-from .trained import chat_tokenizer, load_tokenizer, train_char_tokenizer, train_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
     from .bpe import BPETokenizer
+    from .control_tokens import encode_chat, encode_texts
+    from .trained import chat_tokenizer, load_tokenizer, train_char_tokenizer, train_tokenizer, vocabulary_size
     from .wordpiece import WordPieceTokenizer
 
 __all__ = [
@@ -15,4 +15,10 @@ __all__ = [
     "train_char_tokenizer", "train_tokenizer", "vocabulary_size",
 ]  # fmt: skip
 
-__getattr__ = lazy_names(__name__, {"BPETokenizer": "bpe", "WordPieceTokenizer": "wordpiece"})
+MODULES = {
+    "bpe": ["BPETokenizer"],
+    "wordpiece": ["WordPieceTokenizer"],
+    "control_tokens": ["encode_chat", "encode_texts"],
+    "trained": ["chat_tokenizer", "load_tokenizer", "train_char_tokenizer", "train_tokenizer", "vocabulary_size"],
+}
+__getattr__ = lazy_names(__name__, {name: module for module, names in MODULES.items() for name in names})

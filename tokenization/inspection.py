@@ -10,6 +10,7 @@ from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
 
+from ..jobs.markdown import markdown_table
 from .bpe import BYTES
 from .control_tokens import encode_texts
 
@@ -70,10 +71,8 @@ def inspect(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> Inspect
 
 def table(found: list[Inspection]) -> str:
     """The figures of one or more tokenizers side by side, and their longest and their unreachable tokens."""
-    grid = [[""] + [each.name for each in found]]
-    grid += [[name, *(each.rows[name] for each in found)] for name in found[0].rows]
-    widths = [max(len(row[i]) for row in grid) for i in range(len(found) + 1)]
-    lines = ["  ".join(f"{cell:<{wide}}" for cell, wide in zip(row, widths, strict=True)).rstrip() for row in grid]
+    rows = [[name, *(each.rows[name] for each in found)] for name in found[0].rows]
+    lines = [markdown_table(["", *(each.name for each in found)], rows)]
     for each in found:
         lines.append(f"\nlongest tokens here, {each.name}: {' '.join(each.longest)}")
         if each.unreachable:

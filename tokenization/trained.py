@@ -1,7 +1,6 @@
 """The tokenizer that checkpoints carry: trained with the `tokenizers` library, loaded by plain `AutoTokenizer`."""
 
 import copy
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -63,6 +62,18 @@ CHAT_TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
+# Reads what the template has the model write.
+RESPONSE_TEMPLATE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant\n",
+    "fields": {
+        "tool_calls": {
+            "open_pattern": r"\s*<tool_call>", "close": "</tool_call>", "repeats": True, "content": "json",
+            "transform": {"type": "function", "function": "{content}"},
+        },
+        "content": {"content": "text"},
+    },
+}  # fmt: skip
 
 
 def train_tokenizer(
@@ -78,31 +89,6 @@ def train_tokenizer(
     Raises ValueError if `vocab_size` is too small for bytes and special tokens or too large for the texts, or these are
     not valid Unicode.
     """
-    tokenizer = _train(texts, vocab_size, show_progress)
-    check_filled(tokenizer.get_vocab_size(), vocab_size)
-    return as_pretrained(tokenizer)
-
-
-def train_sizes(texts: Iterable[str], vocab_sizes: Iterable[int]) -> Iterator[PreTrainedTokenizerFast]:
-    """What `train_tokenizer` gives for each size, from small to large, for the time of the largest; raises ValueError.
-
-    A smaller vocabulary has the first tokens and merges of a larger one. Where the text does not support a size, the
-    largest one that it supports takes its place and is the last.
-    """
-    sizes = sorted(set(vocab_sizes))
-    if not sizes:
-        raise ValueError("There are no vocabulary sizes: give at least one.")
-    check_room(sizes[0], len(SPECIAL_TOKENS))
-    full = _train(texts, sizes[-1], show_progress=False)
-    state, supported = json.loads(full.to_str()), full.get_vocab_size()
-    vocab, merges = state["model"]["vocab"], state["model"]["merges"]
-    for size in [*(size for size in sizes if size < supported), supported]:
-        until = next((i for i, (a, b) in enumerate(merges) if vocab[a + b] >= size), len(merges))
-        smaller = {"vocab": {token: id for token, id in vocab.items() if id < size}, "merges": merges[:until]}
-        yield as_pretrained(Tokenizer.from_str(json.dumps({**state, "model": {**state["model"], **smaller}})))
-
-
-def _train(texts: Iterable[str], vocab_size: int, show_progress: bool) -> Tokenizer:
     check_room(vocab_size, len(SPECIAL_TOKENS))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -114,7 +100,8 @@ def _train(texts: Iterable[str], vocab_size: int, show_progress: bool) -> Tokeni
         show_progress=show_progress and sys.stdout.isatty(),  # else its lines go to stdout, and a closed one panics
     )
     tokenizer.train_from_iterator((part for text in _checked(texts) for part in cut_long_runs(text)), trainer)
-    return tokenizer
+    check_filled(tokenizer.get_vocab_size(), vocab_size)
+    return as_pretrained(tokenizer)
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
@@ -189,5 +176,5 @@ def as_pretrained(tokenizer: Tokenizer, **special) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         **special,
     )
-    wrapped.chat_template = CHAT_TEMPLATE
+    wrapped.chat_template, wrapped.response_template = CHAT_TEMPLATE, RESPONSE_TEMPLATE
     return wrapped

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..jobs.options import option, switch
 from ..jobs.processes import connect
@@ -21,6 +22,8 @@ PLACES = {"corpus", "tokenizer", "data", "validation_data", "model", "model_conf
 # The embeddings of wide models want smaller steps (Yang et al., 2022); at a width of 256 they do not yet.
 ADAM_LEARNING_RATE, NARROW = 0.02, 256
 CONTINUED = 0.1  # of the rates, with --init_from
+BLOCK_SIZE = 256
+TRACKERS = ("tensorboard", "trackio", "wandb")  # for which there are extras
 
 
 @with_config_fields()
@@ -33,10 +36,10 @@ class ModelArguments:
     tokenizer: str | None = option(
         None, "a tokenizer's directory or Hub name, or 'char'; trained on the corpus if not given"
     )
-    vocab_size: int = option(4096, "of the tokenizer that is trained")
+    vocab_size: int = option(4096, "vocabulary size of the new tokenizer")
     preset: str | None = option(None, "the architecture; folio if not given", choices=list(PRESETS))
     size: str | None = option(None, "about 1M, 5M, 25M, 120M, 350M parameters; nano if not given", choices=list(SIZES))
-    block_size: int = option(256, "tokens in a training example")
+    block_size: int | None = option(None, "tokens in an example; if not given 256, or the context of init_from")
     model_config: str | None = option(None, "instead of a preset: a config.json, directory or hub:NAME of transformers")
     init_from: str | None = option(None, "go on from the weights and the tokenizer of this directory or hub:NAME")
     trust_remote_code: bool = option(False, "run the code in the folder of model_config or init_from")
@@ -53,6 +56,8 @@ class ModelArguments:
             self.preset, self.size = self.preset or "folio", self.size or "nano"
         else:  # a name as transformers takes it
             setattr(self, given[0], os.path.expanduser(getattr(self, given[0]).removeprefix("hub:")))
+        if self.init_from is None:
+            self.block_size = self.block_size or BLOCK_SIZE
 
 
 @dataclass
@@ -77,7 +82,7 @@ class RunArguments(TrainingArguments):
     logging_steps: float = 10
     logging_first_step: bool = True
     save_total_limit: int | None = 2
-    report_to: list[str] = field(default_factory=lambda: ["none"], metadata={"help": "trackers, as in transformers"})
+    report_to: list[str] = field(default_factory=lambda: ["none"], metadata={"help": "trackers, such as tensorboard"})
     include_num_input_tokens_seen: str = "all"  # what speeds are counted in
     remove_unused_columns: bool = False
     disable_tqdm: bool | None = True  # our own progress bar shows tokens a second as well
@@ -104,6 +109,12 @@ class RunArguments(TrainingArguments):
         if self.use_cpu:
             connect(self.ddp_backend or "gloo", self.ddp_timeout)
         super().__post_init__()
+        for name in set(self.report_to) - {*get_available_reporting_integrations(), "flyte"}:  # which is never in it
+            if name not in INTEGRATION_TO_CALLBACK:
+                known = ", ".join(INTEGRATION_TO_CALLBACK)
+                raise ValueError(f"report_to names {name!r}: choose of none, all, {known}.")
+            package = f"'foliogpt[{name}]'" if name in TRACKERS else name
+            raise ImportError(f"--report_to {name} needs a package that is not installed: pip install {package}.")
         if self.world_size > 1 and self.auto_find_batch_size:  # in the process alone that ran out of memory
             raise ValueError(
                 "auto_find_batch_size works in one process: say --per_device_train_batch_size and "
@@ -148,11 +159,11 @@ class PretrainingArguments(RunArguments):
     learning_rate: float | None = option(None, "peak; if not given 0.02 for muon, 0.001 else, a tenth with init_from")
     adam_learning_rate: float | None = option(
         None,
-        "with muon: of embeddings, norms and biases, which AdamW trains; 0.02 if not given, and in models "
+        "learning rate of embeddings, norms and biases, which AdamW trains with muon; 0.02 if not given, and in models "
         "wider than 256 less, in inverse proportion to the width; a tenth with init_from",
     )
     muon_momentum: float = option(
-        0.95, "with muon: of its gradients; runs of some hundred steps want less, such as 0.9"
+        0.95, "momentum of muon's gradients; runs of some hundred steps want less, such as 0.9"
     )
     adam_beta2: float = 0.95
     weight_decay: float = 0.1
@@ -165,7 +176,7 @@ class PretrainingArguments(RunArguments):
     decay_steps: float = option(0.6, "with warmup_stable_decay: steps of the decay, or their share if below 1")
     bf16: bool | None = switch("train in bfloat16 (true, false); on CPU whatever is faster if not given")
     torch_compile: bool | None = switch("compile the model; on a GPU if the run is long enough to pay if not given")
-    sample_prompt: str | None = option(None, "what samples begin with; words of the held-out text if not given")
+    sample_prompt: str | None = option(None, "text that samples begin with (default: words of the held-out text)")
     prediction_loss_only: bool = True
     ddp_find_unused_parameters: bool | None = False  # there are none, and looking for them takes time
     ddp_broadcast_buffers: bool | None = False  # they never change

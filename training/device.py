@@ -57,9 +57,7 @@ def choose_for_device(
         if getattr(network, "loss_chunk_size", None) is not None:
             fits = int(LOGITS_SHARE * available_bytes(args.device) / (12 * network.config.vocab_size))
             network.loss_chunk_size = max(network.loss_chunk_size, min(LOSS_CHUNK, fits))
-        if (
-            not args.dataloader_num_workers and data.train_documents is not None
-        ):  # of a stream each would read other files
+        if not args.dataloader_num_workers and data.train_documents is not None:  # each would read other streams
             args.dataloader_num_workers = LOADERS
         if args.n_gpu > 1:
             args._n_gpu = 1  # Trainer would copy the model at each step, and multiply the batch

@@ -119,24 +119,13 @@ def available_bytes(device: torch.device) -> int:
     """Memory that can still be had on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    ours = psutil.Process().memory_info()
-    free = [psutil.virtual_memory().available]
+    process, free = psutil.Process(), [psutil.virtual_memory().available]
     limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
     if limit != "max":
-        free.append(int(limit) - ours.rss)
-    if (limit := _address_space()) is not None:
-        free.append(limit - ours.vms)
+        free.append(int(limit) - process.memory_info().rss)
+    if psutil.LINUX and (limit := process.rlimit(psutil.RLIMIT_AS)[0]) != psutil.RLIM_INFINITY:  # `ulimit -v`
+        free.append(limit - process.memory_info().vms)
     return max(0, min(free))
-
-
-def _address_space() -> int | None:
-    """The limit of `ulimit -v`, None if there is none."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def gigabytes(size: float) -> str:

@@ -20,7 +20,7 @@ from .arguments import ModelArguments, PretrainingArguments
 from .config_fields import DROPOUTS, chosen_fields
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
-LONGEST_BLOCK = 1024  # tokens in an example of a model that the caller brings, if nothing else is asked for
+LONGEST_BLOCK = 1024  # tokens in an example of a model that is there already, if nothing else is asked for
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,13 @@ def arguments_of_own(
 ) -> ModelArguments:
     """The settings of a model that the caller brings, for the run's files and its tokenizer."""
     config = getattr(model, "config", model).get_text_config()
-    block_size = block_size or min(getattr(config, "max_position_embeddings", None) or LONGEST_BLOCK, LONGEST_BLOCK)
+    block_size = block_size or usual_block(config)
     return ModelArguments(tokenizer, config.vocab_size, preset=config.model_type, size="custom", block_size=block_size)
+
+
+def usual_block(config: PreTrainedConfig) -> int:
+    """The tokens in an example of a model that is there already: its context, up to a limit."""
+    return min(getattr(config, "max_position_embeddings", None) or LONGEST_BLOCK, LONGEST_BLOCK)
 
 
 def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> PreTrainedConfig:
@@ -48,6 +53,11 @@ def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> Pr
         check_name(source)
         with one_line(source):
             config = load_config(source, model.trust_remote_code)
+        if model.block_size is None:
+            model.block_size, context = usual_block(config), getattr(config, "max_position_embeddings", None)
+            if context and context > model.block_size:
+                blocks = f"it is trained on blocks of {model.block_size}: choose others with --block_size"
+                logger.warning("%s reads %d tokens at once; %s.", source, context, blocks)
         if checkpoint is None:
             prepare_to_go_on(config, model)
     for name, value in chosen_fields(model, config).items():
@@ -95,7 +105,8 @@ def config_of_file(model: ModelArguments) -> PreTrainedConfig:
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(copy.deepcopy(found), trust_remote_code=trust)
     except Exception as error:  # what transformers raises for files of others has no end
-        raise ValueError(f"No model can be made of {name}: {first_line(error.__cause__ or error)}.") from None
+        remedy = ", or give --trust_remote_code if you trust it" if "trust_remote_code" in str(error) else ""
+        raise ValueError(f"No model can be made of {name}: {first_line(error.__cause__ or error)}{remedy}.") from None
     return found
 
 

@@ -126,7 +126,7 @@ def suggest_settings(step: Step, room: float) -> tuple[list[str], str, StepMemor
         for checkpointing in [True] if was_checkpointing else [False, True]:
             if checkpointing:
                 network.activation_checkpointing_enable()
-            for size in smaller_sizes(batch):
+            for size in (size for size in range(batch, 0, -1) if batch % size == 0):  # whole parts
                 parts = step.args.gradient_accumulation_steps * batch // size
                 needed = step.memory(size, parts)
                 if needed.peak <= room:
@@ -138,11 +138,6 @@ def suggest_settings(step: Step, room: float) -> tuple[list[str], str, StepMemor
         if not was_checkpointing:
             network.activation_checkpointing_disable()
     return [], f"Not even one example at a time fits: {step.smaller}.", None
-
-
-def smaller_sizes(batch: int) -> list[int]:
-    """The batch sizes that make up the same batch in whole parts, the largest first."""
-    return [size for size in range(batch, 0, -1) if batch % size == 0]
 
 
 def find_batch_size(step: Step, available: int) -> StepMemory:

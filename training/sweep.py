@@ -19,11 +19,11 @@ from ..jobs.report import REPORT_FILE
 from ..jobs.run_folder import RUN_FILE
 from ..jobs.saving import checkpoints, write_atomically
 
-COMMANDS = ("pretrain", "finetune sft", "finetune dpo", "finetune lm", "finetune classify", "finetune tag",
-            "finetune qa")  # fmt: skip
+COMMANDS = ("pretrain", *(f"finetune {task}" for task in ("sft", "dpo", "lm", "classify", "tag", "qa")))
 PLAN_FILE = "sweep.yaml"
 FIXED = ("command", "settings", "vary", "runs", "draw_seed")  # what a sweep that goes on may not change
 ERROR_CHARACTERS = 500
+VARY = 'setting: a list of values, all of which are tried, or {"low": , "high": , "log": true} to draw from; as JSON'
 
 
 @dataclass
@@ -31,18 +31,12 @@ class Sweep:
     """What a sweep tries out."""
 
     command: str = option("pretrain", "the command of each run, of fine-tuning with the task", choices=list(COMMANDS))
-    settings: dict | str | None = option(  # noqa: RUF009
-        None, "of all runs, as in the --config file of the command; as JSON"
-    )
-    vary: dict | str | None = option(  # noqa: RUF009
-        None, 'setting: a list of values, all of which are tried, or {"low": , "high": }, between which values are '
-        'drawn, with "log": true by their logarithm; as JSON',
-    )  # fmt: skip
+    settings: dict | str | None = option(None, "of all runs, as in --config of the command; as JSON")  # noqa: RUF009
+    vary: dict | str | None = option(None, VARY)  # noqa: RUF009
     runs: int = option(8, "how many points are drawn, if any are; each with all the values of lists")
-    minutes: float | None = option(None, "of all runs together: no run is begun later")
-    draw_seed: int = option(0, "of what is drawn")
+    minutes: float | None = option(None, "minutes for all runs together: no run is begun later")
+    draw_seed: int = option(0, "random seed of the drawn values")
     output_dir: str = option("runs/sweep", "the folder of the runs")
-    picture: str | None = option(None, "draw the losses into this PNG file")
 
     def __post_init__(self):
         try:
@@ -116,16 +110,23 @@ def run_sweep(sweep: Sweep, say: Callable[[str], None] = print) -> tuple[list[Ru
     return finished, failed
 
 
+def judged_by(run: Run) -> float:
+    """The figure by which runs are ranked, less being better: bits a byte, or the loss if there are none."""
+    return run.last("val_bits_per_byte") or run.last("val_loss") or math.inf
+
+
 def _run(sweep: Sweep, point: dict, folder: Path) -> str | None:
     """Begin a run, or go on with one that was stopped; return the last line of its error if it fails."""
-    folder.mkdir(exist_ok=True)
-    flags = [f"--{name}={json.dumps(v) if isinstance(v, list | dict) else v}" for name, v in point.items()]
     settings = folder.with_suffix(".yaml")
-    write_atomically(settings, yaml.safe_dump(sweep.settings))
-    go_on = "--resume" if checkpoints(folder) else "--overwrite"
     command = [sys.executable, "-m", "foliogpt.scripts.cli", *sweep.command.split(), "--config", str(settings)]
-    done = subprocess.run([*command, *flags, "--output_dir", str(folder), go_on], stderr=subprocess.PIPE,
-                          stdout=subprocess.DEVNULL, text=True, errors="replace")  # fmt: skip
+    try:
+        folder.mkdir(exist_ok=True)
+        write_atomically(settings, yaml.safe_dump(sweep.settings | point))
+        go_on = "--resume" if checkpoints(folder) else "--overwrite"
+        done = subprocess.run([*command, "--output_dir", str(folder), go_on], stderr=subprocess.PIPE,
+                              stdout=subprocess.DEVNULL, text=True, errors="replace")  # fmt: skip
+    except OSError as error:  # the disk is full
+        return f"{folder} cannot be written: {error.strerror or error}"
     if done.returncode > 128 or done.returncode < 0:  # a signal: it was meant for all of the sweep
         raise KeyboardInterrupt(f"The sweep was stopped: repeat the command to go on with {folder}.")
     lines = done.stderr.strip().splitlines()

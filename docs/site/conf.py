@@ -1,6 +1,8 @@
 """The documentation site: the pages in docs/, the book, and the API, to be read without a network (`make site`)."""
 
+import contextlib
 import inspect
+import io
 import re
 import tomllib
 from pathlib import Path
@@ -44,6 +46,29 @@ def link_files(app, docname: str, source: list[str]) -> None:
         return match[0] if is_page or is_picture else f"]({FILES}/{path.as_posix()}{match[2]})"
 
     source[0] = re.sub(r"\]\(([^)#:\s]+)((?:#[^)]*)?)\)", link, source[0])
+
+
+def add_commands(app, docname: str, source: list[str]) -> None:
+    """Append the help of every command, and of every job of one, to the page of commands."""
+    if docname != "docs/reference/cli":
+        return
+    from foliogpt.scripts.cli import COMMANDS
+
+    for name in COMMANDS:
+        text = printed(name)
+        jobs = {word: printed(name, word) for word in re.findall(rf"^ +folio {name} ([a-z]+) ", text, re.MULTILINE)}
+        source[0] += f"\n## folio {name}\n\n```text\n{text}\n```\n"
+        for word, own in jobs.items():
+            if f"usage: folio {name} {word}" in own:
+                source[0] += f"\n### folio {name} {word}\n\n```text\n{own}\n```\n"
+
+
+def printed(*words: str) -> str:
+    from foliogpt.scripts.cli import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    return output.getvalue().strip()
 
 
 def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
@@ -94,5 +119,6 @@ def write_entry(app, exception) -> None:
 def setup(app) -> None:
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("source-read", link_files)
+    app.connect("source-read", add_commands)
     app.connect("autodoc-process-docstring", plain_docstring)
     app.connect("build-finished", write_entry)

@@ -64,15 +64,13 @@ def by_words(anchors: list[str], texts: list[str], depth: int = max(DEPTH)) -> l
 
 def by_search(embedder: Embedder | None, reranker, anchors: list[str], texts: list[str]) -> list[list[int]]:
     """Ranks texts as a hybrid search does, with a cross-encoder unless it is None."""
-    found = _searched(embedder, anchors, texts, max(DEPTH))
-    if reranker is None:
-        return [[n for n, _ in ranking] for ranking in found]
-    asked = [(anchor, texts[n]) for anchor, ranking in zip(anchors, found, strict=True) for n, _ in ranking]
-    scores = iter(reranker.predict(asked, show_progress_bar=False).tolist() if asked else [])
     ranked = []
-    for ranking in found:
-        both = together([score for _, score in ranking], [next(scores) for _ in ranking]) if ranking else []
-        ranked.append([n for _, (n, _) in sorted(zip(-both, ranking, strict=True))] if ranking else [])
+    for anchor, ranking in zip(anchors, _searched(embedder, anchors, texts, max(DEPTH)), strict=True):
+        if reranker is not None and ranking:
+            scores = reranker.predict([(anchor, texts[n]) for n, _ in ranking], show_progress_bar=False)
+            both = together([score for _, score in ranking], scores)
+            ranking = [pair for _, pair in sorted(zip(-both, ranking, strict=True))]
+        ranked.append([n for n, _ in ranking])
     return ranked
 
 

@@ -62,8 +62,8 @@ class EmbedderArguments:
         None, "peak; by default 0.01 for models of ours (Muon), 2e-5 for others (AdamW)"
     )
     warmup_steps: float = option(0.1, "steps, or their share if below 1")
-    weight_decay: float = option(0.01, "of matrices")
-    seed: int = option(42, "of all that is drawn")
+    weight_decay: float = option(0.01, "weight decay of matrices")
+    seed: int = option(42, "random seed")
     overwrite: bool = option(False, "replace the run that is in output_dir")
 
     def __post_init__(self):
@@ -190,8 +190,6 @@ def _train(
     """Train in place, and return the steps and the mean loss of the last tenth of them."""
     from sentence_transformers import cross_encoder, sentence_transformer
 
-    from .batches import LengthBuckets
-
     ours = isinstance(getattr(model[0], "auto_model", model[0]).config, FolioConfig)
     rate = args.learning_rate or (OUR_LEARNING_RATE if ours else LEARNING_RATE)
     kind: Any = cross_encoder if args.reranker else sentence_transformer
@@ -207,16 +205,16 @@ def _train(
             return super().create_optimizer(model)
 
     dataset = _dataset(pairs, args, minilm)
+    if not args.reranker and any(len(set(dataset[column])) == 1 for column in ("anchor", "positive")):
+        raise ValueError(NOTHING_TO_TELL_APART)
     # A cross-encoder has wrong texts of its own for each question, and gives each a score without bounds.
     options: dict = {"num_negatives": 1, "scale": 1.0, "activation_fn": torch.nn.Identity()} if args.reranker else {}
     only_embedder: dict = {}
     if not args.reranker:
-        if not len(LengthBuckets(dataset, args.per_device_train_batch_size)):
-            raise ValueError(NOTHING_TO_TELL_APART)
         # What the model puts before a question and before a text: E5 learns with what it is asked with.
         kinds = {name: "query" if name == "anchor" else "document" for name in dataset.column_names}
         prompts = {name: prompt for name, kind in kinds.items() if (prompt := model.prompts.get(kind))}
-        only_embedder = {"batch_sampler": LengthBuckets, "prompts": prompts}
+        only_embedder = {"batch_sampler": "no_duplicates", "prompts": prompts}
     if args.mini_batch_size is None:
         loss = kind.losses.MultipleNegativesRankingLoss(model, **options)
     else:

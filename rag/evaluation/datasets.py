@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ..documents import Document, Hit
 
-SPLITS = ("test", "dev")
 ACCEPTED = (
     "give a folder in BEIR's layout (queries.jsonl, qrels/test.tsv, and corpus.jsonl unless the index has the "
     "documents), a file in SQuAD's form, or known-items"
@@ -82,21 +81,27 @@ def load_dataset(source: str | Path) -> Dataset:
 
 def beir(folder: Path) -> Dataset:
     """Read a folder in BEIR's layout: its documents, and the queries that are judged."""
-    qrels = _first(folder, *(f"qrels{sign}{split}.tsv" for split in SPLITS for sign in "/."))
+    qrels = _first(folder, "qrels/test.tsv", "qrels.test.tsv")
     if qrels is None:
         raise ValueError(f"{folder} has no qrels/test.tsv, so it is no data set: {ACCEPTED}.")
-    names = f"queries.{qrels.stem.removeprefix('qrels.')}", "queries"
-    queries = _first(folder, *(f"{name}.jsonl{gz}" for name in names for gz in ("", ".gz")))
+    queries = _first(folder, *(f"{name}.jsonl{gz}" for name in ("queries.test", "queries") for gz in ("", ".gz")))
     if queries is None:
         raise ValueError(f"{folder} has no queries.jsonl, so it is no data set: {ACCEPTED}.")
     corpus = _first(folder, "corpus.jsonl", "corpus.jsonl.gz")
-    documents = None if corpus is None else [_document(place, row) for place, row in _json_lines(corpus)]
+    documents = None if corpus is None else [_document(place, row) for place, row in _rows(corpus)]
     names = Counter(document.name for document in documents or [])
     if names and (most := names.most_common(1)[0])[1] > 1:
         raise ValueError(f"{corpus} has two documents {most[0]!r}: correct it.")
-    texts = {_string(place, row, "_id"): _string(place, row, "text") for place, row in _json_lines(queries)}
+    texts = {_string(place, row, "_id"): _string(place, row, "text") for place, row in _rows(queries)}
     relevant: dict[str, dict[Place, float]] = {}
-    for place, query, document, grade in _judgements(qrels):
+    for place, row in _rows(qrels):
+        query, document = (_string(place, row, name) for name in ("query-id", "corpus-id"))
+        try:
+            grade = float(row.get("score") or "")
+        except ValueError:
+            grade = math.nan
+        if not math.isfinite(grade):
+            raise ValueError(f"{place} has no number as score: correct it.")
         if query not in texts:
             raise ValueError(f"{place} names the query {query!r}, which {queries.name} does not have: correct it.")
         if documents is not None and document not in names:
@@ -112,26 +117,6 @@ def _document(place: str, row: dict) -> Document:
     if not isinstance(title, str):
         raise ValueError(f"{place} has {type(title).__name__} as title, not text: correct it.")
     return Document(_string(place, row, "_id"), f"{title}\n\n{text}" if title else text, title)
-
-
-def _judgements(qrels: Path) -> Iterator[tuple[str, str, str, float]]:
-    """Each with its place; the first line may name the columns."""
-    try:
-        lines = qrels.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{qrels} is not UTF-8 ({error.reason}): correct it.") from None
-    for number, line in enumerate(lines, 1):
-        fields = line.rstrip("\r").split("\t")
-        try:
-            query, document, grade = fields
-            if not math.isfinite(float(grade)):
-                raise ValueError
-            yield f"{qrels}, line {number}", query, document, float(grade)
-        except ValueError:
-            if line.strip() and number > 1:
-                raise ValueError(
-                    f"{qrels}, line {number} is not query, document and grade with tabs between: {line[:60]!r}."
-                ) from None
 
 
 def squad(source: str) -> Dataset:
@@ -179,8 +164,8 @@ def _first(folder: Path, *names: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
-    """The objects of a file, one a line, each with its place."""
+def _rows(path: Path) -> Iterator[tuple[str, dict]]:
+    """The rows of a file, each with its place."""
     from ...data.files import File
     from ...data.rows import rows_in_file
 

@@ -6,8 +6,7 @@ from typing import Any
 from ...evaluation.bootstrap import Metric, interval, paired_interval
 from ...evaluation.results import cell
 from ...jobs.markdown import markdown_table
-from ..refusal import BEST
-from .refusal_curve import SHOWN, Refusal
+from ..refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -57,22 +56,11 @@ class EvaluationReport:
             f"{self.embedder}",
             _table(self.figures),
             self.verdict(),
-            *(_shown(self.refusal) if self.refusal else []),
+            *([str(self.refusal), _table(self.refusal.figures)] if self.refusal else []),
             *(["Answers, by what the writer is given:", _table(self.answers)] if self.answers else []),
             *(f"Note: {note}" for note in self.notes),
         ]
         return "\n\n".join(part for part in parts if part)
-
-
-def _shown(refusal: Refusal) -> list[str]:
-    points = [next(point for point in reversed(refusal.curve) if point[0] >= share) for share in SHOWN]
-    answered, refused = ([f"{share:.2f}" for share in column] for column in zip(*points, strict=True))
-    return [
-        f"Refusal, of {refusal.answerable:,} questions whose answer is in the first {BEST} passages, and "
-        f"{refusal.unanswerable:,} without the documents that answer them:",
-        _table(refusal.figures),
-        markdown_table(["answered", *answered], [["refused", *refused]]),
-    ]
 
 
 def _listed(names: list[str]) -> str:

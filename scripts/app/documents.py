@@ -6,6 +6,7 @@ the index, so no other file can be. All text is escaped.
 
 import asyncio
 import contextlib
+import re
 import tempfile
 import threading
 from collections import Counter
@@ -17,31 +18,14 @@ from pathlib import Path, PurePath
 from transformers import PreTrainedTokenizerBase
 
 from ...serving.generator import TextGenerator
-from .parts import EVENT, box, button, check, gr, one_line_errors
+from .markdown import marked_markdown
+from .parts import EVENT, asked, box, check, gr, one_line_errors
 
 SHOWN_AROUND = 20_000  # characters of a document before and after what is cited
-LABEL = "Documents: text, HTML, PDF, Word, PowerPoint, Excel, OpenDocument, EPUB, mail, notebooks, ..."
-HINT = "Drop files above, ask, and click a citation to see where it stands."
-
-CSS = """
-.folio-answer { line-height: 1.6; }
-.folio-answer .text { white-space: pre-wrap; overflow-wrap: anywhere; padding: 12px 16px; border-radius: 14px;
-    background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
-.folio-answer .hint { color: var(--body-text-color-subdued); font-size: 0.9rem; padding: 6px 2px; }
-.folio-answer a { color: var(--color-accent); text-decoration: none; font-weight: 600; }
-.folio-answer ol { list-style: none; margin: 10px 0; padding: 0; }
-.folio-answer li { margin: 4px 0; }
-.folio-answer li a { display: block; padding: 6px 12px; border-radius: 8px; font-weight: 400; overflow: hidden;
-    white-space: nowrap; text-overflow: ellipsis; text-align: left; border: 1px solid var(--border-color-primary); }
-.folio-answer li a:hover, .folio-answer li a:focus { border-color: var(--color-accent); }
-.folio-document { display: none; }
-.folio-document:has(mark:target) { display: block; }
-.folio-document b { display: block; margin: 8px 0 4px; }
-.folio-document div { max-height: 420px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere;
-    padding: 12px 16px; border-radius: 8px; border: 1px solid var(--border-color-primary); font-size: 0.9rem; }
-.folio-document mark { background: rgba(13, 148, 136, 0.28); color: inherit; border-radius: 3px; padding: 1px 0;
-    scroll-margin: 140px; }
-"""
+LABEL = "Documents: PDF, Office, HTML, text, ..."
+HINT = "Drop files above, ask, and click a citation to see where it stands. The examples ask Python's manual."
+NUMBER = re.compile(r"\[(\d+)\]")  # of a citation; nothing else in an answer looks like it
+QUESTIONS = ["How does a for loop end early?", "What does a finally clause do?", "What is a context manager?"]
 
 
 class Visit:
@@ -52,9 +36,9 @@ class Visit:
 
         self.folder = tempfile.TemporaryDirectory(prefix="folio-app-", ignore_cleanup_errors=True)
         self.rag = Rag.open(self.folder.name, embedder=_embedder())
-        self.is_empty, self.is_closed = True, False
+        self.is_empty = True
         self.dropped: set[Path] = set()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
 
     def index(self, paths: list[str]) -> str:
         """Make the index that of these files, and say what it has now."""
@@ -62,7 +46,8 @@ class Visit:
         from ...rag.sources import read_file
 
         documents, failed, seen = [], [], Counter()
-        with contextlib.closing(ReaderPool()) as pool:
+        with self.lock, contextlib.closing(ReaderPool()) as pool:
+            self.dropped.update(map(Path, paths))
             for path in map(Path, paths):  # Gradio has refused what was not dropped
                 seen[path.name] += 1
                 name = path.name if seen[path.name] == 1 else f"{path.stem} ({seen[path.name]}){path.suffix}"
@@ -70,15 +55,20 @@ class Visit:
                     documents += pool.read(PurePath(name), read_file(path, "").data, "text")
                 except (ValueError, OSError, ImportError) as error:
                     failed.append(f"{name} {error}")
-        failed += [f"{name} {why}" for name, why in self.rag.sync(documents, delete_missing=True).failed.items()]
-        found = self.rag.verify()
-        self.is_empty = not found.chunks
+            return self.take(documents, failed)
+
+    def take(self, documents: list, left_out: Sequence[str] = ()) -> str:
+        with self.lock:
+            failed = self.rag.sync(documents, delete_missing=True).failed
+            found = self.rag.verify()
+            self.is_empty = not found.chunks
         said = f"{_number(found.documents, 'document')} in {_number(found.chunks, 'passage')}."
-        return said + "".join(f" Left out: {each}." for each in failed)
+        left_out = [*left_out, *(f"{name} {why}" for name, why in failed.items())]
+        return said + "".join(f" Left out: {each}." for each in left_out)
 
     def close(self) -> None:
         with self.lock:
-            self.is_empty = self.is_closed = True
+            self.is_empty = True
             self.rag.close()
             self.folder.cleanup()
 
@@ -94,9 +84,23 @@ def _embedder():
     return load_embedder()
 
 
+def _manual() -> list:
+    """What Python's manual, which every Python has, says of some statements."""
+    from pydoc_data.topics import topics
+
+    from ...rag import Document
+
+    return [Document(f"python-manual-{name}.txt", topics[name]) for name in ("for", "while", "try", "with")]
+
+
 def documents_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> Callable:
     """Draw the tab; returns what forgets a visit (`gr.Request`), with the files that it alone has dropped."""
-    visits: dict[str | None, Visit] = {}
+    visits: dict[str | None, Visit] = {}  # by the session of the page
+
+    async def visit_of(request: gr.Request) -> Visit:
+        if (visit := visits.get(request.session_hash)) is None:
+            visit = visits[request.session_hash] = await asyncio.to_thread(Visit)
+        return visit
 
     def forget(request: gr.Request) -> None:
         if (visit := visits.pop(request.session_hash, None)) is not None:
@@ -104,25 +108,23 @@ def documents_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, 
             for path in visit.dropped.difference(*(other.dropped for other in visits.values())):
                 path.unlink(missing_ok=True)
 
-    def index_locked(visit: Visit, paths: list[str]) -> str:
-        with visit.lock:
-            visit.dropped.update(map(Path, paths))
-            return visit.index(paths)
-
-    async def index(paths: list[str] | None, visit: Visit | None, request: gr.Request) -> tuple[Visit | None, str, str]:
+    async def index(paths: list[str] | None, request: gr.Request) -> tuple[str, str]:
         with one_line_errors():
-            if not paths and visit is None:
-                return None, "", _hint(HINT)
-            if visit is None or visit.is_closed:  # a page that has lost the server for a while
-                visit = visits[request.session_hash] = await asyncio.to_thread(Visit)
-            return visit, _hint(await asyncio.to_thread(index_locked, visit, paths or [])), _hint(HINT)
+            if not paths and request.session_hash not in visits:
+                return "", _hint(HINT)
+            visit = await visit_of(request)
+            return _hint(await asyncio.to_thread(visit.index, paths or [])), _hint(HINT)
 
-    async def ask(question: str, by_model: bool, visit: Visit | None, *values) -> AsyncIterator[str]:
+    async def ask(question: str, by_model: bool, request: gr.Request, *values) -> AsyncIterator[str]:
         with one_line_errors():
             check(question, "question")
-            if visit is None or visit.is_empty:  # what was dropped may be gone again
-                raise ValueError("There is no document to ask: drop a file first.")
             yield _hint("…")
+            visit = visits.get(request.session_hash)
+            if visit is None or visit.is_empty:  # what was dropped may be gone again
+                if question not in QUESTIONS:
+                    raise ValueError("There is no document to ask: drop a file first.")
+                visit = await visit_of(request)
+                await asyncio.to_thread(visit.take, _manual())
             writer = None
             if by_model:
                 from ...rag import ModelWriter
@@ -132,19 +134,13 @@ def documents_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, 
                 async for html in grown:
                     yield html
 
-    visit = gr.State(None)
-    files = gr.File(file_count="multiple", label=LABEL, height=150)
-    said = gr.HTML()
-    with gr.Row():
-        question = box("A question to the documents", scale=8, container=False)
-        send, stop = button("Ask", variant="primary"), button("Stop")
-    label = "The model writes (else the documents are quoted)"
-    by_model = gr.Checkbox(False, label=label, visible=bool(tokenizer.chat_template), container=False)
-    out = gr.HTML(_hint(HINT), min_height=260)
-    files.change(index, [files, visit], [visit, said, out], **EVENT)
-    inputs = [question, by_model, visit, *sampling.values()]
-    running = gr.on([question.submit, send.click], ask, inputs, out, show_progress="minimal", **EVENT)
-    stop.click(None, cancels=running, api_visibility="private")
+    files, said = gr.File(file_count="multiple", label=LABEL, height=150), gr.HTML()
+    question, out = box("A question to the documents", container=False), gr.HTML(_hint(HINT), render=False)
+    label, asks_model = "The model writes (else the documents are quoted)", bool(tokenizer.chat_template)
+    by_model = gr.Checkbox(False, label=label, visible=asks_model, container=False, elem_classes="folio-by-model")
+    files.change(index, files, [said, out], **EVENT)
+    asked(ask, question, ["Ask", "Stop"], [by_model, *sampling.values()], [out], QUESTIONS, [_hint(HINT)])
+    out.render()
     return forget
 
 
@@ -184,20 +180,12 @@ async def _answering(visit: Visit, question: str, writer) -> AsyncIterator[str]:
 
 def answer_html(answer, document_of: Callable) -> str:
     """An answer, or the nearest passages, whose citations, clicked, show their documents with what is cited marked."""
-    from ...rag.answering import UNCITED
-
     if answer.refused:
         nearest = " The nearest passages, though none may answer it:" if answer.nearest else ""
-        text = f'<div class="hint">{escape(f"No answer: {answer.reason}.{nearest}")}</div>'
+        text = f'<div class="folio-hint">{escape(f"No answer: {answer.reason}.{nearest}")}</div>'
         return _cited_html(text, answer.nearest, document_of)
-    text = ""
-    numbers = {citation: number for number, citation in enumerate(answer.citations, 1)}
-    for sentence in answer.sentences:
-        for part in sentence.parts:
-            text += escape(part) if isinstance(part, str) else _link(numbers[part], f"[{numbers[part]}]")
-        if not sentence.is_cited:
-            text = f"{text.rstrip()} {UNCITED}"
-    return _cited_html(f'<div class="text">{text.strip()}</div>', answer.citations, document_of)
+    text = NUMBER.sub(lambda found: _link(int(found[1]), found[0]), escape(answer.text.strip()))
+    return _cited_html(f'<div class="text">{text}</div>', answer.citations, document_of)
 
 
 def _cited_html(html: str, citations: Sequence, document_of: Callable) -> str:
@@ -208,17 +196,24 @@ def _cited_html(html: str, citations: Sequence, document_of: Callable) -> str:
         page = f", page {citation.page}" if citation.page else ""
         label = f"[{number}] {citation.document}{page}: {shown(citation.quote)}"
         items.append(f"<li>{_link(number, label)}</li>")
-        documents.append(_document_html(number, citation, document_of(citation.document).text))
+        documents.append(_document_html(number, citation, document_of(citation.document)))
     return f'<div class="folio-answer">{html}<ol>{"".join(items)}</ol>{"".join(documents)}</div>'
 
 
-def _document_html(number: int, citation, text: str) -> str:
+def _document_html(number: int, citation, document) -> str:
+    text, id = document.text, f"folio-citation-{number}"
     first, last = max(citation.start - SHOWN_AROUND, 0), citation.end + SHOWN_AROUND
-    before = ("…" if first else "") + text[first : citation.start]
-    after = text[citation.end : last] + ("…" if last < len(text) else "")
-    mark = f'<mark id="folio-citation-{number}">{escape(text[citation.start : citation.end])}</mark>'
-    shown = f"<b>{escape(citation.document)}</b><div>{escape(before)}{mark}{escape(after)}</div>"
-    return f'<section class="folio-document">{shown}</section>'
+    if is_markdown := document.metadata.get("type") in ("md", "markdown"):
+        if first:  # a fence may be open there, but none is at a heading
+            first = next((h.start for h in document.headings if first <= h.start <= citation.start), first)
+        html = marked_markdown(text[first:last], citation.start - first, citation.end - first, id)
+    else:
+        mark = f'<mark id="{id}">{escape(text[citation.start : citation.end])}</mark>'
+        html = f"{escape(text[first : citation.start])}{mark}{escape(text[citation.end : last])}"
+    kind, name = "markdown" if is_markdown else "plain", escape(citation.document)
+    html = f"{'…' if first else ''}{html}{'…' if last < len(text) else ''}"
+    html = f'<b>{name}</b><div class="{kind}" role="region" aria-label="{name}" tabindex="0">{html}</div>'
+    return f'<section class="folio-document">{html}</section>'
 
 
 def _link(number: int, label: str) -> str:
@@ -230,4 +225,4 @@ def _number(count: int, of: str) -> str:
 
 
 def _hint(text: str) -> str:
-    return f'<div class="folio-answer"><div class="hint">{escape(text)}</div></div>'
+    return f'<div class="folio-answer"><div class="folio-hint">{escape(text)}</div></div>'

@@ -1,5 +1,7 @@
-"""The token view and the attention map of `folio app` as HTML, in which all that comes from a text is escaped."""
+"""The chat, written texts, tokens and attention of `folio app` as HTML, in which all that a text holds is escaped."""
 
+import base64
+import io
 import math
 from html import escape
 
@@ -10,77 +12,34 @@ from ...evaluation.introspection import Prediction
 LEAST = 1e-4  # a probability from which on a token is as surprising as it gets
 LIKELY, UNLIKELY = (13, 148, 136), (234, 88, 12)  # teal and orange: told apart by people who see no red or green
 
-CSS = """
-.folio-title { display: flex; gap: 14px; align-items: baseline; padding: 4px 2px; }
-.folio-title b { font-size: 1.5rem; letter-spacing: -0.01em; }
-.folio-title span { color: var(--body-text-color-subdued); font-size: 0.9rem; }
-.folio-heading { font-size: 0.95rem; }
-.folio-slider { padding-top: 8px !important; padding-bottom: 4px !important; }
-.folio-chat { display: flex; flex-direction: column; gap: 10px; padding: 6px 2px; }
-.folio-chat > div { white-space: pre-wrap; overflow-wrap: anywhere; padding: 9px 14px; border-radius: 14px;
-    max-width: 82%; line-height: 1.5; }
-.folio-chat .user { align-self: flex-end; background: rgb(13, 148, 136); color: white;
-    border-bottom-right-radius: 4px; }
-.folio-chat .assistant { align-self: flex-start; background: var(--background-fill-secondary);
-    border: 1px solid var(--border-color-primary); border-bottom-left-radius: 4px; }
-.folio-chat .hint { align-self: center; color: var(--body-text-color-subdued); font-size: 0.85rem; }
-.folio-tokens { line-height: 1.5; font-family: var(--font-mono); font-size: 0.95rem; }
-/* inline-block: a line may end after each token, although none has a space that it could end at */
-.folio-tokens .token { display: inline-block; margin: 3px 0; position: relative; padding: 2px 1px; border-radius: 4px;
-    cursor: help; outline: none; border-right: 1px solid var(--background-fill-primary); white-space: pre; }
-.folio-tokens .token:hover, .folio-tokens .token:focus { box-shadow: 0 0 0 2px var(--color-accent); z-index: 2; }
-.folio-tokens .tip { display: none; position: absolute; left: 0; top: 100%; z-index: 9; min-width: 15rem;
-    padding: 8px 12px; border-radius: 8px; background: var(--background-fill-primary);
-    border: 1px solid var(--border-color-primary); box-shadow: 0 6px 24px rgba(0, 0, 0, 0.18); line-height: 1.6;
-    color: var(--body-text-color); cursor: default; }
-.folio-tokens .token:hover .tip, .folio-tokens .token:focus .tip { display: block; }
-.folio-tokens .row { display: grid; grid-template-columns: 6.5rem 1fr 3.2rem; gap: 8px; align-items: center; }
-.folio-tokens .row b { overflow: hidden; text-overflow: ellipsis; font-weight: 400; }
-.folio-tokens .row.said b { font-weight: 700; }
-.folio-tokens .row i { height: 8px; border-radius: 4px; background: rgb(13, 148, 136); min-width: 1px; }
-.folio-tokens .row span { text-align: right; color: var(--body-text-color-subdued); }
-.folio-legend { display: flex; gap: 10px; align-items: center; margin: 4px 0 14px; font-size: 0.85rem;
-    color: var(--body-text-color-subdued); }
-.folio-legend .bar { width: 180px; height: 10px; border-radius: 5px; }
-.folio-map { overflow: auto; padding-bottom: 8px; }
-.folio-map table { border-collapse: separate; border-spacing: 1px; font-family: var(--font-mono); font-size: 0.75rem;
-    width: auto; border: none; }
-.folio-map th { font-weight: 400; border: none; padding: 0 6px; white-space: pre; text-align: right;
-    background: none; color: var(--body-text-color); }
-.folio-map thead th { height: 6rem; vertical-align: bottom; padding: 0; text-align: left; }
-.folio-map thead th div { width: 18px; writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; }
-.folio-map td { width: 18px; min-width: 18px; height: 18px; padding: 0; border: none; border-radius: 3px; }
-.folio-map td:hover { box-shadow: 0 0 0 2px var(--color-accent); }
-"""
-
 
 def chat_html(said: list[dict], forgotten: int = 0) -> str:
     """A chat; the first `forgotten` messages are not in the model's context any more."""
     if not said:
-        return '<div class="folio-chat"><div class="hint">Say something.</div></div>'
+        return '<div class="folio-chat"><div class="folio-hint">Say something.</div></div>'
     parts = []
     for index, message in enumerate(said):
         if index == forgotten > 0:
-            parts.append('<div class="hint">What is above has no room in the context any more.</div>')
+            parts.append('<div class="folio-hint">What is above has no room in the context any more.</div>')
         text = escape(message["content"].strip("\n")) or "…"
         parts.append(f'<div class="{escape(message["role"])}">{text}</div>')
     return f'<div class="folio-chat">{"".join(parts)}</div>'
 
 
+def written_html(text: str, continuation: str) -> str:
+    """A text with what the model has added to it, which is set off."""
+    return f'<div class="folio-written">{escape(text)}<mark>{escape(continuation)}</mark></div>'
+
+
 def legend() -> str:
-    """The colours from likely to unlikely."""
+    """The colors from likely to unlikely."""
     shades = ", ".join(_colour(LEAST**step) for step in (0, 0.25, 0.5, 0.75, 1))
     bar = f'<div class="bar" style="background: linear-gradient(to right, {shades})"></div>'
     return f'<div class="folio-legend">expected {bar} a surprise</div>'
 
 
 def tokens_html(predictions: list[Prediction], names: list[str], spelled) -> str:
-    """A text whose tokens are coloured by their probability, each with what the model expected.
-
-    Args:
-        names: how each token of the text is written.
-        spelled: from an id to how that is written, for the tokens that were expected.
-    """
+    """A text, its tokens spelled `names` and colored by probability, with what the model expected, by `spelled(id)`."""
     parts = [_token(each, name, spelled) for each, name in zip(predictions, names, strict=True)]
     known = [each.probability for each in predictions if each.probability is not None]
     loss = sum(-math.log(max(probability, 1e-30)) for probability in known) / max(len(known), 1)
@@ -104,18 +63,49 @@ def _token(each: Prediction, name: str, spelled) -> str:
     return f'<span class="token" tabindex="0" {colour}>{escape(name)}<span class="tip">{tip}</span></span>{ends_line}'
 
 
-def attention_html(weights: torch.Tensor, names: list[str]) -> str:
-    """A heat map of attention weights (T, T): a row for each token that looks, a column for each that is looked at."""
-    head = "".join(f"<th><div>{escape(name)}</div></th>" for name in names)
+def heads_html(weights: torch.Tensor, names: dict[tuple[int, int], str]) -> str:
+    """All heads (layers, heads, T, T) as small pictures to click, with the initials of the names that some have."""
     rows = []
-    for i, row in enumerate(weights.tolist()):
+    for layer, heads in enumerate(weights):
+        cells = ""
+        for head, one in enumerate(heads):
+            label, place = _head_title((layer, head), names), f'data-place="{layer} {head}"'
+            picture = f'<img alt="" src="data:image/png;base64,{_png(one)}">{names.get((layer, head), "")[:1]}'
+            cells += f'<button {place} title="{label}" aria-label="{label}">{picture}</button>'
+        rows.append(f'<div class="layer"><span>{layer + 1}</span>{cells}</div>')
+    found = ", ".join(f"{name[0]}: {name}" for name in sorted(set(names.values())))
+    said = f"A row for each layer, its heads side by side. Click one, or use the arrow keys. {found}"
+    return f'<div class="folio-hint">{said}</div><div class="folio-heads">{"".join(rows)}</div>'
+
+
+def _png(weights: torch.Tensor) -> str:
+    """Weights (T, T) as a picture in base64: the larger, the more opaque."""
+    from PIL import Image  # comes with Gradio
+
+    opaque = (255 * weights.sqrt()).round()[..., None]
+    pixels = torch.cat([torch.tensor(LIKELY).expand(*weights.shape, 3), opaque], dim=-1).byte()
+    Image.fromarray(pixels.numpy()).save(file := io.BytesIO(), "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _head_title(place: tuple[int, int], names: dict[tuple[int, int], str]) -> str:
+    return f"layer {place[0] + 1}, head {place[1] + 1}" + (f": {names[place]}" if place in names else "")
+
+
+def attention_html(attentions: torch.Tensor, tokens: list[str], place: tuple[int, int], names: dict) -> str:
+    """A heat map of the layer and head at `place`: a row for each token that looks, a column for each looked at."""
+    head = "".join(f"<th><div>{escape(token)}</div></th>" for token in tokens)
+    rows = []
+    for i, row in enumerate(attentions[place].tolist()):
         cells = "".join(
             f'<td style="background: rgba(13, 148, 136, {0.06 + 0.94 * weight:.3f})" '
-            f'title="{escape(names[i])} looks at {escape(names[j])}: {_percent(weight)}"></td>'
+            f'title="{escape(tokens[i])} looks at {escape(tokens[j])}: {_percent(weight)}"></td>'
             for j, weight in enumerate(row[: i + 1])
         )
-        rows.append(f"<tr><th>{escape(names[i])}</th>{cells}</tr>")
-    return f'<div class="folio-map"><table><thead><tr><th></th>{head}</tr></thead>{"".join(rows)}</table></div>'
+        rows.append(f"<tr><th>{escape(tokens[i])}</th>{cells}</tr>")
+    title = _head_title(place, names)
+    table = f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="folio-map" role="region" aria-label="{title}" tabindex="0"><b>{title}</b>{table}</div>'
 
 
 def _percent(probability: float) -> str:

@@ -2,23 +2,25 @@
 
 import contextlib
 import copy
+import functools
 import hmac
 import time
 from collections.abc import AsyncIterator, Callable
 from html import escape
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from ...evaluation.introspection import attention_weights, token_predictions, with_attentions
-from ...serving.chat import Chat
+from ...evaluation.introspection import attention_weights, head_names, token_predictions, with_attentions
+from ...serving.chat import Chat, end_of_turn
 from ...serving.generator import Choice, TextGenerator, generation_config
 from ...tokenization import encode_chat, encode_texts
 from ...tokenization.inspection import shown, vocabulary_bytes
-from .documents import CSS as DOCUMENTS_CSS
 from .documents import documents_tab
-from .html import CSS, attention_html, chat_html, legend, tokens_html
-from .parts import EVENT, box, button, check, fastapi, gr, one_line_errors
+from .html import attention_html, chat_html, heads_html, legend, tokens_html, written_html
+from .parts import EVENT, asked, box, check, fastapi, gr, one_line_errors
 
+HERE = Path(__file__).parent
 MOST_TOKENS = 512  # in the token view
 MOST_ATTENDING = 48  # in the attention map
 SECONDS_BETWEEN = 0.1  # updates of a text that grows: small models are faster than browsers
@@ -30,29 +32,48 @@ POLICY = (
 )
 SYSTEM_FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "Consolas", "monospace"]
+CHATS = ["What can you help me with?", "Name three large cities of Europe.", "Explain in one sentence why it rains."]
+BEGINNINGS = ["The for statement", "Once upon a time", "ROMEO:", "def read(path):"]
+TEXTS = ["To be, or not to be, that is the question.", "The for statement is used to iterate over the elements.",
+         "The capital of France is Paris. The capital of Italy is Rome."]  # fmt: skip
+REPEATED = ["one two three four, one two three four, one two", "The cat sat on the mat. The cat sat on the",
+            "Mary and John went out. John gave Mary"]  # fmt: skip
 
 
 def build_page(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, title: str = "FolioGPT") -> gr.Blocks:
     """The page for one model and its tokenizer. `application` makes it a server's."""
-    model = generator.model
+    model, opened = generator.model, "Write" if why_no_chats(generator, tokenizer) else "Chat"
+    tabs = {"Chat": chat_tab, "Write": write_tab, "Documents": documents_tab}
+    tabs |= {"Tokens": tokens_tab, "Attention": attention_tab}
     with gr.Blocks(title=title, analytics_enabled=False, fill_height=True) as page:
         context = f", context {generator.context_length:,} tokens" if generator.context_length else ""
         about = f"{type(model).__name__}, {model.num_parameters():,} parameters{context}"
-        gr.HTML(f'<div class="folio-title"><b>{escape(title)}</b><span>{about}</span></div>')
-        with gr.Sidebar(position="right", open=True, width=280):
-            gr.HTML('<b class="folio-heading">How it answers</b>')
-            sampling = sampling_controls(generator)
-        with gr.Tab("Chat"):
-            chat_tab(generator, copy.deepcopy(tokenizer), sampling)
-        with gr.Tab("Write"):
-            write_tab(generator, copy.deepcopy(tokenizer), sampling)
-        with gr.Tab("Documents"):
-            page.unload(documents_tab(generator, copy.deepcopy(tokenizer), sampling))
-        with gr.Tab("Tokens"):
-            tokens_tab(generator, copy.deepcopy(tokenizer))
-        with gr.Tab("Attention"):
-            attention_tab(generator, copy.deepcopy(tokenizer))
+        gr.HTML(f'<div class="folio-title"><h1>{escape(title)}</h1><span>{about}</span></div>')
+        sampling = sampling_controls(generator)
+        with gr.Row():  # on a phone, what is on the right comes below
+            with gr.Column(scale=3, min_width=320), gr.Tabs(selected=opened, overflow_behavior="wrap"):
+                for name, draw in tabs.items():
+                    with gr.Tab(name, id=name, elem_id=f"folio-{name.lower()}"):
+                        if forget := draw(generator, copy.deepcopy(tokenizer), sampling):
+                            page.unload(forget)
+            with gr.Column(min_width=280, elem_classes="folio-settings"):
+                gr.HTML("<h2>How it answers</h2>")
+                for control in sampling.values():
+                    control.render()
     return page.queue(max_size=WAITING, api_open=False)
+
+
+def why_no_chats(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Why there is nothing to say to a base model; "" if it chats. A base model may have a chat template too."""
+    ends = generator.model.generation_config.eos_token_id
+    ends = [tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
+    why = "it has no chat template"
+    if tokenizer.chat_template:
+        if (end := end_of_turn(tokenizer, encode_chat)) is None or end in ends:
+            return ""
+        why = f"the `eos_token_id` of its generation config is not {end}, the end of a turn"
+    remedy = "`folio finetune sft` makes a model that chats of it."
+    return f"This model has not learned to chat: {why}. It continues texts: see *Write*. {remedy}"
 
 
 def sampling_controls(generator: TextGenerator) -> dict[str, gr.Component]:
@@ -62,10 +83,10 @@ def sampling_controls(generator: TextGenerator) -> dict[str, gr.Component]:
 
     def slider(name: str, low: float, high: float, value: float | None, step: float) -> gr.Slider:
         value = low if value is None else min(max(value, low), high)
-        return gr.Slider(low, high, value, step=step, label=name, buttons=[], elem_classes="folio-slider")
+        return gr.Slider(low, high, value, step=step, label=name, buttons=[], elem_classes="folio-slider", render=False)
 
     return {
-        "do_sample": gr.Checkbox(bool(config.do_sample), label="do_sample", container=False),
+        "do_sample": gr.Checkbox(bool(config.do_sample), label="do_sample", container=False, render=False),
         "temperature": slider("temperature", 0.05, 2, config.temperature or 1.0, 0.05),
         "top_k": slider("top_k (0: all)", 0, 200, config.top_k, 1),
         "top_p": slider("top_p", 0.05, 1, config.top_p or 1.0, 0.01),
@@ -77,8 +98,8 @@ def sampling_controls(generator: TextGenerator) -> dict[str, gr.Component]:
 
 
 def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> None:
-    if not tokenizer.chat_template:
-        gr.Markdown("This model has no chat template, so it was not made for chats. It continues texts: see *Write*.")
+    if why := why_no_chats(generator, tokenizer):
+        gr.Markdown(why)
         return
     chat = Chat(generator, tokenizer, encode_chat)
 
@@ -92,21 +113,19 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
                 answered = [*said, {"role": "assistant", "content": text}]
                 yield "", answered, chat_html(answered, forgotten)
 
-    with gr.Accordion("System prompt", open=False):
-        system = box("What the model is told before the chat", value="")
     said = gr.State([])
-    out = gr.HTML(chat_html([]), autoscroll=True, min_height=380, max_height=560)
-    with gr.Row():
-        message = box("Message", scale=8, container=False)
-        send, stop, clear = button("Send", variant="primary"), button("Stop"), button("New chat", 120)
-    inputs, outputs = [message, said, system, *sampling.values()], [message, said, out]
-    running = gr.on([message.submit, send.click], reply, inputs, outputs, show_progress="minimal", **EVENT)
-    stop.click(None, cancels=running, api_visibility="private")
-    clear.click(lambda: ([], chat_html([])), outputs=[said, out], cancels=running, api_visibility="private")
+    out = gr.HTML(chat_html([]), autoscroll=True, min_height=240, max_height=560)
+    message = box("Message", container=False)
+    system = box("What the model is told before the chat", value="", render=False)
+    inputs, outputs, names = [said, system, *sampling.values()], [message, said, out], ["Send", "Stop", "New chat"]
+    running, buttons = asked(reply, message, names, inputs, outputs, CHATS, [])
+    with gr.Accordion("System prompt", open=False):
+        system.render()
+    buttons[2].click(lambda: ([], chat_html([])), outputs=[said, out], cancels=running, api_visibility="private")
 
 
 def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> None:
-    async def write(text: str, *values) -> AsyncIterator[str]:
+    async def write(text: str, *values) -> AsyncIterator[tuple[str, str]]:
         with one_line_errors():
             ids, options = _encode(tokenizer, text), dict(zip(sampling, values, strict=True))
             new = options.pop("max_new_tokens")
@@ -116,16 +135,18 @@ def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, samp
                 raise ValueError(f"The text has {len(ids):,} tokens, the context {context}: shorten it.")
             config = generation_config(generator.model, min(new, room), **options)
             async for grown in _growing(generator, Choice(ids, config, generator.stop_strings)):
-                yield text + grown
+                yield text + grown, written_html(text, grown)
 
-    text = box("A text for the model to continue", lines=12, max_lines=24)
-    with gr.Row():
-        go, stop = gr.Button("Continue", variant="primary", size="md"), gr.Button("Stop", size="md")
-    running = go.click(write, [text, *sampling.values()], text, **EVENT)
-    stop.click(None, cancels=running, api_visibility="private")
+    whole, out = gr.State(""), gr.HTML(render=False)
+    text = box("A text for the model to continue", lines=4, max_lines=24)
+    names = ["Continue", "Stop", "Edit"]
+    running, buttons = asked(write, text, names, list(sampling.values()), [whole, out], BEGINNINGS, ["", ""])
+    out.render()
+    moved = {"inputs": [text, whole], "outputs": [text, whole, out], "cancels": running, "api_visibility": "private"}
+    buttons[2].click(lambda text, whole: (whole or text, "", ""), **moved)
 
 
-def tokens_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> None:
+def tokens_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, _: dict) -> None:
     spelled, most = _speller(tokenizer), min(generator.context_length or MOST_TOKENS, MOST_TOKENS)
 
     def view(text: str) -> str:
@@ -134,38 +155,38 @@ def tokens_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> 
             return tokens_html(token_predictions(generator.model, ids), [spelled(id) for id in ids], spelled)
 
     gr.Markdown("How likely the model found each token, after those before it. Point at one to see what it expected.")
-    text = box(f"A text of up to {most} tokens", lines=3)
-    button = gr.Button("Show", variant="primary", size="md")
-    out = gr.HTML(legend(), min_height=260)
-    gr.on([button.click, text.submit], view, text, out, **EVENT)
+    text, out = box(f"A text of up to {most} tokens", max_lines=8), gr.HTML(render=False)
+    asked(view, text, ["Show"], [], [out], TEXTS, [legend()])
+    out.render()
 
 
-def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> None:
-    spelled = _speller(tokenizer)
-    config = generator.model.config.get_text_config()
-    layers, heads = config.num_hidden_layers, config.num_attention_heads
-    most = min(generator.context_length or MOST_ATTENDING, MOST_ATTENDING)
+def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, _: dict) -> None:
+    spelled, most = _speller(tokenizer), min(generator.context_length or MOST_ATTENDING, MOST_ATTENDING)
     eager = with_attentions(generator.model)
+    names = functools.cache(lambda: head_names(eager, generator.context_length))
 
-    def view(text: str, layer: int, head: int) -> str:
+    def view(text: str) -> tuple[tuple, str, str]:
         with one_line_errors():
             ids = _encode(tokenizer, text, most)
-            weights = attention_weights(eager, ids)[layer - 1, head - 1]
-            return attention_html(weights, [spelled(id) for id in ids])
+            looked = attention_weights(eager, ids).cpu(), [spelled(id) for id in ids]
+            first = min(names(), default=(0, 0))
+            return looked, heads_html(looked[0], names()), attention_html(*looked, first, names())
 
-    def view_again(text: str, *places: int) -> str:
-        return view(text, *places) if text.strip() else ""
+    def enlarge(looked: tuple, event: gr.EventData) -> str:
+        with one_line_errors():
+            layer, head = map(int, event.place.split())
+            return attention_html(*looked, (layer, head), names())
 
     gr.Markdown("Where each token (a row) looks, among those before it and itself (the columns).")
-    text = box(f"A text of up to {most} tokens", lines=2)
+    text, looked = box(f"A text of up to {most} tokens", max_lines=4), gr.State()
+    on_load = (HERE / "heads.js").read_text(encoding="utf-8")
+    small, large = gr.HTML(js_on_load=on_load, render=False), gr.HTML(render=False)
+    asked(view, text, ["Show"], [], [looked, small, large], REPEATED, ["", ""])
     with gr.Row():
-        layer = gr.Slider(1, layers, 1, step=1, label="layer", buttons=[])
-        head = gr.Slider(1, heads, 1, step=1, label="head", buttons=[])
-    button = gr.Button("Show", variant="primary", size="md")
-    out = gr.HTML(min_height=260)
-    inputs = [text, layer, head]
-    gr.on([button.click, text.submit], view, inputs, out, **EVENT)
-    gr.on([layer.release, head.release], view_again, inputs, out, trigger_mode="always_last", **EVENT)
+        for scale, pictures in (1, small), (2, large):
+            with gr.Column(scale=scale, min_width=300):
+                pictures.render()
+    small.click(enlarge, looked, large, trigger_mode="always_last", **EVENT)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, most: int | None = None) -> list[int]:
@@ -199,8 +220,8 @@ def application(page: gr.Blocks, token: str) -> Callable:
     page.has_launched = True  # mounted, it else takes whatever path a request names for a file that was dropped
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=SYSTEM_MONO)
     app = gr.mount_gradio_app(
-        fastapi.FastAPI(openapi_url=None), page, "/", theme=theme, css=CSS + DOCUMENTS_CSS, footer_links=[],
-        run_history=False, enable_monitoring=False, ssr_mode=False, show_error=True,
+        fastapi.FastAPI(openapi_url=None), page, "/", theme=theme, css_paths=HERE / "page.css",
+        footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, show_error=True,
     )  # fmt: skip
 
     def admitted(scope) -> Callable:

@@ -1,8 +1,9 @@
-"""What the tabs of `folio app` share: Gradio, which calls nobody here, text boxes, and errors in a line."""
+"""What the tabs of `folio app` share: Gradio, which calls nobody here, text boxes, examples, and errors in a line."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from ...jobs.extras import extra
@@ -12,19 +13,40 @@ with extra("app", "The app"):
     import fastapi
     import gradio as gr
 
-__all__ = ["EVENT", "box", "button", "check", "fastapi", "gr", "one_line_errors"]
+__all__ = ["EVENT", "asked", "box", "check", "fastapi", "gr", "one_line_errors"]
 
 LONGEST_TEXT = 20_000  # characters, which are encoded in an instant; contexts are shorter than most
-EVENT = {"concurrency_limit": 1, "api_visibility": "private"}  # for whatever asks the model or the index
+# For whatever asks the model or the index.
+EVENT = {"concurrency_limit": 1, "api_visibility": "private", "show_progress": "minimal"}
 
 
-def box(placeholder: str, **options) -> gr.Textbox:
-    return gr.Textbox(show_label=False, placeholder=placeholder, max_length=LONGEST_TEXT, **options)
+def box(name: str, **options) -> gr.Textbox:
+    return gr.Textbox(label=name, show_label=False, placeholder=name, max_length=LONGEST_TEXT, **options)
 
 
-def button(name: str, min_width: int = 90, **options) -> gr.Button:
-    """A button beside a text box."""
-    return gr.Button(name, size="md", scale=0, min_width=min_width, **options)
+def asked(
+    run: Callable, text: gr.Textbox, names: list[str], inputs: Sequence, out: list, examples: list[str], empty: list
+) -> tuple[list, list[gr.Button]]:
+    """Draw buttons, of which the first runs on the text and the second stops that, and examples to click.
+
+    Enter runs too if the text has one line. An error leaves no old picture: then the last ones of `out` are `empty`.
+    Returns the events that run, and the buttons.
+    """
+    with gr.Row():
+        buttons = [gr.Button(name, size="md", min_width=90) for name in names]
+    buttons[0].variant = "primary"
+    with gr.Row(elem_classes="folio-examples"):
+        fills = [gr.Button(example, size="sm", scale=0) for example in examples]
+    triggers = [buttons[0].click, text.submit] if text.lines == 1 else [buttons[0].click]
+    running = [gr.on(triggers, run, [text, *inputs], out, **EVENT)]
+    for example, fill in zip(examples, fills, strict=True):
+        filled = fill.click(None, None, text, js=f"() => {json.dumps([example])}", api_visibility="private")
+        running.append(filled.then(run, [text, *inputs], out, **EVENT))
+    for each in running if empty else []:
+        each.failure(lambda: empty, None, out[-len(empty) :], api_visibility="private")
+    if names[1:]:
+        buttons[1].click(None, cancels=running, api_visibility="private")
+    return running, buttons
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ for the others.
 
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...jobs.options import option
@@ -53,7 +52,7 @@ def sync(argv: list[str]) -> None:
     total = SyncReport()
     with open_index(index) as rag:
         for path in paths:
-            total.add(rag.sync(path, args.delete_missing, args.text_column, progress=_progress()))
+            total.add(rag.sync(path, args.delete_missing, args.text_column, progress=_show))
     show_progress("")
     for name, why in list(total.failed.items())[:SHOWN_FAILURES]:
         print(f"left out: {shown(name)} {why}", file=sys.stderr)
@@ -118,14 +117,6 @@ def _parse(argv: list[str], groups: list[type], job: str, what: str, positional:
     return parse(argv, groups, f"folio rag {job}", f"{what}\n\n\n{__doc__}", positional=positional)
 
 
-def _progress() -> Callable[..., None]:
-    start: list[tuple[float, float]] = []  # files that did not change are passed over until the first is written
-
-    def show(report) -> None:
-        now = time.monotonic(), report.progress
-        start[:] = start or [now]
-        seconds, share = (b - a for a, b in zip(start[0], now, strict=True))
-        left = f", {seconds / share * (1 - report.progress) / 60:.1f} minutes left" if share else ""
-        show_progress(f"{report.added + report.updated:,} documents, {report.embedded:,} chunks{left}")
-
-    return show
+def _show(report) -> None:
+    done = f"{report.added + report.updated:,} documents, {report.embedded:,} chunks"
+    show_progress(f"{report.progress:.0%} of the files: {done}" if report.progress else done)

@@ -1,7 +1,7 @@
 """Say how good an index is, in which mode best, with 95 % intervals; and teach it what to refuse.
 
     folio rag eval known-items --index runs/index
-    folio rag eval known-items --index runs/index --calibrate --picture refusal.png
+    folio rag eval known-items --index runs/index --calibrate
     folio rag eval squad.json --index runs/squad --writer runs/chat
     folio rag eval scifact --index runs/scifact --output scifact.json
 
@@ -28,7 +28,6 @@ class EvalArguments:
     writer: str | None = option(None, "judge answers, too: quote, or a causal language model's directory or Hub name")
     calibrate: bool = option(False, "refuse, from now on, by the line that these questions draw")
     output: str | None = option(None, "write the figures into this JSON file as well")
-    picture: str | None = option(None, "draw the refusal curve into this PNG file")
 
 
 def evaluate(argv: list[str]) -> None:
@@ -36,16 +35,10 @@ def evaluate(argv: list[str]) -> None:
 
     data, index, args = parse(argv, [IndexArguments, EvalArguments], "folio rag eval", __doc__, positional=("DATA",))
     from ...evaluation.results import check_writable, write_json
-    from ...jobs.plotting import pyplot
     from ...rag import load_writer
-    from ...rag.evaluation.refusal_curve import draw
 
-    for file in filter(None, (args.output, args.picture)):
-        check_writable(file)
-    if args.picture:
-        pyplot("--picture")
-        if not {"hybrid", "dense"} & set(args.modes):
-            raise ValueError("--picture draws the refusal curve, which needs cosines: add hybrid or dense to --modes.")
+    if args.output:
+        check_writable(args.output)
     with open_index(index, reranker=args.reranker) as rag, contextlib.ExitStack() as stack:
         writer = args.writer
         if writer not in (None, QUOTE):
@@ -55,9 +48,5 @@ def evaluate(argv: list[str]) -> None:
     print(report)
     if args.output:
         write_json(args.output, report.to_dict())
-    if args.picture:
-        if report.refusal is None:
-            raise ValueError("There is no refusal curve to draw; the note above says why.")
-        draw(report.refusal, args.picture, f"{report.dataset}, {report.embedder}")
     if args.calibrate:
         print("\nFrom now on the index refuses by the line that these questions drew.")

@@ -277,13 +277,13 @@ BAD = [
     (untie, "lm_head.weight is not model.embed_tokens.weight"),
     (ruin, "logits differ from the source's by nan"),
     (truncate, "model.safetensors is cut off"),
-    (pickle_weights, "pytorch_model.bin is not read"),
+    (pickle_weights, r"weights in pytorch_model.bin, which is not opened, .*save_pretrained"),
     (adapter, "is an adapter.*folio merge"),
     (interrupt, r"run that has not ended.*name .*checkpoint-1200, or go on with the run by --resume"),
     (other_tokenizer, "another model's tokenizer"),
     (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
     (lambda folder: (folder / "config.json").write_text("[]"), "is not a config"),
-    (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer in .* does not load"),
+    (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is not a tokenizer's directory"),
     (lambda folder: edit_config(folder, model_type="mamba"), "give a causal language model of type folio, gpt2"),
     (lambda folder: edit_config(folder, hidden_size="wide"), "hidden_size"),
     (lambda folder: edit_config(folder, rope_parameters={"rope_type": "spiral"}), "rope_type is 'spiral'"),
@@ -476,7 +476,7 @@ def test_unknown_targets_and_names_are_refused(save, tmp_path):
         convert(source, tmp_path / "x", "onnx")
     with pytest.raises(ValueError, match="is a folio checkpoint already"):
         convert(source, tmp_path / "x", "folio")
-    with pytest.raises(OSError, match="neither a directory here nor a model on the Hub"):
+    with pytest.raises(OSError, match="not a whole checkpoint's directory, nor a model on the Hub within reach"):
         convert("nobody/nothing", tmp_path / "x", "folio")
     with pytest.raises(ValueError, match=r"config.json is a file"):
         convert(source / "config.json", tmp_path / "x", "qwen3")

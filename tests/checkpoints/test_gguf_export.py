@@ -1,20 +1,30 @@
 """GGUF files, read back by transformers and, where it is installed, by llama.cpp itself."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file
+from smollm2 import smollm2_folder, smollm2_gguf
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from foliogpt.checkpoints import conversion
 from foliogpt.checkpoints.conversion import convert
+from foliogpt.checkpoints.gguf_tokenizer import SPLITS, load_gguf_tokenizer
 from foliogpt.modeling import FolioForCausalLM
 from foliogpt.tokenization import train_char_tokenizer, train_tokenizer
 
 gguf = pytest.importorskip("gguf", reason="needs pip install 'foliogpt[gguf]'")
 ARCHITECTURES = {"gpt2": "gpt2", "llama": "llama", "folio": "qwen3"}  # preset: architecture of llama.cpp's
+TEXTS = (conversion.TEXT, conversion.NUMBERS, "  two  spaces 12345 isn't 🙂\n\n\t7", "<|im_start|>user\nhi<|im_end|>\n")
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+PAGE = Path(__file__).parents[2] / "docs" / "interchange.md"
 CHAT = [{"role": "system", "content": "Fold."}, {"role": "user", "content": "How?"},
         {"role": "assistant", "content": "Once."}]  # fmt: skip
 
@@ -44,6 +54,58 @@ def test_transformers_reads_the_same_weights_logits_and_tokens(save, tokenizer, 
     for text in (conversion.TEXT, "  two  spaces\n\n\ttabs 12345 isn't 🙂🙂", "<|im_start|>user\nhi<|im_end|>\n"):
         assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert (again.bos_token_id, again.eos_token_id, again.pad_token_id) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("preset", ["llama", "folio"])
+def test_a_file_comes_back_the_way_that_the_page_shows(save, tokenizer, tmp_path, monkeypatch, preset):
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    source = save(preset, tie_word_embeddings=False, **ids)
+    convert(source, tmp_path / "runs" / "mine.gguf", "gguf")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    exec(code, {})
+    convert("runs/from-gguf", "runs/back", "folio")
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "runs" / "back"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    again = AutoTokenizer.from_pretrained("runs/back")
+    assert [again(text)["input_ids"] for text in TEXTS] == [tokenizer(text)["input_ids"] for text in TEXTS]
+    assert again.eos_token == tokenizer.eos_token
+    assert again.chat_template
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("bos", [True, False], ids=["bos", "no bos"])
+def test_text_is_cut_as_before(save, tokenizer, tmp_path, split, bos):
+    """transformers' own reader does not know the name of SmolLM2's way."""
+    spec, steps = json.loads(tokenizer.backend_tokenizer.to_str()), [{"trim_offsets": True, **s} for s in SPLITS[split]]
+    spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps} if len(steps) > 1 else steps[0]
+    untrained = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(spec)))
+    text = conversion.TEXT + " 1623 1623 1623  1  1  22  22 333 333" * 9
+    backend = untrained.train_new_from_iterator([text], 300).backend_tokenizer
+    special = dict(zip(SPECIAL, ("<|endoftext|>", "<|im_end|>", "<|pad|>", "<|im_start|>"), strict=True))
+    if bos:
+        backend.post_processor = TemplateProcessing(
+            single="<|endoftext|> $A",
+            pair="<|endoftext|> $A $B",
+            special_tokens=[("<|endoftext|>", backend.token_to_id("<|endoftext|>"))],
+        )
+    own = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    assert (own("1")["input_ids"][0] == own.bos_token_id) == bos
+    convert(save("llama", tokenizer=own), tmp_path / "model.gguf", "gguf")
+    assert gguf.GGUFReader(tmp_path / "model.gguf").fields["tokenizer.ggml.pre"].contents() == split
+    again = load_gguf_tokenizer(tmp_path / "model.gguf")
+    assert [getattr(again, name) for name in SPECIAL] == [getattr(own, name) for name in SPECIAL]
+    for text in TEXTS:
+        assert again(text)["input_ids"] == own(text)["input_ids"]
+
+
+@pytest.mark.slow
+def test_the_tokenizer_of_a_pretrained_model_is_written_as_its_makers_wrote_it(tmp_path):
+    convert(smollm2_folder(), tmp_path / "again.gguf", "gguf")
+    before, after = (gguf.GGUFReader(path).fields for path in (smollm2_gguf(), tmp_path / "again.gguf"))
+    for name in ("tokens", "token_type", "merges", "pre", "unknown_token_id", "padding_token_id", "bos_token_id"):
+        assert before[f"tokenizer.ggml.{name}"].contents() == after[f"tokenizer.ggml.{name}"].contents(), name
 
 
 def test_the_chat_template_prints_the_same_without_the_tag_that_llama_cpp_does_not_know(save, tokenizer, tmp_path):

@@ -285,17 +285,16 @@ def a_run_of_others(folder, base):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (
-            a_file("m.gguf"),
-            r"is a file: make a checkpoint of it with folio convert .*m\.gguf DIRECTORY --to folio",
-        ),
-        (a_file("ckpt.pt"), r"ckpt\.pt is a file: make a checkpoint of it with folio convert"),
+        (a_file("m.gguf"), r"m\.gguf is a file: make a checkpoint of it with transformers, .*interchange\.md shows"),
         (a_file("model.safetensors"), "is a file: name the directory that it is in, .*thing"),
-        (a_folder_with("m.gguf"), r"make a checkpoint with folio convert .*m\.gguf DIRECTORY --to folio"),
-        (a_folder_with("config.json", "pytorch_model.bin"), "in pytorch_model.bin, .* save them as safetensors"),
+        (a_folder_with("m.gguf"), "has no config.json, but GGUF: make a checkpoint of it with transformers, as"),
+        (
+            a_folder_with("config.json", "pytorch_model.bin"),
+            "in pytorch_model.bin, .* if you trust it",
+        ),
         (
             a_folder_with("adapter_config.json", "adapter_model.bin"),
-            "in adapter_model.bin, .* save them",
+            "in adapter_model.bin, .* if you trust it",
         ),
         (
             an_interrupted_run,

@@ -1,8 +1,19 @@
-"""Exact match and F1 are those of SQuAD's official script, version 2.0."""
+"""Exact match and F1 are those of SQuAD's official script, version 2.0; ROUGE and BLEU are those of the libraries."""
 
 import pytest
 
-from foliogpt.evaluation.answers import answer_metrics, exact_match, normalize_answer, token_f1
+from foliogpt.evaluation.answers import (
+    answer_metrics,
+    bleu,
+    exact_match,
+    normalize_answer,
+    overlap_metrics,
+    token_f1,
+)
+from foliogpt.evaluation.bootstrap import interval
+
+TRUE = ["The cat sat on the mat.", "He has never been to Paris before.", "Two dogs are barking at the old man."]
+WRITTEN = ["The cat is on the mat.", "He was never in Paris.", "Two dogs are barking at a man, loudly."]
 
 
 @pytest.mark.parametrize(
@@ -40,3 +51,30 @@ def test_normalising_twice_changes_nothing():
     for text in ("A the an", "It's — a (test)!", "ΑΒΓ the", ""):
         assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
     assert exact_match("An.", "") == token_f1("An.", "") == 1
+
+
+def test_bleu_is_that_of_the_whole_corpus():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    assert bleu(TRUE, WRITTEN).value == pytest.approx(sacrebleu.corpus_bleu(WRITTEN, [TRUE]).score / 100)
+
+
+def test_rouge_is_the_mean_of_the_scores_of_rows():
+    scorer = pytest.importorskip("rouge_score.rouge_scorer")
+    found = {metric.name: metric.value for metric in overlap_metrics(TRUE, WRITTEN)}
+    for name in ("rouge1", "rouge2", "rougeL"):
+        one = scorer.RougeScorer([name], use_stemmer=True)
+        scores = [one.score(true, written)[name].fmeasure for true, written in zip(TRUE, WRITTEN, strict=True)]
+        assert found[name] == pytest.approx(sum(scores) / 3)
+
+
+def test_empty_references_and_predictions_share_nothing():
+    pytest.importorskip("rouge_score")
+    for true, written in ((["", ""], ["a b", ""]), (["a b c d e"], [""]), (["!"], ["?"])):
+        assert {metric.value for metric in overlap_metrics(true, written)} == {0}
+
+
+def test_a_text_of_its_own_is_perfect_and_has_an_interval():
+    pytest.importorskip("rouge_score")
+    for metric in overlap_metrics(TRUE * 3, TRUE * 3):
+        assert metric.value == pytest.approx(1)
+        assert interval(metric, resamples=50) == pytest.approx((1, 1))

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from smollm2 import smollm2_folder
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from foliogpt.evaluation.introspection import (
     attention_weights,
+    first_token_score,
+    head_names,
     induction_score,
     previous_token_score,
     token_predictions,
@@ -72,3 +75,36 @@ def test_scores_tell_previous_token_heads_from_induction_heads():
 def test_a_period_that_the_text_does_not_repeat_is_an_error(period):
     with pytest.raises(ValueError, match=f"12 tokens: give a period from 2 to 11, not {period}"):
         induction_score(looking_at(lambda t: t - 1), period)
+
+
+def test_heads_are_named_by_what_they_do_on_tokens_that_are_said_twice(model, monkeypatch):
+    asked = []
+
+    def attention(eager, ids):
+        asked.append(ids)
+        size, period = len(ids), len(ids) // 2
+        uniform = torch.ones(size, size).tril()
+        kinds = [looking_at(lambda t: 0, size), looking_at(lambda t: t - 1, size), uniform / uniform.sum(-1, True)]
+        kinds = [kind.reshape(1, 1, size, size) for kind in (*kinds, looking_at(lambda t: t - period + 1, size))]
+        assert first_token_score(kinds[0]) == 1
+        return torch.cat(kinds, dim=1)
+
+    monkeypatch.setattr("foliogpt.evaluation.introspection.attention_weights", attention)
+    assert head_names(model) == {(0, 0): "first token", (0, 1): "previous token", (0, 3): "induction"}
+    assert head_names(model, context_length=20)
+    assert head_names(model, context_length=3) == {}
+    assert [len(ids) for ids in asked] == [48, 20]
+    assert all(ids[: len(ids) // 2] == ids[len(ids) // 2 :] for ids in asked)
+
+
+@pytest.mark.slow
+def test_a_real_model_has_all_kinds_of_heads_and_a_random_one_has_none(tiny):
+    real = AutoModelForCausalLM.from_pretrained(smollm2_folder()).eval()
+    names = head_names(with_attentions(real))
+    assert set(names.values()) == {"first token", "previous token", "induction"}
+    ids = [504, 3575, 282, 1149, 314] * 6  # an induction head looks at what came next, also in a text of its own
+    weights = attention_weights(with_attentions(real), ids)
+    found = [place for place, name in names.items() if name == "induction"]
+    others = induction_score(weights, 5).mean()
+    assert torch.stack([induction_score(weights, 5)[place] for place in found]).mean() > 5 * others
+    assert head_names(with_attentions(FolioForCausalLM(tiny("folio")).eval()), 64) == {}

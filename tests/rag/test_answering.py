@@ -113,15 +113,6 @@ def test_no_document_fulfils_the_condition(indexed):
     assert indexed.answer("the cat sleeps", where={"document": "nobody"}).reason == "nothing was found"
 
 
-def test_a_search_by_words_knows_how_near_it_is_as_well(indexed, monkeypatch):
-    seen = []
-    monkeypatch.setattr("foliogpt.rag.answering.features", lambda question, hits, *rest: seen.extend(hits))
-    with pytest.raises(AttributeError):
-        indexed.answer("the cat sleeps", mode="lexical")
-    assert seen
-    assert all(hit.cosine is not None for hit in seen)
-
-
 def test_a_model_is_held_to_its_sources(indexed, scripted):
     said = (
         'It sleeps on a mat: "The cat sleeps on the mat" [1]. It flies. "Cats fly" [1] '

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from benchmarks.answering_rows import exercises, write_answering_rows
 from foliogpt.rag import Document, Rag
 from foliogpt.rag.answering import NO_ANSWER
-from foliogpt.rag.answering_rows import exercises, write_answering_rows
 from foliogpt.rag.citations import verified
 from foliogpt.rag.evaluation.known_items import known_items
 

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,19 @@ from foliogpt.rag import Document, Rag
 from foliogpt.rag.database import storage_errors
 
 
-def test_a_catalog_of_another_version_is_refused(rag, tmp_path, words):
+def test_a_catalog_of_another_version_is_left_as_it_is(rag, tmp_path, words):
     rag.sync([Document("a", "cat")])
     rag.close()
-    with sqlite3.connect(tmp_path / "index" / "catalog.sqlite3") as db:
-        db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ValueError, match="version 99"):
-        Rag.open(tmp_path / "index", embedder=words).search("cat")
+    file = tmp_path / "index" / "catalog.sqlite3"
+    for version in (1, 99):
+        with closing(sqlite3.connect(file)) as db:
+            db.execute(f"PRAGMA user_version = {version}")
+        before = file.read_bytes()
+        with Rag.open(tmp_path / "index", embedder=words) as opened:
+            for use in (lambda: opened.search("cat"), lambda: opened.sync([Document("b", "dog")]), opened.rebuild):
+                with pytest.raises(ValueError, match=f"version {version}.* into a new --index"):
+                    use()
+        assert file.read_bytes() == before
 
 
 def test_somebody_elses_file_or_folder_is_left_alone(tmp_path, words):
@@ -190,19 +197,3 @@ def test_what_sqlite_refuses_is_no_damage(rag):
             db.execute(statement)
         assert "damaged" not in str(caught.value)
         assert "new --index" not in str(caught.value)
-
-
-def test_words_that_other_rules_made_are_made_anew(rag, tmp_path, words):
-    rag.sync([Document("a", "中国的人口"), Document("b", "Die Häuser")])
-    catalog = rag._store.catalog
-    with catalog.transaction() as db:
-        db.execute("DROP TABLE words")
-        db.execute("CREATE VIRTUAL TABLE words USING fts5 (context, text, tokenize = 'porter unicode61')")
-        db.execute("INSERT INTO words (rowid, context, text) SELECT id, context, text FROM chunks")
-        db.execute("DELETE FROM meta WHERE key = 'words'")
-    rag.close()
-    with Rag.open(tmp_path / "index", embedder=words) as opened:
-        assert [hit.document for hit in opened.search("人口", mode="lexical")] == ["a"]
-        opened.sync([Document("c", "人口")])
-        assert {hit.document for hit in opened.search("人口", mode="lexical")} == {"a", "c"}
-        assert opened.verify().ok

@@ -82,8 +82,10 @@ def test_squad_in_flat_rows_makes_a_document_of_each_context(tmp_path):
     [
         ({"qrels": QRELS + "q9\t1\t1\n"}, "line 5 names the query 'q9'"),
         ({"qrels": QRELS + "q2\t9\t1\n"}, "line 5 names the document '9'"),
-        ({"qrels": QRELS + "q2 1 1\n"}, "line 5 is not query, document and grade"),
-        ({"qrels": QRELS + "q2\t1\tinf\n"}, "line 5 is not query, document and grade"),
+        ({"qrels": QRELS + "q2 1 1\n"}, "line 5 "), ({"qrels": QRELS + "q2\t\t1\n"}, "line 5 has no text as corpus-id"),
+        ({"qrels": QRELS + "q2\t1\tinf\n"}, "line 5 has no number as score"),
+        ({"qrels": QRELS + "q2\t1\t\n"}, "line 5 has no number as score"),
+        ({"qrels": "q1\t1\t2\nq2\t2\t1\n"}, "line 2 has no text as query-id"),
         ({"qrels": "query-id\tcorpus-id\tscore\nq1\t2\t0\n"}, "no questions"), ({"qrels": ""}, "no questions"),
         ({"corpus": [*CORPUS, CORPUS[0]]}, "two documents '1'"),
         ({"corpus": [*CORPUS, {"_id": "3"}]}, "line 3 has no text"),

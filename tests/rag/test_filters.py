@@ -89,17 +89,6 @@ def test_numbers_at_the_edges_are_stored_and_compared(rag):
         assert [hit.document for hit in rag.search("cat", where={"n": value})] == [str(number)]
 
 
-def test_metadata_that_an_earlier_version_stored_as_nan_spoils_no_other_documents(rag):
-    rag.sync(Document(name, f"cat {name}", metadata={"n": 1, "m": name}) for name in ("a", "b"))
-    db = rag._store.catalog.connection
-    db.execute("""UPDATE documents SET metadata = '{"n": NaN, "m": "a"}' WHERE name = 'a'""")
-    for mode in ("hybrid", "dense", "lexical"):
-        assert [hit.document for hit in rag.search("cat", mode=mode, where={"n": 1})] == ["b"]
-    assert rag.document("a").metadata == {"m": "a"}
-    assert rag.verify().ok
-    rag.rebuild()
-
-
 def test_numbers_of_csv_columns_are_numbers_and_stay_the_text_that_they_are(rag, tmp_path):
     (tmp_path / "r.csv").write_text("text,year,zip,price\na cat,2001,00501,2.50\nmy cat,1999,10115,10\ncat,soon,x,\n")
     rag.sync(tmp_path / "r.csv")

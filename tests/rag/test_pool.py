@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 import pytest
 
+from foliogpt.jobs import limited_process
 from foliogpt.rag.readers import NoText, pool, read_documents
 
 # What a reader may do, by the name of its file; the file is read as usual afterwards.
@@ -22,25 +23,26 @@ ACTIONS = {
     "chat.md": "print('noise', flush=True); os.write(1, b'noise')",
 }
 REASONS = {
-    "hang.md": "takes more than 1 seconds to read", "backtrack.md": "takes more than 1 seconds to read",
-    "eat.md": "takes more than 2 GB of memory to read", "crash.md": "crashes its reader (SIGSEGV)",
-    "quit.md": "crashes its reader (exit code 7)", "raise.md": "is a broken file",
+    "hang.md": "takes more than 1 seconds", "backtrack.md": "takes more than 1 seconds",
+    "eat.md": "takes more than 2 GB of memory", "crash.md": "ends its process (SIGSEGV)",
+    "quit.md": "ends its process (exit code 7)", "raise.md": "is a broken file",
 }  # fmt: skip
 PROGRAM = f"""
-import ctypes, os, re
+import ctypes, os, re, sys
+from foliogpt.jobs.limited_process import serve
 from foliogpt.rag.readers import pool
 real = pool.read_documents
 def read_documents(path, data, text_column):
     exec({ACTIONS!r}.get(path.name, ""))
     return real(path, data, text_column)
 pool.read_documents = read_documents
-pool.serve()
+serve(*sys.argv[1:])
 """
 
 
 @pytest.fixture
 def hostile(monkeypatch):
-    monkeypatch.setattr(pool, "PROGRAM", PROGRAM)
+    monkeypatch.setattr(limited_process, "PROGRAM", PROGRAM)
     monkeypatch.setattr(pool, "SECONDS", 1)
 
 
@@ -60,7 +62,7 @@ def test_one_process_reads_many_files_and_ends_with_the_pool():
         for number in range(3):
             path, data = PurePath(f"/x/{number}.md"), f"# Title {number}\n\nText".encode()
             assert readers.read(path, data, "text") == read_documents(path, data, "text")
-            processes.add(readers._process)
+            processes.add(readers._running())
     (process,) = processes
     assert process.returncode == 0
 
@@ -85,7 +87,7 @@ def test_a_reader_ends_with_the_process_that_started_it():
     """Without a pipe to read from, or, while it reads a file, when its time is over."""
     script = (
         "from pathlib import PurePath; from foliogpt.rag.readers.pool import ReaderPool\n"
-        "p = ReaderPool(); p.read(PurePath('a.md'), b'x', 'text'); print(p._process.pid, flush=True)\n"
+        "p = ReaderPool(); p.read(PurePath('a.md'), b'x', 'text'); print(p._running().pid, flush=True)\n"
         "import os; os._exit(0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

@@ -1,7 +1,5 @@
 """When a question is refused."""
 
-import json
-import logging
 import math
 
 import numpy as np
@@ -13,7 +11,6 @@ from foliogpt.rag.refusal import (
     CHANCE,
     DEFAULTS,
     OTHERWISE,
-    SETTING,
     Features,
     Threshold,
     calibrate,
@@ -37,8 +34,9 @@ def test_rare_words_count_more_and_words_are_stemmed(indexed):
     assert features_of(indexed, "sleeps the dog").coverage == 1
     common, rare = features_of(indexed, "sleep zebra"), features_of(indexed, "cat zebra")
     assert 0 < common.coverage < rare.coverage < 1
-    near = features_of(indexed, "the dog is sleeping").nearness
-    assert near == pytest.approx(1 - CHANCE * math.log10(4), abs=1e-4)
+    for mode in ("dense", "lexical", "hybrid"):
+        near = features_of(indexed, "the dog is sleeping", mode).nearness
+        assert near == pytest.approx(1 - CHANCE * math.log10(4), abs=1e-4)
 
 
 def test_passages_do_not_share_the_words_of_a_question(indexed):
@@ -116,14 +114,3 @@ def test_a_threshold_holds_for_the_embedder_that_it_was_made_with(indexed, tmp_p
     with Rag.open(tmp_path / "index", embedder=WordEmbedder(seed=1)) as other:
         other.rebuild()
         assert threshold_of(other._store.catalog) == OTHERWISE
-
-
-def test_a_line_that_an_earlier_version_drew_is_left_alone_and_named(indexed, caplog):
-    catalog = indexed._store.catalog
-    old = {"cosine": 0.6, "coverage": 0.4, "least": 0.44, "model": catalog.model[0]}
-    with catalog.transaction():
-        catalog.meta[SETTING] = json.dumps(old)
-    with caplog.at_level(logging.WARNING):
-        assert threshold_of(catalog) == OTHERWISE
-    (line,) = caplog.messages
-    assert "--calibrate" in line

@@ -1,6 +1,7 @@
 """The page as people meet it, in a real browser."""
 
 import contextlib
+import importlib.metadata
 import re
 import signal
 import socket
@@ -63,29 +64,35 @@ def make_model() -> tuple:
     model = FolioForCausalLM(config)
     # Else it would end its turn at any time, as random models do.
     model.generation_config.update(do_sample=True, temperature=0.8, suppress_tokens=tokenizer.all_special_ids)
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")  # as chat models do
     return model, tokenizer
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
+@contextlib.contextmanager
+def served(model, tokenizer, folder: str):
     """A page in this process, so that tests see what the model is asked."""
     from foliogpt.scripts.app.page import application, build_page
     from foliogpt.serving.http_server import BoundedProtocol, bind, guarded
 
-    model, tokenizer = make_model()
     generator = TextGenerator(model, tokenizer)
     bound = bind("127.0.0.1", 0)
-    folder = tempfile.tempdir = str(tmp_path_factory.mktemp("dropped"))  # as the command does
+    before, tempfile.tempdir = tempfile.tempdir, folder  # as the command does
     app = guarded(application(build_page(generator, tokenizer, TITLE), TOKEN), bound)
     config = uvicorn.Config(app, http=BoundedProtocol, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
     yield Page(f"http://127.0.0.1:{bound.getsockname()[1]}", generator, Path(folder))
-    tempfile.tempdir = None
+    tempfile.tempdir = before
     server.should_exit = True
     thread.join(20)
     generator.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with served(*make_model(), str(tmp_path_factory.mktemp("dropped"))) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,11 @@ class User:
     def type(self, text: str, *keys: str) -> None:
         self.visible("textarea")[0].send_keys(text, *keys)
 
+    def put(self, text: str) -> None:
+        """A text that would take long to type."""
+        script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
+        self.driver.execute_script(script, self.visible("textarea")[0], text)
+
     def texts(self, css: str) -> list[str]:
         return [element.text for element in self.visible(css)]
 
@@ -140,7 +152,7 @@ class User:
         self.driver.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(
             "\n".join(str(folder / name) for name in files)
         )
-        self.wait_for(lambda: any("passage" in text for text in self.texts(".folio-answer .hint")), seconds=60)
+        self.wait_for(lambda: any("passage" in text for text in self.texts(".folio-answer .folio-hint")), seconds=60)
 
     def ask(self, question: str) -> None:
         self.visible("textarea")[0].clear()
@@ -218,12 +230,19 @@ def test_two_people_are_both_answered_and_one_who_leaves_holds_nobody_up(page, u
 
 
 @needs_browser
-def test_a_text_is_continued_where_it_stands(page, user):
+def test_what_the_model_wrote_is_set_off_and_can_be_edited_and_continued(page, user):
     user.open_tab("Write")
     user.type("one two <b>")
     user.click("Continue")
-    user.wait_for(lambda: len(user.visible("textarea")[0].get_property("value")) > 15 and not page[1].unfinished)
-    assert user.visible("textarea")[0].get_property("value").startswith("one two <b>")
+    user.wait_for(lambda: len(user.texts(".folio-written mark")[0]) > 5 and not page.generator.unfinished)
+    time.sleep(0.5)
+    whole, added = (
+        user.visible(css)[0].get_property("textContent") for css in (".folio-written", ".folio-written mark")
+    )
+    assert whole == "one two <b>" + added
+    user.click("Edit")
+    user.wait_for(lambda: user.visible("textarea")[0].get_property("value") == whole)
+    assert not user.texts(".folio-written")
 
 
 @needs_browser
@@ -246,19 +265,112 @@ def test_tokens_are_coloured_and_tell_what_was_expected(user):
 
 
 @needs_browser
-def test_the_attention_map_has_a_cell_for_each_pair_and_changes_with_the_layer(user):
+def test_all_heads_are_shown_and_a_click_or_an_arrow_key_enlarges_one(user):
     user.open_tab("Attention")
-    user.type("the cat is free")
-    user.click("Show")
-    cells = user.wait_for(lambda: user.visible(".folio-map td"))
-    size = len(user.visible(".folio-map tbody th, .folio-map tr > th:first-child")) - 1
+    user.type("the cat is free", Keys.ENTER)
+    heads = user.wait_for(lambda: user.visible(".folio-heads button"))
+    assert len(heads) == 3 * 4
+    cells = user.visible(".folio-map td[title]")
+    size = len(user.visible(".folio-map tbody th"))
     assert len(cells) == size * (size + 1) / 2
-    before = [cell.get_attribute("title") for cell in cells]
-    assert before[0].endswith("100.0%")
-    slider = user.visible("input[type=range][aria-label*=layer]")[0]
-    slider.send_keys(Keys.ARROW_RIGHT)
+    assert cells[0].get_attribute("title").endswith("100.0%")
+
+    def shown() -> list[str]:
+        return [cell.get_attribute("title") for cell in user.visible(".folio-map td[title]")]
+
+    heads[4].click()
+    user.wait_for(lambda: user.texts(".folio-map b")[0].startswith("layer 2, head 1"))
+    before = shown()
+    heads[4].send_keys(Keys.ARROW_RIGHT)
+    user.wait_for(lambda: user.texts(".folio-map b")[0].startswith("layer 2, head 2"))
+    assert shown() != before
+    user.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    user.wait_for(lambda: user.texts(".folio-map b")[0].startswith("layer 3, head 2"))
+
+
+@needs_browser
+@pytest.mark.parametrize("tab", ["Tokens", "Attention"])
+def test_an_error_clears_the_picture_of_the_text_before(user, tab):
+    user.open_tab(tab)
+    picture = {"Tokens": ".folio-tokens .token", "Attention": ".folio-heads, .folio-map"}[tab]
+    user.type("the cat", Keys.ENTER)
+    user.wait_for(lambda: user.visible(picture))
+    user.put("the cat" * 600)
     user.click("Show")
-    user.wait_for(lambda: [cell.get_attribute("title") for cell in user.visible(".folio-map td")] != before)
+    user.wait_for(lambda: any("are shown at most" in told for told in user.texts(".toast-body")))
+    user.wait_for(lambda: not user.visible(picture))
+
+
+SHOWN = {
+    "Chat": ".folio-chat .assistant", "Write": ".folio-written mark", "Documents": ".folio-answer li a",
+    "Tokens": ".folio-tokens .token", "Attention": ".folio-map td",
+}  # fmt: skip
+
+
+def violations(driver) -> list[str]:
+    """What axe-core has against the page as it is. While Gradio fades a picture in, its contrast is low."""
+    name = next(file for file in importlib.metadata.files("axe-core-python") or [] if file.name == "axe.min.js")
+    driver.execute_script(Path(str(name.locate())).read_text(encoding="utf-8"))
+    nested = ".icon-button:has(.upload-container)"  # Gradio's own button within a button, which adds a file
+    run = "axe.run({exclude: [[arguments[0]]]}).then(arguments[1])"
+    deadline = time.monotonic() + 5
+    while (found := driver.execute_async_script(run, nested)["violations"]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
+
+
+@needs_browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_each_tab_has_examples_and_can_be_used_by_everybody_empty_and_full(page, width, theme, tmp_path):
+    pytest.importorskip("axe_core_python", reason="needs the extra dev")
+    with chromium(width) as driver:
+        size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"name": "prefers-color-scheme", "value": theme}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        page.open(driver)
+        user = User(driver)
+        for tab, picture in SHOWN.items():
+            user.open_tab(tab)
+            assert violations(driver) == []
+            examples = user.visible(".folio-examples button")
+            assert len(examples) >= 3
+            driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", examples[0])
+            examples[0].click()  # refused if something covers it
+            user.wait_for(lambda picture=picture: user.visible(picture), seconds=30)
+            user.wait_for(lambda: not page.generator.unfinished, seconds=30)
+            assert violations(driver) == []
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+            if tab == "Documents":
+                user.drop(tmp_path, {"one.md": "# One\n\nOne."})
+                assert violations(driver) == []
+            acts = bool(user.visible(".folio-settings"))
+            assert acts == (tab in ("Chat", "Write")), "how it answers is shown where it acts"
+
+
+@needs_browser
+def test_the_keyboard_reaches_the_content_before_the_settings(user):
+    reached = []
+    for _ in range(20):
+        user.driver.switch_to.active_element.send_keys(Keys.TAB)
+        element = user.driver.switch_to.active_element
+        reached.append(element.tag_name if element.get_attribute("type") != "range" else "setting")
+    assert reached.index("textarea") < reached.index("setting")
+    assert [element.text for element in user.visible("h1, h2")] == [TITLE, "How it answers"]
+
+
+@needs_browser
+def test_a_base_model_opens_on_write_and_says_why_there_is_no_chat(tmp_path):
+    model, tokenizer = make_model()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    with served(model, tokenizer, str(tmp_path)) as page, chromium() as driver:
+        page.open(driver)
+        user = User(driver)
+        assert [tab.text for tab in user.visible("button[role=tab][aria-selected=true]")] == ["Write"]
+        user.click("Chat", "button[role=tab]")
+        user.wait_for(lambda: any("has not learned to chat" in text for text in user.texts(".prose")))
+        assert not user.visible("textarea, .folio-settings")
 
 
 DOCUMENTS = {
@@ -319,7 +431,7 @@ def test_names_of_files_and_errors_are_text(page, user, tmp_path, monkeypatch):
     user.open_tab("Documents")
     user.drop(tmp_path, dict(zip(names, ["Ships cross the sea.", b"\0" * 100, "Birds sleep in trees."], strict=True)))
     names = [re.sub("[<>:]", "", name) for name in names]  # Gradio takes them out
-    assert names[1] in user.texts(".folio-answer .hint")[0]
+    assert names[1] in user.texts(".folio-answer .folio-hint")[0]
     for question, name in {"What do ships cross?": names[0], "Where do birds sleep?": names[2]}.items():
         user.ask(question)
         link = user.wait_for(lambda name=name: next(a for a in user.visible(".folio-answer li a") if name in a.text))
@@ -341,9 +453,11 @@ def test_names_of_files_and_errors_are_text(page, user, tmp_path, monkeypatch):
 def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexed(page, user, tmp_path):
     user.open_tab("Documents")
     user.drop(tmp_path, {"noise.bin": b"\0" * 100, "one.txt": "one"})
-    assert user.texts(".folio-answer .hint")[0].startswith("1 document in 1 passage. Left out: noise.bin is not text")
+    assert user.texts(".folio-answer .folio-hint")[0].startswith(
+        "1 document in 1 passage. Left out: noise.bin is not text"
+    )
     user.visible("button[aria-label=Clear]")[0].click()
-    user.wait_for(lambda: "0 documents in 0 passages." in user.texts(".folio-answer .hint"))
+    user.wait_for(lambda: "0 documents in 0 passages." in user.texts(".folio-answer .folio-hint"))
     user.ask("one?")
     user.wait_for(lambda: "drop a file first" in user.texts(".toast-body, .toast-wrap")[0])
     secret = tmp_path / "secret.txt"
@@ -355,7 +469,7 @@ def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexe
     )
     with httpx.Client(cookies=admitted(page)) as client:
         forged = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
-        client.post(f"{page[0]}/gradio_api/queue/join", json=index | {"data": [[forged], None]}).raise_for_status()
+        client.post(f"{page[0]}/gradio_api/queue/join", json=index | {"data": [[forged]]}).raise_for_status()
         with client.stream("GET", f"{page[0]}/gradio_api/queue/data?session_hash=s") as events:
             said = "".join(line for line in events.iter_lines())
     assert "passage" not in said, said
@@ -431,10 +545,7 @@ def test_what_was_dropped_goes_when_the_page_is_closed(page, user, driver, tmp_p
 )
 def test_errors_are_a_line_in_the_page(user, tab, text, says):
     user.open_tab(tab)
-    box = user.visible("textarea")[0]
-    user.driver.execute_script(
-        "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))", box, text
-    )
+    user.put(text)
     user.click({"Chat": "Send", "Write": "Continue", "Documents": "Ask"}.get(tab, "Show"))
     assert user.wait_for(lambda: any(says in told for told in user.texts(".toast-body, .toast-wrap")))
 
@@ -498,3 +609,20 @@ def test_a_document_that_has_gone_is_told_in_a_line():
 
     with pytest.raises(gr.Error, match="note"), one_line_errors():
         raise KeyError("note")
+
+
+def test_a_model_whose_turns_end_chats_and_a_base_model_does_not():
+    from foliogpt.scripts.app.page import why_no_chats
+    from foliogpt.tokenization import chat_tokenizer
+
+    model, tokenizer = make_model()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    generator = TextGenerator(model, tokenizer)
+    assert "is not 3, the end of a turn" in why_no_chats(generator, tokenizer)
+    chats, fields = chat_tokenizer(tokenizer)
+    assert why_no_chats(generator, chats) == ""
+    model.generation_config.update(**fields)
+    assert why_no_chats(generator, tokenizer) == ""
+    tokenizer.chat_template = None
+    assert "has no chat template" in why_no_chats(generator, tokenizer)
+    generator.close()

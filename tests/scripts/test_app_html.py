@@ -1,11 +1,17 @@
 """The HTML of the page holds texts, and never runs them."""
 
+import base64
+import fnmatch
+import io
+import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
+import pytest
 import torch
 
 from foliogpt.evaluation.introspection import Prediction
-from foliogpt.scripts.app.html import attention_html, chat_html, tokens_html
+from foliogpt.scripts.app.html import attention_html, chat_html, heads_html, tokens_html, written_html
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -38,7 +44,9 @@ def test_texts_are_escaped_wherever_they_are_shown():
     tokens = Reader(tokens_html(predictions, [HOSTILE, HOSTILE], lambda id: HOSTILE))
     assert tokens.names == {"div", "span", "b", "i"}
     assert tokens.text.count(HOSTILE) == 4
-    attention = Reader(attention_html(torch.eye(2), [HOSTILE, "a"]))
+    written = Reader(written_html(HOSTILE, HOSTILE))
+    assert (written.names, written.text) == ({"div", "mark"}, HOSTILE * 2)
+    attention = Reader(attention_html(torch.eye(2)[None, None], [HOSTILE, "a"], (0, 0), {}))
     assert "img" not in attention.names
     assert any(HOSTILE in attributes.get("title", "") for _, attributes in attention.tags)
 
@@ -59,3 +67,28 @@ def test_where_a_chat_is_forgotten_is_marked():
     assert "no room" not in chat_html(said)
     before, after = chat_html(said, 2).split("no room")
     assert (before.count('class="user"'), after.count('class="user"')) == (2, 2)
+
+
+def test_a_small_picture_has_the_weights_of_its_head_and_the_initial_of_its_name():
+    image = pytest.importorskip("PIL.Image")
+    weights = torch.rand(2, 3, 5, 5).tril()
+    page = Reader(heads_html(weights, {(1, 2): "induction", (0, 0): "previous token"}))
+    buttons = [attributes for tag, attributes in page.tags if tag == "button"]
+    assert [button["data-place"] for button in buttons] == ["0 0", "0 1", "0 2", "1 0", "1 1", "1 2"]
+    assert [buttons[0]["aria-label"], buttons[5]["aria-label"]] == [
+        "layer 1, head 1: previous token",
+        "layer 2, head 3: induction",
+    ]
+    assert page.text.endswith("i: induction, p: previous token1p2i")
+    pictures = [attributes["src"].partition(",")[2] for tag, attributes in page.tags if tag == "img"]
+    drawn = image.open(io.BytesIO(base64.b64decode(pictures[4])))
+    opaque = torch.tensor(list(drawn.getchannel("A").tobytes())).reshape(5, 5) / 255
+    torch.testing.assert_close(opaque**2, weights[1, 1], atol=0.005, rtol=0)
+
+
+def test_the_files_of_the_page_are_in_the_package():
+    root = Path(__file__).parents[2]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    files = [path.name for path in (root / "scripts" / "app").iterdir() if path.suffix in (".css", ".js")]
+    assert files
+    assert all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in files)

@@ -23,7 +23,7 @@ def test_a_refusal_shows_the_nearest_passages_escaped_and_clickable():
 def test_each_quotation_of_an_answer_has_its_number():
     text = "--all\n\nTakes all."
     parts = ('\n"--all" ', Citation("d", 0, 5, None, "--all"), ' "Takes all." ', Citation("d", 7, 17, 2, "Takes all."))
-    answer = Answer("", parts[1::2], sentences=(Sentence(parts),))
+    answer = Answer('"--all" [1] "Takes all." [2]', parts[1::2], sentences=(Sentence(parts),))
     html = documents.answer_html(answer, lambda name: Document(name, text))
     assert html.count("folio-citation-2") == 3
     assert "[2] d, page 2: Takes all." in html

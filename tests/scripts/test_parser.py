@@ -10,6 +10,7 @@ from foliogpt.data.arguments import CorpusArguments, DataArguments
 from foliogpt.scripts.arguments import parse
 from foliogpt.scripts.cli import COMMANDS, main
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
+from foliogpt.training.depth import Dial
 from foliogpt.training.finetuning.arguments import MethodArguments
 from foliogpt.training.finetuning.trainers import arguments_of
 
@@ -55,7 +56,7 @@ def test_help_of_training_begins_with_what_matters(capsys):
 @pytest.mark.parametrize(
     ("words", "groups"),
     [
-        (["pretrain"], [CorpusArguments, ModelArguments, PretrainingArguments]),
+        (["pretrain"], [CorpusArguments, ModelArguments, PretrainingArguments, Dial]),
         (["finetune", "sft"], [DataArguments, MethodArguments, arguments_of("sft")]),
         (["finetune", "dpo"], [DataArguments, MethodArguments, arguments_of("dpo")]),
     ],

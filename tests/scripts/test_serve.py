@@ -14,10 +14,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Annotated, Literal
 
 import forks
 import httpx
 import openai
+import pydantic
 import pytest
 import torch
 import uvicorn
@@ -191,6 +193,43 @@ def test_the_text_ends_before_a_stop_string(client):
     assert text_of(client.completions.create(**asked, stop=[stop, "no such thing"], stream=True)) == (before, "stop")
 
 
+class Cat(pydantic.BaseModel):
+    name: Annotated[str, pydantic.Field(max_length=8)]
+    lives: Literal[7, 9]
+    is_free: bool
+
+
+def test_the_client_parses_an_answer_into_a_model_of_pydantic(client):
+    asked = {"model": NAME, "messages": HELLO, "temperature": 1, "max_tokens": 300}
+    answer = client.chat.completions.parse(**asked, response_format=Cat, seed=1)
+    assert isinstance(answer.choices[0].message.parsed, Cat)
+    with client.chat.completions.stream(**asked, response_format=Cat, seed=2) as stream:
+        assert isinstance(stream.get_final_completion().choices[0].message.parsed, Cat)
+
+
+def test_the_client_gets_calls_of_tools_whole_and_streamed(client):
+    tool = openai.pydantic_function_tool(Cat, name="feed")
+    asked = {"model": NAME, "messages": HELLO, "tools": [tool], "tool_choice": "required", "max_tokens": 400, "seed": 1}
+    (call,) = client.chat.completions.create(**asked).choices[0].message.tool_calls
+    assert isinstance(Cat.model_validate_json(call.function.arguments), Cat)
+    with client.chat.completions.stream(**asked) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert final.message.tool_calls[0].function.arguments == call.function.arguments
+    assert final.finish_reason == "tool_calls"
+    turns = [*HELLO, final.message.model_dump(include={"role", "content", "tool_calls"})]
+    turns.append({"role": "tool", "tool_call_id": call.id, "content": "It purrs."})
+    assert client.chat.completions.create(**asked | {"messages": turns, "tool_choice": "none", "max_tokens": 1}).choices
+
+
+def test_the_client_gets_log_probabilities_and_an_echo(client):
+    chat = client.chat.completions.create(model=NAME, messages=HELLO, logprobs=True, top_logprobs=2, max_tokens=3)
+    assert [len(token.top_logprobs) for token in chat.choices[0].logprobs.content] == [2, 2, 2]
+    asked = {"model": NAME, "prompt": "one two", "echo": True, "logprobs": 1, "max_tokens": 2}
+    text = client.completions.create(**asked).choices[0]
+    assert text.text.startswith("one two")
+    assert (text.logprobs.token_logprobs[0], len(text.logprobs.tokens) > 2) == (None, True)
+
+
 def test_the_one_model_is_listed_and_no_other_is_loaded(client):
     assert [model.id for model in client.models.list()] == [NAME]
     assert client.models.retrieve(NAME).id == NAME
@@ -238,7 +277,17 @@ def test_the_one_model_is_listed_and_no_other_is_loaded(client):
         (COMPLETIONS, {"stop_token_ids": [280]}, "stop_token_ids"),
         (COMPLETIONS, {"seed": "x"}, "seed"),
         (COMPLETIONS, {"seed": 2**70}, "seed"),
-        (COMPLETIONS, {"logprobs": 3}, "logprobs"),
+        (COMPLETIONS, {"logprobs": 21}, "logprobs"),
+        (COMPLETIONS, {"logprobs": True}, "logprobs"),
+        (COMPLETIONS, {"best_of": 2}, "best_of"),
+        (COMPLETIONS, {"frequency_penalty": 2.1}, "frequency_penalty"),
+        (COMPLETIONS, {"presence_penalty": "x"}, "presence_penalty"),
+        (COMPLETIONS, {"logit_bias": {"280": 1}}, "logit_bias"),
+        (COMPLETIONS, {"logit_bias": {"5": 101}}, "logit_bias.5"),
+        (COMPLETIONS, {"response_format": {"type": "wizard"}}, "response_format"),
+        (COMPLETIONS, {"response_format": {"type": "json_schema"}}, "response_format"),
+        (CHAT, {"top_logprobs": 21}, "top_logprobs"),
+        (CHAT, {"echo": True}, "echo"),
         (COMPLETIONS, {"guided_json": {}}, "guided_json"),
         (COMPLETIONS, {"generation_config": "{x"}, "generation_config"),
         (COMPLETIONS, {"generation_config": '{"num_beams": 900}'}, "generation_config.num_beams"),
@@ -249,7 +298,11 @@ def test_the_one_model_is_listed_and_no_other_is_loaded(client):
         (CHAT, {"messages": [{"role": "user"}]}, "messages.0.content"),
         (CHAT, {"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
-        (CHAT, {"tools": [{"type": "function"}]}, "tools"),
+        (CHAT, {"messages": [{"role": "assistant", "tool_calls": [{"type": "function"}]}]}, "messages.0.tool_calls.0"),
+        (CHAT, {"tools": [{"type": "function"}]}, "tools.0"),
+        (CHAT, {"tools": [{"type": "function", "function": {"name": "<|im_end|>"}}]}, "tools.0"),
+        (CHAT, {"tool_choice": "sometimes"}, "tool_choice"),
+        (CHAT, {"tool_choice": "required"}, "tool_choice"),
         (CHAT, {"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
     ],
     ids=str,
@@ -564,14 +617,15 @@ def test_endless_headers_are_cut_off_at_once(url):
 def test_the_page_about_serving_works(checkpoint, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
     argv = shlex.split(re.search(r"^\$ folio serve (.*)$", page, flags=re.MULTILINE)[1])
-    (example,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    examples = "\n".join(re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL))
     shutil.copytree(checkpoint, tmp_path / argv[-1])
     monkeypatch.chdir(tmp_path)
     process, url = start(*argv)
-    exec(example.replace("http://127.0.0.1:8000", url))
+    exec(examples.replace("http://127.0.0.1:8000", url), {})
     process.terminate()
     process.communicate(timeout=20)
-    assert "prompt_tokens=7" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ("prompt_tokens=7" in said, "mood=" in said) == (True, True)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A sweep tries out what its file says, survives a stop, and goes on past runs that fail."""
 
+import errno
 import json
 import math
 import os
@@ -75,17 +76,53 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(sweep_file, capsys, tmp_p
     file = Path(command[2])
     file.write_text(file.read_text().replace("  num_attention_heads: 2\n", ""))
     folder = tmp_path / "out"
-    assert main([*command, str(folder), "--picture", str(tmp_path / "losses.png")]) == 0
+    assert main([*command, str(folder)]) == 0
     out = capsys.readouterr().out
     assert f"{folder / '001'} failed: folio pretrain:" in out
     assert f"| {folder / '002'} " in out
-    assert (tmp_path / "losses.png").is_file()
     before = (folder / "002" / "report.json").stat().st_mtime_ns
     assert main([*command, str(folder)]) == 0  # what is finished is not run again
     assert (folder / "002" / "report.json").stat().st_mtime_ns == before
     file.write_text(file.read_text().replace("max_steps: 2", "max_steps: 3"))
     assert main([*command, str(folder)]) == 2
     assert "another sweep" in capsys.readouterr().err
+
+
+class FakeRuns:
+    """In the place of the runs' processes: a loss that depends on the settings, or the disk is full."""
+
+    def __init__(self, monkeypatch, fail_at=None):
+        self.calls, self.fail_at = 0, fail_at
+        monkeypatch.setattr("foliogpt.training.sweep.subprocess.run", self)
+
+    def __call__(self, command, **kwargs):
+        settings = yaml.safe_load(Path(command[command.index("--config") + 1]).read_text())
+        folder = Path(command[command.index("--output_dir") + 1])
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        bits = 1 + abs(math.log10(settings["learning_rate"]) + 2)
+        keys = {"corpus": ["text"], "preset": "folio", "size": "nano"}
+        (folder / "run.yaml").write_text(yaml.safe_dump({**keys, **settings}))
+        (folder / "report.json").write_text(json.dumps({"val_bits_per_byte": bits, "val_loss": 9 - bits}))
+        return subprocess.CompletedProcess(command, 0, stderr="")
+
+
+def test_a_full_disk_fails_the_run_that_it_meets(tmp_path, monkeypatch, capsys):
+    FakeRuns(monkeypatch, fail_at=1)
+    vary = json.dumps({"learning_rate": [0.1, 0.2], "tokenizer": [["a"]]})
+    assert main(["sweep", "--vary", vary, "--output_dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path / '001'} failed: {tmp_path / '001'} cannot be written: No space left on device" in out
+    assert f"| {tmp_path / '002'} " in out
+
+
+def test_runs_are_ranked_by_bits_a_byte_as_tokenizers_may_differ(tmp_path, monkeypatch, capsys):
+    FakeRuns(monkeypatch)
+    vary = json.dumps({"learning_rate": [0.1, 0.01], "tokenizer": [["a"]]})
+    assert main(["sweep", "--vary", vary, "--output_dir", str(tmp_path)]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"| {tmp_path}")]
+    assert [row.split()[1][-3:] for row in rows] == ["002", "001"]
 
 
 @pytest.mark.slow  # a run that is stopped, and continued

@@ -1,4 +1,4 @@
-"""`folio tokenizer inspect` and `sweep` as a user meets them, with files that somebody spoilt."""
+"""`folio tokenizer inspect` as a user meets it, with files that somebody spoilt."""
 
 import json
 import shutil
@@ -129,23 +129,7 @@ def test_code_that_comes_with_a_tokenizer_is_not_run(folder, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_sweep_writes_a_picture_and_its_figures_once(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    (tmp_path / "text.txt").write_text(TEXT)
-    argv = ["tokenizer", "sweep", "--corpus", str(tmp_path / "text.txt"), "--output_dir", str(tmp_path / "sweep")]
-    assert main([*argv, "--vocab_sizes", "260", "280"]) == 0
-    assert "vocabulary  bytes per token" in capsys.readouterr().out
-    assert {file.name for file in (tmp_path / "sweep").iterdir()} == {"sweep.json", "sweep.png"}
-    assert [row["vocab_size"] for row in json.loads((tmp_path / "sweep" / "sweep.json").read_text())["sizes"]] == [
-        260,
-        280,
-    ]
-    assert "--overwrite" in error_of(capsys, argv)
-    assert "at least 260" in error_of(capsys, [*argv, "--overwrite", "--vocab_sizes", "100"])
-    assert (tmp_path / "sweep" / "sweep.png").exists(), "what was there stays"
-
-
 def test_a_vocabulary_is_never_taken_for_one_of_another_command(folder, capsys):
-    assert "choose train, inspect, sweep" in error_of(capsys, ["tokenizer", "dance"])
+    assert "choose train, inspect." in error_of(capsys, ["tokenizer", "dance"])
     assert main(["tokenizer"]) == 0
-    assert "folio tokenizer sweep" in capsys.readouterr().out
+    assert "folio tokenizer inspect" in capsys.readouterr().out

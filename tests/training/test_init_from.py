@@ -1,5 +1,6 @@
 """Pretraining goes on from the weights of a checkpoint, ours or a native one, with other text."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -9,14 +10,14 @@ import torch
 import transformers
 import yaml
 from small_runs import settings
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen3Config
 
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import train_tokenizer
 from foliogpt.training import ModelArguments, PretrainingArguments, pretrain
 from foliogpt.training.arguments import CONTINUED
-from foliogpt.training.new_model import configured_model, starting_config
+from foliogpt.training.new_model import LONGEST_BLOCK, configured_model, starting_config
 
 IDS_OF_TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 SHAPE = {**IDS_OF_TOKENS, "vocab_size": 304, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -48,6 +49,11 @@ def checkpoint(save, tokenizer, tmp_path):
         return tmp_path / kind
 
     return write
+
+
+def change_config(folder: Path, **fields) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
 
 
 def logits(model) -> torch.Tensor:
@@ -129,6 +135,65 @@ def test_rope_can_go_further_and_learned_positions_cannot(checkpoint):
     )
     with pytest.raises(ValueError, match="has learned 64 positions: use --block_size 64 or less"):
         starting_config(ModelArguments(init_from=str(checkpoint("gpt2")), block_size=128))
+
+
+@pytest.mark.parametrize("kind", ["folio", *NATIVE])
+def test_blocks_are_as_long_as_the_context_if_nothing_is_said(corpus, checkpoint, tmp_path, kind):
+    folder, run = checkpoint(kind), tmp_path / "run"
+    assert ModelArguments().block_size == 256
+    argv = ["pretrain", "--init_from", str(folder), "--corpus", *corpus.corpus, "--output_dir", str(run)]
+    assert main([*argv, "--max_steps", "1", "--per_device_train_batch_size", "2", "--bf16", "false"]) == 0
+    assert yaml.safe_load((run / "run.yaml").read_text())["block_size"] == 64
+    assert AutoConfig.from_pretrained(run).max_position_embeddings == 64
+
+
+def test_the_blocks_of_a_long_context_are_shorter_and_the_context_is_kept(checkpoint, caplog):
+    folder = checkpoint("llama")
+    change_config(folder, max_position_embeddings=8192)
+    model = ModelArguments(init_from=str(folder))
+    assert starting_config(model).max_position_embeddings == 8192
+    assert model.block_size == LONGEST_BLOCK
+    assert "reads 8192 tokens at once; it is trained on blocks of 1024" in caplog.text
+
+
+def test_a_stream_goes_on_from_a_checkpoint(corpus, checkpoint, tmp_path):
+    folder, run = checkpoint("llama"), tmp_path / "run"
+    argv = ["pretrain", "--init_from", str(folder), "--corpus", *corpus.corpus, "--streaming", "--output_dir", str(run)]
+    rates = ["--learning_rate", "1e-9", "--adam_learning_rate", "1e-9", "--per_device_train_batch_size", "2"]
+    assert main([*argv, *rates, "--max_steps", "2", "--save_steps", "1", "--bf16", "false"]) == 0
+    torch.testing.assert_close(stock_logits(run), stock_logits(folder), rtol=0, atol=1e-5)
+    shutil.rmtree(folder)
+    assert main(["pretrain", "--output_dir", str(run), "--resume", "--max_steps", "3"]) == 0
+    assert json.loads((run / "report.json").read_text())["steps"] == 3
+
+
+@pytest.fixture
+def remote(checkpoint) -> Path:
+    """A checkpoint whose code is beside it."""
+    folder = checkpoint("llama")
+    (folder / "code_beside.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class BesideConfig(LlamaConfig):\n    model_type = 'beside'\n"
+        "class BesideForCausalLM(LlamaForCausalLM):\n    config_class = BesideConfig\n"
+    )
+    auto = {"AutoConfig": "code_beside.BesideConfig", "AutoModelForCausalLM": "code_beside.BesideForCausalLM"}
+    change_config(folder, model_type="beside", architectures=["BesideForCausalLM"], auto_map=auto)
+    return folder
+
+
+@pytest.mark.parametrize("flag", ["--init_from", "--model_config"])
+def test_code_beside_a_checkpoint_is_run_only_if_allowed(flag, remote, corpus, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # nobody is asked
+    run = tmp_path / "run"
+    argv = ["pretrain", flag, str(remote), "--corpus", *corpus.corpus, "--output_dir", str(run), "--block_size", "32"]
+    argv += ["--max_steps", "1", "--per_device_train_batch_size", "2", "--bf16", "false", "--vocab_size", "300"]
+    assert main(argv) == 2
+    said = capfd.readouterr().err.strip()
+    assert "contains custom code" in said or "has code of its own" in said
+    assert len(said.splitlines()) == 1
+    assert not run.exists() or not any(run.iterdir())
+    assert main([*argv, "--trust_remote_code"]) == 0
+    assert json.loads((run / "config.json").read_text())["model_type"] == "beside"
 
 
 def test_only_what_the_weights_leave_open_can_be_set(checkpoint, tmp_path):

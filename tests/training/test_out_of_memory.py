@@ -227,9 +227,12 @@ def test_an_allocation_that_fails_ends_in_one_line(tmp_path, corpus):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the address space")
-def test_a_limit_of_the_address_space_counts(monkeypatch):
+def test_a_limit_of_the_address_space_counts():
     import resource
 
-    limit = psutil.Process().memory_info().vms + 1_000_000
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
-    assert available_bytes(torch.device("cpu")) < 100_000_000
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 50_000_000, before[1]))
+    try:
+        assert available_bytes(torch.device("cpu")) < 100_000_000
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

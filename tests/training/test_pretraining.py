@@ -5,6 +5,7 @@ import json
 import math
 import re
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from foliogpt.checkpoints.clean_process import logits_in_clean_process
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.jobs.saving import last_checkpoint
 from foliogpt.scripts.cli import main
-from foliogpt.training.arguments import ModelArguments, PretrainingArguments, run_settings
+from foliogpt.training.arguments import TRACKERS, ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
 from foliogpt.training.pretraining import first_words, judged_on_the_way, pretrain
 from foliogpt.training.trainer import FolioTrainer, NotFinite
@@ -327,10 +328,37 @@ def test_trackers_are_told_all_that_is_shown(corpus, tmp_path, monkeypatch):
     from transformers import trainer
 
     tracker = Tracker()
+    monkeypatch.setattr("foliogpt.training.arguments.get_available_reporting_integrations", lambda: ["tensorboard"])
     monkeypatch.setattr(trainer, "get_reporting_integration_callbacks", lambda names: [tracker] if names else [])
     pretrain(corpus, MODEL, settings(tmp_path, max_steps=10, logging_steps=5, report_to=["tensorboard"]))
     shown = {"loss", "grad_norm", "learning_rate", "eval_loss", "tokens_per_second", "fraction_of_peak_flops"}
     assert shown <= tracker.told.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        *[(name, f"pip install 'foliogpt[{name}]'") for name in TRACKERS],
+        ("mlflow", "--report_to mlflow needs a package that is not installed"),
+        ("wandbb", "report_to names 'wandbb': choose of none, all, "),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_told_before_anything_is_read(name, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("foliogpt.training.arguments.get_available_reporting_integrations", lambda: [])
+    argv = ["pretrain", "--corpus", "no-text", "--output_dir", str(tmp_path / "run"), "--report_to", name]
+    assert main(argv) == 2
+    said = capsys.readouterr().err.strip()
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert main([*argv[:-1], "none"]) == 2  # for its text
+    assert "no-text" in capsys.readouterr().err
+
+
+def test_every_tracker_with_an_extra_is_known_to_transformers():
+    from transformers.integrations import integration_utils
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(TRACKERS) <= integration_utils.INTEGRATION_TO_CALLBACK.keys() & project["optional-dependencies"].keys()
 
 
 @pytest.mark.parametrize(("blocks", "steps", "room"), [(1000, 100, 96), (50, 100, 96), (1000, 1, 16)])

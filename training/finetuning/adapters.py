@@ -28,8 +28,7 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
     A head that is new is trained and saved whole. The embeddings of `tokens` are trained, too, where the method allows;
     shared with the head, they stay shared.
 
-    Raises ImportError if PEFT is missing; names the extra that has it; ValueError for names of modules that the method
-    cannot adapt.
+    Raises ImportError if PEFT is missing, ValueError for modules that the method cannot adapt.
     """
     with extra("finetune", "An adapter"):
         import peft
@@ -42,13 +41,11 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
     else:  # a head is trained whole
         names = {name.split(".")[-1] for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, Conv1D))}
         targets = sorted(names - HEADS)
-    # PEFT saves heads by itself, and not the pooler of an encoder that was trained without one.
-    pooler = {"modules_to_save": [name for name, _ in model.base_model.named_children() if name == "pooler"] or None}
     name, options = method.method, {"task_type": kind}
     if name in PROMPTS:
         options["num_virtual_tokens"] = method.num_virtual_tokens
-    else:
-        options |= pooler
+    else:  # PEFT saves heads by itself, and not the pooler of an encoder that was trained without one
+        options["modules_to_save"] = [each for each, _ in model.base_model.named_children() if each == "pooler"] or None
     if name in TARGETED:  # which modules ia3 scales, PEFT's tables say
         options["target_modules"] = targets
     if name in ("lora", "dora"):

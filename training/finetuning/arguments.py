@@ -36,11 +36,11 @@ class MethodArguments:
     method: str = option("lora", "full, or the adapter to train", choices=list(RATES))
     lora_r: int = option(16, "rank of lora and dora")
     lora_alpha: int | None = option(None, "scale of lora and dora; twice the rank by default")
-    lora_dropout: float = option(0.0, "of lora and dora")
+    lora_dropout: float = option(0.0, "dropout of lora and dora")
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"], metadata={"help": "which modules lora, dora, vera and oft adapt"}
     )
-    num_virtual_tokens: int = option(20, "of prompt and prefix")
+    num_virtual_tokens: int = option(20, "number of vectors of prompt and prefix")
     load_in_8bit: bool = option(False, "hold the base's weights in 8 bits; for adapters")
     trust_remote_code: bool = option(False, "run the code in the checkpoint; not for ours")
 
@@ -108,6 +108,8 @@ def settle(data: DataArguments, method: MethodArguments, args: FinetuningArgumen
     if method.method in PROMPTS:
         if LOADED_FOR[data.task] != "lm":
             raise ValueError(f"{method.method} is for sft, dpo and lm: use --method lora for {data.task}.")
+        if args.label_smoothing_factor:
+            raise ValueError(f"label_smoothing_factor does not work with {method.method}: leave it out.")
         if args.packing:
             raise ValueError(
                 f"With {method.method}, only the first example of a packed row would see the trained vectors: "

@@ -134,7 +134,9 @@ def _prepare(data_args: DataArguments, method: MethodArguments, args: Finetuning
     with stages("adapter") as say:
         if model is None:
             model, missing = load_checkpoint(method.model, task, method.trust_remote_code, **data.head_fields())
-        record = _record(model, missing, task, data)
+        fields = data.head_fields()
+        labels = fields.get("id2label") or ({0: "LABEL_0"} if fields else None)
+        record = BaseRecord(hash_weights(model, missing), LOADED_FOR[task], labels, data.problem_type)
         resized = fit_embeddings(model, tokenizer)
         model.config.pad_token_id = tokenizer.pad_token_id
         model.get_input_embeddings().padding_idx = None  # it may be the end token; padding has no gradient anyway
@@ -201,12 +203,6 @@ def _check_memory(check, ready: "_Ready", task: str, method: MethodArguments, ar
         say(f"{needed} for {size} rows of up to {length:,} tokens")
         if size < before:
             say(f"{before} rows at once did not fit: parts are accumulated, which learns the same")
-
-
-def _record(model: PreTrainedModel, missing: list[str], task: str, data: Examples) -> BaseRecord:
-    fields = data.head_fields()
-    labels = fields.get("id2label") or ({0: "LABEL_0"} if fields else None)
-    return BaseRecord(hash_weights(model, missing), LOADED_FOR[task], labels, data.problem_type)
 
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: list[dict] | str | None) -> list[int]:

@@ -1,24 +1,19 @@
 """The trainers of fine-tuning: TRL's for text, Trainer for heads; each with what makes training safe."""
 
 import copy
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-import datasets
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.trainer_pt_utils import LabelSmoother
 
 from ...data.examples import Examples
 from ...data.packing import IGNORE_INDEX
 from ...jobs.extras import extra
 from ...jobs.options import switch
-from ...jobs.processes import is_first, wait_for_all
-from ...jobs.saving import STAGING
 from ...modeling.loss import classification_loss, span_loss
 from ..parallel_trainer import WholeBatches
 from ..trainer import SafeTraining
@@ -30,47 +25,51 @@ with extra("finetune", "Fine-tuning"):
 
 LOSS_COLUMNS = 4096  # of the vocabulary at a time, where TRL has no GPU kernel for its loss
 LOSS_TOKENS = 4096  # whose loss TRL computes at once
+Kind = TypeVar("Kind")
 
 
-# Fields without init are no flags: what they would change is done before, in data.py.
+def fixed(**values: Any) -> Callable[[type[Kind]], type[Kind]]:
+    """Give a dataclass fields that are no flags: what they would change is done before, in data/examples.py."""
+
+    def decorate(kind: type[Kind]) -> type[Kind]:
+        for name, value in values.items():
+            kind.__annotations__[name] = Any
+            setattr(kind, name, field(default_factory=partial(copy.copy, value), init=False))
+        return kind
+
+    return decorate
+
+
+OF_BOTH = {
+    "trust_remote_code": False, "model_init_kwargs": None, "dataset_num_proc": None, "pad_token": None,
+    "truncation_mode": "keep_start", "padding_free": False, "pad_to_multiple_of": None,
+}  # fmt: skip
+
+
 @dataclass
+@fixed(
+    **OF_BOTH, chat_template_path=None, dataset_text_field="text", dataset_kwargs={"skip_prepare_dataset": True},
+    eos_token=None, shuffle_dataset=False, packing_strategy="bfd", eval_packing=None, completion_only_loss=None,
+    assistant_only_loss=False,
+)  # fmt: skip
 class SupervisedArguments(FinetuningArguments, SFTConfig):
     """The settings of sft and lm: ours, and TRL's."""
 
-    trust_remote_code: bool = field(default=False, init=False)
-    model_init_kwargs: dict | None = field(default=None, init=False)
-    chat_template_path: str | None = field(default=None, init=False)
-    dataset_text_field: str = field(default="text", init=False)
-    dataset_kwargs: dict | None = field(default_factory=lambda: {"skip_prepare_dataset": True}, init=False)
-    dataset_num_proc: int | None = field(default=None, init=False)
-    eos_token: str | None = field(default=None, init=False)
-    pad_token: str | None = field(default=None, init=False)
-    truncation_mode: str = field(default="keep_start", init=False)
-    shuffle_dataset: bool = field(default=False, init=False)
-    packing_strategy: str = field(default="bfd", init=False)
-    padding_free: bool = field(default=False, init=False)
-    pad_to_multiple_of: int | None = field(default=None, init=False)
-    eval_packing: bool | None = field(default=None, init=False)
-    completion_only_loss: bool | None = field(default=None, init=False)
-    assistant_only_loss: bool = field(default=False, init=False)
-
 
 @dataclass
+@fixed(**OF_BOTH, sync_ref_model=False)
 class PreferenceArguments(FinetuningArguments, DPOConfig):
     """The settings of dpo: ours, and TRL's."""
 
-    trust_remote_code: bool = field(default=False, init=False)
-    model_init_kwargs: dict | None = field(default=None, init=False)
-    dataset_num_proc: int | None = field(default=None, init=False)
-    pad_token: str | None = field(default=None, init=False)
-    truncation_mode: str = field(default="keep_start", init=False)
-    padding_free: bool = field(default=False, init=False)
-    pad_to_multiple_of: int | None = field(default=None, init=False)
     precompute_ref_log_probs: bool | None = switch(
         "take the reference's figures of all rows before the first step, not at each step; true if the run "
-        "sees each row more than once"
+        "sees each row more than once, in one process"
     )
-    sync_ref_model: bool = field(default=False, init=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.precompute_ref_log_probs and self.world_size > 1:
+            raise ValueError("precompute_ref_log_probs works in one process: use --precompute_ref_log_probs false.")
 
 
 class _Quiet(SafeTraining):
@@ -81,13 +80,6 @@ class _Quiet(SafeTraining):
 
     def _send_telemetry(self):
         pass
-
-
-class _TextSmoother(LabelSmoother):
-    """Smooths the labels of the text, which are fewer than the logits if trained vectors stand before it."""
-
-    def __call__(self, model_output, labels, **kwargs):
-        return super().__call__({"logits": model_output["logits"][:, -labels.shape[1] :]}, labels, **kwargs)
 
 
 class SupervisedTrainer(_Quiet, WholeBatches, SFTTrainer):
@@ -104,24 +96,6 @@ class PreferenceTrainer(_Quiet, DPOTrainer):
     """TRL's DPOTrainer on examples that are encoded already."""
 
     def _prepare_dataset(self, dataset, *args, **kwargs):
-        return dataset
-
-    def _precompute_ref_logps(self, dataset, name, batch_size):
-        if self.args.world_size == 1:
-            return super()._precompute_ref_logps(dataset, name, batch_size)
-        # Process 0 writes them beside the dataset, and all read them there, so it has to be in one place for all.
-        place = Path(self.args.output_dir).expanduser() / f"{STAGING}{name}"
-        if is_first():
-            dataset.save_to_disk(place)
-        try:
-            wait_for_all()
-            found = super()._precompute_ref_logps(datasets.load_from_disk(place), name, batch_size)
-            for column in ("ref_chosen_logps", "ref_rejected_logps"):
-                dataset = dataset.add_column(column, found[column])
-            wait_for_all()
-        finally:
-            if is_first():
-                shutil.rmtree(place, ignore_errors=True)
         return dataset
 
 
@@ -204,7 +178,7 @@ def _reference(model, args: FinetuningArguments, rows: int) -> PreTrainedModel |
     """
     if args.precompute_ref_log_probs is None:
         passes = args.max_steps * args.global_batch_size / rows if args.max_steps > 0 else args.num_train_epochs
-        args.precompute_ref_log_probs = passes > 1
+        args.precompute_ref_log_probs = passes > 1 and args.world_size == 1
     return None if args.precompute_ref_log_probs or hasattr(model, "peft_config") else copy.deepcopy(model)
 
 
@@ -228,8 +202,6 @@ def make_trainer(
         packing, args.packing = args.packing, False  # it is done; else TRL would want a collator of its own
         trainer = SupervisedTrainer(**common)
         args.packing = packing
-        if trainer.label_smoother is not None:
-            trainer.label_smoother = _TextSmoother(args.label_smoothing_factor)
         return trainer
     if task == "dpo":
         return PreferenceTrainer(ref_model=_reference(model, args, len(data.train)), **common)

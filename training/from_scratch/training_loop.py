@@ -90,36 +90,26 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: w <- w - lr g (Robbins and Monro, 1951).
-
-    Weight decay adds the gradient of (weight_decay / 2) |w|^2, which pulls every weight towards 0.
-    """
-
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay=0.0):
-        super().__init__(params, lr)
-        self.weight_decay = weight_decay
+    """Stochastic gradient descent: w <- w - lr g (Robbins and Monro, 1951)."""
 
     def update(self, param: Tensor, grad: Tensor, state: dict, lr: float) -> None:
-        param -= lr * (grad + self.weight_decay * param)
+        param -= lr * grad
 
 
-class Momentum(SGD):
+class Momentum(Optimizer):
     """SGD with a memory: v <- momentum v + g, w <- w - lr v (Polyak, 1964).
 
-    What gradients agree on adds up, to 1 / (1 - momentum) times itself; what they disagree on cancels. Nesterov's
-    variant (Sutskever et al., 2013) moves by g + momentum v: one step further into the new velocity's direction.
+    What gradients agree on adds up, to 1 / (1 - momentum) times itself; what they disagree on cancels.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum=0.9, nesterov=False, weight_decay=0.0):
-        super().__init__(params, lr, weight_decay)
-        self.momentum, self.nesterov = momentum, nesterov
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum=0.9):
+        super().__init__(params, lr)
+        self.momentum = momentum
 
     def update(self, param: Tensor, grad: Tensor, state: dict, lr: float) -> None:
-        grad = grad + self.weight_decay * param
         if not state:
             state["velocity"] = torch.zeros_like(param)
-        velocity = state["velocity"].mul_(self.momentum).add_(grad)
-        param -= lr * (grad + self.momentum * velocity if self.nesterov else velocity)
+        param -= lr * state["velocity"].mul_(self.momentum).add_(grad)
 
 
 class Adam(Optimizer):
@@ -127,7 +117,8 @@ class Adam(Optimizer):
 
     m and v are running means of g and of g^2. Both begin at 0 and after t steps are still too small by 1 - beta^t, so
     they are divided by it. m / sqrt(v) is near 1 for a weight whose gradients agree and near 0 for one whose
-    gradients are noise, whatever their size: a rare token's embedding moves as far as a frequent one's.
+    gradients are noise, whatever their size: a rare token's embedding moves as far as a frequent one's. Weight decay
+    adds the gradient of (weight_decay / 2) |w|^2, which pulls every weight towards 0.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
@@ -198,7 +189,7 @@ class Muon(Optimizer):
     def update(self, param: Tensor, grad: Tensor, state: dict, lr: float) -> None:
         if not state:
             state["mean"] = torch.zeros_like(param)
-        mean = state["mean"].lerp_(grad, 1 - self.momentum)  # a running mean, then Nesterov's look ahead
+        mean = state["mean"].lerp_(grad, 1 - self.momentum)  # a running mean, then a look ahead (Nesterov, 1983)
         direction = orthogonalize(grad.lerp(mean, self.momentum), dtype=self.dtype)
         rows, columns = param.shape
         param.mul_(1 - lr * self.weight_decay)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ...jobs.extras import extra
-
 HUBER = 1e-3  # in the logarithm of the loss: what lies farther off counts by its distance alone
 STARTS = (0.1, 0.3, 0.5, 0.8, 1.2)  # exponents from which the fit begins
 EXPONENTS, LEAST_LOG_E = (0.01, 3.0), -5.0  # bounds
@@ -42,9 +40,7 @@ class Law:
 def fit_law(parameters, tokens, losses) -> Law:
     """The law closest to the losses of runs: Huber loss on the logarithms, the best of several starts.
 
-    Raises ValueError if the runs do not determine a law: fewer than three sizes or three token counts, a loss that is
-    not a number above 0, or losses that differ by less than their rounding; ImportError if scipy is missing; names the
-    extra that has it.
+    Raises ValueError if the runs do not determine a law.
     """
     n, d, loss = (np.asarray(column, dtype=float) for column in (parameters, tokens, losses))
     if len(set(n)) < 3 or len(set(d)) < 3:
@@ -68,8 +64,7 @@ def bootstrap(parameters, tokens, losses, law: Law, seed: int = 0) -> list[Law]:
     while len(laws) < SAMPLES:
         chosen = draw.integers(len(n), size=len(n))
         if len(set(n[chosen])) > 2 and len(set(d[chosen])) > 2:
-            start = np.log([law.A, law.B, max(law.E, np.exp(LEAST_LOG_E))])
-            start = np.array([*start, law.alpha, law.beta])
+            start = np.array([*np.log([law.A, law.B, max(law.E, np.exp(LEAST_LOG_E))]), law.alpha, law.beta])
             laws.append(_descend(n[chosen], d[chosen], loss[chosen], start)[1])
     return laws
 
@@ -102,9 +97,8 @@ def _descend(n, d, loss, start: np.ndarray) -> tuple[float, Law]:
         return value, np.array([a, b, e, -(pull[0] * log_n).sum(), -(pull[1] * log_d).sum()])
 
     bounds = [(None, None), (None, None), (LEAST_LOG_E, None), EXPONENTS, EXPONENTS]
-    found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 5000, "maxfun": 10_000}
-    )
+    options = {"maxiter": 5000, "maxfun": 10_000}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     log_a, log_b, log_e, alpha, beta = map(float, found.x)
     return float(found.fun), Law(float(np.exp(log_e)), float(np.exp(log_a)), float(np.exp(log_b)), alpha, beta)
 
@@ -113,7 +107,6 @@ def draw(result: dict, path: Path) -> None:
     """Draw what `scale` found: loss by flops with the frontier, and predicted by actual."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure  # without pyplot, which would look for a screen
-    from matplotlib.ticker import LogLocator, NullFormatter
 
     law, larger, expected = Law(**result["law"]), result["actual"], result["predicted"]
     sizes = sorted({run["parameters"] for run in result["grid"]})
@@ -135,18 +128,8 @@ def draw(result: dict, path: Path) -> None:
         axes.plot(x, larger["loss"], "*", color="crimson", markersize=13, label="larger run, not fitted")
         axes.grid(alpha=0.3)
     left.set(xscale="log", xlabel="training flops (6 N D)", ylabel="held-out loss (nats a token)")
-    left.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    left.xaxis.set_major_formatter(lambda flops, position: f"{flops:.0e}")
-    left.xaxis.set_minor_formatter(NullFormatter())
     left.legend(fontsize=8)
     ends = [larger["loss"], max(run["loss"] for run in result["grid"])]
     right.plot(ends, ends, "k--", linewidth=1)
     right.set(xlabel="loss by the law", ylabel="loss", title=f"larger run: {result['error']:+.1%} off")
     figure.savefig(path, dpi=120)
-
-
-def check_libraries() -> None:
-    """Raises ImportError, which names the extra, if scipy or matplotlib is missing."""
-    with extra("scale", "A scaling law"):
-        import matplotlib  # noqa: F401
-        import scipy.optimize  # noqa: F401

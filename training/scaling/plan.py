@@ -37,15 +37,15 @@ Measure = Callable[[int], tuple[int, float]]
 class ScaleArguments:
     """What `folio scale` can be told."""
 
-    minutes: float = option(20.0, "for all runs together; reading the text comes on top")
+    minutes: float = option(20.0, "minutes for all runs together, without reading the text")
     output_dir: str = option("runs/scale", "where results and pictures are written")
     resume: bool = option(False, "go on with the runs that are missing in output_dir")
     overwrite: bool = option(False, "replace the results that are in output_dir")
     tokenizer: str | None = option(None, "a directory or Hub name, or 'char'; trained on the corpus if not given")
-    vocab_size: int = option(1024, "of the tokenizer that is trained")
+    vocab_size: int = option(1024, "vocabulary size of the new tokenizer")
     preset: str = option("folio", "the architecture", choices=list(PRESETS))
     block_size: int = option(128, "tokens in a training example")
-    seed: int = option(0, "of weights and data order, the same in all runs")
+    seed: int = option(0, "random seed of weights and data order, the same in all runs")
 
     def __post_init__(self):
         read_fields(self)
@@ -108,7 +108,7 @@ def make_plan(minutes: float, text_tokens: int, batch_tokens: int, evaluation_to
         text_tokens, batch_tokens, evaluation_tokens: in the training text, in a step, in the held-out text.
         measure: tells the parameters, and the seconds of a training step, of the model with a width.
 
-    Raises ValueError if the time or the text is too short; the message says by how much.
+    Raises ValueError if the time or the text is too short.
     """
     evaluation = evaluation_tokens / batch_tokens / 3  # backward takes twice as long as forward
     most = PASSES * text_tokens // batch_tokens

@@ -125,22 +125,18 @@ def train_all(workshop: Workshop, plan: Plan, runs: list[Run]) -> list[dict]:
     file = workshop.folder / RUNS_FILE
     finished = {(entry["width"], entry["steps"]): entry for entry in read_metrics(file)}
     missing = [run for run in runs if (run.width, run.steps) not in finished]
-    planned, start = [plan.seconds(run) for run in missing], time.perf_counter()
-    for index, run in enumerate(missing):
+    for run in missing:
         begun = time.perf_counter()
         figures = workshop.train(run, shares_trunk=run.width in plan.widths)
-        now = time.perf_counter()
-        figures["seconds"] = round(now - begun, 1)
+        figures["seconds"] = round(time.perf_counter() - begun, 1)
         finished[(run.width, run.steps)] = figures
         # Written anew: the last line of a run that was killed may be torn.
         write_atomically(file, "".join(json.dumps(entry) + "\n" for entry in finished.values()))
         if run.steps == plan.steps[-1] or run == plan.larger:
             shutil.rmtree(workshop.folder / TRUNK / str(run.width), ignore_errors=True)
-        left = sum(planned[index + 1 :]) * (now - start) / sum(planned[: index + 1])
-        left = f"; {left / 60:.0f} min to go" if index + 1 < len(missing) else ""
         print(
             f"  {figures['parameters']:>11,} parameters, {figures['tokens']:>11,} tokens: loss {figures['loss']:.3f}  "
-            f"({figures['seconds']:.0f} s{left})",
+            f"({figures['seconds']:.0f} s)",
             flush=True,
         )
     return [finished[(run.width, run.steps)] for run in runs]

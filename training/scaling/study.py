@@ -11,6 +11,7 @@ import yaml
 
 from ...data.arguments import CorpusArguments
 from ...data.packed_corpus import pack_corpora
+from ...jobs.extras import extra
 from ...jobs.report import Stages, machine, write_report
 from ...jobs.run_folder import FINGERPRINT, SCALE_FILE, lock_run_folder
 from ...jobs.saving import staged
@@ -19,7 +20,7 @@ from ..arguments import ModelArguments, from_anywhere
 from ..config_fields import chosen_fields
 from ..flops import multiplied_parameters
 from ..new_model import starting_config
-from .law import bootstrap, check_libraries, draw, fit_law
+from .law import bootstrap, draw, fit_law
 from .plan import Plan, Run, ScaleArguments, make_plan
 from .runs import RUNS_FILE, TRUNK, Workshop, train_all
 
@@ -32,23 +33,23 @@ INTERVAL = [0.05, 0.95]  # of the bootstrap's laws
 def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None = None) -> dict:
     """Train the grid and the larger run, fit the law, and write scaling.json, which is returned, and scaling.png.
 
-    Raises ValueError, OSError for settings and input that do not work; the message says what to do; ImportError if
-    scipy or matplotlib is missing; names the extra that has them; Interrupted if the user stopped it; finished runs are
-    kept.
+    Raises ValueError, OSError for settings and input that do not work, ImportError if scipy or matplotlib is missing,
+    and Interrupted if the user stopped it; finished runs are kept.
     """
-    check_libraries()  # not after twenty minutes
+    with extra("scale", "A scaling law"):  # not after twenty minutes
+        import matplotlib  # noqa: F401
+        import scipy.optimize  # noqa: F401
     if corpus.streaming:
         raise ValueError("A grid reads the same text in each run, and a stream has no end: leave out --streaming.")
     starting_config(ModelArguments(preset=chosen.preset, block_size=chosen.block_size, **chosen_fields(chosen)))
     stages = stages or Stages()
     with lock_run_folder(chosen.output_dir, chosen.overwrite, chosen.resume, marker=SCALE_FILE) as folder:
         settings = scale_settings(corpus, chosen)
-        if chosen.resume:
-            check_settings(folder, settings)
+        saved = check_settings(folder, settings) if chosen.resume else {}
         begun = folder if chosen.resume else None
         data = pack_corpora(corpus, chosen.tokenizer, chosen.vocab_size, chosen.block_size, stages, begun, chosen.seed)
         settings[FINGERPRINT] = data.fingerprint
-        if chosen.resume and data.fingerprint != read_yaml(folder / SCALE_FILE).get(FINGERPRINT):
+        if chosen.resume and data.fingerprint != saved.get(FINGERPRINT):
             raise ValueError("The corpus is not the text that this grid began with: start another one for it.")
         workshop = Workshop(data, chosen, folder)
         with stages("plan") as say:
@@ -158,18 +159,13 @@ def scale_settings(corpus: CorpusArguments, chosen: ScaleArguments) -> dict:
     return settings | {"tokenizer": from_anywhere(chosen.tokenizer)}
 
 
-def check_settings(folder: Path, settings: dict) -> None:
-    """Raises ValueError if the grid in the folder has other settings."""
-    saved = read_yaml(folder / SCALE_FILE)
+def check_settings(folder: Path, settings: dict) -> dict:
+    """The settings of the grid in the folder; raises ValueError if they are others."""
+    saved = yaml.safe_load((folder / SCALE_FILE).read_text(encoding="utf-8")) or {}
     for name, value in settings.items():
         if saved.get(name) != value:
             raise ValueError(
                 f"The grid in {folder} has {name} {saved.get(name)}, not {value}: "
                 "leave it out to go on, or start another one with another --output_dir."
             )
-
-
-def read_yaml(path: Path) -> dict:
-    """A mapping; empty if the file holds none."""
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return settings if isinstance(settings, dict) else {}
+    return saved

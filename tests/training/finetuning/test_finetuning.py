@@ -24,7 +24,13 @@ from foliogpt.training import run as running
 from foliogpt.training.finetuning.adapters import keeps_documents_apart
 from foliogpt.training.finetuning.arguments import MethodArguments, settle
 from foliogpt.training.finetuning.finetuning import finetune
-from foliogpt.training.finetuning.trainers import LOSS_COLUMNS, PreferenceTrainer, SupervisedTrainer, arguments_of
+from foliogpt.training.finetuning.trainers import (
+    LOSS_COLUMNS,
+    PreferenceTrainer,
+    SupervisedTrainer,
+    _reference,
+    arguments_of,
+)
 from foliogpt.training.out_of_memory import Step
 from foliogpt.training.trainer import NotFinite, SafeTraining
 
@@ -166,26 +172,6 @@ def test_vectors_before_the_text_add_no_token_to_the_loss(place, tmp_path, monke
     assert report["val_loss"] > 0
 
 
-@pytest.mark.filterwarnings("ignore:.label_smoothing_factor. is deprecated in .SFTTrainer")
-@pytest.mark.parametrize("method", ["prompt", "prefix"])
-def test_vectors_before_the_text_leave_smoothed_labels_where_they_are(place, tmp_path, monkeypatch, method):
-    judge = SupervisedTrainer._judge
-
-    def judge_by_hand(self, model, batch):
-        labels = batch["labels"]
-        logits = model(**batch).logits[:, -labels.shape[1] :]
-        nats = torch.nn.functional.cross_entropy(
-            logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="sum", label_smoothing=0.1
-        )
-        found = judge(self, model, batch)
-        torch.testing.assert_close(found["loss"][0], nats)
-        return found
-
-    monkeypatch.setattr(SupervisedTrainer, "_judge", judge_by_hand)
-    options = {"adapter": {"num_virtual_tokens": 4}, "max_steps": 1, "label_smoothing_factor": 0.1}
-    assert run(place, "sft", tmp_path, method=method, **options)["val_loss"] > 0
-
-
 @pytest.mark.parametrize("method", ["lora", "full", pytest.param("prefix", marks=pytest.mark.slow)])
 def test_the_reference_of_dpo_is_the_same_beforehand_and_at_each_step(place, tmp_path, method):
     found = []
@@ -208,6 +194,16 @@ def test_dpo_takes_figures_beforehand_only_of_rows_that_it_sees_again(place, tmp
     assert seen == []
     run(place, "dpo", tmp_path / "all", max_steps=2, per_device_train_batch_size=64)
     assert seen == ["train", "eval"]
+
+
+def test_several_processes_take_the_reference_at_each_step(tmp_path, monkeypatch):
+    kind = arguments_of("dpo")
+    monkeypatch.setattr(kind, "world_size", 2)
+    with pytest.raises(ValueError, match="precompute_ref_log_probs works in one process"):
+        kind(output_dir=str(tmp_path), precompute_ref_log_probs=True)
+    args = kind(output_dir=str(tmp_path), num_train_epochs=3)
+    assert _reference(torch.nn.Linear(1, 1), args, rows=10) is not None
+    assert args.precompute_ref_log_probs is False
 
 
 def test_a_packed_row_is_as_long_as_the_longest_example_unless_it_is_said(place, tmp_path, monkeypatch):
@@ -478,6 +474,10 @@ MISTAKES = [
     (["sft", "--model", "{base}", "--data", "{data}", "--method", "prompt", "--packing"], "--packing false"),
     (["sft", "--model", "{base}", "--data", "{data}", "--method", "full", "--load_in_8bit"], "by full"),
     (["tag", "--model", "{base}", "--data", "{data}", "--label_smoothing_factor", "0.1"], "sft and lm, not for tag"),
+    (
+        ["sft", "--model", "{base}", "--data", "{data}", "--method", "prefix", "--label_smoothing_factor", "0.1"],
+        "label_smoothing_factor does not work with prefix",
+    ),
     (["sft", "--model", "{base}", "--data", "{data}", "--max_length", "65"], "the model reads 64 tokens"),
     (["sft", "--model", "{base}", "--data", "{data}", "--max_length", "3"], "No example fits in 3 tokens"),
     (["sft", "--model", "{base}", "--data", "{data}", "--lora_target_modules", "nothing"], "nothing"),

@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: parameters, memory and time; and what to change if it does not fit."""
+"""Estimate what a run will take before it starts, in parameters, memory and time; propose one that fits."""
 
 import math
 import time
@@ -24,8 +24,8 @@ COMPRESSED_SAMPLE = 500_000  # bytes
 
 
 @dataclass
-class Diagnosis:
-    """What a run will take. Memory in bytes, time in seconds."""
+class Estimate:
+    """The needs of a run. Memory in bytes, time in seconds."""
 
     parameters: dict[str, int]
     memory: dict[str, int]
@@ -36,9 +36,9 @@ class Diagnosis:
     seconds: dict[str, float]
 
 
-def diagnose(
+def estimate(
     corpus: CorpusArguments, model: ModelArguments, args: PretrainingArguments, stages: Stages | None = None
-) -> Diagnosis:
+) -> Estimate:
     """Time some steps to tell what `pretrain` will take; raises ValueError if it cannot fit into memory."""
     check_end(corpus, args)
     args.settle_learning_rates(starting_config(model).get_text_config().hidden_size, model.init_from is not None)
@@ -58,7 +58,7 @@ def diagnose(
     if args.bf16:
         memory = planned.memory()
     steps = total_steps(data, args)
-    return Diagnosis(
+    return Estimate(
         parameters=parameters_by_part(network),
         memory={**asdict(memory), "process": process},
         memory_peak=memory.peak + process,
@@ -74,7 +74,7 @@ def diagnose(
 
 
 def evaluation_seconds(network, data: PackedCorpora, args: PretrainingArguments, steps: int) -> float:
-    """Of all evaluations: those on the way, and the last one in float32."""
+    """Return the time of all evaluations: those on the way, and the last one in float32."""
     network = network.to(args.device).eval()
     size = args.per_device_eval_batch_size
     blocks = sum(map(len, data.validation_blocks))
@@ -91,16 +91,14 @@ def evaluation_seconds(network, data: PackedCorpora, args: PretrainingArguments,
 
 
 def compression_seconds(data: PackedCorpora) -> float:
-    """Of the compressors that the model is compared with, from what they take for a part of the text."""
+    """Return the time of the compressors that the model is compared with, from their time for a part of the text."""
     if data.train_bytes is None or data.train_bytes > COMPRESSIBLE:
         return 0.0
-    sample, size = [], 0
+    part = b""
     for text in data.train_texts():
-        sample.append(text.encode())
-        size += len(sample[-1])
-        if size >= COMPRESSED_SAMPLE:
+        part += text.encode()[: COMPRESSED_SAMPLE - len(part)]
+        if len(part) == COMPRESSED_SAMPLE:
             break
-    part = b"\0".join(sample)[:COMPRESSED_SAMPLE]
     start = time.perf_counter()
     for compress in COMPRESSORS.values():
         compress(part)
@@ -110,17 +108,15 @@ def compression_seconds(data: PackedCorpora) -> float:
     return seconds * total / max(1, len(part))
 
 
-def show(diagnosis: Diagnosis) -> str:
-    """The diagnosis as a table for people."""
-    rows = [("parameters", f"{sum(diagnosis.parameters.values()):,}", "")]
-    rows += [("", f"{count:,}", part) for part, count in diagnosis.parameters.items()]
-    rows.append(
-        ("memory", gigabytes(diagnosis.memory_peak), f"at the peak; {gigabytes(diagnosis.memory_available)} are free")
-    )
-    rows += [("", gigabytes(size), part) for part, size in diagnosis.memory.items()]
-    total = sum(diagnosis.seconds.values())
-    rows.append(("time", _duration(total), f"{diagnosis.steps:,} steps of {diagnosis.step_seconds:.3f} s"))
-    rows += [("", _duration(seconds), part) for part, seconds in diagnosis.seconds.items()]
+def show(found: Estimate) -> str:
+    """Return the estimate as a table for people."""
+    rows = [("parameters", f"{sum(found.parameters.values()):,}", "")]
+    rows += [("", f"{count:,}", part) for part, count in found.parameters.items()]
+    rows.append(("memory", gigabytes(found.memory_peak), f"at the peak; {gigabytes(found.memory_available)} are free"))
+    rows += [("", gigabytes(size), part) for part, size in found.memory.items()]
+    total = sum(found.seconds.values())
+    rows.append(("time", _duration(total), f"{found.steps:,} steps of {found.step_seconds:.3f} s"))
+    rows += [("", _duration(seconds), part) for part, seconds in found.seconds.items()]
     return "\n".join(f"{name:<12}{amount:>14}  {what}".rstrip() for name, amount, what in rows)
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .answering import NO_ANSWER, Passage, answer_messages, harmless
-from .documents import Hit
-from .evaluation.datasets import Dataset, Question
-from .lexical import coverage
-from .rag import Rag
-from .sentences import sentences
+from foliogpt.rag.answering import NO_ANSWER, Passage, answer_messages, harmless
+from foliogpt.rag.documents import Hit
+from foliogpt.rag.evaluation.datasets import Dataset, Question
+from foliogpt.rag.lexical import coverage
+from foliogpt.rag.rag import Rag
+from foliogpt.rag.sentences import sentences
 
 PASSAGES = 3
 WITHOUT_ANSWER = 0.25  # the share of the rows

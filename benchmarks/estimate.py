@@ -1,6 +1,6 @@
-"""What `folio doctor` says against what then happens: memory at the peak and time to finish, by size and settings.
+"""What `folio estimate` says against what then happens: memory at the peak and time to finish, by size and settings.
 
-    python -m benchmarks.doctor
+    python -m benchmarks.estimate
 
 Each run is a process of its own. Run it with nothing else going on.
 """
@@ -21,20 +21,20 @@ RUNS = {
     "mini": ["--size", "mini", "--max_steps", "10", "--per_device_train_batch_size", "4"],
 }
 COMMON = ["--bf16", "false", "--eval_strategy", "no"]
-DIAGNOSE = """
+ESTIMATE = """
 import dataclasses, json, sys
 from foliogpt.scripts.arguments import parse
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
-from foliogpt.training.doctor import diagnose
+from foliogpt.training.estimate import estimate
 groups = [CorpusArguments, ModelArguments, PretrainingArguments]
-print(json.dumps(dataclasses.asdict(diagnose(*parse(sys.argv[1:], groups, "folio doctor", "")))))
+print(json.dumps(dataclasses.asdict(estimate(*parse(sys.argv[1:], groups, "folio estimate", "")))))
 """
 
 
 def compare(name: str, options: list[str]) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        said = subprocess.run([sys.executable, "-c", DIAGNOSE, *options], check=True, capture_output=True, text=True)
+        said = subprocess.run([sys.executable, "-c", ESTIMATE, *options], check=True, capture_output=True, text=True)
         predicted = json.loads(said.stdout.splitlines()[-1])
         command = [sys.executable, "-m", "foliogpt.scripts.cli", "pretrain", "--output_dir", f"{folder}/run", *options]
         start = time.perf_counter()
@@ -58,8 +58,8 @@ def compare(name: str, options: list[str]) -> dict:
 def main() -> None:
     chosen = parser(__doc__).parse_args()
     rows = [compare(name, [*options, *COMMON]) for name, options in RUNS.items()]
-    show("folio doctor against what happens", rows, "Time: training and the last evaluation.")
-    write(chosen.json, {"doctor": rows})
+    show("folio estimate against what happens", rows, "Time: training and the last evaluation.")
+    write(chosen.json, {"estimate": rows})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the doctor says is what happens."""
+"""What is estimated is what happens."""
 
 import dataclasses
 import re
@@ -12,9 +12,9 @@ from foliogpt.data.arguments import CorpusArguments
 from foliogpt.jobs.report import Stages
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.scripts.cli import main
-from foliogpt.training import doctor
+from foliogpt.training import estimate as module
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
-from foliogpt.training.doctor import diagnose, show
+from foliogpt.training.estimate import estimate, show
 from foliogpt.training.memory import available_bytes, parameters_by_part, step_memory
 from foliogpt.training.optimizers import MuonAdamW
 from foliogpt.training.pretraining import pretrain
@@ -138,30 +138,30 @@ def settings(tmp_path, **changes):
 
 def test_the_steps_are_those_that_the_run_takes_and_nothing_is_written(text, tmp_path, capsys):
     fields = {"num_train_epochs": 2, "gradient_accumulation_steps": 3}
-    diagnosis = diagnose(CorpusArguments(str(text)), MODEL, settings(tmp_path, **fields))
+    found = estimate(CorpusArguments(str(text)), MODEL, settings(tmp_path, **fields))
     assert not (tmp_path / "run").exists()
     report = pretrain(CorpusArguments(str(text)), MODEL, settings(tmp_path, **fields))
-    assert diagnosis.steps == report["steps"]
-    assert sum(diagnosis.parameters.values()) == report["parameters"]
-    assert diagnosis.memory_peak == pytest.approx(report["peak_memory_bytes"], rel=0.15)
-    assert {"weights", "gradients", "optimizer", "activations", "logits", "process"} == set(diagnosis.memory)
-    table = show(diagnosis)
+    assert found.steps == report["steps"]
+    assert sum(found.parameters.values()) == report["parameters"]
+    assert found.memory_peak == pytest.approx(report["peak_memory_bytes"], rel=0.15)
+    assert {"weights", "gradients", "optimizer", "activations", "logits", "process"} == set(found.memory)
+    table = show(found)
     assert f"{report['parameters']:,}" in table
     assert f"{report['steps']} steps" in table
 
 
 def test_a_run_that_cannot_fit_is_refused_with_one_that_does(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "available_bytes", lambda device: 20_000_000)
+    monkeypatch.setattr(module, "available_bytes", lambda device: 20_000_000)
     args = settings(tmp_path, per_device_train_batch_size=64)
     with pytest.raises(ValueError, match=r"With --per_device_train_batch_size \d+ .* learns the same") as error:
-        diagnose(CorpusArguments(str(text)), MODEL, args, Stages(silent=True))
+        estimate(CorpusArguments(str(text)), MODEL, args, Stages(silent=True))
     size, steps = map(int, re.search(r"batch_size (\d+) .*accumulation_steps (\d+)", str(error.value)).groups())
     assert size * steps == 64
     smaller = settings(tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=steps)
-    diagnose(CorpusArguments(str(text)), MODEL, smaller, Stages(silent=True))
-    monkeypatch.setattr(doctor, "available_bytes", lambda device: 1_000_000)
+    estimate(CorpusArguments(str(text)), MODEL, smaller, Stages(silent=True))
+    monkeypatch.setattr(module, "available_bytes", lambda device: 1_000_000)
     with pytest.raises(ValueError, match="use a smaller model"):
-        diagnose(CorpusArguments(str(text)), MODEL, args, Stages(silent=True))
+        estimate(CorpusArguments(str(text)), MODEL, args, Stages(silent=True))
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
@@ -180,13 +180,13 @@ def test_the_command_reads_the_settings_of_a_run(text, tmp_path, capsys):
     train = ["pretrain", "--corpus", str(text), "--tokenizer", "char", "--block_size", "32", "--max_steps", "3"]
     assert main([*train, "--bf16", "false", "--output_dir", str(run)]) == 0
     capsys.readouterr()
-    assert main(["doctor", "--config", str(run / "run.yaml")]) == 0
+    assert main(["estimate", "--config", str(run / "run.yaml")]) == 0
     assert "3 steps" in capsys.readouterr().out
-    assert main(["doctor", "--corpus", str(tmp_path / "nothing.txt")]) == 2
+    assert main(["estimate", "--corpus", str(tmp_path / "nothing.txt")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_diagnosis_is_plain_data(text, tmp_path):
-    diagnosis = diagnose(CorpusArguments(str(text)), MODEL, settings(tmp_path, max_steps=5), Stages(silent=True))
-    assert diagnosis.steps == 5
-    assert all(isinstance(value, (int, float, dict)) for value in dataclasses.asdict(diagnosis).values())
+def test_an_estimate_is_plain_data(text, tmp_path):
+    found = estimate(CorpusArguments(str(text)), MODEL, settings(tmp_path, max_steps=5), Stages(silent=True))
+    assert found.steps == 5
+    assert all(isinstance(value, (int, float, dict)) for value in dataclasses.asdict(found).values())

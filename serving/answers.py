@@ -1,0 +1,81 @@
+"""The JSON of OpenAI's completions and chats, whole or in chunks."""
+
+import time
+import uuid
+from collections.abc import Callable
+
+from transformers import PreTrainedTokenizerBase
+
+from .generator import Choice
+
+LEAST = -9999.0  # a log-probability, as JSON has no infinity
+
+
+class Answer:
+    """What comes of a request for choices."""
+
+    def __init__(
+        self, kind: str, model: str, tokenizer: PreTrainedTokenizerBase, choices: list[Choice],
+        prompts: list[list[int]], shows_scores: bool,
+    ):  # fmt: skip
+        self.is_chat = kind == "chat.completion"
+        id = f"{'chatcmpl' if self.is_chat else 'cmpl'}-{uuid.uuid4().hex}"
+        self.head = {"id": id, "object": kind, "created": int(time.time()), "model": model}
+        self.chunk_head = {**self.head, "object": f"{kind}.chunk" if self.is_chat else kind}
+        self.tokenizer, self.choices, self.prompt_tokens = tokenizer, choices, sum(map(len, prompts))
+        self.read: Callable[[str], dict] | None = None  # makes a message of a whole text
+        self.messages: list[dict] = [{"role": "assistant", "content": "", "refusal": None} for _ in choices]
+        self.shows_scores, self.shown, self.offsets = shows_scores, [0] * len(choices), [0] * len(choices)
+
+    def usage(self) -> dict:
+        asked, generated = self.prompt_tokens, sum(choice.tokens for choice in self.choices)
+        return {"prompt_tokens": asked, "completion_tokens": generated, "total_tokens": asked + generated}
+
+    def add(self, index: int, delta: dict | None) -> None:
+        """Take up a piece of a message."""
+        message = self.messages[index]
+        for name, piece in (delta or {}).items():
+            message[name] = message[name] + piece if name in message else piece
+
+    def whole(self) -> dict:
+        choices = [self._choice(i, "message", message, self._reason(i)) for i, message in enumerate(self.messages)]
+        return {**self.head, "choices": choices, "usage": self.usage()}
+
+    def chunk(self, index: int, delta: dict | None) -> dict:
+        """A piece of a message that was taken up; None is its end."""
+        reason = self._reason(index) if delta is None else None
+        return {**self.chunk_head, "choices": [self._choice(index, "delta", delta or {}, reason)]}
+
+    def _reason(self, index: int) -> str:
+        return "tool_calls" if "tool_calls" in self.messages[index] else self.choices[index].finish_reason
+
+    def _choice(self, index: int, part: str, said: dict, finish_reason: str | None) -> dict:
+        """A text or a piece of one; a chat's has more fields than its content."""
+        text = {part: said} if self.is_chat else {"text": said.get("content", "")}
+        return {"index": index, **text, "logprobs": self._scores(index), "finish_reason": finish_reason}
+
+    def _scores(self, index: int) -> dict | None:
+        """The log-probabilities of the tokens that no piece has shown; the first of a prompt has none."""
+        scored = self.choices[index].scored[self.shown[index] :]
+        self.shown[index] += len(scored)
+        if not self.shows_scores or not scored:
+            return None
+        if self.is_chat:
+            entries = [[self._entry(*each) for each in [(token, score), *top]] for token, score, top in scored]
+            return {"content": [{**entry, "top_logprobs": likeliest} for entry, *likeliest in entries]}
+        table: dict[str, list] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        for token, score, top in scored:
+            entry, *likeliest = [self._entry(*each) for each in [(token, score), *top]]
+            named = {each["token"]: each["logprob"] for each in [*likeliest, entry]}
+            row = entry["token"], entry["logprob"], None if score is None else named, self.offsets[index]
+            for column, value in zip(table.values(), row, strict=True):
+                column.append(value)
+            self.offsets[index] += len(self.tokenizer.decode([token], skip_special_tokens=True))
+        return table
+
+    def _entry(self, token: int, score: float | None) -> dict:
+        text = self.tokenizer.decode([token])
+        data = [*text.encode()]
+        if "\N{REPLACEMENT CHARACTER}" in text:  # a part of a character
+            text, data = self.tokenizer.convert_ids_to_tokens(token), None
+        return {"token": text, "logprob": None if score is None else max(score, LEAST), "bytes": data}

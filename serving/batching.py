@@ -1,0 +1,230 @@
+"""Texts of many clients that are generated together: a row each, which joins and leaves the batch between two tokens.
+
+Not transformers' `ContinuousBatchingManager`: as of 5.24, all of its requests share one state of the random numbers,
+whether tokens are drawn at all, and all processors but temperature, top_k and top_p. A processor that reads a text's
+tokens sees the last one alone. A log-probability is that after the processors, and comes without alternatives.
+"""
+
+import itertools
+from collections import defaultdict
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+from transformers import Cache, DynamicCache, LogitsProcessorList, PreTrainedModel
+from transformers.generation import GenerationMode, logits_process
+
+from ..checkpoints.self_check import TOLERANCE, TOLERANCE_OTHERWISE, relative_difference
+from ..modeling.forward_arguments import CACHE
+from .choice import Choice, Listener
+
+MOST_ROWS = 64
+CHUNK = 256  # tokens of prompts that are read between two tokens of the other texts
+MOST_BYTES = 2**31  # of keys and values, unless there is a GPU, of which it is half of what is free
+MOST_KEPT = 2**12  # tokens of recent prompts whose keys and values are kept
+FEWEST_SHARED = 16  # tokens at the beginning of two prompts for which keys and values are copied
+WARPERS = {  # they treat each row alike, whatever its tokens
+    getattr(logits_process, f"{name}LogitsWarper") for name in ("Temperature", "TopK", "TopP", "MinP", "Typical")
+}
+ALONE = ("max_time", "guidance_scale", "cache_implementation", "token_healing", "watermarking_config")
+
+
+class Row:
+    """A text of the batch: its tokens so far, and by what the next one is chosen."""
+
+    def __init__(self, choice: Choice, listener: Listener, model: PreTrainedModel):
+        self.choice, self.listener, self.ids = choice, listener, list(choice.prompt_ids)
+        config, _ = model._prepare_generation_config(choice.config)
+        config.max_length = len(self.ids) + config.max_new_tokens
+        model._prepare_special_tokens(config, True, device=model.device)
+        own, size = LogitsProcessorList(choice.processors), len(self.ids)
+        self.processors = model._get_logits_processor(config, size, logits_processor=own, device=model.device)
+        self.draws, seed = bool(config.do_sample), choice.seed
+        self.chance = None if seed is None else torch.Generator(model.device).manual_seed(seed)
+        self.cache: Cache | None = None  # of what is read of the prompt, until the row joins the others
+        # Rows of one kind are processed together.
+        self.needs_ids = not {type(processor) for processor in self.processors} <= WARPERS
+        same = tuple((type(processor), *vars(processor).values()) for processor in self.processors)
+        self.kind = id(self) if self.needs_ids else (self.draws, same)
+
+
+def next_tokens(rows: list[Row], logits: torch.Tensor) -> list[int]:
+    """The next token of each row, all of one kind, by logits (rows, V), as `generate` chooses it."""
+    scores = logits.to(torch.float32, copy=True)
+    ids: Any = torch.tensor([rows[0].ids], device=logits.device) if rows[0].needs_ids else None
+    for processor in rows[0].processors:
+        scores = processor(ids, scores)
+    if not rows[0].draws:
+        return scores.argmax(-1).tolist()
+    chances = scores.softmax(-1)
+    if all(row.chance is None for row in rows):
+        return torch.multinomial(chances, 1)[:, 0].tolist()
+    drawn = [torch.multinomial(chances[i : i + 1], 1, generator=row.chance) for i, row in enumerate(rows)]
+    return torch.cat(drawn)[:, 0].tolist()
+
+
+class Batch:
+    """The rows that are generated, those whose prompts are read, and the keys and values of both."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+        self.rows: list[Row] = []
+        self.reading: list[Row] = []
+        self.cache: Any = DynamicCache()  # of the rows, which end together
+        self.kept: dict[tuple[int, ...], Cache] = {}
+        self.most_bytes = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else MOST_BYTES
+        self.last_alone = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+
+    @cached_property
+    @torch.no_grad()
+    def fault(self) -> str | None:
+        """Why this model's texts cannot be batched: rows of different lengths must give what each gives alone."""
+        config, trial = self.model.config.get_text_config(), Batch(self.model)
+        if not set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
+            return "this model's layers are not all full or sliding attention"
+        ids = [place * (config.vocab_size // 8) for place in range(1, 7)]
+        texts = [ids[:4], ids[4:]]
+        try:
+            for text in texts:
+                row: Any = SimpleNamespace(ids=text[:-1], cache=DynamicCache())
+                trial._read_on(row, len(text))
+                trial._join(row)
+                row.ids = text
+            found = trial._forward().float()
+            alone = [self.model(input_ids=torch.tensor([text], device=found.device)).logits[:, -1] for text in texts]
+            error = relative_difference(found, torch.cat(alone).float())
+        except Exception as problem:
+            return f"this model fails in a batch ({' '.join(str(problem).split())})"
+        is_same = error <= TOLERANCE.get(self.model.dtype, TOLERANCE_OTHERWISE)
+        return None if is_same else f"this model says something else in a batch (relative difference {error:.2g})"
+
+    def can_take(self, choice: Choice) -> bool:
+        """Whether the text is generated token by token, by processors of the logits and nothing else."""
+        config = choice.config
+        is_plain = config.get_generation_mode() in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+        is_plain = is_plain and config.use_cache is not False and config.max_new_tokens is not None
+        return is_plain and all(getattr(config, name) in (None, False) for name in ALONE) and self.fault is None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Read up to CHUNK tokens of prompts, then generate a token of each row. An error ends the rows it is about."""
+        for row in (*self.rows, *self.reading):
+            if row.choice.cancelled.is_set():
+                row.listener.end()
+        self._drop(self.rows)
+        budget = CHUNK
+        for row in [row for row in self.reading if not row.choice.done.done()]:
+            if budget > 0 and self._fits(len(self.rows) + 1, len(row.ids)):
+                self.reading.append(self.reading.pop(0))  # a long prompt holds nobody up
+                try:
+                    budget -= self._read(row, budget)
+                except Exception as error:
+                    row.choice.end(error)
+        if len(self.rows) > 1 and not self._fits(len(self.rows), 1):
+            self.reading.append(last := min(self.rows, key=lambda row: row.choice.tokens))  # it is read again later
+            self._drop([row for row in self.rows if row is not last])
+        self._drop(self.rows)
+        try:
+            if self.rows:
+                self._choose(self.rows, self._forward())
+        except Exception as error:
+            for row in self.rows:
+                row.choice.end(error)
+        self._drop(self.rows)
+
+    def _fits(self, rows: int, tokens: int) -> bool:
+        """Whether the cache may hold so many rows of so many tokens. The first row may be of any length."""
+        width = sum(state[0, :, 0].nbytes for layer in self.cache.layers for state in (layer.keys, layer.values))
+        return not self.rows or rows * max(self.cache.get_seq_length(), tokens) * width <= self.most_bytes
+
+    def _read(self, row: Row, most: int) -> int:
+        """Read on in a row's tokens; at their end, the row joins the others and gets its first token."""
+        if row.cache is None:
+            row.cache = DynamicCache()
+            shared, recent = max(((_shared(other, row.ids), other) for other in self.kept), default=(0, ()))
+            if shared >= FEWEST_SHARED:
+                self.kept[recent] = self.kept.pop(recent)  # the last to be forgotten
+                for i, (keys, values) in enumerate(_states(self.kept[recent])):
+                    row.cache.update(keys[:, :, :shared], values[:, :, :shared], i)
+        seen = row.cache.get_seq_length()
+        logits = self._read_on(row, most)
+        if (now := row.cache.get_seq_length()) == len(row.ids):
+            self.kept = {ids: cache for ids, cache in self.kept.items() if _shared(ids, row.ids) < len(ids)}
+            self.kept[tuple(row.ids)] = row.cache
+            while sum(map(len, self.kept)) > MOST_KEPT:
+                self.kept.pop(next(iter(self.kept)))
+            self._join(row)
+            self._choose([row], logits)
+        return now - seen
+
+    def _read_on(self, row: Row, most: int) -> torch.Tensor:
+        """The logits (1, V) after more of a row's tokens, whose keys and values its cache gets."""
+        seen = row.cache.get_seq_length()
+        ids = torch.tensor([row.ids[seen : seen + most]], device=self.model.device)
+        places = torch.arange(seen + ids.shape[1], device=ids.device)[None]
+        return self._logits(ids, torch.ones_like(places), places[:, seen:], row.cache)
+
+    def _join(self, row: Row) -> None:
+        """Put a row beside the others; the shorter ones are padded on the left."""
+        longest, states = max(self.cache.get_seq_length(), row.cache.get_seq_length()), _states(row.cache)
+        if self.rows:
+            both = zip(_states(self.cache), states, strict=True)
+            states = [[_stacked(old, new, longest) for old, new in zip(*layer, strict=True)] for layer in both]
+        self.cache, row.cache = DynamicCache(states), None
+        self.reading = [other for other in self.reading if other is not row]
+        self.rows = [*self.rows, row]
+
+    def _drop(self, kept: list[Row]) -> None:
+        """Keep some of the rows, if they are not done, and of the cache what they need."""
+        self.reading = [row for row in self.reading if not row.choice.done.done()]
+        places = [i for i, row in enumerate(self.rows) if row in kept and not row.choice.done.done()]
+        if len(places) < len(self.rows):
+            self.rows = [self.rows[i] for i in places]
+            longest = max((len(row.ids) - 1 for row in self.rows), default=0)
+            states = [[state[places, :, -longest:] for state in layer] for layer in _states(self.cache)]
+            self.cache = DynamicCache(states if places else [])
+
+    def _forward(self) -> torch.Tensor:
+        """The logits (rows, V) after the last token of each row, which the cache gets."""
+        device, size = self.model.device, self.cache.get_seq_length()
+        ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)  # (rows, 1)
+        places = torch.tensor([[len(row.ids) - 1] for row in self.rows], device=device)
+        mask = (torch.arange(size, -1, -1, device=device) <= places).long()  # (rows, size + 1)
+        return self._logits(ids, mask, places, self.cache)
+
+    def _logits(self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, cache: Cache) -> torch.Tensor:
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places, CACHE: cache}
+        return self.model(**inputs, use_cache=True, **self.last_alone).logits[:, -1]
+
+    def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
+        """Choose the next token of each row by logits (rows, V), and tell who listens."""
+        kinds = defaultdict(list)
+        for i, row in enumerate(rows):
+            kinds[row.kind].append(i)
+        for places in kinds.values():
+            same = [rows[i] for i in places]
+            try:
+                tokens = next_tokens(same, logits[places])
+            except Exception as error:
+                for row in same:
+                    row.choice.end(error)
+                continue
+            for i, row, token in zip(places, same, tokens, strict=True):
+                row.ids.append(token)
+                row.listener.hear(token, logits[i])
+
+
+def _states(cache: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _stacked(old: torch.Tensor, new: torch.Tensor, longest: int) -> torch.Tensor:
+    return torch.cat([pad(state, (0, 0, longest - state.shape[2], 0)) for state in (old, new)])
+
+
+def _shared(one: tuple[int, ...], ids: list[int]) -> int:
+    """How many tokens are the same at the beginning of both, but for the last of `ids`, which is to be read."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, ids[:-1], strict=False))
+    return sum(1 for _ in same)

@@ -1,0 +1,59 @@
+"""Functions that a model may call: what it says is read by its tokenizer's `response_template`."""
+
+import json
+import uuid
+
+from transformers import PreTrainedTokenizerBase
+
+from ..tokenization.trained import RESPONSE_TEMPLATE
+from .processors import json_rule
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"  # what our chat template, and those of Qwen, SmolLM3 and Hermes, write
+
+
+def response_template(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """How a tokenizer's model writes calls; ValueError if nothing says so, or it is no text."""
+    template = getattr(tokenizer, "response_template", None)
+    template = template or (RESPONSE_TEMPLATE if OPEN in str(tokenizer.chat_template) else {"fields": {}})
+    calls = template["fields"].get("tool_calls")
+    if not calls or any(
+        token in f"{calls.get('open')}{calls.get('open_pattern')}" for token in tokenizer.all_special_tokens
+    ):
+        raise ValueError(
+            "This model's tokenizer has no response_template that reads tool calls in text: send no tools."
+        )
+    return template
+
+
+def demand(tools: list[dict], choice: str | dict, template: dict) -> str:
+    """A call of one of the tools, or of the chosen one, in Lark; ValueError if it cannot be written."""
+    is_chosen = {choice["function"]["name"]}.__contains__ if isinstance(choice, dict) else str
+    functions = [tool["function"] for tool in tools if is_chosen(tool["function"]["name"])]
+    if not functions or OPEN not in str(template):
+        raise ValueError(f"tool_choice asks for a tool that is not there, or that this model does not call by {OPEN}.")
+    lines = ["start: " + " | ".join(f"call_{i}" for i in range(len(functions)))]
+    for i, function in enumerate(functions):
+        begin = f'{OPEN}{{"name": {json.dumps(function["name"])}, "arguments": '
+        schema = function.get("parameters") or {"type": "object", "additionalProperties": False}
+        lines.append(f"call_{i}: {json.dumps(begin)} arguments_{i} {json.dumps('}' + CLOSE)}")
+        lines.append(f"arguments_{i}: {json_rule(schema)}")
+    return "\n".join(lines)
+
+
+def message_of(text: str, prompt_ids: list[int], tokenizer: PreTrainedTokenizerBase, tools: list[dict]) -> dict:
+    """What a text says, as OpenAI's clients know it: content and calls, or content alone if a call is not valid."""
+    template, prefix, calls = response_template(tokenizer), tokenizer.decode(prompt_ids), []
+    names = {tool["function"]["name"] for tool in tools}
+    try:
+        message = tokenizer.parse_response(text, template, prefix=prefix, tools=tools)
+    except (ValueError, RecursionError):
+        return {"content": text}
+    for call in message.get("tool_calls", []):
+        match call:
+            case {"function": {"name": str() as name, "arguments": dict() as arguments}} if name in names:
+                function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+                calls.append({"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function})
+            case _:
+                return {"content": text}
+    calls = [{"index": index, **call} for index, call in enumerate(calls)]
+    return {"content": message.get("content", ""), "tool_calls": calls} if calls else {"content": text}
