@@ -100,7 +100,7 @@ def pack_corpora(
             corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
         for each in corpora:
             documents = None if each.is_stream else len(each.train)
-            say(f"{each.name}: {amount(documents)} documents, and {len(each.validation):,} held out")
+            say(f"{each.name}: documents to train on: {amount(documents)}, held out: {len(each.validation):,}")
     with stages("tokenizer") as say:
         reader = from_first(lambda: get_tokenizer(tokenizer, vocab_size, block_size, corpora, resumed))
         say(f"{len(reader):,} tokens")

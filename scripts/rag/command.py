@@ -100,7 +100,7 @@ def verify(argv: list[str]) -> None:
         repair = shlex.join(["folio", "rag", "rebuild", "--index", index.index])
         problems = "; ".join(report.problems).rstrip(".")
         raise RuntimeError(f"{index.index} is not whole: {problems}. Repair it with: {repair}")
-    print(f"{report.documents:,} documents in {report.chunks:,} chunks: all there, and the same in both.")
+    print(f"All there, and the same in both: documents {report.documents:,}, chunks {report.chunks:,}.")
 
 
 def rebuild(argv: list[str]) -> None:

@@ -40,7 +40,7 @@ def test_an_index_is_made_searched_checked_and_repaired(index, folder, capsys, m
     assert main(["rag", "search", "zebra", "--index", index, "--mode", "lexical"]) == 0
     assert "Nothing was found" in capsys.readouterr().out
     assert main(["rag", "verify", "--index", index]) == 0
-    assert "6 documents in 6 chunks: all there" in capsys.readouterr().out
+    assert "All there, and the same in both: documents 6, chunks 6." in capsys.readouterr().out
     shutil.rmtree(f"{index}/chroma")
     said = error_of(capsys, ["verify", "--index", index])
     assert f" Repair it with: folio rag rebuild --index {index}" in said
