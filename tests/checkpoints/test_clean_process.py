@@ -35,6 +35,7 @@ def swallow_cache(folder) -> None:
     file.write_text(code.replace(TAKES, f"kwargs.pop('cache', None)\n        {TAKES}"))
 
 
+@pytest.mark.slow
 def test_reload_and_push_refuse_code_that_swallows_the_cache(checkpoint):
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():

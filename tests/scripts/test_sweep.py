@@ -71,6 +71,7 @@ def test_a_sweep_that_cannot_be_is_one_line(sweep_file, changes, says, capsys, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_go_on(sweep_file, capsys, tmp_path):
     command = ["sweep", "--config", sweep_file(vary={"num_attention_heads": [3, 4]}, settings={}), "--output_dir"]
     file = Path(command[2])

@@ -100,6 +100,7 @@ def test_wrong_model_is_refused(corpus, tmp_path, model, fields, says):
         pretrain(corpus, llama(), settings(tmp_path / "z", z_loss=1e-4), tokenizer="char")
 
 
+@pytest.mark.slow
 def test_examples_of_the_page_run(corpus, tmp_path, monkeypatch, capsys):
     (tmp_path / "shakespeare.txt").write_text(Path(corpus.corpus[0]).read_text())
     monkeypatch.chdir(tmp_path)
