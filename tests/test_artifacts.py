@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from foliogpt.data.arguments import CorpusArguments
 from foliogpt.jobs.saving import write_checksums
 from foliogpt.modeling.presets import SIZES
 from foliogpt.rag import Rag
+from foliogpt.rag.database import CATALOG_FILE
+from foliogpt.rag.lexical import indexed_words
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.pretraining import pretrain
 
@@ -89,6 +92,15 @@ def test_adapter_opens_on_its_base(artifacts):
     ids = tokenizer("One two", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         assert not torch.equal(adapted(ids).logits, base(ids).logits)
+
+
+def test_words_of_an_index_are_those_that_are_searched_for(artifacts):
+    """With other rules an old index would find less, and say nothing: then SCHEMA_VERSION has to be another."""
+    with contextlib.closing(sqlite3.connect(artifacts / "index" / CATALOG_FILE)) as db:
+        rows = db.execute("SELECT c.context, c.text, w.context, w.text FROM chunks c JOIN words w ON w.rowid = c.id")
+        found = [(indexed_words(context), indexed_words(text), *words) for context, text, *words in rows]
+    assert found
+    assert all(made[:2] == made[2:] for made in found)
 
 
 def test_index_opens_answers_and_is_whole(artifacts):
