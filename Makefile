@@ -38,7 +38,7 @@ clean-newest:
 	touch .venv-newest/requirements.txt
 
 test-oldest test-newest: test-%:
-	.venv-$*/bin/python -m pip install --quiet -r .venv-$*/requirements.txt -e '.[dev]'
+	.venv-$*/bin/python -m pip install --quiet --use-pep517 -r .venv-$*/requirements.txt -e '.[dev]'
 	.venv-$*/bin/python -m pip list | grep -iE '^(torch|transformers|tokenizers|datasets|accelerate|peft|trl|chromadb) '
 	OMP_NUM_THREADS=1 .venv-$*/bin/$(PYTEST) -m "not slow" $(ARGS)
 
@@ -55,10 +55,11 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# pip below 23.1 would else run the setup.py of some packages, which fails.
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "FolioGPT needs Python 3.11, 3.12 or 3.13 (transformers 5.23 does); install one, or name it: make PYTHON=/path/to/python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --use-pep517 -c constraints.txt -e '.[dev]'
 	touch .venv/installed
 
 clean:
