@@ -21,6 +21,6 @@ ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/${TORCH} \
     PIP_NO_CACHE_DIR=1 \
     PATH=/home/folio/venv/bin:${PATH}
 RUN python3 -m venv /home/folio/venv
-RUN python -m pip install -c constraints.txt -e .[dev]
+RUN python -m pip install --use-pep517 -c constraints.txt -e .[dev]
 
 CMD ["folio", "--help"]

@@ -55,7 +55,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# pip below 23.1 would else run the setup.py of some packages, which fails.
+# An older pip would else run the setup.py of some packages, which fails.
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "FolioGPT needs Python 3.11, 3.12 or 3.13 (transformers 5.23 does); install one, or name it: make PYTHON=/path/to/python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
