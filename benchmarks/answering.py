@@ -1,4 +1,4 @@
-"""A small GPT of one's own as a writer of cited answers: from raw text to figures, before and after fine-tuning.
+"""A small GPT of one's own as a generator of cited answers: from raw text to figures, before and after fine-tuning.
 
     python -m benchmarks.answering
     python -m benchmarks.answering --model runs/long --rows 800 --questions 60
@@ -17,8 +17,8 @@ from foliogpt.checkpoints.loading import fit_embeddings, load_model
 from foliogpt.evaluation.bootstrap import Metric, interval, ratio
 from foliogpt.rag import Rag
 from foliogpt.rag.answering import NO_ANSWER, Sentence, answer_messages
-from foliogpt.rag.citations import MARK, Sentences, verified
-from foliogpt.rag.writers import ModelWriter, QuoteWriter
+from foliogpt.rag.citations import MARK, SentenceSplitter, verified
+from foliogpt.rag.generators import ExtractiveGenerator, LLMGenerator
 from foliogpt.tokenization import chat_tokenizer, encode_chat
 
 from .answering_rows import Exercise, exercises, write_answering_rows
@@ -30,14 +30,14 @@ LONGEST_ANSWER = 80  # tokens
 
 
 class Quoting:
-    """The writer that needs no model."""
+    """The generator that needs no model."""
 
     def __init__(self, embedder) -> None:
-        self.writer = QuoteWriter(embedder)
+        self.generator = ExtractiveGenerator(embedder)
 
     def __call__(self, exercise: Exercise) -> tuple[list[Sentence], int, bool]:
         found: list[Sentence] = []
-        self.writer.write(exercise.question, exercise.passages, found.append)
+        self.generator.write(exercise.question, exercise.passages, found.append)
         return found, len(found), not found
 
 
@@ -48,26 +48,26 @@ class Writing:
         model, tokenizer = load_model(str(path))
         tokenizer, _ = chat_tokenizer(tokenizer)
         fit_embeddings(model, tokenizer)
-        self.writer = ModelWriter(model, tokenizer)
+        self.generator = LLMGenerator(model, tokenizer)
 
     def fits(self, messages: list[dict]) -> bool:
-        ids = encode_chat(self.writer.chat.tokenizer, messages, add_generation_prompt=True)["input_ids"]
-        return len(ids) <= self.writer.generator.context_length * 3 // 4  # the rest is for the answer
+        ids = encode_chat(self.generator.chat.tokenizer, messages, add_generation_prompt=True)["input_ids"]
+        return len(ids) <= self.generator.generator.context_length * 3 // 4  # the rest is for the answer
 
     def __call__(self, exercise: Exercise) -> tuple[list[Sentence], int, bool]:
         messages, pieces = answer_messages(exercise.question, exercise.passages), []
-        choice, _ = self.writer.chat.answer(messages, do_sample=False, max_new_tokens=LONGEST_ANSWER)
-        self.writer.generator.generate(choice, pieces.append)
-        text, cut = "".join(pieces), Sentences()
+        choice, _ = self.generator.chat.answer(messages, do_sample=False, max_new_tokens=LONGEST_ANSWER)
+        self.generator.generator.generate(choice, pieces.append)
+        text, cut = "".join(pieces), SentenceSplitter()
         sentences = [verified(each, exercise.passages) for each in [*cut.push(text), *cut.flush()]]
         return sentences, len(MARK.findall(text)), text.strip() == NO_ANSWER
 
 
-def measured(writer, asked: list[Exercise]) -> list[Metric]:
-    """What a writer makes of exercises."""
+def measured(generate, asked: list[Exercise]) -> list[Metric]:
+    """Measure the answers of a generator to exercises."""
     written, held, cited, right, refused, refused_wrongly = [], [], [], [], [], []
     for exercise in asked:
-        sentences, marks, is_refusal = writer(exercise)
+        sentences, marks, is_refusal = generate(exercise)
         citations = [citation for sentence in sentences for citation in sentence.citations]
         written.append(marks)
         held.append(len(citations))
@@ -110,17 +110,17 @@ def main() -> None:
     kept, learnt = questions[: chosen.questions], questions[chosen.questions :][: chosen.rows]
     before, answering, rows = Writing(base), chosen.folder / "answering", chosen.folder / "answering.jsonl"
     with Rag.open(chosen.folder / MINILM_INDEX) as rag:
-        rag.sync(dataset.documents, delete_missing=True)
+        rag.sync(dataset.documents, prune=True)
         asked = list(exercises(rag, dataset, kept, before.fits, without_answer=0.5))
         if not (answering / "config.json").exists():
             write_answering_rows(rows, list(exercises(rag, dataset, learnt, before.fits)))
             method = ["--method", "full", "--learning_rate", "1e-3", "--num_train_epochs", "2"]
             run("finetune", "sft", "--model", str(base), "--data", str(rows), *method, "--output_dir", str(answering))
-        writers = {"before": before, "after": Writing(answering), "quote": Quoting(rag._store.embedder)}
+        generators = {"before": before, "after": Writing(answering), "quote": Quoting(rag._store.embedder)}
         found = []
-        for name, writer in writers.items():
-            found.append({"writer": name})
-            for metric in measured(writer, asked):
+        for name, generate in generators.items():
+            found.append({"generator": name})
+            for metric in measured(generate, asked):
                 low, high = interval(metric) or (math.nan,) * 2  # of fewer than 6 questions there is none
                 found[-1][metric.name] = f"{metric.value:.2f} [{low:.2f}, {high:.2f}]"
             print(found[-1], flush=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foliogpt.rag.answering import NO_ANSWER, Passage, answer_messages, harmless
+from foliogpt.rag.answering import NO_ANSWER, Passage, answer_messages, escape_boundaries
 from foliogpt.rag.documents import Hit
 from foliogpt.rag.evaluation.datasets import Dataset, Question
 from foliogpt.rag.lexical import coverage
@@ -94,7 +94,7 @@ def _passage(hit: Hit) -> Passage:
 
 def _quote(question: str, passage: Passage) -> str | None:
     """The sentence that shares the most with the question, the first of equally good ones; None if there is none."""
-    found = [" ".join(harmless(passage.text[start:end]).split()) for start, end in sentences(passage.text)]
+    found = [" ".join(escape_boundaries(passage.text[start:end]).split()) for start, end in sentences(passage.text)]
     found = [text for text in found if len(text.split()) in QUOTED and '"' not in text]
     shares = dict(zip(found, coverage(question, found), strict=True))
     return max(shares, key=shares.__getitem__, default=None)

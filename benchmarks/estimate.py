@@ -22,13 +22,13 @@ RUNS = {
 }
 COMMON = ["--bf16", "false", "--eval_strategy", "no"]
 ESTIMATE = """
-import dataclasses, json, sys
+import json, sys
 from foliogpt.scripts.arguments import parse
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.estimate import estimate
 groups = [CorpusArguments, ModelArguments, PretrainingArguments]
-print(json.dumps(dataclasses.asdict(estimate(*parse(sys.argv[1:], groups, "folio estimate", "")))))
+print(json.dumps(estimate(*parse(sys.argv[1:], groups, "folio estimate", ""))))
 """
 
 

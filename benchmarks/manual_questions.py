@@ -4,8 +4,8 @@
 
 The manual is that of git 2.39.5, as the Debian package git-doc has it (apt-get download git-doc; dpkg -x). The
 questions are in benchmarks/data/git_questions.json with the words that answer each: an answer is useful if it quotes
-such words in their order. The writer was tuned on the first half; the second was looked at between changes. The table
-also says how often the beginning of the nearest passage, which is longer than an answer, has these words.
+such words in their order. The generator was tuned on the first half; the second was looked at between changes. The
+table also says how often the beginning of the nearest passage, which is longer than an answer, has these words.
 """
 
 import json

@@ -199,7 +199,7 @@ import sys
 from benchmarks.rag import Rag, Synthetic
 rag = Rag.open(sys.argv[1], embedder=Synthetic(with_minilm=False))
 print("go", flush=True)
-rag.sync(sys.argv[2], delete_missing=True)
+rag.sync(sys.argv[2], prune=True)
 """
 
 
@@ -227,7 +227,7 @@ def kills(count: int) -> list[dict]:
                 report = rag.verify()
                 recovered += report.ok
                 print(turn, report, flush=True)
-            rag.sync(files, delete_missing=True)
+            rag.sync(files, prune=True)
             nothing_double = rag.verify().documents == len(list(files.iterdir())) + 1
     return [{"kills": count, "whole on the next open": recovered, "all files there, once, in the end": nothing_double}]
 

@@ -27,7 +27,7 @@ UNTIL = """
 import os, sys
 from foliogpt.scripts.cli import main
 from foliogpt.training import pretraining, trainer
-owner = {"training_step": trainer.FolioTrainer, "finish": pretraining}[sys.argv[1]]
+owner = {"training_step": trainer.FolioTrainer, "evaluate_and_save": pretraining}[sys.argv[1]]
 setattr(owner, sys.argv[1], lambda *args: os._exit(99))
 main(sys.argv[2:])
 """
@@ -63,7 +63,7 @@ def starts(corpus: str, folder: Path, rounds: int) -> list[dict]:
             Path(text).write_text("".join(json.dumps({"text": line}) + "\n" for line in lines if line))
         command = ["pretrain", "--corpus", text, "--tokenizer", str(folder / "tokenizer"), *COMMON, *options]
         run = folder / name
-        seconds_until("finish", *command, "--output_dir", str(run))
+        seconds_until("evaluate_and_save", *command, "--output_dir", str(run))
         longer = ["--max_steps", "1000", "--resume", "--output_dir", str(run)]
         times = {"fresh": [], "resumed": []}
         for i in range(rounds):

@@ -58,7 +58,7 @@ def main() -> None:
     options.add_argument("--output_dir", type=Path, default=Path("docs"))
     chosen = options.parse_args()
     tokenizer = train_tokenizer(load_corpus(chosen.corpus)["train"]["text"], 4096, show_progress=False)
-    terminal(cells(tokenizer, TEXT, 200, colours=True, width=COLUMNS), chosen.output_dir / "tokenizer-inspect.png")
+    terminal(cells(tokenizer, TEXT, 200, colors=True, width=COLUMNS), chosen.output_dir / "tokenizer-inspect.png")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python -m benchmarks.tokenizer_throughput --corpus shakespeare.txt --json throughput.json
 
 Both in turns, within one run, on all cores. A ratio above 1 means that ours is faster; `cores` is processor time by
-wall-clock time. Texts are encoded with `encode_texts`, in which no control token can be forged.
+wall-clock time. Texts are encoded with `encode_texts`, in which a text cannot write a special token.
 """
 
 import statistics

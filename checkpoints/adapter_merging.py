@@ -1,7 +1,7 @@
-"""An adapter merged with its base, with proof: the result computes what the adapter did, or there is none.
+"""Merging of an adapter with its base, with proof that the result computes the same.
 
-PEFT adds an adapter's changes to the weights of its base where they are. If two modules share a weight, as a tied head
-and the embeddings do, or the copies of a replicated layer, that would change both.
+PEFT changes the weights of the base in place. If two modules share a weight, as a tied head and the embeddings do, or
+the copies of a replicated layer, that would change both.
 """
 
 import warnings
@@ -14,23 +14,23 @@ from transformers import PreTrainedModel
 from ..jobs.errors import first_line
 from .self_check import relative_difference
 
-TOKENS = 16  # that are compared
-LARGEST = 1e-3  # difference of logits, relative to how much they vary. Rounding gives 1e-5 in a model of 30 layers.
+TOKENS = 16  # in the input on which logits are compared
+TOLERANCE = 1e-3  # of logits, relative to their variation. Rounding gives 1e-5 in a model of 30 layers.
 
 
 class MergeError(ValueError):
-    """The weights of its base cannot hold an adapter. Remedy: use it unmerged."""
+    """An adapter cannot be expressed by the weights of its base. Remedy: use it unmerged."""
 
 
 def merged(adapted: Any, name: str) -> PreTrainedModel:
-    """Merge a `peft.PeftModel`, which is of no use afterwards, whether this succeeds or not.
+    """Merge a `peft.PeftModel`, which cannot be used afterwards, even if this fails.
 
-    Weights of 16 bits are float32 meanwhile: their rounding would hide what is wrong, and add to that of the result.
-    Raises MergeError if its method cannot be merged, or the merged model computes something else; ValueError if the
-    adapter `name` gives logits that are not finite.
+    Weights of 16 bits are float32 meanwhile: their rounding would hide errors, and add to the result's. Raises
+    MergeError if the method cannot be merged, or the merged model computes something else; ValueError if the adapter
+    `name` gives logits that are not finite.
     """
     if not hasattr(adapted.base_model, "merge_and_unload"):
-        raise MergeError(f"{adapted.active_peft_config.peft_type.value} keeps trained vectors beside the weights")
+        raise MergeError(f"{adapted.active_peft_config.peft_type.value} keeps trained vectors outside of the weights")
     ids, was_tied, base = _ids(adapted), adapted.config.tie_word_embeddings, adapted.get_base_model()
     dtype, dtypes = base.dtype, {name.replace("base_layer.", ""): p.dtype for name, p in base.named_parameters()}
     for weight in adapted.parameters():
@@ -41,9 +41,9 @@ def merged(adapted: Any, name: str) -> PreTrainedModel:
         raise ValueError(f"{name} gives NaN or infinite logits: its weights are broken, so train the adapter again.")
     _unshare(adapted)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of tied embeddings, which are seen to here
+        with warnings.catch_warnings(action="ignore"):  # of tied embeddings, which `_unshare` has separated
             model = adapted.base_model.merge_and_unload()
-    except Exception as error:  # of each method its own
+    except Exception as error:  # each method has its own
         raise MergeError(f"PEFT does not merge it: {first_line(error)}") from None
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if was_tied and head is not None:
@@ -51,8 +51,8 @@ def merged(adapted: Any, name: str) -> PreTrainedModel:
         if model.config.tie_word_embeddings:
             head.weight = embeddings.weight
     difference = relative_difference(_scores(model, ids), expected)
-    if not difference <= LARGEST:  # NaN is not
-        raise MergeError(f"the logits would differ by {difference:.1g} of how much they vary, more than {LARGEST}")
+    if not difference <= TOLERANCE:  # also for NaN
+        raise MergeError(f"the logits would differ by {difference:.1g} of their variation, more than {TOLERANCE}")
     for name, weight in model.named_parameters():
         if weight.is_floating_point():
             weight.data = weight.data.to(dtypes.get(name, dtype))
@@ -60,7 +60,7 @@ def merged(adapted: Any, name: str) -> PreTrainedModel:
 
 
 def _ids(adapted: Any) -> torch.Tensor:
-    """Token ids (1, T) to compare on, those first whose embeddings the adapter holds."""
+    """Return token ids (1, T) to compare on, first those whose embeddings the adapter trains."""
     config = adapted.active_peft_config
     trained = getattr(config, "token_indices", None) or getattr(config, "trainable_token_indices", None) or []
     if isinstance(trained, dict):
@@ -73,21 +73,20 @@ def _ids(adapted: Any) -> torch.Tensor:
 
 @torch.no_grad()
 def _scores(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """What a model makes of the ids: its logits, or, if it marks answers, those of their starts and ends."""
+    """Compute a model's logits, or, if it marks answers, those of their starts and ends."""
     found = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
     logits = [found.logits] if "logits" in found else [found.start_logits, found.end_logits]
     return torch.stack(logits).float()
 
 
 def _unshare(adapted: Any) -> None:
-    """Give each module weights of its own. Tied embeddings stay tied if the adapter is on neither end of them."""
+    """Give each module weights of its own. Tied embeddings stay tied if the adapter changes neither end."""
     model = adapted.get_base_model()
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     is_adapted = any(type(end).__module__.startswith("peft.") for end in ends)
-    stays = None if is_adapted else ends[0].weight
-    seen = set()
+    tied, seen = None if is_adapted else ends[0].weight, set()
     for module in model.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
-            if id(weight) in seen and weight is not stays:
+            if id(weight) in seen and weight is not tied:
                 setattr(module, name, nn.Parameter(weight.detach().clone(), requires_grad=False))
             seen.add(id(weight))

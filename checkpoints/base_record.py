@@ -1,4 +1,4 @@
-"""What an adapter's directory says about the model it was trained on: its weights' hash, and the task."""
+"""The record, in an adapter's directory, of the model that it was trained on: a hash of its weights, and the task."""
 
 import hashlib
 import json
@@ -17,30 +17,33 @@ class BaseRecord:
     """The base of an adapter."""
 
     weights_hash: str  # as `hash_weights` gives it
-    task: str = "lm"  # what `load_model` loads it for: lm, classify, tag or qa
-    id2label: dict[int, str] | None = None  # of the head, for classify and tag, as is the next
-    problem_type: str | None = None
+    task: str = "lm"  # the task that `load_model` loads it for: lm, classify, tag or qa
+    id2label: dict[int, str] | None = None  # of the head, for classify and tag
 
     def save(self, directory: str | Path) -> None:
         (Path(directory) / BASE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, directory: str | Path) -> "BaseRecord | None":
-        """None if the adapter was made elsewhere; raises ValueError if the file is not one of ours."""
+        """Read a record; None if there is none, as PEFT writes none. Raises ValueError for a file that is not ours."""
         file = Path(directory) / BASE_FILE
         if not file.is_file():
             return None
         try:
-            record = cls(**json.loads(file.read_text(encoding="utf-8")))
+            fields = dict(json.loads(file.read_text(encoding="utf-8")))
+            kind = fields.pop("problem_type", None)  # older versions wrote it
+            record = cls(**fields)
         except (ValueError, TypeError):
-            raise ValueError(f"{file} is not the record of a base model: take it away to load without it.") from None
+            raise ValueError(f"{file} is not the record of a base model: remove it to load without it.") from None
+        if kind not in (None, "single_label_classification"):
+            raise ValueError(f"{directory} is an adapter for {kind}: train one that predicts one label per text.")
         labels = record.id2label and {int(i): str(name) for i, name in record.id2label.items()}
         return replace(record, id2label=labels)
 
 
 @torch.no_grad()
 def hash_weights(model: nn.Module, without: Iterable[str] = ()) -> str:
-    """A hash of a model's parameters, `without` those that were not in its checkpoint, such as of a new head."""
+    """Hash a model's parameters, `without` those that were not in its checkpoint, such as a new head's."""
     digest, skip = hashlib.blake2b(digest_size=16), set(without)
     for name, p in sorted(model.named_parameters()):
         if name not in skip:

@@ -1,4 +1,4 @@
-"""What must not leave the machine with a checkpoint: files behind links, secrets, and paths of this machine."""
+"""Checks that a checkpoint discloses nothing of this machine: files behind links, secrets, and paths."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_cla
 from detect_secrets.plugins.base import RegexBasedDetector
 
 # Rules of detect-secrets that guess from words around a secret: they find some in every vocabulary, and are slow.
-GUESSES = {
+UNRELIABLE_RULES = {
     "Artifactory Credentials", "Cloudant Credentials", "IBM COS HMAC Credentials", "IBM Cloud IAM Key",
     "Public IP (ipv4)", "Secret Keyword", "SoftLayer Credentials",
 }  # fmt: skip
@@ -24,7 +24,7 @@ PATH = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:\\|/)[^\s\"'`=,;:()\[\]<>|]+")
 
 
 def links_that_leave(folder: Path, files: dict[str, Path]) -> list[str]:
-    """Names of files that lie elsewhere; the cache of the Hub's client, which is made of links, is one place."""
+    """Return the names of files outside the folder; in the cache of the Hub's client, links to its files are inside."""
     place = folder.resolve()
     blobs = place.parents[1] / "blobs" if place.parent.name == "snapshots" else place
     return [name for name, file in files.items() if not {place, blobs} & set(file.resolve().parents)]
@@ -34,28 +34,28 @@ def links_that_leave(folder: Path, files: dict[str, Path]) -> list[str]:
 def _secret_rules() -> list[tuple[str, re.Pattern]]:
     rules = [(kind, re.compile(pattern)) for kind, pattern in OTHER_SECRETS.items()]
     for kind, plugin in get_mapping_from_secret_type_to_class().items():
-        if issubclass(plugin, RegexBasedDetector) and kind not in GUESSES:
+        if issubclass(plugin, RegexBasedDetector) and kind not in UNRELIABLE_RULES:
             rules += [(kind, re.compile(each.pattern, each.flags | re.MULTILINE)) for each in plugin().denylist]
     return rules
 
 
 def secrets(texts: dict[str, str]) -> list[str]:
-    """A line for each text that holds what looks like a secret, which the line does not repeat."""
+    """Return a message for each text that seems to contain a secret, without the secret."""
     rules = _secret_rules()
     found = {name: next((kind for kind, rule in rules if rule.search(text)), None) for name, text in texts.items()}
-    said = "{} holds what looks like a secret token ({}): take it out, and revoke it"
-    return [said.format(name, kind) for name, kind in found.items() if kind]
+    message = "{} contains what looks like a secret token ({}): remove and revoke it"
+    return [message.format(name, kind) for name, kind in found.items() if kind]
 
 
 def home_paths(texts: dict[str, str]) -> list[str]:
-    """A line for each text that names a path in the home directory of who runs this."""
+    """Return a message for each text that names a path in the user's home directory."""
     inside = re.compile(rf"(?<![\w./]){re.escape(str(Path.home()))}[/\\][\w.-]+")
     found = {name: match[0] for name, text in texts.items() if (match := inside.search(text))}
-    return [f"{name} names a path of this machine ({path}): take it out" for name, path in found.items()]
+    return [f"{name} names a path of this machine ({path}): remove it" for name, path in found.items()]
 
 
 def without_paths(text: str, report: dict, repo_id: str) -> str:
-    """A card or report with bare names for the absolute paths in the report, and the repository for its folder."""
+    """Replace the report's absolute paths in a card or report by bare names, and its folder by the repository."""
     values = json.dumps({name: value for name, value in report.items() if name != "prompt"}, ensure_ascii=False)
     names = {path.rstrip("/\\."): re.split(r"[/\\]", path.rstrip("/\\."))[-1] for path in PATH.findall(values)}
     if Path(str(report.get("output_dir"))).is_absolute():

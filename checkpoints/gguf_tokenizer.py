@@ -1,4 +1,4 @@
-"""Tokenizers as GGUF holds them: vocabulary, merges, and a name for how text is cut before it is merged."""
+"""Tokenizers in GGUF: vocabulary, merges, and a name for the way in which text is cut before merging."""
 
 import json
 import re
@@ -23,7 +23,7 @@ SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}  # it
 
 
 def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Read back the tokenizer in a GGUF file of ours; transformers alone does not know every split."""
+    """Read the tokenizer in a GGUF file of ours; transformers alone does not know every split."""
     from gguf import GGUFReader
 
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -40,10 +40,10 @@ def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dict:
-    """A byte-level BPE tokenizer under llama.cpp's keys; raises ValueError for one that GGUF cannot hold."""
+    """Return a byte-level BPE tokenizer under llama.cpp's keys; raises ValueError for one that GGUF cannot hold."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise ValueError(f"{type(tokenizer).__name__} is no tokenizer of the `tokenizers` library: GGUF needs one.")
+        raise ValueError(f"{type(tokenizer).__name__} is not of the `tokenizers` library: GGUF needs such a tokenizer.")
     spec = json.loads(backend.to_str())
     vocab, added = tokenizer.get_vocab(), tokenizer.added_tokens_decoder
     by_id = {i: token for token, i in vocab.items()}
@@ -57,8 +57,8 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dic
     bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in spec["model"].get("merges", [])]
     split = split_name(spec)
-    if not merges:  # as readers of GGUF tell kinds of tokenizers apart
-        raise ValueError("The tokenizer has no merges, and GGUF cannot be without: train one with more tokens.")
+    if not merges:  # without them, readers of GGUF take it for another kind of tokenizer
+        raise ValueError("The tokenizer has no merges, which GGUF needs: train one with more tokens.")
     fields = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": split,
@@ -70,33 +70,32 @@ def tokenizer_fields(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> dic
     }
     ids = {kind: getattr(tokenizer, f"{ours}_token_id") for kind, ours in SPECIAL.items()}
     fields |= {f"tokenizer.ggml.{kind}_token_id": i for kind, i in ids.items() if i is not None}
-    if template := chat_template(tokenizer):
+    if template := plain_chat_template(tokenizer):
         fields["tokenizer.chat_template"] = template
     return fields
 
 
 def split_name(spec: dict) -> str:
-    """llama.cpp's name for how a tokenizer cuts text before it merges; raises ValueError if it has none."""
+    """Return llama.cpp's name for the way in which a tokenizer cuts text; raises ValueError if it has none."""
     model, steps, normalizer = spec["model"], spec.get("pre_tokenizer") or {}, spec.get("normalizer") or {}
     steps = steps.get("pretokenizers", [steps])
     plain = not model.get("byte_fallback") and not model.get("continuing_subword_prefix")
     if model["type"] != "BPE" or not plain or steps[-1].get("type") != "ByteLevel":
-        remedy = "GGUF is written for byte-level BPE, which `folio tokenizer train` makes"
+        remedy = "GGUF needs byte-level BPE, which `folio tokenizer train` makes"
         raise ValueError(f"The tokenizer is a {model['type']} that is not byte-level: {remedy}.")
     steps = [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
-    # llama.cpp does not compose characters as NFC, Qwen's, does; nearly all text is composed already.
-    if steps not in SPLITS.values() or normalizer.get("type") not in (None, "NFC"):
+    name = next((name for name, known in SPLITS.items() if known == steps), None)
+    # llama.cpp does not compose characters as NFC, Qwen's normalizer, does; nearly all text is composed already.
+    if name is None or normalizer.get("type") not in (None, "NFC"):
         known = f"known are the patterns of {', '.join(SPLITS)}, without a prefix space or a normalizer"
         raise ValueError(f"The tokenizer prepares text in a way that llama.cpp has no name for: {known}.")
-    return next(name for name, known in SPLITS.items() if known == steps)
+    return name
 
 
-def chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The chat template, with the tag `generation` replaced, which only transformers knows and which prints nothing."""
-    template = tokenizer.chat_template
+def plain_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the chat template without the tag `generation`, which only transformers knows and which prints nothing."""
+    template = tokenizer.chat_template or ""
     if isinstance(template, dict):
-        template = template.get("default")
-    if template is None:
-        return None
+        template = template.get("default", "")
     tag = r"(\{%[-+]?)\s*(end)?generation\s*([-+]?%\})"
     return re.sub(tag, lambda found: f"{found[1]} {'endif' if found[2] else 'if true'} {found[3]}", template)

@@ -48,13 +48,13 @@ PEFT_TASKS = {"CAUSAL_LM": "lm", "SEQ_CLS": "classify", "TOKEN_CLS": "tag", "QUE
 def load_model(
     name: str, task: str = "lm", trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer that `name` stands for, on this machine's accelerator if it has one.
+    """Return the model and tokenizer that `name` stands for, on this machine's accelerator if it has one.
 
     `name` is the directory or Hub name of a checkpoint or adapter, `task` one of `TASKS`. An adapter is merged with its
     base model, which is faster, unless the merged model would compute something else. `trust_remote_code` runs the code
     in a checkpoint; ours need none.
 
-    Raises OSError without a whole checkpoint or adapter; ValueError if it is one for another task, or its base has
+    Raises OSError without a complete checkpoint or adapter; ValueError if it is one for another task, or its base has
     other weights than when it was trained; ImportError if it is an adapter and PEFT is missing.
     """
     transformers.logging.set_verbosity_error()
@@ -76,7 +76,7 @@ def load_model(
 
 
 def task_of(name: str, trust_remote_code: bool = False) -> str:
-    """The task to load a model for, by what the files of a checkpoint or adapter say; raises OSError for neither."""
+    """Read the task of a model from the files of a checkpoint or adapter; raises OSError for neither."""
     source = os.path.expanduser(name)
     folder = _adapter_folder(source)
     with one_line(name):
@@ -94,7 +94,7 @@ def task_of(name: str, trust_remote_code: bool = False) -> str:
 def load_checkpoint(
     name: str, task: str, trust_remote_code: bool = False, **fields: Any
 ) -> tuple[PreTrainedModel, list[str]]:
-    """A checkpoint's model for `task` and config `fields`, and the weights it lacks; raises OSError, ValueError."""
+    """Return a checkpoint's model for `task`, and the names of weights it lacks; raises OSError, ValueError."""
     auto_class, source = getattr(transformers, TASKS[task][0]), os.path.expanduser(name)
     with one_line(name):
         config = load_config(source, trust_remote_code)
@@ -115,7 +115,7 @@ def load_checkpoint(
 
 
 def load_config(source: str, trust_remote_code: bool = False) -> transformers.PreTrainedConfig:
-    """A checkpoint's config; raises ValueError, before anything is made by its numbers, as `check_counts` does."""
+    """Load a checkpoint's config; raises ValueError, before anything is made by its numbers, as `check_counts` does."""
     written, _ = transformers.PreTrainedConfig.get_config_dict(source)
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     if file := cached_file(source, WEIGHTS, **quiet):
@@ -127,7 +127,7 @@ def load_config(source: str, trust_remote_code: bool = False) -> transformers.Pr
 
 
 def check_counts(written: dict, tensors: int, where: str | Path) -> None:
-    """Refuse more layers than a checkpoint has tensors, and a billion labels: making them would take all memory."""
+    """Reject more layers than a checkpoint has tensors, and a billion labels: making them would take all memory."""
     parts = [written]
     for part in parts:
         parts += (value for value in part.values() if isinstance(value, dict))
@@ -146,14 +146,14 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def load_tokenizer_of(name: str, source: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model."""
+    """Load the tokenizer next to a model."""
     with one_line(name):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
 @contextmanager
 def one_line(name: str) -> Iterator[None]:
-    """Say of whatever goes wrong in the block what `name` is: what files of others raise has no end."""
+    """Turn whatever the block raises into an OSError about `name`: files of others can raise anything."""
     try:
         yield
     except Exception as error:
@@ -161,7 +161,7 @@ def one_line(name: str) -> Iterator[None]:
 
 
 def _continues_text(config) -> bool:
-    """Whether a checkpoint is a causal language model; where the head is tied to the embeddings, no weight tells."""
+    """Return True for a causal language model; if the head is tied to the embeddings, no weight tells."""
     kind = (config.architectures or [""])[0]
     if kind.endswith(("CausalLM", "LMHeadModel")):
         return getattr(config, "is_causal", True) is not False
@@ -171,7 +171,7 @@ def _continues_text(config) -> bool:
 
 
 def _adapter_folder(source: str) -> Path | None:
-    """Where the files of the adapter are that is named, or None if it is none."""
+    """Return the folder of an adapter's files, or None if the name is no adapter's."""
     if os.path.isdir(source):
         return Path(source) if os.path.isfile(os.path.join(source, ADAPTER_CONFIG)) else None
     check_name(source)
@@ -183,7 +183,7 @@ def _adapter_folder(source: str) -> Path | None:
 
 
 def check_name(source: str) -> None:
-    """Raises OSError for what is neither a path nor a name on the Hub, or if the Hub cannot be reached.
+    """Raise OSError for what is neither a path nor a name on the Hub, or if the Hub cannot be reached.
 
     It asks once: without a network, the retries for each file would take minutes.
     """
@@ -201,7 +201,7 @@ def check_name(source: str) -> None:
 
 
 def load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool = False, merge: bool = True):
-    """What `load_model` gives, with the same errors; MergeError if the merged model would compute something else."""
+    """Load an adapter as `load_model` does, with its errors; MergeError if the merged model computes other values."""
     with extra("finetune", f"{name} is an adapter, which"):
         from peft import PeftConfig, PeftModel
     record = BaseRecord.load(folder)
@@ -253,15 +253,15 @@ def _load_base(name: str, base_name: str, task: str, trust_remote_code: bool, he
 
 
 def _head_fields(record: BaseRecord | None, shapes: dict[str, list[int]]) -> dict[str, Any]:
-    """The fields of the config for the head that an adapter was trained with."""
+    """Return the fields of the config for the head that an adapter was trained with."""
     if record is not None:
-        return {"id2label": record.id2label, "problem_type": record.problem_type} if record.id2label else {}
+        return {"id2label": record.id2label} if record.id2label else {}
     rows = [shape[0] for name, shape in shapes.items() if name.endswith((".score.weight", ".classifier.weight"))]
     return {"num_labels": rows[0]} if rows else {}
 
 
 def _stored_rows(base: PreTrainedModel, shapes: dict[str, list[int]]) -> int | None:
-    """The rows of the embeddings that an adapter was trained over, if its weights show them."""
+    """Return the rows of the embeddings that an adapter was trained over, if its weights show them."""
     ends = (base.get_input_embeddings(), base.get_output_embeddings())
     for end in [name for name, module in base.named_modules() if module in ends]:
         for name, shape in shapes.items():
@@ -273,7 +273,7 @@ def _stored_rows(base: PreTrainedModel, shapes: dict[str, list[int]]) -> int | N
 
 @torch.no_grad()
 def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int | None = None) -> bool:
-    """Give the model a row for each token that the tokenizer has more, and say whether there were any.
+    """Give the model a row for each token that the tokenizer has more, and return True if there were any.
 
     New rows are the mean of the others (Hewitt, 2021), so that every process makes the same ones. An adapter may have
     been trained over padded, or fewer, `rows`: then there are that many.

@@ -1,6 +1,5 @@
-"""What GPT-2, Llama and Qwen3 have in common with Folio, as data: config fields and names of weights."""
+"""Correspondence of GPT-2, Llama and Qwen3 to Folio, as data: config fields and names of weights."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -22,80 +21,65 @@ GPT2_LIKE = {name: name for name in COMMON} | {
     "max_position_embeddings": "n_positions", "intermediate_size": "n_inner", "hidden_act": "activation_function",
     "norm_eps": "layer_norm_epsilon", "attention_dropout": "attn_pdrop", "hidden_dropout": "resid_pdrop",
 }  # fmt: skip
-# Of FolioConfig: what none of them has.
-PLAIN = {
+# Fields of FolioConfig in which these architectures leave no choice.
+BASE_FIELDS = {
     "norm_position": "pre", "scale_embeddings": False, "final_logit_softcapping": None, "is_causal": True,
     "add_cross_attention": False,
 }  # fmt: skip
+LEARNED_FIELDS = {**BASE_FIELDS, "position_embedding_type": "learned", "norm_type": "layernorm", "gated_mlp": False}
+ROPE_FIELDS = {**BASE_FIELDS, "position_embedding_type": "rope", "norm_type": "rmsnorm", "gated_mlp": True}
 GPT2_UNKNOWN = ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention")
-LEARNED = {**PLAIN, "position_embedding_type": "learned", "norm_type": "layernorm", "gated_mlp": False}
-MODERN = {**PLAIN, "position_embedding_type": "rope", "norm_type": "rmsnorm", "gated_mlp": True}
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of the other side and what it is here: one parameter, or several joined along their outputs."""
+    """A native weight and its Folio parameter, or several that are joined along their outputs."""
 
-    theirs: str
-    ours: tuple[str, ...]
+    native: str
+    folio: tuple[str, ...]
     transposed: bool = False
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family of transformers' and the Folio models that compute the same."""
+    """An architecture of transformers and the Folio models that compute the same."""
 
     model_class: type
-    fields: dict[str, str]  # what a field of FolioConfig is called there
-    fixed: dict  # fields of FolioConfig in which there is no choice there
-    unknown: dict = field(default_factory=dict)  # fields there alone, and the values with which they change nothing
-    layer: tuple[Weight, ...] | None = None  # the weights of one, with `{}` for its number; None if all names are ours
-    outside: tuple[Weight, ...] = ()  # the weights outside of the layers
-    # What else of a FolioConfig cannot be said there: (field, value, what there is instead).
-    obstacles: Callable[[FolioConfig], Iterator[tuple]] = lambda config: iter(())
+    fields: dict[str, str]  # fields of FolioConfig: their native names
+    fixed: dict  # fields of FolioConfig: the only value that the architecture has
+    unknown: dict = field(default_factory=dict)  # native fields that Folio lacks: the value that changes nothing
+    layer: tuple[Weight, ...] = ()  # the weights of a layer, with `{}` for its number, if their names differ
+    outside: tuple[Weight, ...] = ()  # the weights outside of the layers, if their names differ
 
     def weights(self, num_layers: int) -> list[Weight]:
-        """All weights of a model; empty if every name is ours."""
+        """Return the weights of a model whose names differ."""
         layers = [
-            Weight(weight.theirs.format(i), tuple(name.format(i) for name in weight.ours), weight.transposed)
+            Weight(weight.native.format(i), tuple(name.format(i) for name in weight.folio), weight.transposed)
             for i in range(num_layers)
-            for weight in self.layer or ()
+            for weight in self.layer
         ]
         return [*layers, *self.outside]
 
 
-def all_full(config: FolioConfig) -> Iterator[tuple]:
-    if "sliding_attention" in config.layer_types:
-        yield "layer_types", config.layer_types, "full_attention in every layer"
-
-
-def gpt2_obstacles(config: FolioConfig) -> Iterator[tuple]:
-    yield from all_full(config)
-    if config.num_key_value_heads != config.num_attention_heads:
-        yield "num_key_value_heads", config.num_key_value_heads, "as many as num_attention_heads"
-    if config.head_dim * config.num_attention_heads != config.hidden_size:
-        yield "head_dim", config.head_dim, "hidden_size / num_attention_heads"
-
-
-def both(theirs: str, ours: str, transposed: bool = False) -> tuple[Weight, Weight]:
-    """A matrix, or a norm's scale, and its bias."""
-    return Weight(f"{theirs}.weight", (f"{ours}.weight",), transposed), Weight(f"{theirs}.bias", (f"{ours}.bias",))
+def with_bias(native: str, folio: str, transposed: bool = False) -> tuple[Weight, Weight]:
+    """Return a matrix, or a norm's scale, and its bias."""
+    return Weight(f"{native}.weight", (f"{folio}.weight",), transposed), Weight(f"{native}.bias", (f"{folio}.bias",))
 
 
 Q_K_V = tuple(f"model.layers.{{}}.self_attn.{name}_proj" for name in "qkv")
 GPT2_LAYER = (
-    *both("transformer.h.{}.ln_1", "model.layers.{}.input_layernorm"),
+    *with_bias("transformer.h.{}.ln_1", "model.layers.{}.input_layernorm"),
     Weight("transformer.h.{}.attn.c_attn.weight", tuple(f"{name}.weight" for name in Q_K_V), transposed=True),
     Weight("transformer.h.{}.attn.c_attn.bias", tuple(f"{name}.bias" for name in Q_K_V)),
-    *both("transformer.h.{}.attn.c_proj", "model.layers.{}.self_attn.o_proj", transposed=True),
-    *both("transformer.h.{}.ln_2", "model.layers.{}.post_attention_layernorm"),
-    *both("transformer.h.{}.mlp.c_fc", "model.layers.{}.mlp.up_proj", transposed=True),
-    *both("transformer.h.{}.mlp.c_proj", "model.layers.{}.mlp.down_proj", transposed=True),
+    *with_bias("transformer.h.{}.attn.c_proj", "model.layers.{}.self_attn.o_proj", transposed=True),
+    *with_bias("transformer.h.{}.ln_2", "model.layers.{}.post_attention_layernorm"),
+    *with_bias("transformer.h.{}.mlp.c_fc", "model.layers.{}.mlp.up_proj", transposed=True),
+    *with_bias("transformer.h.{}.mlp.c_proj", "model.layers.{}.mlp.down_proj", transposed=True),
 )
 GPT2_OUTSIDE = (
     Weight("transformer.wte.weight", ("model.embed_tokens.weight",)),
     Weight("transformer.wpe.weight", ("model.embed_positions.weight",)),
-    *both("transformer.ln_f", "model.norm"),
+    *with_bias("transformer.ln_f", "model.norm"),
     Weight("lm_head.weight", ("lm_head.weight",)),
 )
 
@@ -103,44 +87,48 @@ ARCHITECTURES = {
     "gpt2": Architecture(
         GPT2LMHeadModel,
         fields=GPT2_LIKE,
-        fixed={**LEARNED, "qk_norm": False},
+        fixed={**LEARNED_FIELDS, "qk_norm": False},
         unknown={"scale_attn_weights": True} | dict.fromkeys(GPT2_UNKNOWN, False),
         layer=GPT2_LAYER,
         outside=GPT2_OUTSIDE,
-        obstacles=gpt2_obstacles,
     ),
     "llama": Architecture(
         LlamaForCausalLM,
         fields={**LLAMA_LIKE, "mlp_bias": "mlp_bias"},
-        fixed={**MODERN, "qk_norm": False},
-        obstacles=all_full,
+        fixed={**ROPE_FIELDS, "qk_norm": False},
     ),
     "qwen3": Architecture(
         Qwen3ForCausalLM,
         fields={**LLAMA_LIKE, "layer_types": "layer_types", "sliding_window": "sliding_window"},
-        fixed={**MODERN, "qk_norm": True, "mlp_bias": False},
+        fixed={**ROPE_FIELDS, "qk_norm": True, "mlp_bias": False},
     ),
 }
 GELU = {"gelu_new": "gelu_pytorch_tanh"}  # one function; the second computes it in one kernel
 
 
 def obstacles(config: FolioConfig, architecture: Architecture) -> list[str]:
-    """What in a FolioConfig has no equal in the architecture, each as a phrase that names field and value."""
-    choices = [(name, getattr(config, name), value) for name, value in architecture.fixed.items()]
-    found = [*(choice for choice in choices if choice[1] != choice[2]), *architecture.obstacles(config)]
-    return [f"{name} is {got!r} (it has {there})" for name, got, there in found]
+    """List the fields of a FolioConfig that have no equal in the architecture, with their values."""
+    implied = {
+        "layer_types": (["full_attention"] * config.num_hidden_layers, "full_attention in every layer"),
+        "num_key_value_heads": (config.num_attention_heads, "as many as num_attention_heads"),
+        "head_dim": (config.hidden_size / config.num_attention_heads, "hidden_size / num_attention_heads"),
+    }
+    required = {name: (value, value) for name, value in architecture.fixed.items()}
+    required |= {name: each for name, each in implied.items() if name not in architecture.fields}
+    found = [(name, getattr(config, name), *each) for name, each in required.items()]
+    return [f"{name} is {got!r} (it has {text})" for name, got, value, text in found if got != value]
 
 
 def to_native_config(config: FolioConfig, to: str) -> PreTrainedConfig:
-    """The config by which architecture `to` computes the same; raises ValueError, with all obstacles, if none does."""
+    """Return the config by which architecture `to` computes the same; raises ValueError with the obstacles."""
     architecture = ARCHITECTURES[to]
     if found := obstacles(config, architecture):
         others = [name for name, other in ARCHITECTURES.items() if not obstacles(config, other)]
         instead = f"it can go to {', '.join(others)}" if others else "no native architecture has it"
         raise ValueError(f"This model has no equal in {to}: {'; '.join(found)}; {instead}.")
-    fields = {theirs: getattr(config, ours) for ours, theirs in architecture.fields.items()}
+    fields = {native: getattr(config, folio) for folio, native in architecture.fields.items()}
     if to == "gpt2":
-        names = {ours: theirs for theirs, ours in GELU.items()}
+        names = {folio: native for native, folio in GELU.items()}
         fields["activation_function"] = names.get(config.hidden_act, config.hidden_act)
         fields["embd_pdrop"] = config.hidden_dropout
         if config.intermediate_size == 4 * config.hidden_size:
@@ -152,42 +140,41 @@ def to_native_config(config: FolioConfig, to: str) -> PreTrainedConfig:
 
 
 def to_folio_config(config: PreTrainedConfig) -> FolioConfig:
-    """The FolioConfig that computes what the native one does; raises ValueError, with the field, if none does."""
+    """Return the FolioConfig that computes what the native one does; raises ValueError with the field."""
     architecture = ARCHITECTURES[config.model_type]
     for name, value in architecture.unknown.items():
-        if getattr(config, name) != value:
-            what = f"{name} is {getattr(config, name)!r}"
-            raise ValueError(f"{what}: FolioConfig has no such choice; only {value!r} can be converted.")
-    fields = {ours: getattr(config, theirs) for ours, theirs in architecture.fields.items()}
+        if (got := getattr(config, name)) != value:
+            raise ValueError(f"{name} is {got!r}: FolioConfig has no such choice; only {value!r} can be converted.")
+    fields = {folio: getattr(config, native) for folio, native in architecture.fields.items()}
     if config.model_type == "gpt2":
         fields |= {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": None}
         fields["hidden_act"] = GELU.get(config.activation_function, config.activation_function)
     try:
         return FolioConfig(**fields, **architecture.fixed, dtype=config.dtype)
     except StrictDataclassError as error:
-        raise ValueError(f"config.json asks for what FolioConfig refuses: {error.__cause__ or error}") from None
+        raise ValueError(f"FolioConfig rejects this config.json: {error.__cause__ or error}") from None
 
 
-def to_ours(tensors: dict[str, torch.Tensor], weights: list[Weight]) -> dict[str, torch.Tensor]:
-    """Weights under their Folio names and in Folio's form; what `weights` has no entry for keeps its name."""
+def to_folio(tensors: dict[str, torch.Tensor], weights: list[Weight]) -> dict[str, torch.Tensor]:
+    """Convert weights to Folio's names and form; a tensor that is not in `weights` keeps its name."""
     converted = {}
-    for weight in (weight for weight in weights if weight.theirs in tensors):
-        tensor = tensors[weight.theirs]
-        parts = (tensor.T if weight.transposed else tensor).chunk(len(weight.ours))
-        converted |= {name: part.contiguous() for name, part in zip(weight.ours, parts, strict=True)}
-    known = {weight.theirs for weight in weights}
+    for weight in (weight for weight in weights if weight.native in tensors):
+        tensor = tensors[weight.native]
+        parts = (tensor.T if weight.transposed else tensor).chunk(len(weight.folio))
+        converted |= {name: part.contiguous() for name, part in zip(weight.folio, parts, strict=True)}
+    known = {weight.native for weight in weights}
     return converted | {name: tensor for name, tensor in tensors.items() if name not in known}
 
 
-def to_theirs(tensors: dict[str, torch.Tensor], weights: list[Weight], shapes: dict) -> dict[str, torch.Tensor]:
-    """The reverse of `to_ours`. A bias that ours does without becomes one of zeros, of the shape in `shapes`."""
+def to_native(tensors: dict[str, torch.Tensor], weights: list[Weight], shapes: dict) -> dict[str, torch.Tensor]:
+    """Reverse `to_folio`. A bias that Folio does not have becomes zeros of the shape in `shapes`."""
     converted, dtype = {}, next(iter(tensors.values())).dtype
     for weight in weights:
-        parts = [tensors[name] for name in weight.ours if name in tensors]
+        parts = [tensors[name] for name in weight.folio if name in tensors]
         if parts:
             tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
-            converted[weight.theirs] = tensor.T.contiguous() if weight.transposed else tensor
-        elif weight.theirs.endswith(".bias"):
-            converted[weight.theirs] = torch.zeros(shapes[weight.theirs], dtype=dtype)
-    known = {name for weight in weights for name in weight.ours}
+            converted[weight.native] = tensor.T.contiguous() if weight.transposed else tensor
+        elif weight.native.endswith(".bias"):
+            converted[weight.native] = torch.zeros(shapes[weight.native], dtype=dtype)
+    known = {name for weight in weights for name in weight.folio}
     return converted | {name: tensor for name, tensor in tensors.items() if name not in known}

@@ -1,4 +1,4 @@
-"""What somebody named who named no checkpoint, and what to name instead."""
+"""Messages about names that stand for no checkpoint, with the name to give instead."""
 
 from pathlib import Path
 
@@ -12,17 +12,19 @@ PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth")
 
 
 def explain(name: str, error: Exception) -> str:
-    """One line about `name`, of which `error` says that it does not load."""
-    place, about = Path(name).expanduser(), None
+    """Explain in one line why `name`, which failed to load with `error`, is no checkpoint."""
+    place, why = Path(name).expanduser(), first_line(error)
+    if place.is_dir() and (about := _about_folder(place)):
+        return f"{name} {about}"
+    if place.is_file():
+        remedy = FROM_GGUF if place.suffix == ".gguf" else f"name the directory that it is in, {place.parent}"
+        return f"{name} is a file: {remedy}."
+    if "trust_remote_code" in str(error):
+        return f"{name} has code of its own: give --trust_remote_code if you trust it."
     if place.is_dir():
-        about = _about_folder(place)
-    elif place.is_file():
-        remedy = f"name the directory that it is in, {place.parent}"
-        about = f"is a file: {FROM_GGUF if place.suffix == '.gguf' else remedy}."
-    elif "trust_remote_code" in str(error):
-        about = "has code of its own: give --trust_remote_code if you trust it."
-    generic = f"is not a whole checkpoint's directory, nor a model on the Hub within reach ({first_line(error)})"
-    return f"{name} {about or generic}"
+        return f"{name} is not a complete checkpoint ({why}): check the path, or save the checkpoint again."
+    what = f"there is no such directory, and the Hub has no model of that name or cannot be reached ({why})"
+    return f"No model at {name!r}: {what}. Check the path, or the model's name and your connection."
 
 
 def _about_folder(folder: Path) -> str | None:
@@ -33,14 +35,14 @@ def _about_folder(folder: Path) -> str | None:
             remedy = "if you trust it, open it with from_pretrained(..., use_safetensors=False), and save_pretrained"
             return f"has its weights in {pickle}, which is not opened, as it can run code: {remedy}."
         if is_adapter and not (folder / ADAPTER_WEIGHTS).is_file():
-            return f"is not a whole adapter: it has no {ADAPTER_WEIGHTS}."
+            return f"is not a complete adapter: it has no {ADAPTER_WEIGHTS}."
     elif saved := checkpoints(folder):
         last = next((path for path in reversed(saved) if not find_corrupt_file(path)), saved[-1])
-        return f"is a run that has not ended, so it has no model yet: name {last}, or go on with the run by --resume."
+        return f"is an unfinished run, which has no model yet: name {last}, or continue the run with --resume."
     elif (folder / RUN_FILE).is_file():
         return "is a run that stopped before its first checkpoint, so it has no model: start it again with --overwrite."
     elif adapters := sorted(file.parent for file in folder.glob(f"*/{ADAPTER_CONFIG}")):
-        return f"has adapters in it, and is none: name one of the {len(adapters)}, for instance {adapters[0]}."
+        return f"contains adapters, and is none: name one of the {len(adapters)}, for instance {adapters[0]}."
     elif any(folder.glob("*.gguf")):
         return f"has no config.json, but GGUF: {FROM_GGUF}."
     return None

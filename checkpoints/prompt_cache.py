@@ -10,7 +10,7 @@ from typing import Any
 
 def pass_cache_by_old_name(adapted: Any) -> None:
     """Rename the cache for a `peft.PeftModel` while it prepares a step of generation, and back for its base."""
-    of_base = getattr(adapted, "base_model_prepare_inputs_for_generation", None)  # None: it does not generate
+    of_base = getattr(adapted, "base_model_prepare_inputs_for_generation", None)  # None: the model does not generate
     if not adapted.active_peft_config.is_prompt_learning or of_base is None:
         return
     of_peft = adapted.prepare_inputs_for_generation

@@ -1,7 +1,7 @@
-"""Does this machine's transformers generate with the key-value cache what the model computes without it?
+"""A check that the installed transformers generates the same text with the key-value cache as without it.
 
-It may not: transformers 5.24 renamed the argument by which `generate` passes the cache, and a model that did not know
-the new name saw one token at a time, without an error. Imports nothing of ours, so that it can be run anywhere.
+transformers 5.24 renamed the argument by which `generate` passes the cache, and a model that did not know the new name
+saw one token at a time, without an error. This file imports nothing of ours, so that any process can run it.
 """
 
 from pathlib import Path
@@ -11,22 +11,22 @@ import transformers
 from transformers import GenerationConfig
 
 PROMPT, NEW = 3, 3  # tokens: the last two are made with a cache
-# Rounding, relative to how much the logits vary. A cache that is not read gives differences of 0.3 and more.
+# Rounding, relative to the logits' variation. A cache that is not read gives differences of 0.3 and more.
 TOLERANCE = {torch.float64: 1e-2, torch.float32: 1e-2}
 TOLERANCE_OTHERWISE = 0.1
 FILE = Path(__file__)  # for processes that cannot import it by name
 
 
 class CacheMismatchError(RuntimeError):
-    """Generation with the cache is not what the model computes: the installed versions do not fit this package.
+    """Generation with the cache differs from the model: the installed versions do not fit this package.
 
-    The weights are not at fault. Remedy: install a version of transformers in the range that the package declares.
+    The weights are correct. Remedy: install a version of transformers in the range that the package declares.
     """
 
 
 @torch.no_grad()
 def cache_error(model) -> float:
-    """The difference of logits with and without the cache over a few greedy tokens, relative to their variation."""
+    """Compute the difference of logits with and without the cache over a few greedy tokens, relative to variation."""
     vocab_size = model.config.get_text_config().vocab_size
     ids = (torch.arange(1, PROMPT + 1, device=model.device) * (vocab_size // (PROMPT + 2)))[None]  # (1, T)
     options = GenerationConfig(
@@ -34,7 +34,7 @@ def cache_error(model) -> float:
         output_logits=True, return_dict_in_generate=True,
     )  # fmt: skip
     own, training = model.generation_config, model.training
-    model.generation_config = GenerationConfig()  # by which `generate` fills in what the options leave open
+    model.generation_config = GenerationConfig()  # the defaults of `generate` for options that are not given
     model.eval()
     try:
         found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
@@ -47,15 +47,15 @@ def cache_error(model) -> float:
 
 
 def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """How far logits (..., V) are from others, relative to how much those vary."""
+    """Compute the distance of logits (..., V) from the expected ones, relative to how much those vary."""
     varies = (expected - expected.mean(-1, keepdim=True)).norm()
     return float((found - expected).norm() / varies.clamp(min=1e-6))
 
 
 def check_cache(model, remedy: str = "") -> None:
-    """Raises CacheMismatchError, with the `remedy`, if a model of transformers or PEFT does not generate well.
+    """Raise CacheMismatchError, with the `remedy`, if a model of transformers or PEFT does not generate well.
 
-    What does not generate passes; so do NaN weights.
+    A model that does not generate passes; so do NaN weights.
     """
     text_config = model.config.get_text_config()
     if not getattr(model, "can_generate", bool)() or text_config.is_encoder_decoder:

@@ -1,4 +1,4 @@
-"""What is converted: a checkpoint of any known kind, checked before a weight of it is read."""
+"""Sources of conversion: checkpoints of any known kind, checked before a weight is read."""
 
 import copy
 import functools
@@ -16,14 +16,14 @@ from ..jobs.errors import first_line
 from ..modeling.configuration_folio import FolioConfig
 from ..modeling.modeling_folio import FolioForCausalLM
 from .loading import check_counts
-from .native import ARCHITECTURES, to_folio_config, to_ours
+from .native import ARCHITECTURES, to_folio, to_folio_config
 from .weight_files import GENERATION, StoredTensor, check_shapes, find_checkpoint, read_config, some, stored_tensors
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "*.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-COMPUTED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")  # in older files, and of no model's weights
+COMPUTED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")  # buffers in older files
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,25 @@ class Source:
         return functools.reduce(torch.promote_types, (tensor.dtype for tensor in self.stored.values()))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Read the weights under their Folio names."""
+        """Read the weights and convert them to Folio's names and form."""
         weights = [] if self.kind == "folio" else ARCHITECTURES[self.kind].weights(self.config.num_hidden_layers)
-        return to_ours({name: tensor[...] for name, tensor in self.stored.items()}, weights)
+        return to_folio({name: tensor[...] for name, tensor in self.stored.items()}, weights)
 
     def logits(self, batches: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-        """What the source itself computes for each of some batches of ids, in float32 or float64."""
+        """Compute the source's own logits for batches of ids, in float32 or float64."""
         read = functools.partial(self.model_class.from_pretrained, None, config=self.own_config, dtype=self.dtype)
         return logits_of(lambda: read(state_dict=dict(self.stored)), batches, dtype)
 
 
 def open_checkpoint(source: str) -> Source:
-    """A Folio or native checkpoint, by its directory or Hub name.
+    """Open a Folio or native checkpoint by its directory or Hub name.
 
-    Raises OSError if it is not whole; ValueError if it is unknown, damaged, or no Folio model computes the same.
+    Raises OSError if it is incomplete; ValueError if it is unknown, damaged, or no Folio model computes the same.
     """
     folder = find_checkpoint(source)
     written = read_config(folder)
     if (folder / GENERATION).is_file():
-        read_config(folder, GENERATION)  # it will be copied as it is
+        read_config(folder, GENERATION)  # only checked: it will be copied unchanged
     kind = written.get("model_type")
     if kind != "folio" and kind not in ARCHITECTURES:
         known = ", ".join(("folio", *ARCHITECTURES))
@@ -73,7 +73,7 @@ def open_checkpoint(source: str) -> Source:
     try:
         config = model_class.config_class.from_pretrained(folder, local_files_only=True)
         expected = shapes_of(model_class, config)
-    except Exception as error:  # of a value that nobody checks; an assertion in torch's Embedding, for one
+    except Exception as error:  # from any layer, such as an assertion in torch's Embedding
         raise ValueError(f"No model can be made of {folder / 'config.json'}: {first_line(error)}") from None
     folio_config = config if kind == "folio" else to_folio_config(config)
 
@@ -83,13 +83,15 @@ def open_checkpoint(source: str) -> Source:
     if others := [name for name, tensor in stored.items() if tensor.dtype is None]:
         remedy = "give a model in float32, bfloat16 or float16"
         raise ValueError(f"{some(others)} in {folder} is quantized or of a rare dtype: {remedy}.")
-    if config.tie_word_embeddings:
-        drop_tied_head(stored, model_class, folder)
+    head, embedding = next(iter(model_class._tied_weights_keys.items()))
+    if config.tie_word_embeddings and head in stored and not torch.equal(stored.pop(head)[...], stored[embedding][...]):
+        what = f"{head} is not {embedding} in {folder}, but tie_word_embeddings is true"
+        raise ValueError(f"{what}: set it to false in config.json.")
     return Source(folder, kind, folio_config, config, model_class, stored, load_tokenizer(folder))
 
 
 def check_written_config(written: dict, tensors: int, folder: Path) -> None:
-    """Refuse what is no plain causal language model, has choices that nobody knows, or more layers than tensors."""
+    """Raise ValueError for other than plain causal language models, unknown fields, or more layers than tensors."""
     for name in written.get("architectures") or []:
         if not str(name).endswith(("ForCausalLM", "LMHeadModel")):
             raise ValueError(f"architectures is [{name!r}] in {folder}: only causal language models can be converted.")
@@ -98,29 +100,21 @@ def check_written_config(written: dict, tensors: int, folder: Path) -> None:
     check_counts(written, tensors, folder)
     if written["model_type"] != "folio":
         if "AutoModelForCausalLM" in str(written.get("auto_map")):
-            remedy = "remove the entry if it computes the same as transformers' class"
-            raise ValueError(f"auto_map is set in {folder}: the model is code of its own, which is not run: {remedy}.")
+            what = f"auto_map is set in {folder}: the model has code of its own, which is not run"
+            raise ValueError(f"{what}: remove the entry if it computes the same as transformers' class.")
     elif written.get("is_causal") is False:
         raise ValueError("is_causal is False: an encoder. Give a causal language model, such as it was made from.")
     elif unknown := sorted(set(written) - set(FolioConfig().to_dict())):
-        remedy = "upgrade foliogpt, or remove a note of your own"
-        raise ValueError(f"config.json has {', '.join(unknown)}, which this version does not know: {remedy}.")
+        what = f"config.json has {', '.join(unknown)}, which this version does not know"
+        raise ValueError(f"{what}: upgrade foliogpt, or remove fields that you added.")
 
 
 def named_for(model_class: type, stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Tensors under the names that `model_class` has, without what it computes itself."""
+    """Rename tensors to the names of `model_class`, and leave out those that it computes itself."""
     prefix = f"{model_class.base_model_prefix}."
     if not any(name.startswith(prefix) for name in stored):  # saved from the model without its head, as gpt2 was
         stored = {name if name == "lm_head.weight" else prefix + name: tensor for name, tensor in stored.items()}
     return {name: tensor for name, tensor in stored.items() if not name.endswith(COMPUTED)}
-
-
-def drop_tied_head(stored: dict[str, StoredTensor], model_class: type, folder: Path) -> None:
-    """A tied head is the embedding. Refuse one that was stored and is another."""
-    head, embedding = next(iter(model_class._tied_weights_keys.items()))
-    if head in stored and not torch.equal(stored.pop(head)[...], stored[embedding][...]):
-        remedy = "set it to false in config.json"
-        raise ValueError(f"{head} is not {embedding} in {folder}, but tie_word_embeddings is true: {remedy}.")
 
 
 def shapes_of(model_class: type, config: PreTrainedConfig) -> dict[str, tuple]:
@@ -128,7 +122,7 @@ def shapes_of(model_class: type, config: PreTrainedConfig) -> dict[str, tuple]:
 
 
 def without_memory(model_class: type, config: PreTrainedConfig, dtype: torch.dtype = torch.float32):
-    """A model that has shapes and no weights."""
+    """Make a model that has shapes and no weights."""
     with torch.device("meta"):
         return model_class(copy.deepcopy(config)).to(dtype)
 
@@ -140,7 +134,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
 
 
 def logits_of(load: Callable, batches: list[torch.Tensor], dtype=torch.float32) -> list[torch.Tensor]:
-    """Logits (1, T, V) of a model for each batch of ids. The model is gone from memory afterwards."""
+    """Compute the logits (1, T, V) of a model for each batch of ids, and remove the model from memory."""
     model = load().eval()
     compute_in(model, dtype)
     with torch.no_grad():

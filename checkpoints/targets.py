@@ -1,4 +1,4 @@
-"""What a checkpoint is converted to: a directory that transformers opens."""
+"""Plans of conversion, and the conversion to a directory that transformers opens."""
 
 import shutil
 from collections.abc import Callable
@@ -9,14 +9,14 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..modeling.modeling_folio import FolioForCausalLM
-from .native import ARCHITECTURES, Architecture, to_native_config, to_theirs
+from .native import ARCHITECTURES, Architecture, to_native, to_native_config
 from .sources import TOKENIZER_FILES, Source, load_tokenizer, shapes_of, without_memory
 from .weight_files import GENERATION
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a target is written, given Folio's weights, and how its users will load the model and the tokenizer."""
+    """Functions that write a target, given Folio's weights, and load it and its tokenizer as its users do."""
 
     write: Callable[[dict[str, torch.Tensor], Path], None]
     load: Callable[[Path], PreTrainedModel]
@@ -24,7 +24,7 @@ class Plan:
 
 
 def plan_folder(source: Source, to: str) -> Plan:
-    """A directory that transformers opens; raises ValueError if `to` cannot express the source's config."""
+    """Plan a directory that transformers opens; raises ValueError if `to` cannot express the source's config."""
     config, architecture, model_class = source.config, None, FolioForCausalLM
     if to != "folio":
         config, architecture = to_native_config(source.config, to), ARCHITECTURES[to]
@@ -38,7 +38,7 @@ def plan_folder(source: Source, to: str) -> Plan:
             shutil.copyfile(source.folder / GENERATION, folder / GENERATION)
         mode = (folder / "config.json").stat().st_mode
         for file in folder.iterdir():
-            file.chmod(mode)  # safetensors lets nobody else read what it writes
+            file.chmod(mode)  # safetensors lets only the owner read the files that it writes
 
     def load(folder: Path):
         return model_class.from_pretrained(folder, dtype="auto", local_files_only=True)
@@ -49,19 +49,18 @@ def plan_folder(source: Source, to: str) -> Plan:
 def for_target(
     tensors: dict[str, torch.Tensor], config: PreTrainedConfig, architecture: Architecture | None
 ) -> dict[str, torch.Tensor]:
-    """Folio's weights as the target stores them."""
-    if architecture is None or architecture.layer is None:
+    """Convert Folio's weights to the target's names and form."""
+    if architecture is None:
         return tensors
-    shapes = shapes_of(architecture.model_class, config)
-    return to_theirs(tensors, architecture.weights(config.num_hidden_layers), shapes)
+    weights = architecture.weights(config.num_hidden_layers)
+    return to_native(tensors, weights, shapes_of(architecture.model_class, config))
 
 
 def write_tokenizer(source: Source, folder: Path) -> None:
-    """The tokenizer as transformers saves it, which names its class, and what other files of its the source has."""
+    """Save the tokenizer by transformers, which names its class, and copy its other files from the source."""
     if source.tokenizer is None:
         return
     source.tokenizer.save_pretrained(folder)
-    for pattern in TOKENIZER_FILES:
-        for file in source.folder.glob(pattern):
-            if not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
+    for file in (file for pattern in TOKENIZER_FILES for file in source.folder.glob(pattern)):
+        if not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)

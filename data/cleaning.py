@@ -1,9 +1,9 @@
-"""What can be done to documents before a model is trained on them, step by step, with a count of what each changed.
+"""Steps that clean documents before training, each with a count of its changes.
 
     documents, report = preprocess([("a.txt", "caf\\u0065\\u0301\\r\\n"), ("b.txt", "café\\n")])
     print(report.table())
 
-Nothing here is done to a corpus unless somebody asks for it: a model can only write what it has read.
+No command cleans a corpus unless you ask for it.
 """
 
 import re
@@ -18,19 +18,19 @@ from .preprocessing import drop_duplicates
 
 Document = tuple[str, str]  # name, text
 
-# All that Unicode calls a new line (UAX #14), so that a line ends in one way.
+# The line ends of Unicode (UAX #14).
 NEWLINES = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
-# Spaces that only typesetters tell from one. The wide one of Chinese and Japanese stays.
+# Spaces of other widths, except the wide one of Chinese and Japanese.
 SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
 LINE_ENDS = re.compile(r"[ \t]+(?=\n|\Z)")
 BLANK_LINES = re.compile(r"\n{4,}")
-# Controls but tab and newline, byte order marks inside a text, halves of surrogate pairs, and code points that never
-# will be characters. The joiners that emoji, Arabic and Indic scripts are written with are none of these.
+# Controls except tab and newline, byte order marks inside a text, halves of surrogate pairs, and code points that never
+# will be characters. The joiners of emoji, Arabic and Indic scripts are none of these.
 NO_TEXT = re.compile("[\0-\b\v-\x1f\x7f-\x9f\ufeff\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def normalize_unicode(text: str) -> tuple[str, int]:
-    """NFC: what looks the same is the same, `e` with a combining accent and `é` for instance. Counts characters."""
+    """Convert to NFC, for instance `e` with a combining accent to `é`. Counts characters."""
     if unicodedata.is_normalized("NFC", text):
         return text, 0
     changed = sum(not unicodedata.is_normalized("NFC", seen) for seen in regex.findall(r"\X", text))
@@ -38,19 +38,19 @@ def normalize_unicode(text: str) -> tuple[str, int]:
 
 
 def normalize_newlines(text: str) -> tuple[str, int]:
-    """Every line ends in `\\n`, whatever system it was written on. Counts line ends."""
+    """End every line in `\\n`. Counts line ends."""
     return NEWLINES.subn("\n", text)
 
 
 def remove_control_characters(text: str) -> tuple[str, int]:
-    """Takes away what is no text: terminal codes, NUL, stray byte order marks. Counts characters."""
+    """Remove characters that are no text: terminal codes, NUL, stray byte order marks. Counts characters."""
     return NO_TEXT.subn("", text)
 
 
 def normalize_whitespace(text: str) -> tuple[str, int]:
-    """One kind of space, none at the end of a line, at most two blank lines together. Counts places.
+    """Use one kind of space, none at the end of a line, and at most two blank lines together. Counts places.
 
-    Indentation and runs of spaces within a line stay, since code and tables mean something by them.
+    Indentation and runs of spaces within a line stay, since they have a meaning in code and tables.
     """
     total = 0
     for pattern, replacement in ((SPACES, " "), (LINE_ENDS, ""), (BLANK_LINES, "\n\n\n")):
@@ -63,25 +63,22 @@ STEPS: dict[str, Callable[[str], tuple[str, int]]] = {
     "newlines": normalize_newlines,
     "control characters": remove_control_characters,
     "whitespace": normalize_whitespace,
-    "Unicode NFC": normalize_unicode,  # last, as taking characters away may bring an accent to a letter
+    "Unicode NFC": normalize_unicode,  # last, as a removed character may stand between a letter and its accent
 }
 SIZES = ("documents", "characters", "bytes")
 
 
 def split_documents(name: str, text: str, separator: str) -> list[Document]:
-    """A text as the documents between separators, named `name#1` and so on; raises ValueError for an empty one.
-
-    A separator that stays in a text is text: a tokenizer here never reads a control token from it.
-    """
+    """Cut a text into documents at separators, named `name#1` and so on; raises ValueError for an empty separator."""
     if not separator:
-        raise ValueError("The separator of documents is empty: give the text that stands between them.")
+        raise ValueError("--separator is empty: give the text between documents.")
     parts = text.split(separator)
     return [(name, text)] if len(parts) == 1 else [(f"{name}#{i}", part) for i, part in enumerate(parts, 1)]
 
 
 @dataclass
 class Report:
-    """What `preprocess` did: how much there was and is, what was changed and where, what was dropped and why."""
+    """The sizes before and after `preprocess`, the changes of each step, and the names of dropped documents."""
 
     before: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIZES, 0))
     after: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIZES, 0))
@@ -110,14 +107,10 @@ def _add_size(size: dict[str, int], text: str) -> None:
 def preprocess(
     documents: Iterable[Document], separator: str | None = None, near_duplicates: float | None = 0.8
 ) -> tuple[list[Document], Report]:
-    """Clean documents by all `STEPS` and drop those that are empty or repeat an earlier one.
+    """Clean (name, text) pairs by all `STEPS`, in memory, and drop those that are empty or repeat an earlier one.
 
-    Args:
-        documents: (name, text) pairs, in order of preference; kept in memory.
-        separator: what stands between documents in one text, if anything does.
-        near_duplicates: the similarity from which a document is dropped, in (0, 1]; None keeps all but exact copies.
-
-    Raises ValueError if `separator` is empty or `near_duplicates` is out of range.
+    Texts are cut at `separator`, if it is given. `near_duplicates` is the similarity from which a document is dropped,
+    in (0, 1]; None keeps all but exact copies. Raises ValueError if one of them is invalid.
     """
     report, cleaned, kept, seen = Report(), [], [], set()
     for whole_name, whole in documents:

@@ -1,4 +1,4 @@
-"""Corpora: any text a user points at becomes documents in two splits, "train" and "validation".
+"""Corpora: any text as documents in two splits, "train" and "validation".
 
     corpus = load_corpus()                                  # the manual inside every Python
     corpus = load_corpus("shakespeare.txt")                 # a file, a folder, or a pattern: "texts/**/*.md"
@@ -37,14 +37,13 @@ def load_corpus(
     """Load a corpus and split it.
 
     Of at least 100 documents, 5 % are the validation split, chosen by a hash of their names; of fewer, the last tenth
-    of each text is. A hub dataset's own train and validation splits are used if it has both.
+    of each text is. A hub dataset that has both splits keeps its own.
 
     Args:
         spec: "python-manual"; a text file or a file of rows (.jsonl, .json, .csv, .tsv, .parquet), compressed or not; a
             folder, read recursively without hidden files and symbolic links; a pattern; or "hub:NAME[:CONFIG]".
-        text_column: of rows and hub datasets.
-        streaming: read files and hub datasets while iterating instead of storing them first.
-        skip_malformed: leave out rows that cannot be read or whose text is no string; a warning says how many.
+        streaming: read files and hub datasets during the iteration instead of storing them first.
+        skip_malformed: skip rows that cannot be read or whose text is no string; a warning tells how many.
 
     Returns a DatasetDict, of a stream an IterableDatasetDict, with "train" and "validation", each with the string
     columns "name" and "text". A file's name is its path below the folder, a row's is "<file>:<row>", counted from 1.
@@ -60,7 +59,7 @@ def load_corpus(
 
 
 def load_documents(spec: str, text_column: str = "text", skip_malformed: bool = False) -> Dataset:
-    """All documents of a corpus on this machine: `load_corpus` without the split, with the same errors."""
+    """Load all documents of a corpus on this machine without a split; errors as `load_corpus`."""
     if spec == "python-manual":
         return _to_dataset({"name": name, "text": text} for name, text in python_manual())
     text_files, row_files, skipped = find_files(spec)
@@ -70,17 +69,17 @@ def load_documents(spec: str, text_column: str = "text", skip_malformed: bool = 
 
 
 def corpus_bytes(documents: Dataset | IterableDataset) -> int:
-    """The size of all texts in UTF-8 bytes, the unit that bits per byte are counted in."""
+    """Return the size of all texts in UTF-8 bytes, the unit of bits per byte."""
     return sum(len(row["text"].encode()) for row in cast(Iterable[Document], documents))
 
 
 def position_of(text: str) -> float:
-    """A number between 0 and 1 that depends on the text alone; hash() differs from run to run."""
+    """Return a number between 0 and 1 that depends on the text alone; hash() differs from run to run."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def is_validation(name: str) -> bool:
-    """Whether the document of this name is held out."""
+    """Return True if the document of this name is held out."""
     return position_of(name) < VALIDATION_FRACTION
 
 
@@ -116,7 +115,7 @@ def _split(documents: Dataset, spec: str) -> DatasetDict:
 
 
 def _split_stream(documents: Callable[[], Iterator[Document]], spec: str) -> IterableDatasetDict:
-    """Split lazily. `documents` begins a new pass over the corpus each time it is called."""
+    """Split during the iteration. Each call of `documents` reads the corpus from its beginning."""
     first = list(islice(documents(), MIN_DOCUMENTS_TO_SPLIT))
     if len(first) < MIN_DOCUMENTS_TO_SPLIT:
         return _to_streams(_split(_to_dataset(first), spec))
@@ -171,6 +170,6 @@ def _to_streams(corpus: DatasetDict) -> IterableDatasetDict:
 
 
 def _to_stream(documents: Callable[[], Iterator[Document]]) -> IterableDataset:
-    # One shard on purpose: datasets reorders shards when it shuffles and deals them out to workers, and rows
-    # numbered after that would change their names, and with them their split.
+    # One shard on purpose: datasets reorders shards for shuffling and for workers, and rows that are numbered after
+    # that would change their names, and with them their split.
     return IterableDataset.from_generator(documents, features=FEATURES)

@@ -1,4 +1,4 @@
-"""Reading the files of a corpus: text files as one document each, files of rows as a document a row."""
+"""The documents in the files of a corpus: one per text file, and one per row of a file of rows."""
 
 import hashlib
 import json
@@ -18,31 +18,28 @@ from filelock import FileLock
 from .files import File, open_file
 from .files import find_files as find
 from .preprocessing import decode
-from .rows import Numbered, rows_in_file
+from .rows import FIX_OR_SKIP, Numbered, rows_in_file
 
 logger = logging.getLogger(__name__)
 
 ACCEPTED = 'give "python-manual", a file, a folder, a pattern such as "texts/*.md" or hub:NAME[:CONFIG]'
 FEATURES = Features({"name": Value("string"), "text": Value("string")})
-FORMAT = "1"  # of the stored documents; another one when what is read from a file has changed
-BATCH_DOCUMENTS, BATCH_CHARACTERS = 1000, 50_000_000  # the most that is written at once
-LOOK_AHEAD = 1000  # rows, one of which has the column
+FORMAT = "1"  # of the stored documents: to be changed with the way in which files are read
+BATCH_DOCUMENTS, BATCH_CHARACTERS = 1000, 50_000_000  # limits of one write
+LOOK_AHEAD = 1000  # rows, one of which must have the column
 
 Document = dict[str, str]  # as FEATURES says
 
 
 def find_files(spec: str) -> tuple[list[File], list[File], Counter[str]]:
-    """The text files and the files of rows of a path or pattern, and how many were left out why; errors as `find`."""
+    """Find the text files and the files of rows of a path or pattern, and count others by reason; errors as `find`."""
     files, left_out = find(spec, ACCEPTED)
     texts, rows = ([file for file in files if file.holds_rows is holds_rows] for holds_rows in (False, True))
     return texts, rows, Counter(left_out.values())
 
 
 def read_texts(files: list[File], spec: str, skipped: Counter[str]) -> Iterator[Document]:
-    """Read text files one after the other; of several, what is not text is skipped and counted in one warning.
-
-    Raises ValueError if `spec` is the only file, and it is not text.
-    """
+    """Read text files, and skip files that are not text with one warning; ValueError if `spec` is such a file."""
     skipped = skipped.copy()
     for file in files:
         try:
@@ -63,7 +60,7 @@ def read_texts(files: list[File], spec: str, skipped: Counter[str]) -> Iterator[
 
 
 def stored_rows(file: File, text_column: str, skip_malformed: bool) -> Dataset:
-    """The documents of a file of rows, stored in a cache by its path, size and time of change, and memory-mapped."""
+    """Return the documents of a file of rows, memory-mapped from a cache by its path, size and time of change."""
     found, place = file.path.stat(), str(file.path.absolute())
     identity = [FORMAT, place, file.name, found.st_size, found.st_mtime_ns, text_column, skip_malformed]
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
@@ -72,7 +69,7 @@ def stored_rows(file: File, text_column: str, skip_malformed: bool) -> Dataset:
     with FileLock(f"{folder}.lock"):  # of processes that start together, one reads
         if not folder.is_dir():
             staging = folder.with_suffix(".part")
-            shutil.rmtree(staging, ignore_errors=True)  # what a killed process has left
+            shutil.rmtree(staging, ignore_errors=True)  # the rest of a killed process
             staging.mkdir()
             try:
                 notes, rows = [], rows_in_file(file, [text_column])
@@ -103,11 +100,11 @@ def row_documents(
     source: str,
     text_column: str,
     skip_malformed: bool = False,
-    say: Callable[[str], Any] = logger.warning,
+    warn: Callable[[str], Any] = logger.warning,
 ) -> Iterator[Document]:
-    """Rows as documents "<source>:<row>", counted from 1; raises ValueError that names the row or the column.
+    """Yield rows as documents "<source>:<row>", counted from 1; raises ValueError that names the row or the column.
 
-    Null and blank texts are passed over, with `skip_malformed` malformed rows too; `say` tells how many.
+    Null and blank texts are skipped, with `skip_malformed` malformed rows too; `warn` gets a message with their number.
     """
     rows = iter(rows)
     first: list[Numbered] = []
@@ -120,25 +117,22 @@ def row_documents(
             raise ValueError(f"{source} has no rows; give a file with a document a row")
         if columns := next((list(row.value) for row in first if isinstance(row.value, dict)), None):
             _check_column(columns, text_column, source)
-    total = blank = malformed = 0
-    first_malformed = ""
+    total, blank, malformed = 0, 0, []
     for row in chain(first, rows):
         total += 1
         text = _text_of(row.value, text_column)
         if isinstance(text, ValueError):
             if not skip_malformed:
-                fix = "correct it, or leave such rows out with --skip_malformed"
-                raise ValueError(f"{source}, {row.where} {text}: {fix}.")
-            malformed += 1
-            first_malformed = first_malformed or f"{row.where} {text}"
+                raise ValueError(f"{source}, {row.where} {text}: {FIX_OR_SKIP}.")
+            malformed.append(f"{row.where} {text}")
         elif not text or text.isspace():
             blank += 1
         else:
             yield {"name": f"{source}:{row.number}", "text": text}
     if malformed:
-        say(f"{source}: left out {malformed} malformed of {total} rows, the first one at {first_malformed}")
+        warn(f"{source}: skipped {len(malformed)} malformed of {total} rows, the first one at {malformed[0]}")
     if blank:
-        say(f"{source}: skipped {blank} of {total} rows, whose text is null or blank")
+        warn(f"{source}: skipped {blank} of {total} rows, whose text is null or blank")
 
 
 def _text_of(value: Any, text_column: str) -> str | ValueError | None:
@@ -151,7 +145,7 @@ def _text_of(value: Any, text_column: str) -> str | ValueError | None:
 
 
 def table_rows(rows: Dataset, source: str, text_column: str, skip_malformed: bool = False) -> Dataset:
-    """The same as `row_documents` for a data set that is stored, without copying the texts."""
+    """Return the documents of `row_documents` for a stored dataset, without a copy of the texts."""
     _check_column(rows.column_names, text_column, source)
     numbered = (Numbered(n, None, {text_column: text}) for n, text in enumerate(rows[text_column], 1))
     names = [document["name"] for document in row_documents(numbered, source, text_column, skip_malformed)]
@@ -163,4 +157,4 @@ def table_rows(rows: Dataset, source: str, text_column: str, skip_malformed: boo
 
 def _check_column(columns: list[str], text_column: str, source: str) -> None:
     if text_column not in columns:
-        raise ValueError(f"{source} has no column {text_column!r}; pass --text-column with one of {', '.join(columns)}")
+        raise ValueError(f"{source} has no column {text_column!r}; use --text-column with one of {', '.join(columns)}")

@@ -1,10 +1,10 @@
-"""What a fine-tuning run trains and is judged on: examples, split, encoded for the task, and packed."""
+"""The data of a fine-tuning run: examples, split, and encoded for the task."""
 
 import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ from datasets.fingerprint import generate_random_fingerprint
 from transformers import PreTrainedTokenizerBase
 
 from ..jobs.report import Stages
-from ..tokenization.control_tokens import ChatEncoder
+from ..tokenization.special_tokens import ChatEncoder
 from .arguments import DataArguments, named_columns
 from .corpora import load_corpus, position_of
 from .encoding import TurnEncoder, encode_answer, encode_preference, encode_question, encode_tags, encode_text
 from .formats import Skipped, as_messages, key_of, load_examples
-from .labels import label_names, same_labels
-from .movie_dialogs import is_movie_dialogs, movie_chats
+from .labels import label_names
+from .movie_dialogs import is_movie_dialogs
 from .packing import IGNORE_INDEX, Collator, PackedCollator, pack
 from .rows import splits_in
 
@@ -37,27 +37,24 @@ class Examples:
     train: Dataset
     validation: Dataset
     collator: Callable[[list[dict]], dict[str, torch.Tensor]] | None  # None: TRL's own
-    labels: list[str] = field(default_factory=list)  # of the head
-    problem_type: str | None = None
-    prompt: list[dict] | str | None = None  # for samples
+    labels: list[str] = field(default_factory=list)  # names of the head's classes
+    prompt: list[dict] | str | None = None  # the beginning of samples
     notes: list[str] = field(default_factory=list)
-    sizes: tuple[int, int] = (0, 0)  # examples in the two splits, of which a row may be several or a part
+    sizes: tuple[int, int] = (0, 0)  # examples in the two splits; a row may be several of them, or a part of one
 
     def __post_init__(self):
         if self.sizes == (0, 0):
             self.sizes = len(self.train), len(self.validation)
 
     def head_fields(self) -> dict[str, Any]:
-        """What the config of a model with a head is told."""
-        if self.problem_type == "regression":
-            return {"num_labels": 1, "problem_type": self.problem_type}
+        """Return the config fields of a model's head."""
         if not self.labels:
             return {}
         fields = {"id2label": dict(enumerate(self.labels)), "label2id": {n: i for i, n in enumerate(self.labels)}}
-        return {**fields, "problem_type": self.problem_type} if self.problem_type else fields
+        return fields | ({"problem_type": "single_label_classification"} if self.kind == "classification" else {})
 
     def fingerprint(self) -> str:
-        """A hash of all that is trained on, by which data that has changed is told."""
+        """Return a hash of all training rows, which changes with any of them."""
         digest = hashlib.blake2b(digest_size=16)
         for row in self.train:
             digest.update(repr(row).encode())
@@ -65,13 +62,13 @@ class Examples:
 
 
 def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
-    """The examples to train on, those to judge by, and their kind; raises ValueError, OSError.
+    """Read the examples for training, those for validation, and their kind; raises ValueError, OSError.
 
-    Those to judge by are `validation_data`, the data's own validation split, or chosen by a hash of what is asked:
-    adding or reordering others moves none from one split to the other.
+    Validation rows come from `validation_data`, else from the data's own validation split, else they are chosen by a
+    hash of the request: adding or reordering others moves none from one split to the other.
     """
-    options: Any = {"columns": named_columns(args.columns), "skip_malformed": args.skip_malformed}
-    options |= {"text_column": args.text_column, "label_column": args.label_column}
+    names: Any = {"columns": named_columns(args.columns), "text_column": args.text_column}
+    options = {**names, "label_column": args.label_column, "skip_malformed": args.skip_malformed}
     train, kind = load_examples(args.data, args.task, **options)
     source = args.validation_data or args.data
     own = set() if is_movie_dialogs(source) else splits_in(source)
@@ -80,24 +77,21 @@ def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
         validation, found = load_examples(source, args.task, split=split, **options)
         if found != kind:
             raise ValueError(f"{args.data} is {kind} data and {source} {found} data: give both in one form.")
-        return train, same_labels(train, validation, source) if kind == "classification" else validation, kind
+        return train, validation, kind
     keys = [key_of(row, kind) for row in train]
     kept, held_out = _hold_out(keys, args.validation_split)
-    if len(held_out) > len(keys) * (1 + args.validation_split) / 2:  # some question is that of most rows
+    if len(held_out) > len(keys) * (1 + args.validation_split) / 2:  # most rows have the same request
         whole = [json.dumps(row) for row in train.remove_columns("place")]
         kept, held_out = _hold_out(whole, args.validation_split)
-        count = len(set(keys))
         if not kept:
             raise ValueError(f"{args.data} has too few different examples to hold some out: give --validation_data.")
-        logger.warning(
-            "%s: %d rows ask %s; what is held out are other answers, not other questions: give --validation_data",
-            args.data, len(keys), "the same" if count == 1 else f"only {count} different things",
-        )  # fmt: skip
+        few = f"few different prompts ({len(set(keys))} in {len(keys)} rows)"
+        logger.warning("%s has %s, so held-out rows have no new ones: give --validation_data", args.data, few)
     return train.select(kept), train.select(held_out), kind
 
 
 def _hold_out(keys: list[str], share: float) -> tuple[list[int], list[int]]:
-    """The rows to train on, and those to judge by: the ones whose keys come first by hash, one key at least."""
+    """Return the rows for training and those for validation: those whose keys are first by hash, at least one key."""
     positions = [position_of(key) for key in keys]
     limit = max(share, min(positions))
     parts: tuple[list[int], list[int]] = ([], [])
@@ -109,7 +103,7 @@ def _hold_out(keys: list[str], share: float) -> tuple[list[int], list[int]]:
 def prepare_examples(
     args: DataArguments, tokenizer: PreTrainedTokenizerBase, max_length: int, stages: Stages
 ) -> Examples:
-    """Read, split and encode a run's data in rows of at most `max_length` tokens, by the chat's tokenizer if any."""
+    """Read, split and encode a run's data in rows of at most `max_length` tokens."""
     with stages("data") as say:
         if args.task == "lm":  # texts of any length, packed into blocks as in pretraining
             corpus = read_texts(args)
@@ -128,30 +122,25 @@ def prepare_examples(
 
 
 def read_texts(args: DataArguments) -> datasets.DatasetDict:
-    """The texts of an `lm` run as "train" and "validation", with the errors of `load_corpus`.
+    """Read the texts of an `lm` run as "train" and "validation", with the errors of `load_corpus`.
 
-    Of movie dialogues, a conversation is a text, and is held out where it would be as a chat.
+    A conversation of movie dialogues is a text, and is held out if it would be as a chat.
     """
 
     def documents(source: str) -> datasets.DatasetDict:
         if not is_movie_dialogs(source):
-            return load_corpus(source, text_column=args.text_column or "text")
-        parts: dict[str, list[str]] = {"train": [], "validation": []}
-        for _, chat in movie_chats(source):
-            if isinstance(chat, Mapping):
-                text = "\n".join(message["content"] for message in chat["messages"])
-                held_out = position_of(key_of(chat, "chat")) <= args.validation_split
-                parts["validation" if held_out else "train"].append(text)
-        rows = {name: {"name": texts, "text": texts} for name, texts in parts.items()}
-        return datasets.DatasetDict({name: Dataset.from_dict(columns) for name, columns in rows.items()})
+            column = args.text_column or "text"
+            return load_corpus(source, text_column=column, skip_malformed=args.skip_malformed)
+        chats, kind = load_examples(source, args.task, skip_malformed=args.skip_malformed)
+        texts = ["\n".join(message["content"] for message in chat["messages"]) for chat in chats]
+        train, validation = _hold_out([key_of(chat, kind) for chat in chats], args.validation_split)
+        rows = Dataset.from_dict({"name": texts, "text": texts})
+        return datasets.DatasetDict(train=rows.select(train), validation=rows.select(validation))
 
-    corpus = documents(args.data)
     if not args.validation_data:
-        return corpus
-    return datasets.DatasetDict(
-        train=datasets.concatenate_datasets(list(corpus.values())),
-        validation=datasets.concatenate_datasets(list(documents(args.validation_data).values())),
-    )
+        return documents(args.data)
+    sources = {"train": documents(args.data), "validation": documents(args.validation_data)}
+    return datasets.DatasetDict({s: datasets.concatenate_datasets([*all.values()]) for s, all in sources.items()})
 
 
 IDS = List(Value("int64"))
@@ -159,7 +148,7 @@ OF_TOKENS = {"input_ids": IDS, "labels": IDS}
 
 
 class _Read(NamedTuple):
-    """Examples of a kind in two splits, and what they are encoded with."""
+    """Examples of a kind in two splits, and the settings of their encoding."""
 
     train: Dataset
     validation: Dataset
@@ -174,7 +163,7 @@ class _Read(NamedTuple):
     def encoded(
         self, encode: Callable[[dict], Any], types: dict, finish: Callable[[list], Iterable[dict]] = chain.from_iterable
     ) -> list[Dataset]:
-        """Both splits in two steps: `encode` a row, `finish` many; raises ValueError for a bad row, or for no row."""
+        """Encode both splits: `encode` a row, then `finish` many; raises ValueError for a bad row, or for no row."""
 
         def batch(columns: dict[str, list]) -> dict[str, list]:
             found, examples = [], []
@@ -184,7 +173,7 @@ class _Read(NamedTuple):
                     found.append((row["place"], encode(row)))
             try:
                 examples += finish([encoded for _, encoded in found])
-            except ValueError:  # of one of them
+            except ValueError:  # from one of them
                 for place, encoded in found:
                     with self.skipped.at(place):
                         examples += finish([encoded])
@@ -192,7 +181,7 @@ class _Read(NamedTuple):
 
         parts = []
         for rows in (self.train, self.validation):
-            # With a fingerprint of its own: hashing a tokenizer to look for what was stored takes longer than encoding.
+            # With a random fingerprint: hashing the tokenizer, to look for stored rows, takes longer than encoding.
             options: Any = {"new_fingerprint": generate_random_fingerprint(), "keep_in_memory": True}
             options |= {"remove_columns": rows.column_names, "features": Features(types), "desc": "encoding"}
             parts.append(rows.map(batch, batched=True, **options))
@@ -203,28 +192,28 @@ class _Read(NamedTuple):
 
 
 def _chats(data: _Read) -> Examples:
-    encoder, long, silent, max_length = TurnEncoder(data.tokenizer), 0, 0, data.max_length
+    encoder, long, unlearned, max_length = TurnEncoder(data.tokenizer), 0, 0, data.max_length
 
     def encode(chats: list[tuple]) -> list[dict]:
-        """Encode rendered chats, cut what is too long, and leave out what then has nothing to learn from."""
-        nonlocal long, silent
+        """Encode rendered chats, cut them to the longest length, and skip those that then have no label."""
+        nonlocal long, unlearned
         rows = encoder.encode_batch(chats)
         long += sum(len(row["input_ids"]) > max_length for row in rows)
         rows = [{name: ids[:max_length] for name, ids in row.items()} for row in rows]
         kept = [row for row in rows if any(label != IGNORE_INDEX for label in row["labels"][1:])]
-        silent += len(rows) - len(kept)
+        unlearned += len(rows) - len(kept)
         return kept
 
     parts = data.encoded(lambda row: encoder.render(as_messages(row, data.kind), row.get("tools")), OF_TOKENS, encode)
-    notes = [f"{long:,} longer than {max_length:,} tokens, cut at the end"] if long else []
-    if silent:
-        notes.append(f"{silent:,} left out, in which the assistant says nothing by then")
+    notes = [f"{long:,} are longer than {max_length:,} tokens and are cut at the end"] if long else []
+    if unlearned:
+        notes.append(f"{unlearned:,} skipped, as they have no message of the assistant within that length")
     prompt = _sample(encoder.chats, (as_messages(row, data.kind) for row in data.validation))
     return data.examples(parts, prompt=prompt, notes=notes)
 
 
 def _sample(encoder: ChatEncoder, chats: Iterable[list[dict]]) -> list[dict] | None:
-    """The beginning of the first chat that can be encoded, up to what the assistant is to say."""
+    """Return the beginning of the first chat that can be encoded, up to the assistant's first learned message."""
     for messages in chats:
         end = next(i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0)
         prompt = [{name: part for name, part in m.items() if name != "weight"} for m in messages[:end]]
@@ -245,35 +234,25 @@ def _preferences(data: _Read) -> Examples:
         return [] if is_long else [encoded]
 
     parts = data.encoded(encode, dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), IDS))
-    notes = [f"{long:,} left out, whose prompt alone has {data.max_length:,} tokens"] if long else []
+    notes = [f"{long:,} skipped, whose prompt alone has {data.max_length:,} tokens"] if long else []
     prompt = _sample(encoder, ([*row["prompt"], *row["chosen"]] for row in data.validation))
     return Examples(data.kind, *parts, None, prompt=prompt, notes=notes)
 
 
 def _classes(data: _Read) -> Examples:
-    labels = [*data.train["label"], *data.validation["label"]]
-    problem, type_, names = "single_label_classification", Value("int64"), []
-    if isinstance(labels[0], float):
-        problem, type_ = "regression", Value("float64")
-    else:
-        names = label_names(labels)
-    if isinstance(labels[0], list):
-        problem, type_ = "multi_label_classification", List(Value("float64"))
-    known = {name: number for number, name in enumerate(names)}
+    names = label_names([*data.train["label"], *data.validation["label"]])
+    ids = {name: id for id, name in enumerate(names)}
 
     def encode(row: dict) -> list[dict]:
-        label = row["label"]
-        if isinstance(label, list):
-            label = [float(name in label) for name in names]
-        ids = encode_text(data.tokenizer, row["text"], data.max_length)
-        return [{"input_ids": ids, "labels": known[label] if isinstance(label, str) else label}]
+        text = encode_text(data.tokenizer, row["text"], data.max_length)
+        return [{"input_ids": text, "labels": ids[row["label"]]}]
 
-    parts = data.encoded(encode, {"input_ids": IDS, "labels": type_})
-    return data.examples(parts, per_token=False, labels=names, problem_type=problem)
+    parts = data.encoded(encode, {"input_ids": IDS, "labels": Value("int64")})
+    return data.examples(parts, per_token=False, labels=names)
 
 
 def _tags(data: _Read) -> Examples:
-    names = label_names([*data.train["tags"], *data.validation["tags"]])
+    names = label_names(chain(*data.train["tags"], *data.validation["tags"]))
 
     def encode(row: dict) -> list[dict]:
         return [encode_tags(data.tokenizer, row["tokens"], row["tags"], names, data.max_length)]

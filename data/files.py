@@ -1,4 +1,4 @@
-"""Finding the files below a folder or for a pattern, and opening them, compressed or not."""
+"""The files below a folder or of a pattern, opened whether compressed or not."""
 
 import bz2
 import glob
@@ -16,17 +16,17 @@ from ..jobs.errors import first_line
 ROW_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
-RUN_MARKER = "run.yaml"  # is in the folder of a training run
+RUN_MARKER = "run.yaml"  # in the folder of a training run
 
 
 def kind_of(path: PurePath) -> str:
-    """The suffix that tells a file's format: ".jsonl" of "rows.jsonl.gz"."""
+    """Return the suffix of a file's format: ".jsonl" of "rows.jsonl.gz"."""
     suffix = path.suffix.lower()
     return PurePath(path.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
 
 
 class File(NamedTuple):
-    """A file that was found: `name` is its path below the folder that was searched."""
+    """A file, whose `name` is its path below the folder that was searched."""
 
     path: Path
     name: str
@@ -37,7 +37,7 @@ class File(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What is below a folder: files in order, what was left out and why, and what could not be listed."""
+    """The files below a folder in order, those that were left out and why, and folders that could not be listed."""
 
     files: list[Path]
     left_out: dict[Path, str]
@@ -45,9 +45,10 @@ class Found(NamedTuple):
 
 
 def find_files(spec: str, accepted: str) -> tuple[list[File], dict[Path, str]]:
-    """Find the files of a path or a pattern, and what was left out and why; raises FileNotFoundError, ValueError."""
+    """Find the files of a path or pattern, and those left out and why; raises FileNotFoundError, ValueError."""
     path = Path(spec).expanduser()
-    if not spec.strip():
+    wild = [index for index, part in enumerate(path.parts) if glob.has_magic(part)]
+    if not spec.strip() or not (wild or path.exists()):
         raise FileNotFoundError(f"there is no file or folder {spec!r}; {accepted}.")
     if path.is_file():
         if kind_of(path) in ARCHIVES:
@@ -58,9 +59,6 @@ def find_files(spec: str, accepted: str) -> tuple[list[File], dict[Path, str]]:
     elif path.exists():
         raise ValueError(f"{spec} is not a regular file; {accepted}.")
     else:
-        wild = [index for index, part in enumerate(path.parts) if glob.has_magic(part)]
-        if not wild:
-            raise FileNotFoundError(f"there is no file or folder {spec!r}; {accepted}.")
         folder = Path(*path.parts[: wild[0]])
         found = walk(folder, "/".join(path.parts[wild[0] :]))
         if not found.files and not found.left_out:
@@ -72,7 +70,7 @@ def find_files(spec: str, accepted: str) -> tuple[list[File], dict[Path, str]]:
         elif each.stat().st_size == 0:
             left_out[each] = "empty"
         else:
-            # A file name can contain bytes that are not valid Unicode; a data set cannot.
+            # A file name can contain bytes that are not valid Unicode; a dataset cannot.
             name = each.relative_to(folder).as_posix().encode(errors="replace").decode()
             files.append(File(each, name))
     return files, left_out
@@ -130,10 +128,10 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def unpack(file: BinaryIO, suffix: str) -> BinaryIO:
-    """The unpacked bytes of an open file; those of the file itself if its suffix is not a compression's."""
+    """Return the unpacked bytes of an open file; the file itself if its suffix is not a compression's."""
     suffix = suffix.lower()
     if suffix == ".zst":
-        import pyarrow  # here: to find files takes none of it
+        import pyarrow  # here: finding files needs none of it
 
         return pyarrow.CompressedInputStream(pyarrow.PythonFile(file), "zstd")
     openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}

@@ -1,38 +1,26 @@
-"""Examples to fine-tune on: any common form is recognised by its columns, and brought to one form for each kind.
+"""Examples to fine-tune on. Their columns tell which kind they are, and each kind has one form.
 
-| kind | recognised by | columns that come out |
-|---|---|---|
-| preference | chosen, rejected (and prompt, instruction, question or shared turns) | prompt, chosen, rejected |
-| chat | messages or conversations (ShareGPT's, too); a Cornell Movie-Dialogs folder | messages |
-| instruction | instruction, output or response (and input or context) | before, instruction, input, output |
-| prompt-completion | prompt, question or query, and completion, response or answer | prompt, completion |
-| qa | question, context, answers, as in SQuAD, nested or flat | id, context, question, answers |
-| summary | dialogue, document or article, and summary or highlights | dialogue, summary |
-| tags | tokens or words, and tags, ner_tags, pos_tags or labels | tokens, tags |
-| classification | text, sentence, content or review, and label or labels | text, label |
-| text | text, sentence, content or review | text |
-
-`messages`, `prompt`, `completion`, `chosen`, `rejected` and `before` (the system's words, and earlier turns) are lists
-of messages: dicts with a role and content, and with `weight` 0 where nothing is learnt. Kinds with messages have
-`tools`, a list of functions, as well. `label` is a string, a float (then there is a number to predict), or a list of
-strings (then several labels may hold). `place` says where the row is, such as "rows.jsonl, line 3".
+`columns.py` has the columns by which a kind is recognized, `readers.py` those of the result. Of these, `messages`,
+`prompt`, `completion`, `chosen`, `rejected` and `before` (the system's message, and earlier turns) are lists of
+messages: dicts with a role and content, and with `weight` 0 if it is not learned. `tools` is a list of functions,
+`label` the name of a class, `place` the place of the row, such as "rows.jsonl, line 3".
 """
 
 import contextlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from itertools import chain
 
 import pyarrow
 from datasets import Dataset, Features, List
 
 from .columns import KINDS, Columns, Malformed, stored_json
-from .labels import settle_labels
+from .labels import check_classes
 from .movie_dialogs import is_movie_dialogs, movie_chats
-from .readers import MESSAGES, STRING, features, instruction_text, read_example
-from .rows import ACCEPTED, BATCH_ROWS, Row, read_rows
+from .readers import KINDS as READERS
+from .readers import MESSAGES, STRING, instruction_text, read_example
+from .rows import ACCEPTED, BATCH_ROWS, FIX_OR_SKIP, read_rows
 
 logger = logging.getLogger(__name__)
 warn_once = cache(logger.warning)
@@ -40,7 +28,7 @@ warn_once = cache(logger.warning)
 SUMMARIZE = "Summarize this dialogue.\n\n{dialogue}"
 ANSWER = "{context}\n\nAnswer from the text above: {question}"
 NO_ANSWER = "The text does not say."
-KINDS_OF = {  # task: the kinds that it learns from, the likeliest first
+KINDS_OF = {  # task: the kinds that it learns from, the most likely first
     "sft": ("chat", "instruction", "prompt-completion", "summary", "qa"),
     "dpo": ("preference",),
     "classify": ("classification",),
@@ -52,7 +40,7 @@ KINDS_OF = {  # task: the kinds that it learns from, the likeliest first
 
 
 class Skipped:
-    """Counts rows of `source` that are left out; the first one ends the run unless they are `allowed` to be."""
+    """The rows of `source` that are skipped; the first one is an error unless they are `allowed` to be."""
 
     def __init__(self, source: str, allowed: bool):
         self.source, self.allowed = source, allowed
@@ -60,20 +48,19 @@ class Skipped:
 
     @contextlib.contextmanager
     def at(self, place: str) -> Iterator[None]:
-        """Whatever is wrong with the row at `place` is said with it; raises ValueError if no row may be left out."""
+        """Note a ValueError of the row at `place`, or raise it with that place if no row may be skipped."""
         try:
             yield
         except ValueError as error:
             what = str(error) if isinstance(error, Malformed) else f"cannot be encoded: {error}"
             if not self.allowed:
-                fix = "correct it, or leave such rows out with --skip_malformed"
-                raise ValueError(f"{place} {what.removesuffix('.')}: {fix}.") from None
+                raise ValueError(f"{place} {what.removesuffix('.')}: {FIX_OR_SKIP}.") from None
             self.rows.append(f"{place} {what}")
 
     def warn(self) -> None:
         if self.rows:
-            count, first = len(self.rows), self.rows[0]
-            logger.warning("%s: %d malformed rows left out, the first one at %s", self.source, count, first)
+            text = "%s: %d malformed rows skipped, the first one at %s"
+            logger.warning(text, self.source, len(self.rows), self.rows[0])
 
 
 def load_examples(
@@ -82,64 +69,59 @@ def load_examples(
     *,
     split: str = "train",
     text_column: str | None = None,
-    label_column: str | list[str] | None = None,
+    label_column: str | None = None,
     columns: Mapping[str, str] | None = None,
     skip_malformed: bool = False,
 ) -> tuple[Dataset, str]:
-    """Read the examples in a file, a folder or hub:NAME[:CONFIG], and recognise what they are.
+    """Read the examples in a file, a folder or hub:NAME[:CONFIG], and recognize their kind.
 
     Args:
-        task: sft, dpo, classify, tag, qa, lm or summarize: of the kinds that the columns allow, take one for it.
-        split: train, validation or test, of a folder or a data set on the Hub.
-        text_column, label_column: if they have unusual names. Several columns of labels, each with 0 or 1, say which
-            labels hold.
-        columns: all others that have unusual names, such as {"prompt": "ask", "completion": "reply"}.
-        skip_malformed: leave out rows that are not as they should be; a warning says how many.
+        task: sft, dpo, classify, tag, qa, lm or summarize: take a kind for it among those that the columns allow.
+        split: train, validation or test, of a folder or a dataset on the Hub.
+        text_column, label_column, columns: unusual names, such as columns={"prompt": "ask", "completion": "reply"}.
+        skip_malformed: skip rows with wrong values; a warning tells how many.
 
-    Returns the examples in the columns that the module's table says, and their kind. Raises ValueError for a malformed
-    row, for columns that no kind has, or none for this task, and without a usable row; OSError if there is no source.
+    Returns the examples in the columns of `readers.KINDS`, and their kind. Raises ValueError for a malformed row,
+    for columns of no kind, or of none for this task, and without a usable row; OSError if there is no source.
     """
-    labels = (label_column,) if isinstance(label_column, str) else tuple(label_column or ())
-    names = Columns({**(columns or {}), **({"text": text_column} if text_column else {})}, labels)
+    names = Columns({**(columns or {}), **({"text": text_column} if text_column else {})}, label_column)
     rows = movie_chats(source) if is_movie_dialogs(source) else read_rows(source, split)
-    first, rows = _first_mapping(rows)
-    if first is None:
-        wrong = next((f" ({place} {value})" for place, value in rows), "")
-        raise ValueError(f"{source} has no usable row{wrong}: {ACCEPTED}.")
-    kind = recognise(first, task, names, source)
-    examples, tables, skipped = [], [], Skipped(source, skip_malformed)
-    types = features(kind)
-    messages = [column for column, type_ in types.items() if type_ == MESSAGES]
-    schema = Features({**types, **dict.fromkeys(messages, List(STRING))}).arrow_schema
+    skipped, kind, types, messages, schema = Skipped(source, skip_malformed), "", Features(), [], None
+    examples, tables = [], []
     for place, value in rows:
+        if not kind and isinstance(value, Mapping):
+            kind = recognize(value, task, names, source)
+            types = Features({**READERS[kind][1], "place": STRING})
+            messages = [column for column, type_ in types.items() if type_ == MESSAGES]
+            schema = Features({**types, **dict.fromkeys(messages, List(STRING))}).arrow_schema
         with skipped.at(place):
             if not isinstance(value, Mapping):
                 not_mapping = f"is {type(value).__name__}, not an object with columns"
                 raise Malformed(str(value) if isinstance(value, ValueError) else not_mapping)
-            example = read_example(kind, names.cells(kind, value), labels if len(labels) > 1 else ())
+            example = read_example(kind, names.cells(kind, value))
             for column in messages:
                 example[column] = [stored_json(message) for message in example[column]]
             examples.append({**example, "place": place})
-        if len(examples) == BATCH_ROWS and kind != "classification":  # of which all labels must be known
+        if len(examples) == BATCH_ROWS:
             tables.append(pyarrow.Table.from_pylist(examples, schema))
             examples = []
-    if missing := names.missing():
-        raise ValueError(f"{source} has no column {missing[0]!r}, only {', '.join(first)}: give the name of one.")
     if not examples and not tables:
-        raise ValueError(f"{source} has no usable row ({skipped.rows[0]}): give other data.")
+        raise ValueError(f"{source} has no usable row{''.join(f' ({row})' for row in skipped.rows[:1])}: {ACCEPTED}.")
+    if missing := names.missing():
+        raise ValueError(f"{source} has no column {missing[0]!r}, only {', '.join(names.all())}: give one of these.")
     skipped.warn()
     if unused := names.unused():
-        warn_once(f"{source}: not used are the columns {', '.join(map(str, unused))}")
-    if kind == "classification":
-        examples, label = settle_labels(examples, source)
-        return Dataset.from_list(examples, features=features(kind, label)), kind
+        warn_once(f"{source} has unused columns {', '.join(map(str, unused))}")
     tables.append(pyarrow.Table.from_pylist(examples, schema))
-    return Dataset(pyarrow.concat_tables(tables).cast(types.arrow_schema)), kind
+    dataset = Dataset(pyarrow.concat_tables(tables).cast(types.arrow_schema))
+    if kind == "classification":
+        check_classes(dataset, source)
+    return dataset, kind
 
 
-def recognise(row: Mapping, task: str | None = None, columns: Columns | None = None, source: str = "the data") -> str:
-    """The kind of a row, by its columns; raises ValueError if it is of no kind, or of none for the task."""
-    kinds = (columns or Columns()).kinds(row)
+def recognize(row: Mapping, task: str | None, columns: Columns, source: str) -> str:
+    """Return the kind of a row, by its columns; raises ValueError if it is of no kind, or of none for the task."""
+    kinds = columns.kinds(row)
     wanted = KINDS_OF[task] if task else tuple(KINDS)
     found = next((kind for kind in wanted if kind in kinds), None)
     if found is None:
@@ -150,24 +132,24 @@ def recognise(row: Mapping, task: str | None = None, columns: Columns | None = N
 
 
 def as_messages(example: Mapping, kind: str) -> list[dict]:
-    """An example of any kind for sft as a chat; what the assistant should say has no `weight` of 0."""
+    """Return an example of any kind for sft as a chat; messages that are not learned have a `weight` of 0."""
     if kind == "chat":
         return example["messages"]
     if kind == "prompt-completion":
         return [*({**message, "weight": 0} for message in example["prompt"]), *example["completion"]]
     if kind == "summary":
-        asked, said = SUMMARIZE.format(dialogue=example["dialogue"]), example["summary"]
+        request, reply = SUMMARIZE.format(dialogue=example["dialogue"]), example["summary"]
     elif kind == "qa":
-        asked = ANSWER.format(context=example["context"], question=example["question"])
-        said = next(iter(example["answers"]["text"]), NO_ANSWER)
+        request = ANSWER.format(context=example["context"], question=example["question"])
+        reply = next(iter(example["answers"]["text"]), NO_ANSWER)
     else:
-        asked, said = instruction_text(example), example["output"]
+        request, reply = instruction_text(example), example["output"]
     before = example.get("before") or []
-    return [*before, {"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+    return [*before, {"role": "user", "content": request}, {"role": "assistant", "content": reply}]
 
 
 def key_of(example: Mapping, kind: str) -> str:
-    """What decides whether an example is held out: what is asked, so that no question is in both splits."""
+    """Return the text that decides whether an example is held out: the request, so that none is in both splits."""
     keys = {"qa": "context", "classification": "text", "tags": "tokens", "summary": "dialogue", "text": "text",
             "chat": "messages"}  # fmt: skip
     if kind == "instruction":
@@ -177,13 +159,3 @@ def key_of(example: Mapping, kind: str) -> str:
     if kind in ("instruction", "prompt-completion") and len(value) == 1:
         value = value[0]["content"]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _first_mapping(rows: Iterator[Row]) -> tuple[Mapping | None, Iterable[Row]]:
-    """The first row that says what the columns are, and all rows."""
-    seen = []
-    for row in rows:
-        seen.append(row)
-        if isinstance(row.value, Mapping):
-            return row.value, chain(seen, rows)
-    return None, seen

@@ -1,10 +1,10 @@
-"""Messages of chats: any common form of them is brought to a role, a content, and calls of tools."""
+"""Messages of chats, in any common form, as a role, a content, and calls of tools."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .columns import Malformed, nested_json, shown
+from .columns import Malformed, describe, nested_json
 
 NAMES = {  # role, as chat templates call it: as others do
     "system": ("system", "developer"),
@@ -17,16 +17,16 @@ TURN = re.compile(r"\n\n(Human|Assistant):[ ]?")  # of Anthropic's preferences
 
 
 def read_message(message: Any, name: str) -> dict:
-    """A message in the column `name`, with `weight` 0 if it is not learnt; raises Malformed for what is no text."""
+    """Read a message in the column `name`, with `weight` 0 if it is not learned; raises Malformed if it is no text."""
     if not isinstance(message, Mapping):
-        raise Malformed(f"has {shown(message)} in {name}, not a message")
+        raise Malformed(f"has {describe(message)} in {name}, not a message")
     if "from" in message and "value" in message:
         names = {"from": "role", "value": "content"}
         message = {names.get(key, key): part for key, part in message.items()}
     given, content = message.get("role"), message.get("content")
     role = ROLES.get(given.strip().lower()) if isinstance(given, str) else None
     if role is None:
-        raise Malformed(f"has a message of {shown(given)} in {name}, who is none of {', '.join(sorted(NAMES))}")
+        raise Malformed(f"has a message of {describe(given)} in {name}, who is none of {', '.join(sorted(NAMES))}")
     read = {key: part for key, part in message.items() if part is not None}
     read["role"] = role
     if isinstance(content, list):
@@ -36,14 +36,14 @@ def read_message(message: Any, name: str) -> dict:
     if calls := read.get("tool_calls"):
         _check_calls(calls, name)
     elif not isinstance(read.get("content"), str):
-        raise Malformed(f"has a message with {shown(content)} as content in {name}")
-    if role == "assistant" and not _is_learnt(read, name):
+        raise Malformed(f"has a message with {describe(content)} as content in {name}")
+    if role == "assistant" and not _is_learned(read, name):
         read["weight"] = 0
     return read
 
 
 def _text(parts: list, name: str) -> str:
-    """The text of a content in parts. Templates of models that read text alone would write the parts as they are."""
+    """Join a content in parts. Templates of models that read text alone would write the list of parts as it is."""
     for part in parts:
         kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
         if kind != "text" or not isinstance(part.get("text"), str):
@@ -52,7 +52,7 @@ def _text(parts: list, name: str) -> str:
 
 
 def _call(content: Any) -> dict | None:
-    """The call of a tool that is written as JSON, as ShareGPT has it."""
+    """Read the call of a tool that is written as JSON, as ShareGPT has it; None for other texts."""
     try:
         call = nested_json(content)
         return {"type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
@@ -70,8 +70,8 @@ def _check_calls(calls: Any, name: str) -> None:
             raise Malformed(f"has {what} in {name}: give {{}} if there are none")
 
 
-def _is_learnt(message: dict, name: str) -> bool:
-    """Whether the loss is on a message of the assistant: OpenAI's `weight`, and what axolotl calls `train`."""
+def _is_learned(message: dict, name: str) -> bool:
+    """Return True if the loss is on a message of the assistant: OpenAI's `weight`, and axolotl's `train`."""
     weight = message.get("weight", 1)
     if weight not in (0, 1):
         raise Malformed(f"has a message of weight {weight!r} in {name}: give 0 or 1")
@@ -79,35 +79,35 @@ def _is_learnt(message: dict, name: str) -> bool:
 
 
 def read_pairs(history: list, name: str) -> list[dict]:
-    """Earlier turns as Alpaca's `history` has them: pairs of what was asked and what was answered."""
+    """Read earlier turns as Alpaca's `history` has them: pairs of a question and an answer."""
     messages = []
     for pair in history:
         if isinstance(pair, Mapping):
             messages.append(read_message(pair, name))
-        elif isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(said, str) for said in pair):
+        elif isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(text, str) for text in pair):
             messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
         else:
-            raise Malformed(f"has {shown(pair)} in {name}, not a pair of what was asked and answered")
+            raise Malformed(f"has {describe(pair)} in {name}, not a pair of a question and an answer")
     return messages
 
 
 def read_transcript(text: str) -> list[dict] | None:
-    """The messages in a text such as "\\n\\nHuman: Hi\\n\\nAssistant: Hello"; nothing if it is none."""
+    """Read the messages in a text such as "\\n\\nHuman: Hi\\n\\nAssistant: Hello"; None for other texts."""
     before, *parts = TURN.split(text)
     if before.strip() or not parts:
         return None
     turns = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": ROLES[who.lower()], "content": said} for who, said in turns]
+    return [{"role": ROLES[speaker.lower()], "content": text} for speaker, text in turns]
 
 
-def answers(messages: list[dict]) -> bool:
-    """Whether the assistant says something that is learnt."""
-    learnt = (m for m in messages if m["role"] == "assistant" and m.get("weight") != 0)
-    return any(message.get("content") or message.get("tool_calls") for message in learnt)
+def has_answer(messages: list[dict]) -> bool:
+    """Return True if a message of the assistant is learned and not empty."""
+    learned = (m for m in messages if m["role"] == "assistant" and m.get("weight") != 0)
+    return any(message.get("content") or message.get("tool_calls") for message in learned)
 
 
-def length_shared(one: Sequence, other: Sequence) -> int:
-    """The length of what two texts, chats or lists of ids begin with."""
+def shared_length(one: Sequence, other: Sequence) -> int:
+    """Return the length of the common beginning of two texts, chats or lists of ids."""
     if one == other[: len(one)]:
         return len(one)
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -13,21 +13,21 @@ SEPARATOR, ENCODING = " +++$+++ ", "iso-8859-1"
 
 
 def is_movie_dialogs(source: str) -> bool:
-    """Whether a folder holds the corpus."""
+    """Return True if a folder holds the corpus."""
     folder = Path(source).expanduser()
     return (folder / LINES).is_file() and (folder / CONVERSATIONS).is_file()
 
 
 def movie_chats(source: str) -> Iterator[Row]:
-    """Each conversation as a chat: who speaks first is the user, the other one the assistant.
+    """Yield each conversation as a chat: the first speaker is the user, the other one the assistant.
 
-    What one says in several lines is one message. A conversation that cannot be read is yielded as an error; one in
-    which nobody answers, as some lines are empty, is passed over.
+    Successive lines of one speaker are one message. A conversation that cannot be read is yielded as an error; one
+    without an answer, as some lines are empty, is skipped.
     """
     folder = Path(source).expanduser()
-    said = {fields[0]: (fields[1], fields[4].strip()) for fields in _fields(folder / LINES) if len(fields) == 5}
+    lines = {fields[0]: (fields[1], fields[4].strip()) for fields in _fields(folder / LINES) if len(fields) == 5}
     for number, fields in enumerate(_fields(folder / CONVERSATIONS), 1):
-        chat = _chat(fields, said)
+        chat = _chat(fields, lines)
         if isinstance(chat, ValueError) or len(chat["messages"]) > 1:
             yield Row(f"{CONVERSATIONS}, line {number}", chat)
 
@@ -39,16 +39,15 @@ def _fields(file: Path) -> Iterator[list[str]]:
             yield line.rstrip("\r").split(SEPARATOR)
 
 
-def _chat(fields: list[str], said: dict[str, tuple[str, str]]) -> dict | ValueError:
+def _chat(fields: list[str], lines: dict[str, tuple[str, str]]) -> dict | ValueError:
     if len(fields) != 4:
         return ValueError(f"has {len(fields)} fields, not 4")
     try:
-        names = ast.literal_eval(fields[3])
-        lines = [said[name] for name in names]
+        conversation = [lines[name] for name in ast.literal_eval(fields[3])]
     except (ValueError, SyntaxError, TypeError):
         return ValueError(f"has no list of lines but {fields[3][:40]!r}")
     except KeyError as error:
         return ValueError(f"names the line {error}, which {LINES} lacks")
-    turns = groupby((line for line in lines if line[1]), key=itemgetter(0))
+    turns = groupby((line for line in conversation if line[1]), key=itemgetter(0))
     texts = ["\n".join(text for _, text in spoken) for _, spoken in turns]
     return {"messages": [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]}

@@ -1,4 +1,4 @@
-"""What a run trains and is judged on: corpora, read, split, tokenised, packed and mixed."""
+"""The data of a pretraining run: corpora, read, split, tokenized, packed and mixed."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import datasets
 from datasets import Dataset, IterableDataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..jobs.processes import first_before_others, from_first
+from ..jobs.processes import broadcast_from_main, main_process_first
 from ..jobs.report import Stages, amount
 from ..tokenization import load_tokenizer, train_char_tokenizer, train_tokenizer
 from .arguments import CorpusArguments
@@ -19,26 +19,22 @@ from .corpora import corpus_bytes, load_corpus
 from .packing import PackedCollator, PackedStream, documents_fingerprint, pack
 from .streams import InfiniteMixture
 
-STREAMED_VALIDATION = 1000  # documents held out of an endless stream
+STREAMED_VALIDATION = 1000  # documents that are held out of a stream
 
 
 @dataclass
 class Corpus:
-    """One corpus of the run: two splits of documents. The training split of a stream has no known size."""
+    """Two splits of documents. The training split of a stream has no known size."""
 
     name: str
     train: Dataset | IterableDataset
     validation: Dataset
 
-    @property
-    def is_stream(self) -> bool:
-        return isinstance(self.train, IterableDataset)
-
     @cached_property
-    def fingerprints(self) -> tuple[str, str] | None:
-        """Of the splits; None for a stream."""
+    def fingerprints(self) -> tuple[str | None, str | None]:
+        """Hashes of the documents in the two splits; None for a stream."""
         if isinstance(self.train, IterableDataset):
-            return None
+            return None, None
         return documents_fingerprint(self.train), documents_fingerprint(self.validation)
 
 
@@ -54,11 +50,9 @@ class PackedCorpora:
 
     @property
     def fingerprint(self) -> str | None:
-        """A hash of all documents, by which a text that has changed is told; None if there is a stream."""
-        if any(corpus.is_stream for corpus in self.corpora):
-            return None
-        parts = [fingerprint for corpus in self.corpora for fingerprint in corpus.fingerprints or ()]
-        return hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest()
+        """A hash of all documents, which changes with any text; None if there is a stream."""
+        parts = [fingerprint or "" for corpus in self.corpora for fingerprint in corpus.fingerprints]
+        return hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest() if all(parts) else None
 
     @property
     def train_documents(self) -> int | None:
@@ -76,7 +70,6 @@ class PackedCorpora:
 
 
 def texts(splits) -> Iterator[str]:
-    """The texts of all documents, one after the other."""
     return (document["text"] for document in chain.from_iterable(splits))
 
 
@@ -93,35 +86,35 @@ def pack_corpora(
 
     Args:
         tokenizer: a directory or Hub name, or "char"; None trains one with `vocab_size` tokens on the corpora.
-        resumed: the checkpoint of a run that goes on, whose tokenizer is used.
+        resumed: the checkpoint of a resumed run, whose tokenizer is used.
     """
     with stages("corpus") as say:
-        with first_before_others():
+        with main_process_first():
             corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
         for each in corpora:
-            documents = None if each.is_stream else len(each.train)
+            documents = len(each.train) if isinstance(each.train, Dataset) else None
             say(f"{each.name}: documents to train on: {amount(documents)}, held out: {len(each.validation):,}")
     with stages("tokenizer") as say:
-        reader = from_first(lambda: get_tokenizer(tokenizer, vocab_size, block_size, corpora, resumed))
-        say(f"{len(reader):,} tokens")
+        loaded = broadcast_from_main(lambda: get_tokenizer(tokenizer, vocab_size, block_size, corpora, resumed))
+        say(f"{len(loaded):,} tokens")
     with stages("packing") as say:
         train, held_out = [], []
         for each in corpora:
-            known_as = each.fingerprints or (None, None)
-            with first_before_others():  # who find in the cache what it has stored
-                train.append(pack(each.train, reader, block_size, known_as[0]))
-                held_out.append(pack(each.validation, reader, block_size, known_as[1]))
+            keys = each.fingerprints
+            with main_process_first():  # the others find its blocks in the cache
+                train.append(pack(each.train, loaded, block_size, keys[0]))
+                held_out.append(pack(each.validation, loaded, block_size, keys[1]))
             tokens = len(next(iter(train[-1]))["input_ids"])
             if tokens < block_size:
                 raise ValueError(f"{each.name} has only {tokens:,} tokens to train on: use --block_size {tokens}.")
         blocks = mix(train, corpus.corpus_weights, seed)
         known = len(blocks) if isinstance(blocks, Dataset) else None
-        say(f"{amount(known)} blocks of {block_size}")
-    return PackedCorpora(corpora, reader, blocks, held_out, PackedCollator(reader.eos_token_id))
+        say(f"{amount(known, 'blocks')} of {block_size}")
+    return PackedCorpora(corpora, loaded, blocks, held_out, PackedCollator(loaded.eos_token_id))
 
 
 def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
-    """One corpus in its two splits, shuffled within a buffer if it is a stream."""
+    """Read one corpus in its two splits, shuffled within a buffer if it is a stream."""
     splits = load_corpus(
         spec, text_column=corpus.text_column, streaming=corpus.streaming, skip_malformed=corpus.skip_malformed
     )
@@ -133,10 +126,10 @@ def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
 
 
 def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | InfiniteMixture:
-    """Blocks of several corpora as one data set, each with its share `weights` of the tokens.
+    """Mix the blocks of several corpora, each with its share `weights` of the tokens.
 
-    Without weights all blocks once. With them a pass ends when every block of every corpus has come at least once; by
-    then those of a corpus with a large weight have come several times. Streams have no end.
+    Without weights, each block comes once. With them, an epoch ends when every block has come at least once; those of a
+    corpus with a large weight have come several times by then. Streams have no end.
     """
     if isinstance(blocks[0], PackedStream):
         return InfiniteMixture(blocks, weights or [1.0], seed)
@@ -151,7 +144,7 @@ def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | Infin
 def get_tokenizer(
     name: str | None, vocab_size: int, block_size: int, corpora: list[Corpus], resumed: Path | None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of the run that is resumed, the one that was named, or a new one trained on the texts."""
+    """Return the tokenizer of the resumed run, the named one, or a new one trained on the texts."""
     documents = texts(corpus.train for corpus in corpora)
     if resumed is not None:
         tokenizer = AutoTokenizer.from_pretrained(resumed)

@@ -1,4 +1,4 @@
-"""Documents to training examples: tokenised once, joined, and cut into blocks of equal length."""
+"""Documents to training examples: tokenized once, joined, and cut into blocks of equal length."""
 
 import hashlib
 import shutil
@@ -17,9 +17,9 @@ from ..tokenization import encode_texts, vocabulary_size
 
 IGNORE_INDEX = -100  # the label of a position that has nothing to predict
 TOKENIZE_BATCH_SIZE = 1000  # documents that are tokenized at once, and joined
-LENGTHS = 64  # of which a multiple is given
-FORMAT = "2"  # of the stored blocks; another one when what `pack` does has changed
-END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of an Arrow file that is whole
+LENGTHS_MULTIPLE = 64  # lengths are filled up to a multiple, so that a compiled model meets few shapes
+FORMAT = "2"  # of the stored blocks: to be changed with `pack`
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # the last bytes of a complete Arrow file
 
 
 class PackedStream:
@@ -29,7 +29,7 @@ class PackedStream:
         self.documents, self.pack_batch = documents, pack_batch
 
     def batches(self, skip: int = 0) -> Iterator[tuple[int, list[dict]]]:
-        """The blocks of the documents after `skip`, and of how many documents they are, a batch at a time."""
+        """Yield batches of documents after the first `skip`: how many there are, and their blocks."""
         rows = islice(iter(self.documents), skip, None)
         while batch := list(islice(rows, TOKENIZE_BATCH_SIZE)):
             blocks = self.pack_batch({"text": [row["text"] for row in batch]})["input_ids"]
@@ -42,25 +42,20 @@ class PackedStream:
 def pack(
     documents: Dataset | IterableDataset, tokenizer, block_size: int, fingerprint: str | None = None
 ) -> Dataset | PackedStream:
-    """Tokenise the `text` column and pack the documents into blocks of `block_size` tokens.
+    """Tokenize the `text` column and pack the documents into blocks of `block_size` tokens.
 
     The documents are joined with the end-of-text token before each and after the last. Each block begins with the last
     token of the block before, so that every token is predicted once and the loss over all blocks is that of the text:
-    what bits per byte need. The last block of every thousand documents is shorter.
+    bits per byte need this. The last block of every thousand documents is shorter. Special tokens in a text are encoded
+    as ordinary characters.
 
-    Args:
-        documents: has the columns `name` and `text`. What spells a control token in them is text like any other.
-        fingerprint: identifies the documents. With it the blocks are stored in the cache of `datasets`, and found again
-            by later runs that have the same documents, tokenizer and block size.
-
-    Returns:
-        Rows with the column `input_ids`, each (block_size,) or shorter.
-
+    With a `fingerprint` of the documents, the blocks are stored in the cache of `datasets`, for later runs with the
+    same documents, tokenizer and block size. Returns rows with the column `input_ids`, each (block_size,) or shorter.
     Raises ValueError if the tokenizer has no end-of-text token, or `block_size` is too small; OSError if the blocks
-    cannot be stored; the message says where.
+    cannot be stored.
     """
     if tokenizer.eos_token_id is None:
-        raise ValueError("The tokenizer has no eos_token, which marks where a document ends: give it one.")
+        raise ValueError("The tokenizer has no eos_token, which marks the end of a document: give it one.")
     if block_size < 2:
         raise ValueError(f"block_size is {block_size}: a block needs at least 2 tokens, one to predict the other from.")
 
@@ -75,22 +70,21 @@ def pack(
     if isinstance(documents, IterableDataset):
         return PackedStream(documents, pack_batch)
     width = "uint16" if vocabulary_size(tokenizer) <= 2**16 else "uint32"
-    how = {"batched": True, "batch_size": TOKENIZE_BATCH_SIZE, "remove_columns": ["name", "text"], "desc": "tokenising"}
+    how = {"batched": True, "batch_size": TOKENIZE_BATCH_SIZE, "remove_columns": ["name", "text"], "desc": "tokenizing"}
     how["features"] = Features({"input_ids": List(Value(width))})
-    if fingerprint is None or not tokenizer.is_fast:  # only a fast one can say all that it is
+    if fingerprint is None or not tokenizer.is_fast:  # only a fast one has all its settings in one string
         return documents.map(pack_batch, new_fingerprint=datasets.fingerprint.generate_random_fingerprint(), **how)
     key = blocks_fingerprint(fingerprint, tokenizer, block_size)
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "foliogpt" / f"blocks-{key}"
     file = folder / "blocks.arrow"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):  # of processes that start together, one tokenises
-            if not _is_whole(file):
-                shutil.rmtree(folder, ignore_errors=True)  # what a killed process, or a full disk, has left
+        with FileLock(f"{folder}.lock"):  # of processes that start together, one tokenizes
+            if not _is_complete(file):
+                shutil.rmtree(folder, ignore_errors=True)  # the rest of a killed process, or of a full disk
             folder.mkdir(exist_ok=True)
-            return documents.map(
-                pack_batch, cache_file_name=str(file), load_from_cache_file=True, new_fingerprint=key, **how
-            )
+            options = {"cache_file_name": str(file), "load_from_cache_file": True, "new_fingerprint": key}
+            return documents.map(pack_batch, **options, **how)
     except OSError as error:
         raise OSError(
             f"The tokens cannot be stored in {folder.parent} ({error}): make room there, or name another folder in the "
@@ -98,7 +92,7 @@ def pack(
         ) from None
 
 
-def _is_whole(file: Path) -> bool:
+def _is_complete(file: Path) -> bool:
     if not file.is_file():
         return False
     with file.open("rb") as opened:
@@ -107,7 +101,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def blocks_fingerprint(documents: str, tokenizer, block_size: int) -> str:
-    """Identifies the blocks made of the documents with this fingerprint."""
+    """Return a hash that identifies the blocks made of the documents with this fingerprint."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # as encode_texts leaves it
     backend.no_padding()
@@ -116,7 +110,7 @@ def blocks_fingerprint(documents: str, tokenizer, block_size: int) -> str:
 
 
 def documents_fingerprint(documents: Dataset) -> str:
-    """A hash of all documents, by which text that has changed is told."""
+    """Return a hash of all documents, which changes with any text."""
     digest = hashlib.blake2b(digest_size=16)
     for row in documents:
         digest.update(repr((row["name"], row["text"])).encode(errors="replace"))
@@ -124,10 +118,10 @@ def documents_fingerprint(documents: Dataset) -> str:
 
 
 class PackedCollator:
-    """Stacks blocks into a batch; positions start at 0 with every document, which keeps documents apart.
+    """A collator of blocks to a batch, with positions that start at 0 in every document.
 
     Without an attention mask and a cache, transformers reads document boundaries from the positions: no token
-    attends to another document. With `gives_lengths` a batch has them for kernels without a mask as well.
+    attends to another document. With `gives_lengths` a batch also has the lengths, for kernels without a mask.
     """
 
     gives_lengths = False
@@ -136,9 +130,9 @@ class PackedCollator:
         self.eos_token_id = eos_token_id
 
     def __call__(self, blocks: list[dict]) -> dict[str, torch.Tensor]:
-        """Batch of `input_ids`, `labels` (-100 where a short block was filled up), `position_ids`, each (B, T).
+        """Return `input_ids`, `labels` (-100 where a short block was filled up), `position_ids`, each (B, T).
 
-        Of blocks that are left empty, since a resumed run has had them, an empty one: (B, 0).
+        Blocks that are left empty, as a resumed run has had them, give an empty batch: (B, 0).
         """
         if not blocks[0]:
             return {"input_ids": torch.empty(len(blocks), 0, dtype=torch.long)}
@@ -150,15 +144,15 @@ class PackedCollator:
         index = torch.arange(input_ids.shape[1]).expand_as(input_ids)
         begins = torch.where(input_ids == self.eos_token_id, index, 0)
         batch = {"input_ids": input_ids, "labels": labels, "position_ids": index - begins.cummax(dim=1).values}
-        if self.gives_lengths:  # with documents without a token, so that a compiled model meets few shapes
+        if self.gives_lengths:
             lengths = sequence_lengths(batch["position_ids"], len(blocks))
-            lengths = torch.nn.functional.pad(lengths, (0, -len(lengths) % LENGTHS), value=input_ids.numel())
-            batch["cu_seq_lens_q"] = lengths
+            padding = (0, -len(lengths) % LENGTHS_MULTIPLE)  # documents without a token
+            batch["cu_seq_lens_q"] = torch.nn.functional.pad(lengths, padding, value=input_ids.numel())
         return batch
 
 
 class Collator:
-    """Pads examples at the end with `pad_token_id`; there is a label for each token, or each example.
+    """A collator that pads examples at the end with `pad_token_id`; each token, or each example, has a label.
 
     Rows of several examples get positions that start at 0 with each, and no attention mask: transformers then reads
     from the positions where examples begin, and none of them attends to another.
@@ -168,7 +162,7 @@ class Collator:
         self.pad_token_id, self.per_token = pad_token_id, per_token
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        """Batch of `input_ids` (B, T), `labels` (B, T) or those of the examples, and mask or positions (B, T)."""
+        """Return `input_ids` (B, T), `labels` (B, T) or those of the examples, and mask or positions (B, T)."""
         ids = [torch.tensor(example["input_ids"]) for example in examples]
         batch = {"input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)}
         length = batch["input_ids"].shape[1]
@@ -178,7 +172,7 @@ class Collator:
         else:
             batch["labels"] = torch.tensor([example["labels"] for example in examples])
         if "seq_lengths" in examples[0]:
-            # What fills up a row is one more example.
+            # The padding of a row is one more example.
             spans = [[*e["seq_lengths"], length - len(e["input_ids"])] for e in examples]
             batch["position_ids"] = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in spans])
         else:

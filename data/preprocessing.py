@@ -1,4 +1,4 @@
-"""Raw files to texts, and texts that repeat others: decoding, and finding duplicates."""
+"""Decoding of raw files to texts, and duplicates among texts."""
 
 import codecs
 import io
@@ -30,7 +30,7 @@ TELLING_BYTES = re.compile(rb"[\x00-\x7f]{0,80}[\x80-\xff]+[\x00-\x7f]{0,80}")
 MAX_TELLING_PLACES = 1000
 MAX_STRAY_SHARE = 0.001
 NOT_WESTERN = re.compile("[a-z][¹³¿¥£]|[ðþýÐÞÝ]")  # Polish or Turkish that is read as Western has these
-GUESS_LINES = 10_000  # of a file that is read by lines: the encoding is guessed from as many
+GUESS_LINES = 10_000  # lines from which the encoding of a file that is read by lines is guessed
 
 SHINGLE_TOKENS = 5
 # Chinese and Japanese put no spaces between words, so each of their characters is a token; so is each
@@ -46,13 +46,12 @@ NUM_BANDS = 32
 def decode(data: bytes, source: str = "") -> str:
     """Turn the bytes of a text file, called `source` in messages, into text; raises ValueError for binary data.
 
-    What is neither UTF-8 nor has a byte order mark is in an encoding that is guessed, and the guess is logged.
+    The encoding of bytes that are neither UTF-8 nor have a byte order mark is guessed, and the guess is logged.
     """
     return data.decode(_encoding_of(data, source or "the input"))
 
 
 def _encoding_of(data: bytes, source: str, offset: int = 0) -> str:
-    """The encoding of a file, or of the part of it that begins at the byte `offset`."""
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -63,8 +62,8 @@ def _encoding_of(data: bytes, source: str, offset: int = 0) -> str:
             raise ValueError(_not_text(source, f"a NUL byte at offset {offset + data.index(0)}"))
         return encoding
     if encoding != "utf-8":
-        what = f"{source} begins with a mark of {encoding} but is not valid"
-        raise ValueError(f"{what} {encoding} from the byte at offset {bad_offset} on; save it as UTF-8")
+        what = f"{source} begins with a mark of {encoding} but is not valid {encoding}"
+        raise ValueError(f"{what} from the byte at offset {bad_offset} on; save it as UTF-8")
     if 0 in data:
         raise ValueError(_not_text(source, f"a NUL byte at offset {offset + data.index(0)}"))
     control_bytes = len(data) - len(data.translate(None, CONTROL_BYTES))
@@ -73,17 +72,17 @@ def _encoding_of(data: bytes, source: str, offset: int = 0) -> str:
     guess = _guess_encoding(data)
     if guess is None:
         what = f"the first byte that is not UTF-8 is at offset {bad_offset}"
-        raise ValueError(f"{source} is in no encoding that can be recognised: {what}; save it as UTF-8")
+        raise ValueError(f"{source} is in no encoding that can be recognized: {what}; save it as UTF-8")
     warning = "%s is not UTF-8 from the byte at offset %d on; read as %s. Save it as UTF-8 if that is wrong."
     logger.warning(warning, source, bad_offset, guess)
     return guess
 
 
 def decode_lines(opened: BinaryIO, source: str) -> Iterator[str]:
-    """The lines of a text file in any encoding, decoded as they are asked for; raises ValueError as `decode`.
+    """Yield the lines of a text file in any encoding, decoded one at a time; raises ValueError as `decode`.
 
-    Lines that are not UTF-8 are read in the encoding that is guessed from the first of them. If the file has more lines
-    with UTF-8 beyond ASCII, it is UTF-8 with broken lines: their bytes become surrogates.
+    The encoding of lines that are not UTF-8 is guessed from the first of them. If the file has more lines with UTF-8
+    beyond ASCII, it is UTF-8 with broken lines: their bytes become surrogates.
     """
     buffered = io.BufferedReader(opened, 1 << 20)
     head = buffered.peek(4)
@@ -119,11 +118,11 @@ def _not_text(source: str, reason: str) -> str:
 
 def _guess_encoding(data: bytes) -> str | None:
     # A few stray bytes are too little to tell a language by: in the Cornell movie dialogues they are 46
-    # dashes among three million characters. The likeliest is taken, and hardly anything lost if it is wrong.
+    # dashes among three million characters. The most likely is taken, and hardly anything lost if it is wrong.
     stray_bytes = len(data) - len(data.translate(None, bytes(range(128, 256))))
     if stray_bytes <= MAX_STRAY_SHARE * len(data):
         return "cp1252" if _fits(data, "cp1252") else "latin_1"
-    # Only what is not ASCII tells encodings apart. In a long file there can be so little of it that
+    # Only bytes beyond ASCII differ between encodings. A long file can have so few of them that
     # charset_normalizer, which samples, sees none.
     telling = b"".join(found.group() for found in islice(TELLING_BYTES.finditer(data), MAX_TELLING_PLACES))
     # Without a mark, two bytes a character are never right here: such text holds NUL bytes.
@@ -148,12 +147,12 @@ def _fits(data: bytes, encoding: str) -> bool:
 
 
 def drop_duplicates(texts: Sequence[str], threshold: float | None = 0.8) -> list[bool]:
-    """Which texts to keep: those that do not repeat an earlier one, word for word or nearly.
+    """Return which texts to keep: those that do not repeat an earlier one, word for word or nearly.
 
     Two texts are near duplicates if the sets of their shingles (runs of five lower-cased words or punctuation marks)
     have a Jaccard similarity of at least `threshold`, in (0, 1], estimated with MinHash and found by locality-sensitive
-    hashing (Broder, 1997); None looks for none. Texts shorter than a shingle are only compared exactly; of short texts,
-    one different word is enough, as it usually changes the meaning. Raises ValueError for another `threshold`.
+    hashing (Broder, 1997); None looks for none. Texts shorter than a shingle are only compared exactly, as one
+    different word usually changes the meaning of a short text. Raises ValueError for another `threshold`.
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold must be greater than 0 and at most 1, got {threshold}")

@@ -5,6 +5,7 @@ The files are parsed and never imported, which would open a browser (`antigravit
 
 import ast
 import contextlib
+import functools
 import inspect
 import sysconfig
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from .preprocessing import drop_duplicates
 
 # Higher than for prose: at 0.8 json.dumps goes as a copy of json.dump, and a manual needs both.
 NEAR_DUPLICATE_THRESHOLD = 0.95
-# Folders with the library's own tests, and with what it ships of others (pip's wheels, for instance).
+# Folders with the library's own tests, and with packages of others (pip's wheels, for instance).
 EXCLUDED_FOLDERS = {"test", "tests", "_bundled", "_vendor", "pip", "setuptools", "pkg_resources"}
 
 Docstring = tuple[str, str, str]  # dotted name, title line, cleaned docstring
@@ -24,12 +25,13 @@ Scope = ast.Module | ast.ClassDef
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def python_manual() -> list[tuple[str, str]]:
-    """Read the manual of the Python that is running: (name, text) pairs, sorted by name; some eight thousand.
+@functools.cache
+def python_manual() -> tuple[tuple[str, str], ...]:
+    """Read the manual of the Python that is running: some eight thousand (name, text) pairs, sorted by name.
 
-    A topic of help() is named "topics/<its name>". A docstring is named after its object, as in
-    "json.decoder.JSONDecoder.decode", and its text begins with a title line, the object's signature.
-    Of docstrings that repeat another one, exactly or nearly, the first public name stays.
+    A topic of help() is named "topics/<its name>". A docstring has the name of its object, such as
+    "json.decoder.JSONDecoder.decode", and begins with a line with its signature. Of equal or nearly equal docstrings,
+    the first public name stays.
     """
     # Private names sort last, so that of `datetime.date` and `_pydatetime.date` the first stays.
     docstrings = sorted(library_docstrings(), key=lambda found: (is_private(found[0]), found[0]))
@@ -37,11 +39,11 @@ def python_manual() -> list[tuple[str, str]]:
     keep = drop_duplicates([body for _, _, body in docstrings], NEAR_DUPLICATE_THRESHOLD)
     documents = [(name, f"{title}\n\n{body}\n") for name, title, body in compress(docstrings, keep)]
     documents += [(f"topics/{name}", f"{text.strip()}\n") for name, text in topics.items()]
-    return sorted(documents)
+    return tuple(sorted(documents))
 
 
 def library_docstrings(folder: Path | None = None) -> Iterator[Docstring]:
-    """Yield (name, title, docstring) of all that is defined below `folder`, by default the standard library."""
+    """Yield (name, title, docstring) of all definitions below `folder`, by default the standard library."""
     folder = folder or Path(sysconfig.get_path("stdlib"))
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
@@ -52,7 +54,7 @@ def library_docstrings(folder: Path | None = None) -> Iterator[Docstring]:
 
 
 def docstrings_in(source: bytes, module: str) -> list[Docstring]:
-    """(name, title, docstring) of a module and all in it; raises SyntaxError, ValueError if it is not Python."""
+    """Return (name, title, docstring) of a module and all in it; SyntaxError, ValueError if it is not Python."""
     found: dict[str, Docstring] = {}
     for each in _docstrings_in(ast.parse(source), module):
         found.setdefault(each[0], each)  # of several definitions the first: a getter before its setter
@@ -60,13 +62,13 @@ def docstrings_in(source: bytes, module: str) -> list[Docstring]:
 
 
 def _is_module(parts: tuple[str, ...]) -> bool:
-    """Whether the path can be imported (site-packages and lib-dynload cannot) and is the library's own."""
+    """Return True if the path can be imported (site-packages and lib-dynload cannot) and is the library's own."""
     names = all(part.isidentifier() and not part.startswith("test_") and not part.endswith("_test") for part in parts)
     return names and EXCLUDED_FOLDERS.isdisjoint(parts)
 
 
 def is_private(name: str) -> bool:
-    """Whether a name, or one that it is part of, begins with an underscore."""
+    """Return True if a name, or one that it is part of, begins with an underscore."""
     return name.startswith("_") or "._" in name
 
 
@@ -82,7 +84,7 @@ def _docstrings_in(scope: Scope, name: str) -> Iterator[Docstring]:
 
 
 def _definitions(statements: list[ast.stmt]) -> Iterator[ast.ClassDef | Function]:
-    """The classes and functions of a scope, those inside `if`, `try`, `with` and loops included."""
+    """Yield the classes and functions of a scope, those inside `if`, `try`, `with` and loops included."""
     for statement in statements:
         if isinstance(statement, ast.ClassDef | Function):
             yield statement
@@ -105,7 +107,7 @@ def _function_title(function: Function, name: str) -> str:
 
 
 def _class_title(node: ast.ClassDef, name: str) -> str:
-    """`class name(...)` with what the constructor takes, or with the bases if it defines none."""
+    """Return `class name(...)` with the constructor's parameters, or with the bases if it defines none."""
     for function in _definitions(node.body):
         if isinstance(function, Function) and function.name == "__init__":
             # The line shows the call, which does not pass `self`.

@@ -1,4 +1,4 @@
-"""Rows as they are in files, folders and data sets on the Hub, each with the place to find it at."""
+"""Rows of files, folders and datasets on the Hub, each with its place."""
 
 import csv
 import io
@@ -23,22 +23,23 @@ ACCEPTED = (
     "give a file of rows (.json, .jsonl, .csv, .tsv, .parquet, also compressed), a folder of them, a pattern or "
     "hub:NAME[:CONFIG]"
 )
+FIX_OR_SKIP = "correct it, or skip such rows with --skip_malformed"
 VALIDATION = ("validation", "valid", "val", "dev", "eval")
 SPLITS = {"train": "train", "training": "train", "test": "test", **dict.fromkeys(VALIDATION, "validation")}
-BATCH_ROWS = 1000  # of a Parquet file, in memory at once
+BATCH_ROWS = 1000  # rows in memory at once
 NOT_SPACE, SURROGATE = re.compile(r"\S"), re.compile("[\ud800-\udfff]")
 MESSAGE = {"role", "from"}  # a key of each message
 
 
 class Row(NamedTuple):
-    """A row, and where it is: "rows.jsonl, line 3". The row is what the file holds, not always a mapping."""
+    """A value of any type in a file, and its place: "rows.jsonl, line 3"."""
 
     place: str
     value: Any
 
 
 class Numbered(NamedTuple):
-    """A row of a file: its number among the rows, and the line that it begins in if the file consists of lines."""
+    """A row of a file, its number among the rows, and the line in which it begins if the file consists of lines."""
 
     number: int
     line: int | None
@@ -50,11 +51,11 @@ class Numbered(NamedTuple):
 
 
 def read_rows(source: str, split: str = "train") -> Iterator[Row]:
-    """The rows of `source`: a file, a folder, a pattern, or hub:NAME[:CONFIG].
+    """Yield the rows of `source`: a file, a folder, a pattern, or hub:NAME[:CONFIG].
 
-    A folder's files are of the split that their path below it names ("data-validation.jsonl"), or else for training.
-    Raises FileNotFoundError, ConnectionError without the Hub, and ValueError for a file that is not what its name says.
-    A single row that cannot be read is yielded as a ValueError, for the caller to report.
+    A folder's files are of the split that their path below it names ("data-validation.jsonl"), otherwise for training.
+    Raises FileNotFoundError, ConnectionError without the Hub, and ValueError for a file that cannot be read. A single
+    row that cannot be read is yielded as a ValueError.
     """
     if source.startswith("hub:"):
         with hub_errors(source) as dataset:
@@ -72,7 +73,6 @@ def read_rows(source: str, split: str = "train") -> Iterator[Row]:
 
 
 def splits_in(source: str) -> set[str]:
-    """The splits that a source has itself."""
     if source.startswith("hub:"):
         with hub_errors(source) as dataset:
             return set(datasets.get_dataset_split_names(*dataset))
@@ -81,7 +81,7 @@ def splits_in(source: str) -> set[str]:
 
 @contextmanager
 def hub_errors(spec: str) -> Iterator[tuple[str, str | None]]:
-    """The name and config of a data set on the Hub; what goes wrong with it becomes an error of one line."""
+    """Yield the name and config of a dataset on the Hub; turn any error inside into one of one line."""
     name, _, config = spec.removeprefix("hub:").partition(":")
     if not name:
         raise ValueError(f"{spec} names no dataset; give hub:NAME[:CONFIG]")
@@ -93,7 +93,7 @@ def hub_errors(spec: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _files_of_rows(source: str) -> list[tuple[File, str | None]]:
-    """Files of rows, each with its split: None for a file that is named itself, which serves for any split."""
+    """Find files of rows, each with its split; None, for any split, if `source` is the file itself."""
     files, left_out = find_files(source, ACCEPTED)
     if len(files) == 1 and not left_out and files[0].path == Path(source).expanduser():
         if not files[0].holds_rows:
@@ -108,17 +108,16 @@ def _files_of_rows(source: str) -> list[tuple[File, str | None]]:
 
 
 def rows_in_file(file: File, columns: Collection[str] | None = None) -> Iterator[Numbered]:
-    """The rows of a file; see `parse_rows`."""
     with open_file(file.path) as opened:
         yield from parse_rows(opened, file.name, kind_of(file.path), columns)
 
 
 def parse_rows(opened: BinaryIO, name: str, kind: str, columns: Collection[str] | None = None) -> Iterator[Numbered]:
-    """The rows of an open file of a `kind` such as .csv, read as they are asked for; `name` is for messages.
+    """Yield the rows of an open file of a `kind` such as .csv, one at a time; `name` is for messages.
 
-    A file of one JSON value is read as a whole. Rows of a table may lack all but the `columns`; None asks for all.
-    Raises ValueError if the file cannot be read from here on. A row that cannot be read is yielded as a ValueError
-    whose message completes "line 3 ...".
+    A file of one JSON value is read at once. Rows of a table may lack all but the `columns`; None asks for all. Raises
+    ValueError if the rest of the file cannot be read. A row that cannot be read is yielded as a ValueError whose
+    message completes "line 3 ...".
     """
     if kind == ".parquet":
         rows = ((None, row) for row in _parquet_rows(opened, columns))
@@ -131,7 +130,7 @@ def parse_rows(opened: BinaryIO, name: str, kind: str, columns: Collection[str] 
 
 
 def _flaw(text: str) -> ValueError | None:
-    """The error of a text that cannot be stored; `decode_lines` makes surrogates of bytes that are not UTF-8."""
+    """Return the error of a text that cannot be stored; `decode_lines` makes surrogates of bytes that are not UTF-8."""
     if "\0" in text:
         return ValueError("holds a NUL character")
     if not text.isascii() and (half := SURROGATE.search(text)):
@@ -140,7 +139,7 @@ def _flaw(text: str) -> ValueError | None:
 
 
 def _json_rows(lines: Iterator[str], name: str, kind: str) -> Iterator[tuple[int | None, Any]]:
-    """A value a line, or one value over many lines."""
+    """Yield a value per line, or the rows in one value over many lines."""
     numbered = ((number, line) for number, line in enumerate(lines, 1) if not line.isspace())
     begins = list(islice(numbered, 2))
     rows: Iterable[tuple[int, str]] = chain(begins, numbered)
@@ -151,7 +150,7 @@ def _json_rows(lines: Iterator[str], name: str, kind: str) -> Iterator[tuple[int
             values = _json_values(text)
         except (ValueError, RecursionError) as error:
             if kind == ".json":
-                fix = "correct it, or write a row a line as .jsonl"
+                fix = "correct it, or write one row per line as .jsonl"
                 raise ValueError(f"{name} is not JSON ({error}): {fix}.") from None
         else:
             yield from ((None, _json_flaw(value, text) or value) for value in _unnested(values))
@@ -167,7 +166,7 @@ def _json_rows(lines: Iterator[str], name: str, kind: str) -> Iterator[tuple[int
 
 
 def _is_part_of_a_value(begins: list[str], kind: str) -> bool:
-    """Whether the first of two lines is not a row: it is an array of rows, or breaks off."""
+    """Return True if the first of two lines is not a row: it is an array of rows, or breaks off."""
     first = "".join(begins[:1]).rstrip()
     try:
         is_row = isinstance(json.loads(first), dict)
@@ -179,7 +178,7 @@ def _is_part_of_a_value(begins: list[str], kind: str) -> bool:
 
 
 def _json_flaw(value: Any, text: str) -> ValueError | None:
-    """The flaw of a value that was read from JSON, where a surrogate may be escaped."""
+    """Return the flaw of a value that was read from JSON, where a surrogate may be escaped."""
     if "\\ud" in text or "\\uD" in text:
         text = json.dumps(value, ensure_ascii=False)
     return None if text.isascii() else _flaw(text)
@@ -194,14 +193,14 @@ def _json_values(text: str) -> list:
 
 
 def _unnested(values: list) -> list:
-    """The rows in one JSON value; of several values, each is a row."""
+    """Return the rows in one JSON value; of several values, each is a row."""
     if len(values) == 1 and isinstance(values[0], dict):
         lists = {name: rows for name, rows in values[0].items() if rows and isinstance(rows, list)}
         tables = [name for name, rows in lists.items() if all(isinstance(row, dict) for row in rows)]
         if any(not MESSAGE.isdisjoint(row) for name in tables for row in lists[name]):
             return values  # a chat, which may have a list of tools beside its messages
         if len(tables) > 1:
-            raise ValueError(f"The file has several lists of rows ({', '.join(tables)}): give each a file of its own.")
+            raise ValueError(f"The file has several lists of rows ({', '.join(tables)}): put each in its own file.")
         values = lists[tables[0]] if tables else values
     elif len(values) == 1 and isinstance(values[0], list):
         values = values[0]
@@ -211,7 +210,7 @@ def _unnested(values: list) -> list:
 
 
 def _questions(articles: list) -> Iterator[Any]:
-    """The rows in SQuAD's nested file, as the Hub has them: a question and its context in each."""
+    """Yield the rows in SQuAD's nested file, as the Hub has them: a question and its context in each."""
     try:
         for article in articles:
             for paragraph in article["paragraphs"]:
@@ -261,7 +260,7 @@ def _separated_rows(
 
 
 def _parquet_rows(opened: BinaryIO, columns: Collection[str] | None) -> Iterator[dict]:
-    can_seek = isinstance(opened, (io.BufferedReader, io.BytesIO))  # unlike what is unpacked while it is read
+    can_seek = isinstance(opened, (io.BufferedReader, io.BytesIO))  # unlike a file that is unpacked during reading
     file = pyarrow.parquet.ParquetFile(opened if can_seek else io.BytesIO(opened.read()))
     schema = file.schema_arrow
     some = None if columns is None or not set(columns) <= set(schema.names) else list(columns)
@@ -280,7 +279,6 @@ def _parquet_rows(opened: BinaryIO, columns: Collection[str] | None) -> Iterator
 
 
 def _class_names(features: Features) -> dict[str, list[str]]:
-    """The names of the classes in the columns of classes, or of lists of them."""
     inner = {column: f.feature if isinstance(f, List) else f for column, f in features.items()}
     return {column: feature.names for column, feature in inner.items() if isinstance(feature, ClassLabel)}
 

@@ -1,4 +1,4 @@
-"""Streams that never end, which a resumed run enters where it left them, without tokenising again what it has had."""
+"""Infinite streams that resume at a saved position without tokenizing earlier documents again."""
 
 import random
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ import torch
 
 from .packing import PackedStream
 
-SKIPPED: dict = {}  # stands for a block that the run has had: Trainer throws as many batches away as there were
-INTERVAL = 64  # blocks between positions that are remembered
+SKIPPED: dict = {}  # in place of a block that the run has had: Trainer discards the batches before a resumed step
+INTERVAL = 64  # blocks between saved positions
 
 
 class InfiniteMixture(torch.utils.data.IterableDataset):
     """Streams of blocks, of which each next one is drawn by weight; one that ends begins again, in another order.
 
-    To Trainer, which skips the batches that a resumed run has had, it is a single pass. `start` is where the next
-    iteration begins, a position that another one had; the blocks before it are left empty.
+    To Trainer, which skips the batches that a resumed run has had, it is a single epoch. `start` is the position,
+    taken from an earlier iteration, at which the next iteration begins; the blocks before it are left empty.
     """
 
     def __init__(self, streams: list[PackedStream], weights: list[float], seed: int):
@@ -25,7 +25,7 @@ class InfiniteMixture(torch.utils.data.IterableDataset):
         self.positions: list[dict] = []
 
     def position(self, blocks: int) -> dict | None:
-        """What `start` can be set to once that many blocks have come; None if the loader's workers do the reading."""
+        """Return a `start` for a run that has had so many blocks; None if workers of the loader read the stream."""
         older = [position for position in self.positions if position["blocks"] <= blocks]
         self.positions = older[-1:] + self.positions[len(older) :]
         return older[-1] if older else None
@@ -48,10 +48,8 @@ class InfiniteMixture(torch.utils.data.IterableDataset):
 
 
 class _Reading:
-    """One stream, pass after pass."""
-
     def __init__(self, stream: PackedStream, at: list[int]):
-        self.at = at  # the pass, its documents that came before, and the blocks after these that came before
+        self.at = at  # the epoch, its documents that came before, and the blocks after these that came before
         self.blocks = self._read(stream)
 
     def _read(self, stream: PackedStream) -> Iterator[dict]:
@@ -63,6 +61,6 @@ class _Reading:
                     self.at = [epoch, documents, index + 1]
                     yield blocks[index]
                 documents, had = documents + size, 0
-            if documents == 0:  # in a worker of the data loader that has no part in the stream
+            if documents == 0:  # a worker of the data loader without a share of the stream
                 return
             documents = 0

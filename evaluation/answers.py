@@ -1,4 +1,4 @@
-"""How near written texts are to the right ones: exact match and F1 as SQuAD's own script counts them, ROUGE, BLEU."""
+"""Metrics of generated answers: exact match and F1 as SQuAD's own script counts them, ROUGE, BLEU."""
 
 import re
 import string
@@ -16,17 +16,17 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, without punctuation, articles and needless whitespace."""
+    """Convert to lower case, without punctuation, articles and needless whitespace."""
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """1 if both are the same when normalised."""
+    """Return 1 if both are the same when normalized, 0 otherwise."""
     return float(normalize_answer(prediction) == normalize_answer(reference))
 
 
 def token_f1(prediction: str, reference: str) -> float:
-    """Harmonic mean of the shares of words that both have; where one has none, 1 if the other has none either."""
+    """Compute the harmonic mean of the shares of common words; if one text has no words, 1 if neither has."""
     predicted, true = normalize_answer(prediction).split(), normalize_answer(reference).split()
     if not predicted or not true:
         return float(predicted == true)
@@ -35,20 +35,20 @@ def token_f1(prediction: str, reference: str) -> float:
 
 
 def answer_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> list[Metric]:
-    """Means of the best exact match and F1 over each question's right answers; if there is none, "" is right.
+    """Compute the means of the best exact match and F1 over each question's right answers; without any, "" is right.
 
     Source: Rajpurkar et al., 2016 and 2018.
     """
     meaningful = [[text for text in right if normalize_answer(text)] or [""] for right in references]
     rows = list(zip(predictions, meaningful, strict=True))
     return [
-        mean(name, [max(score(said, text) for text in right) for said, right in rows])
+        mean(name, [max(score(answer, text) for text in right) for answer, right in rows])
         for name, score in (("exact_match", exact_match), ("f1", token_f1))
     ]
 
 
 def overlap_metrics(references: Sequence[str], predictions: Sequence[str]) -> list[Metric]:
-    """ROUGE-1, -2 and -L (F-measure, with stemming, as Google's rouge-score) and BLEU (sacrebleu), all from 0 to 1.
+    """Compute ROUGE-1, -2 and -L (F-measure with stemming, by rouge-score) and BLEU (sacrebleu), all from 0 to 1.
 
     An empty prediction, or reference, shares nothing: 0. ROUGE is the mean over the rows; BLEU counts the phrases of
     all rows together, as it is defined (Papineni et al., 2002; Lin, 2004).
@@ -63,14 +63,14 @@ def overlap_metrics(references: Sequence[str], predictions: Sequence[str]) -> li
 
 
 def bleu(references: Sequence[str], predictions: Sequence[str]) -> Metric:
-    """Corpus BLEU, of which every row adds its lengths and its counts of shared and of all n-grams."""
+    """Compute corpus BLEU from each row's lengths and counts of shared and of all n-grams."""
     with extra("evaluate", "BLEU"):
         from sacrebleu.metrics.bleu import BLEU
 
     def of_totals(totals: np.ndarray) -> np.ndarray:
         rows = np.rint(totals).astype(int).tolist()
-        bleus = [BLEU.compute_bleu(row[2:6], row[6:], row[0], row[1], smooth_method="exp") for row in rows]
-        return np.array([bleu.score for bleu in bleus]) / 100
+        scores = [BLEU.compute_bleu(row[2:6], row[6:], *row[:2], smooth_method="exp").score for row in rows]
+        return np.array(scores) / 100
 
     pairs = zip(references, predictions, strict=True)
     scores = [BLEU().corpus_score([predicted], [[true]]) for true, predicted in pairs]

@@ -1,4 +1,4 @@
-"""What `folio evaluate` can be told."""
+"""The arguments of `folio evaluate`."""
 
 from dataclasses import dataclass, field
 
@@ -9,26 +9,26 @@ TASKS = ("lm", "sft", "dpo", "classify", "tag", "qa", "summarize", "samples")
 
 @dataclass
 class EvaluationArguments:
-    """The model, the data, and what to do with the figures."""
+    """The model, the data, and where the metrics go."""
 
     model: str = field(metadata={"help": "the directory or Hub name of a checkpoint or adapter"})
     data: str = field(metadata={"help": "a file, a folder or hub:NAME[:CONFIG]; for lm and samples any corpus"})
-    task: str | None = option(None, "by default what the model and the data are for", choices=TASKS)
-    before: str | None = option(None, "another model to compare with on the same rows, such as the one fine-tuned")
-    split: str | None = option(None, "train, validation, test or all; by default what was held out, or test, or all")
-    train_data: str | None = option(None, "the training data: the baseline of classify learns it, samples may copy it")
-    text_column: str | None = option(None, "the column of the text, where it has an unusual name")
-    label_column: list[str] | None = field(default=None, metadata={"help": "the column or columns of the labels"})
+    task: str | None = option(None, "the task to evaluate; by default that of the model and the data", choices=TASKS)
+    baseline: str | None = option(None, "a second model to compare with, for instance the one before fine-tuning")
+    split: str | None = option(None, "train, validation, test or all; by default what was held out, test or all")
+    train_data: str | None = option(None, "the model's training data, for classify's baseline or to search for copies")
+    text_column: str | None = option(None, "the column of the text, if it has an unusual name")
+    label_column: str | None = option(None, "the column of the label, if it has an unusual name")
     columns: list[str] | None = field(
-        default=None, metadata={"help": "other columns that are not found, such as prompt=ask completion=reply"}
+        default=None, metadata={"help": "other columns with unusual names, such as prompt=ask completion=reply"}
     )
-    skip_malformed: bool = option(False, "leave out rows that are not as they should be")
-    limit: int | None = option(None, "evaluate on the first so many rows; for samples, write so many")
-    batch_size: int = option(8, "inputs at once; it changes no figure")
-    max_length: int | None = option(None, "tokens of context; by default the model's, for lm, sft and qa up to 2048")
+    skip_malformed: bool = option(False, "skip malformed rows")
+    limit: int | None = option(None, "the number of rows, from the first; for samples, the number of samples")
+    batch_size: int = option(8, "the number of inputs at once; it changes no metric")
+    max_length: int | None = option(None, "the context in tokens; the model's by default, at most 2048 for lm, sft, qa")
     seed: int = option(0, "random seed of the bootstrap and of samples")
-    output: str | None = option(None, "write all figures to this JSON file")
-    trust_remote_code: bool = option(False, "run the code in the checkpoint; not for ours")
+    output: str | None = option(None, "write all metrics to this JSON file")
+    trust_remote_code: bool = option(False, "run Python code from the checkpoint (not needed for FolioGPT checkpoints)")
 
     def __post_init__(self):
         for name in ("batch_size", "limit"):

@@ -1,4 +1,4 @@
-"""How good a language model is on a text, in units that do not depend on its tokenizer: bits per byte."""
+"""Loss of a language model on a text in bits per byte, a unit that does not depend on its tokenizer."""
 
 import bz2
 import lzma
@@ -15,17 +15,16 @@ from ..data.packed_corpus import PackedCorpora
 from ..jobs.processes import connected
 from ..tokenization import encode_texts
 
-COMPRESSIBLE = 64_000_000  # bytes of training text above which xz would take minutes
+MAX_COMPRESSED_BYTES = 64_000_000  # of training text; xz would take minutes for more
 
 
 def evaluate(model, data: PackedCorpora, batch_size: int) -> dict:
-    """Judge a model on the held-out text beside compressors, in the precision in which it is saved."""
+    """Evaluate a model and compressors on the held-out text, in the precision in which the model is saved."""
     losses = [total_loss(model, blocks, data.collator, batch_size) for blocks in data.validation_blocks]
     nats, predicted = zip(*losses, strict=True)
     sizes = [corpus_bytes(corpus.validation) for corpus in data.corpora]
-    baselines = {}
-    if data.train_bytes is not None and data.train_bytes <= COMPRESSIBLE:
-        baselines = compression_baselines(data.train_texts(), data.validation_texts())
+    compress = data.train_bytes is not None and data.train_bytes <= MAX_COMPRESSED_BYTES
+    baselines = compression_baselines(data.train_texts(), data.validation_texts()) if compress else {}
     mean, names = sum(nats) / sum(predicted), [corpus.name for corpus in data.corpora]
     return {
         "val_documents": sum(len(corpus.validation) for corpus in data.corpora),
@@ -40,14 +39,14 @@ def evaluate(model, data: PackedCorpora, batch_size: int) -> dict:
 
 
 def documents_changed(texts: Iterable[str], tokenizer) -> int:
-    """How many texts the tokenizer does not give back as they were: what it leaves out costs the model no bits."""
+    """Count the texts that the tokenizer does not give back as they were: what it leaves out costs no bits."""
     texts = list(texts)
     decoded = (tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in encode_texts(tokenizer, texts))
     return sum(text != again for text, again in zip(texts, decoded, strict=True))
 
 
 def total_loss(model, blocks, collator, batch_size: int = 16) -> tuple[float, int]:
-    """Summed loss of packed `blocks` in nats, and tokens predicted; processes share the blocks, and have all sums."""
+    """Return the summed loss of packed `blocks` in nats and the number of predicted tokens, of all processes."""
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     nats, count = 0.0, 0
@@ -68,26 +67,23 @@ def total_loss(model, blocks, collator, batch_size: int = 16) -> tuple[float, in
 
 
 def bits_per_byte(nats: float, num_bytes: int) -> float:
-    """A summed loss in nats as bits per byte of the text: what an arithmetic coder would need to store it."""
+    """Convert a summed loss in nats to bits per byte of the text, as an arithmetic coder would need to store it."""
     return nats / math.log(2) / num_bytes
 
 
 def compression_baselines(train_texts: Iterable[str], validation_texts: Iterable[str]) -> dict[str, float]:
-    """Bits per byte by which zlib, bz2 and xz need more for both texts together than for the training texts alone.
+    """Compute the bits per byte that zlib, bz2 and xz need for both texts together beyond the training texts alone.
 
     Documents are joined by a zero byte, since the model has to predict their ends too; it is no byte of text.
     """
-    train = "\0".join(train_texts).encode()
-    validation = list(validation_texts)
-    both = train + b"\0" + "\0".join(validation).encode()
-    num_bytes = sum(len(text.encode()) for text in validation)
-    return {
-        name: 8 * (len(compress(both)) - len(compress(train))) / num_bytes for name, compress in COMPRESSORS.items()
-    }
+    train, validation = "\0".join(train_texts).encode(), [text.encode() for text in validation_texts]
+    both = b"\0".join([train, *validation])
+    bits = {name: 8 * (len(compress(both)) - len(compress(train))) for name, compress in COMPRESSORS.items()}
+    return {name: more / sum(map(len, validation)) for name, more in bits.items()}
 
 
 def _xz(data: bytes) -> bytes:
-    """xz at its best, looking back at all of the data. With the usual dictionary it would take 0.7 GB of memory."""
+    """Compress by xz's best preset with a dictionary of the data's size; the usual one would take 0.7 GB of memory."""
     size = 1 << max(12, (len(data) - 1).bit_length())
     options = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": min(size, 64 << 20)}
     return lzma.compress(data, format=lzma.FORMAT_XZ, filters=[options])

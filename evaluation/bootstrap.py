@@ -1,6 +1,6 @@
-"""Figures that are made of sums over rows, and how sure they are: the bootstrap, paired where two models are compared.
+"""Metrics made of sums over rows and their bootstrap intervals, which are paired if two models are compared.
 
-A figure keeps what each row adds, so a resampled data set is one weighted sum of rows, not another evaluation.
+A metric keeps what each row adds, so a resampled dataset is one weighted sum of rows, not another evaluation.
 """
 
 import math
@@ -11,19 +11,19 @@ from statistics import NormalDist
 import numpy as np
 
 RESAMPLES = 2000
-# Of fewer rows no interval holds what it says: of two equal models, three rows call one better in 1 of 4 cases.
+# No interval of fewer rows covers 95 %: of two equal models, three rows call one better in 1 of 4 cases.
 # All signs of five differences are the same in 1 of 16 cases, of six in 1 of 32, which is less than 5 %.
-FEWEST_ROWS = 6
+MIN_ROWS = 6
 NUMBERS_AT_ONCE = 4_000_000  # weights of resampled rows in memory
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a data set."""
+    """A metric of a dataset."""
 
     name: str  # as it is shown, and written into JSON
     rows: np.ndarray  # what each row adds, (N, K) float
-    of_totals: Callable[[np.ndarray], np.ndarray]  # the figure (R,), given the sums (R, K) over the rows of R data sets
+    of_totals: Callable[[np.ndarray], np.ndarray]  # the metric (R,), given the sums (R, K) over the rows of R datasets
     higher_is_better: bool | None = True  # None where neither is
 
     @property
@@ -32,59 +32,58 @@ class Metric:
 
 
 def mean(name: str, values, higher_is_better: bool | None = True) -> Metric:
-    """The mean of one value a row."""
+    """Return the mean of one value per row."""
     return ratio(name, values, np.ones(len(values)), higher_is_better)
 
 
 def ratio(name: str, numerators, denominators, higher_is_better: bool | None = True) -> Metric:
-    """The sum of one value over the sum of another; 0 where both are."""
+    """Return the sum of one value divided by the sum of another, or 0 if both are."""
     rows = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)], axis=1)
     return Metric(name, rows, lambda totals: divide(totals[:, 0], totals[:, 1]), higher_is_better)
 
 
 def divide(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-    """Their ratio, and 0 where there is nothing to divide by."""
+    """Divide element by element; the result is 0 if the denominator is."""
     out = np.zeros(np.broadcast_shapes(numerators.shape, denominators.shape))
     return np.divide(numerators, denominators, out=out, where=denominators != 0)
 
 
 def interval(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:
-    """The 95 % interval: percentiles over data sets drawn from the rows (Efron, 1979); None for too few rows."""
-    if len(metric.rows) < FEWEST_ROWS:
-        return None
-    return _percentiles(metric.of_totals(_resampled_totals(metric.rows, resamples, seed)), len(metric.rows))
+    """Compute the 95 % interval, percentiles over datasets drawn from the rows (Efron, 1979); None for too few rows."""
+    return _percentiles(metric.rows, metric.of_totals, resamples, seed)
 
 
 def paired_interval(
     before: Metric, after: Metric, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float] | None:
-    """The 95 % interval of `after - before` of the same rows (Koehn, 2004); raises ValueError for other rows.
+    """Compute the 95 % interval of `after - before` on the same rows (Koehn, 2004); raises ValueError for other rows.
 
-    What is hard in a row is hard for both, so that the interval is narrower than two of their own would say.
+    It is narrower than two intervals would suggest, as a hard row is hard for both.
     """
     if len(before.rows) != len(after.rows):
         raise ValueError(f"{before.name} is of {len(before.rows)} rows before and {len(after.rows)} after.")
-    if len(after.rows) < FEWEST_ROWS:
-        return None
-    totals = _resampled_totals(np.hstack([before.rows, after.rows]), resamples, seed)
-    width = before.rows.shape[1]
-    return _percentiles(after.of_totals(totals[:, width:]) - before.of_totals(totals[:, :width]), len(after.rows))
+    rows, width = np.hstack([before.rows, after.rows]), before.rows.shape[1]
+    return _percentiles(
+        rows, lambda totals: after.of_totals(totals[:, width:]) - before.of_totals(totals[:, :width]), resamples, seed
+    )
 
 
-def _percentiles(figures: np.ndarray, rows: int) -> tuple[float, float]:
-    """The ends of the interval. A few rows vary less than what they are drawn from, so it takes more than 95 % of them.
+def _percentiles(rows: np.ndarray, of_totals: Callable, resamples: int, seed: int) -> tuple[float, float] | None:
+    """Return the ends of the interval, further out for few rows, which vary less than what they are drawn from.
 
     Source: T. Hesterberg, "What Teachers Should Know About the Bootstrap", 2015: the expanded percentile interval.
     """
-    z, free = 1.96, rows - 1
+    if (count := len(rows)) < MIN_ROWS:
+        return None
+    z, free = 1.96, count - 1
     t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # Student's, nearly
-    tail = 100 * NormalDist().cdf(-t * math.sqrt(rows / free))
-    low, high = np.percentile(figures, [tail, 100 - tail])
+    tail = 100 * NormalDist().cdf(-t * math.sqrt(count / free))
+    low, high = np.percentile(of_totals(_resampled_totals(rows, resamples, seed)), [tail, 100 - tail])
     return float(low), float(high)
 
 
 def _resampled_totals(rows: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Sums (R, K) over N rows drawn with replacement, R times."""
+    """Sum N rows drawn with replacement, R times: (N, K) -> (R, K)."""
     generator, count = np.random.default_rng(seed), len(rows)
     parts, at_once = [], max(1, NUMBERS_AT_ONCE // count)
     for start in range(0, resamples, at_once):

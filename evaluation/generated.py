@@ -1,4 +1,4 @@
-"""What a causal language model writes: beside the text that it should have been, and as samples of its own."""
+"""Evaluation of generated text, against the right answers, and as samples of the model's own."""
 
 import copy
 from bisect import bisect_left
@@ -15,51 +15,45 @@ from .results import Evaluation
 from .samples import distinct, longest_copies, repetition
 
 NEW_TOKENS = 128
-PROMPT_CHARACTERS = 200  # of a passage, which samples go on from
-PASSAGE = 2000  # characters
+PROMPT_CHARACTERS, PASSAGE_CHARACTERS = 200, 2000  # samples continue the first ones of a passage
 SAMPLES = 32
 
 
 def evaluate_answers(
     subject: Subject, chats: list[list[dict]], references: list[list[str]] | None, options: dict[str, Any], seed: int
 ) -> Evaluation:
-    """ROUGE and BLEU of what the model says as the last message of each chat; of answers, exact match and F1.
+    """Measure what the model says as the last message of each chat: ROUGE and BLEU; of answers, exact match and F1.
 
-    The likeliest tokens are taken unless `options` of GenerationConfig say otherwise. A prompt that leaves no room for
-    the answer loses its middle. `references` are the right answers to questions, several or none. Raises ValueError.
+    Decoding is greedy unless `options` of GenerationConfig say otherwise. A prompt that leaves no room for the answer
+    loses its middle. `references` are the right answers to questions, several or none. Raises ValueError.
     """
     config = generation_options(subject.model, {"do_sample": False, **options})
     room = _room(subject, config)
     fitted = [_fitting_prompt(subject.tokenizer, chat[:-1], room) for chat in chats]
     cut = sum(shorter for _, shorter in fitted)
     new = continuations(subject.model, [ids for ids, _ in fitted], config, subject.batch_size, subject.progress, seed)
-    predictions = [text.strip() for text in _decoded(subject, new)]
-    note = f"{cut:,} of {len(chats):,} prompts lost their middle, for which the context has no room"
-    if references is not None:
-        metrics, right = answer_metrics(references, predictions), references
-    else:
-        right = [str(chat[-1]["content"]) for chat in chats]
+    predictions = [text.strip() for text in subject.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    notes = [f"{cut:,} of {len(chats):,} prompts lost their middle: they are longer than the context"] if cut else []
+    task, right = "qa", references
+    if right is None:
+        task, right = "summarize", [str(chat[-1]["content"]) for chat in chats]
         metrics = overlap_metrics(right, predictions)
-    rows = [{"reference": true, "prediction": written} for true, written in zip(right, predictions, strict=True)]
-    task = "summarize" if references is None else "qa"
-    return Evaluation(task, metrics, len(chats), [note] if cut else [], {"predictions": rows})
+    else:
+        metrics = answer_metrics(right, predictions)
+    rows = [{"reference": true, "prediction": text} for true, text in zip(right, predictions, strict=True)]
+    return Evaluation(task, metrics, len(chats), notes, {"predictions": rows})
 
 
 def _room(subject: Subject, config: GenerationConfig, taken: int = 0) -> int:
-    """The tokens that a prompt may have beside those that are `taken` and those that are generated."""
+    """Return how many tokens a prompt may have in addition to those `taken` and those that are generated."""
     room = subject.input_length(most=None) - config.max_new_tokens - taken
     if room < 1:
         raise ValueError(f"--max_new_tokens {config.max_new_tokens} leaves no room for a prompt: use a smaller one.")
     return room
 
 
-def _decoded(subject: Subject, written: list[list[int]]) -> list[str]:
-    return [subject.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
-
-
 def _fitting_prompt(tokenizer, chat: list[dict], room: int) -> tuple[list[int], bool]:
-    """Ids of a chat that wait for the answer, and whether its last message had to lose something."""
-
+    """Return the ids of a chat up to the answer, and True if its last message had to lose something."""
     text = str(chat[-1]["content"])
     size = len(text)
 
@@ -76,9 +70,9 @@ def _fitting_prompt(tokenizer, chat: list[dict], room: int) -> tuple[list[int], 
 
 
 def passages(texts: Sequence[str], count: int) -> list[str]:
-    """At most `count` pieces of texts, from all over them, each longer than a prompt."""
-    pieces = [text[i : i + PASSAGE] for text in texts for i in range(0, len(text), PASSAGE)]
-    pieces = [piece for piece in pieces if len(piece) > PROMPT_CHARACTERS]
+    """Cut texts into passages and return at most `count` of them, from all over, each longer than a prompt."""
+    size = PASSAGE_CHARACTERS
+    pieces = [text[i : i + size] for text in texts for i in range(0, len(text) - PROMPT_CHARACTERS, size)]
     count = min(count, len(pieces))
     return [pieces[i * len(pieces) // count] for i in range(count)]
 
@@ -86,10 +80,10 @@ def passages(texts: Sequence[str], count: int) -> list[str]:
 def evaluate_samples(
     subject: Subject, texts: Sequence[str], train_texts: Sequence[str], options: dict[str, Any], seed: int, count: int
 ) -> Evaluation:
-    """How varied, how repetitive and how copied is what the model writes after the beginnings of texts.
+    """Measure how varied, repetitive and copied the continuations are that the model writes for passages of texts.
 
-    As a yardstick, the same figures of how the texts themselves go on. `count` passages from all over `texts` are
-    taken; from `train_texts` the model may have copied. Raises ValueError if no text goes on after a prompt.
+    The true continuations are the baseline. There are `count` passages from all over `texts`; copies are searched for
+    in `train_texts`. Raises ValueError if no text is longer than a prompt.
     """
     texts = passages(texts, count)
     if not texts:
@@ -101,18 +95,18 @@ def evaluate_samples(
     inputs = [[*start, *ids[-room:]] for ids in encode_texts(tokenizer, prompts)]
     new = continuations(subject.model, inputs, config, subject.batch_size, subject.progress, seed)
     true = [ids[: config.max_new_tokens] for ids in encode_texts(tokenizer, following)]
-    written = _decoded(subject, new)
+    written, following = (tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in (new, true))
     metrics, longest = _sample_metrics(new, written, train_texts)
-    yardstick, _ = _sample_metrics(true, _decoded(subject, true), train_texts)
+    baseline, _ = _sample_metrics(true, following, train_texts)
     details: dict[str, Any] = {"longest_copy": longest} if train_texts else {}
     details["samples"] = [{"prompt": p, "sample": text} for p, text in zip(prompts, written, strict=True)]
-    return Evaluation("samples", metrics, len(texts), details=details, baselines={"the texts themselves": yardstick})
+    return Evaluation("samples", metrics, len(texts), details=details, baselines={"the texts themselves": baseline})
 
 
 def _sample_metrics(
     samples: list[list[int]], written: list[str], train_texts: Sequence[str]
 ) -> tuple[list[Metric], str]:
-    """Figures of samples, which are given as ids and as texts, and the longest text that one of them has copied."""
+    """Compute metrics of samples, given as ids and as texts, and find the longest text that one of them has copied."""
     metrics = [*(distinct(samples, n) for n in (1, 2, 3)), repetition(samples)]
     metrics.append(mean("tokens", [len(sample) for sample in samples], None))
     if not train_texts:
@@ -124,7 +118,7 @@ def _sample_metrics(
 
 
 def generation_options(model: PreTrainedModel, options: dict[str, Any]) -> GenerationConfig:
-    """The checkpoint's settings, changed by `options`; raises ValueError for what transformers refuses."""
+    """Return the checkpoint's settings, changed by `options`; raises ValueError if transformers rejects them."""
     config = copy.deepcopy(model.generation_config)
     config.update(max_length=None, max_new_tokens=NEW_TOKENS, return_dict_in_generate=False, num_return_sequences=1)
     if options.get("do_sample") is False:

@@ -1,4 +1,4 @@
-"""Outputs of a model for many inputs: in batches of like lengths, padded so that padding changes nothing."""
+"""Outputs of a model for many inputs, in batches of similar lengths whose padding changes nothing."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,14 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..checkpoints.loading import context_length
 
-LONGEST = 2048  # tokens of a window, however many a model could take
-LOGITS_AT_ONCE = 1 << 27  # numbers: half a gigabyte in float32
+MAX_WINDOW = 2048  # tokens of a window, however many a model could read
+MAX_LOGITS = 1 << 27  # numbers in memory: half a gigabyte in float32
 Inputs = Sequence[Sequence[int]]  # token ids
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model that is evaluated, and how it reads: `batch_size` changes no figure, `max_length` is in tokens."""
+    """The model that is evaluated, and its inputs: `batch_size` changes no metric, `max_length` is in tokens."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -27,10 +27,10 @@ class Subject:
     max_length: int | None = None
     progress: str = ""  # the name before a progress bar; none is shown without a name
 
-    def input_length(self, most: int | None = LONGEST) -> int:
-        """The tokens of an input: `max_length`, or the model's context and at most `most`; raises ValueError.
+    def input_length(self, most: int | None = MAX_WINDOW) -> int:
+        """Return the tokens of an input: `max_length`, or the model's context and at most `most`; raises ValueError.
 
-        `most` is None for what has to be read whole, as `folio classify` and chats do.
+        `most` is None for inputs that are not read in windows, such as texts to classify.
         """
         room = context_length(self.model) or most or sys.maxsize
         if self.max_length is None:
@@ -43,7 +43,7 @@ class Subject:
 def windows(length: int, size: int) -> Iterator[tuple[int, int, int]]:
     """Cut `length` tokens into windows of at most `size`: (start, end, the first one that counts).
 
-    Every token but the first counts once, with at least half a window before it once there is as much.
+    Every token but the first counts once, with at least half a window before it if the text has as much.
     """
     counted = 1
     for start in range(0, max(1, length), max(1, size // 2)):
@@ -56,10 +56,10 @@ def windows(length: int, size: int) -> Iterator[tuple[int, int, int]]:
 
 @torch.no_grad()
 def token_nats(model: PreTrainedModel, inputs: Inputs, batch_size: int, progress: str = "") -> list[np.ndarray]:
-    """Nats of each token but the first, (T - 1,) an input; raises ValueError if the model gives no numbers."""
+    """Compute the nats of each token but the first, (T - 1,) an input; raises ValueError for NaN."""
     out: list[np.ndarray] = [np.zeros(0)] * len(inputs)
     width = max(map(len, inputs), default=0)
-    batch_size = max(1, min(batch_size, LOGITS_AT_ONCE // max(1, width * model.config.get_text_config().vocab_size)))
+    batch_size = max(1, min(batch_size, MAX_LOGITS // max(1, width * model.config.get_text_config().vocab_size)))
     for indices, batch in _batches(model, inputs, batch_size, progress):
         logits = model(**batch, use_cache=False).logits[:, -batch["input_ids"].shape[1] :]
         for row, index in enumerate(indices):
@@ -72,7 +72,7 @@ def token_nats(model: PreTrainedModel, inputs: Inputs, batch_size: int, progress
 
 @torch.no_grad()
 def head_logits(model: PreTrainedModel, inputs: Inputs, batch_size: int, progress: str = "") -> list[np.ndarray]:
-    """What a head gives: (labels,) of a text, (T, labels) of tokens, (2, T) of spans; raises ValueError for NaN."""
+    """Compute a head's logits: (labels,) of a text, (T, labels) of tokens, (2, T) of spans; ValueError for NaN."""
     out: list[np.ndarray] = [np.zeros(0)] * len(inputs)
     if model.config.get_text_config().pad_token_id is None:
         batch_size = 1  # transformers' classifiers could not tell where a text ends
@@ -93,10 +93,10 @@ def head_logits(model: PreTrainedModel, inputs: Inputs, batch_size: int, progres
 def continuations(
     model: PreTrainedModel, prompts: Inputs, config: GenerationConfig, batch_size: int, progress: str = "", seed=0
 ) -> list[list[int]]:
-    """What the model generates after each prompt, without the token that ends it.
+    """Generate a continuation of each prompt, without the token that ends it.
 
-    Likeliest tokens are found in batches. Samples are drawn one by one, each with a seed of its own: so neither
-    depends on the batch size.
+    Greedy decoding is done in batches. Samples are drawn one by one, each with a seed of its own, so neither depends
+    on the batch size.
     """
     out: list[list[int]] = [[]] * len(prompts)
     ends = set(config.eos_token_id) if isinstance(config.eos_token_id, list) else {config.eos_token_id}
@@ -114,7 +114,7 @@ def continuations(
 def _batches(
     model: PreTrainedModel, inputs: Inputs, batch_size: int, progress: str, left: bool = False
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Batches from the longest inputs, whose memory is the most, to the shortest, and which inputs they are."""
+    """Yield batches from the longest inputs, whose memory is the most, to the shortest, and their inputs' indices."""
     was_training = model.training
     model.eval()
     pad = model.config.get_text_config().pad_token_id or 0
@@ -134,5 +134,5 @@ def _batches(
 def _finite(values: np.ndarray, index: int) -> np.ndarray:
     if not np.isfinite(values).all():
         remedy = "its weights are broken, or its precision is too low"
-        raise ValueError(f"The model's outputs for input {index + 1} are not numbers (NaN or infinite): {remedy}.")
+        raise ValueError(f"The model's outputs for input {index + 1} are NaN or infinite: {remedy}.")
     return values

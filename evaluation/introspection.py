@@ -1,4 +1,4 @@
-"""What a model thinks of a text: how likely it found each token, and where each one looked."""
+"""Probabilities and attention weights of a model for each token of a text."""
 
 import copy
 from dataclasses import dataclass
@@ -6,33 +6,33 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-PROBE_TOKENS = 24  # random ones, said twice
-NAMED_FROM = 0.4  # the share of its attention that a head spends in one way; 0.07 if it looks everywhere alike
+PROBE_TOKENS = 24  # random tokens, repeated once
+MIN_SCORE = 0.4  # of a head that gets a name; uniform attention has 0.07
 
 
 @dataclass
 class Prediction:
-    """One token of a text, and what the model expected in its place."""
+    """A token of a text, and the tokens that the model expected in its place."""
 
     id: int
     probability: float | None  # None for the first, which nothing comes before
-    likeliest: list[tuple[int, float]]  # ids with their probabilities, the likeliest first
+    top_tokens: list[tuple[int, float]]  # ids with their probabilities, the most likely first
 
 
 @torch.no_grad()
 def token_predictions(model: PreTrainedModel, ids: list[int], top_k: int = 5) -> list[Prediction]:
-    """How likely each token of a text is after those before it, and which `top_k` were the likeliest."""
+    """Compute the probability of each token of a text after those before it, and the `top_k` most likely ones."""
     logits = model(torch.tensor([ids], device=model.device)).logits[0, :-1]  # (T - 1, V)
     probabilities = logits.float().softmax(-1)
     of_text = probabilities.gather(1, torch.tensor(ids[1:], device=model.device)[:, None])[:, 0].tolist()
     values, best = probabilities.topk(min(top_k, probabilities.shape[-1]))
-    told = [list(zip(*row, strict=True)) for row in zip(best.tolist(), values.tolist(), strict=True)]
-    rows = zip(ids[1:], of_text, told, strict=True)
+    top_tokens = [list(zip(*row, strict=True)) for row in zip(best.tolist(), values.tolist(), strict=True)]
+    rows = zip(ids[1:], of_text, top_tokens, strict=True)
     return [Prediction(ids[0], None, []), *(Prediction(*row) for row in rows)]
 
 
 def with_attentions(model: PreTrainedModel) -> PreTrainedModel:
-    """A model with the same parameters, not copies, that writes its attention weights out; slower for it."""
+    """Return a slower model, with the same parameters, not copies, that returns its attention weights."""
     twin = copy.deepcopy(model, memo={id(parameter): parameter for parameter in model.parameters()})
     twin.set_attn_implementation("eager")
     return twin
@@ -40,20 +40,20 @@ def with_attentions(model: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def attention_weights(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
-    """Attention (layers, heads, T, T) of a model of `with_attentions`; raises ValueError if it tells none."""
+    """Compute attention (layers, heads, T, T) by a model of `with_attentions`; raises ValueError if it returns none."""
     attentions = model(torch.tensor([ids], device=model.device), output_attentions=True).attentions
     if not attentions or attentions[0] is None:
-        raise ValueError(f"{type(model).__name__} does not tell its attention weights.")
+        raise ValueError(f"{type(model).__name__} returns no attention weights: use another model.")
     return torch.cat([layer.float() for layer in attentions])
 
 
 def previous_token_score(attentions: torch.Tensor) -> torch.Tensor:
-    """Average attention of each head to the token before: (layers, heads, T, T) -> (layers, heads), from 0 to 1."""
+    """Average the attention of each head to the token before: (layers, heads, T, T) -> (layers, heads)."""
     return attentions.diagonal(-1, dim1=-2, dim2=-1).mean(-1)
 
 
 def induction_score(attentions: torch.Tensor, period: int) -> torch.Tensor:
-    """Average attention of each head to what came next the last time: (layers, heads, T, T) -> (layers, heads).
+    """Average the attention of each head to what came next the last time: (layers, heads, T, T) -> (layers, heads).
 
     The text repeats itself after `period` tokens, so an induction head looks from position t at t - period + 1, which
     holds the next token (Olsson et al., 2022). Raises ValueError if the text is not longer than a period.
@@ -65,14 +65,14 @@ def induction_score(attentions: torch.Tensor, period: int) -> torch.Tensor:
 
 
 def first_token_score(attentions: torch.Tensor) -> torch.Tensor:
-    """Average attention of each head to the first token: (layers, heads, T, T) -> (layers, heads), from 0 to 1."""
+    """Average the attention of each head to the first token: (layers, heads, T, T) -> (layers, heads)."""
     return attentions[..., 1:, 0].mean(-1)
 
 
 def head_names(model: PreTrainedModel, context_length: int | None = None) -> dict[tuple[int, int], str]:
-    """What the heads that look in one way do, by layer and head from 0, of a model of `with_attentions`.
+    """Name the heads with one clear pattern, by layer and head from 0, of a model of `with_attentions`.
 
-    Measured on random tokens that are said twice, so that position and repetition alone tell where to look.
+    The text is random tokens, repeated once, so that position and repetition alone determine the attention.
     """
     period = min(PROBE_TOKENS, (context_length or 2 * PROBE_TOKENS) // 2)
     if period < 2:
@@ -85,5 +85,5 @@ def head_names(model: PreTrainedModel, context_length: int | None = None) -> dic
         "previous token": previous_token_score(weights),
         "induction": induction_score(weights, period),
     }
-    found = [(place, name) for name, score in scores.items() for place in (score >= NAMED_FROM).nonzero().tolist()]
+    found = [(place, name) for name, score in scores.items() for place in (score >= MIN_SCORE).nonzero().tolist()]
     return {(layer, head): name for (layer, head), name in found}  # the last name counts: the first two are common

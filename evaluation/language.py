@@ -1,4 +1,4 @@
-"""How well a causal language model predicts: texts, the answers in chats, and which of two answers people prefer."""
+"""Evaluation of a causal language model's predictions: texts, the answers in chats, pairs of answers."""
 
 import math
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ import numpy as np
 from ..data.encoding import AS_TEXT, TurnEncoder, encode_preference
 from ..data.packing import IGNORE_INDEX
 from ..tokenization import encode_texts
-from ..tokenization.control_tokens import ChatEncoder
+from ..tokenization.special_tokens import ChatEncoder
 from .bits_per_byte import documents_changed
 from .bootstrap import Metric, divide, mean, ratio
 from .inference import Subject, token_nats, windows
 from .results import Evaluation
 
-STRETCH = 1000  # characters
-FEW_DOCUMENTS = 100  # with fewer, the rows that are resampled are stretches of them
+PASSAGE_CHARACTERS = 1000
+FEW_DOCUMENTS = 100  # with fewer, the rows that are resampled are passages of them
 
 
 def evaluate_texts(subject: Subject, texts: Sequence[str]) -> Evaluation:
-    """Loss, perplexity and bits per byte of documents, each on its own; raises ValueError if there is no text.
+    """Measure loss, perplexity and bits per byte of documents, each on its own; raises ValueError if there is no text.
 
     Every token of the text is predicted once, the first from the token that begins a document. A document longer than
     the context is read in windows that overlap by half. What ends a document is not counted.
@@ -35,16 +35,16 @@ def evaluate_texts(subject: Subject, texts: Sequence[str]) -> Evaluation:
     few = len(texts) < FEW_DOCUMENTS
     rows = []  # nats, tokens, bytes
     for text, ids, nats in zip(texts, documents, _document_nats(subject, documents), strict=True):
-        rows += _stretches(tokenizer, text, ids[1:], nats, few)
-    unit = f"stretches of {STRETCH:,} characters" if few else "documents"
+        rows += _passages(tokenizer, text, ids[1:], nats, few)
+    unit = f"passages of {PASSAGE_CHARACTERS:,} characters" if few else "documents"
     notes = [f"intervals are over {len(rows):,} {unit}"]
     if changed := documents_changed(texts, tokenizer):
         notes.append(f"too good: the tokenizer does not give {changed:,} of {len(texts):,} texts back as they were")
-    return Evaluation("lm", _language_metrics(np.array(rows, float)), len(texts), notes=notes)
+    return Evaluation("lm", _language_metrics(np.array(rows, float)), len(texts), notes)
 
 
 def _document_nats(subject: Subject, documents: Sequence[list[int]]) -> list[np.ndarray]:
-    """Nats of each token but the first, (T - 1,) a document; what is longer than the context is read in windows."""
+    """Compute the nats of each token but the first, (T - 1,) a document; longer ones are read in windows."""
     size = subject.input_length()
     pieces = [(index, *window) for index, ids in enumerate(documents) for window in windows(len(ids), size)]
     inputs = [documents[index][begin:end] for index, begin, end, _ in pieces]
@@ -55,23 +55,22 @@ def _document_nats(subject: Subject, documents: Sequence[list[int]]) -> list[np.
     return [np.concatenate(parts) for parts in nats]
 
 
-def _stretches(tokenizer, text: str, ids: list[int], nats: np.ndarray, cut: bool) -> list[tuple[float, int, int]]:
-    """Nats, tokens and bytes of a document, or of each thousand of its characters, by where tokens begin."""
-    whole = [(float(nats.sum()), len(ids), len(text.encode()))]
-    if not cut or len(text) <= STRETCH or not tokenizer.is_fast:
+def _passages(tokenizer, text: str, ids: list[int], nats: np.ndarray, cut: bool) -> list[tuple[float, int, int]]:
+    """Return nats, tokens and bytes of a document, or of each of its passages, by the characters that begin tokens."""
+    whole, size = [(float(nats.sum()), len(ids), len(text.encode()))], PASSAGE_CHARACTERS
+    if not cut or len(text) <= size or not tokenizer.is_fast:
         return whole
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **AS_TEXT)
-    if encoded["input_ids"] != ids:  # the text spells a control token
+    if encoded["input_ids"] != ids:  # the text contains a special token
         return whole
-    count = math.ceil(len(text) / STRETCH)
-    places = np.array([min(begin, len(text) - 1) // STRETCH for begin, _ in encoded["offset_mapping"]])
-    sums, tokens = np.bincount(places, nats, count), np.bincount(places, minlength=count)
-    sizes = [len(text[i * STRETCH : (i + 1) * STRETCH].encode()) for i in range(count)]
+    sizes = [len(text[start : start + size].encode()) for start in range(0, len(text), size)]
+    places = np.array([min(begin, len(text) - 1) // size for begin, _ in encoded["offset_mapping"]])
+    sums, tokens = np.bincount(places, nats, len(sizes)), np.bincount(places, minlength=len(sizes))
     return list(zip(sums.tolist(), tokens.tolist(), sizes, strict=True))
 
 
 def _language_metrics(rows: np.ndarray) -> list[Metric]:
-    """Of rows (N, 3): nats, tokens, and bytes, which may be 0 where nobody counts them."""
+    """Return loss, perplexity and bits per byte of rows (N, 3) of nats, tokens and bytes."""
     loss = ratio("loss", rows[:, 0], rows[:, 1], higher_is_better=False)
     perplexity = Metric("perplexity", loss.rows, lambda totals: np.exp(np.minimum(loss.of_totals(totals), 700)), False)
     bits = Metric("bits_per_byte", rows, lambda totals: divide(totals[:, 0], totals[:, 2]) / math.log(2), False)
@@ -79,7 +78,7 @@ def _language_metrics(rows: np.ndarray) -> list[Metric]:
 
 
 def evaluate_chats(subject: Subject, chats: Sequence[list[dict]], tools: Sequence[list[dict] | None]) -> Evaluation:
-    """Loss, perplexity and bits per byte of what the assistant says, ends of turn included; ValueError if nothing.
+    """Measure loss, perplexity and bits per byte of the assistant's words; raises ValueError if there are none.
 
     A chat that is longer than the context is read in windows. `tools` are those that the template shows, of each chat.
     """
@@ -88,20 +87,19 @@ def evaluate_chats(subject: Subject, chats: Sequence[list[dict]], tools: Sequenc
     losses = _document_nats(subject, [one["input_ids"] for one in encoded])
     rows = np.zeros((len(chats), 3))  # nats, tokens, bytes
     for row, chat, one, nats in zip(rows, chats, encoded, losses, strict=True):
-        says = np.array(one["labels"][1:]) != IGNORE_INDEX
-        learnt = (turn for turn in chat if turn["role"] == "assistant" and turn.get("weight") != 0)
-        row[:] = nats[says].sum(), says.sum(), sum(len(str(turn.get("content") or "").encode()) for turn in learnt)
+        trained = np.array(one["labels"][1:]) != IGNORE_INDEX
+        turns = (turn for turn in chat if turn["role"] == "assistant" and turn.get("weight") != 0)
+        row[:] = nats[trained].sum(), trained.sum(), sum(len(str(turn.get("content") or "").encode()) for turn in turns)
     if not rows[:, 1].any():
         raise ValueError("The assistant says nothing in the data: give chats in which it does.")
-    notes = ["of the assistant's words, ends of turn included"]
+    notes = ["metrics are of the assistant's words, with the tokens that end its turns"]
     return Evaluation("sft", _language_metrics(rows), len(chats), notes)
 
 
 def evaluate_preferences(subject: Subject, pairs: Sequence[dict]) -> Evaluation:
-    """How often the answer that people chose is likelier; raises ValueError if a template rewrites the prompt."""
-    size = subject.input_length(most=None)
+    """Measure how often the chosen answer is more likely; raises ValueError if a template rewrites the prompt."""
+    size, encoder = subject.input_length(most=None), ChatEncoder(subject.tokenizer)
     answers, lengths, cut = [], [], 0
-    encoder = ChatEncoder(subject.tokenizer)
     for pair in pairs:
         encoded = encode_preference(encoder, pair["prompt"], pair["chosen"], pair["rejected"], pair.get("tools"))
         for name in ("chosen_ids", "rejected_ids"):
@@ -117,5 +115,5 @@ def evaluate_preferences(subject: Subject, pairs: Sequence[dict]) -> Evaluation:
         mean("preference_accuracy_by_token", np.heaviside(by_token[1] - by_token[0], 0.5)),
         mean("margin", rejected - chosen),
     ]
-    note = f"{cut:,} of {len(answers):,} chats lost their beginning, which the context has no room for"
+    note = f"{cut:,} of {len(answers):,} chats lost their beginning: they are longer than the context"
     return Evaluation("dpo", metrics, len(pairs), [note] if cut else [])

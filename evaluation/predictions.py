@@ -1,4 +1,4 @@
-"""What a classifier says of texts: labels with probabilities."""
+"""Labels of texts with their probabilities, as a classifier predicts them."""
 
 from collections.abc import Sequence
 
@@ -10,25 +10,27 @@ from ..data.encoding import encode_text
 from .inference import head_logits
 
 
+def check_single_label(model: PreTrainedModel) -> None:
+    """Raise ValueError if a head predicts a number, or any number of labels at once."""
+    config = model.config
+    kind = "regression" if config.num_labels == 1 else config.problem_type
+    if kind in ("regression", "multi_label_classification"):
+        name = model.name_or_path or type(model).__name__
+        raise ValueError(f"{name} is a model for {kind}: give a classifier that predicts one label per text.")
+
+
 def classify(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[dict[str, float]]:
-    """The labels of each text with their probabilities, the likeliest first; raises ValueError for an empty text.
+    """Return the labels of each text with their probabilities, the most probable first.
 
-    If a text may have several labels, each has a probability of its own; a number that the model predicts stands beside
-    its one label. Texts are read one by one, as padding would cost more than batches win, as far as the context goes.
+    Texts are read one by one, as padding would cost more than batches win, and cut to the context. Raises ValueError
+    for an empty text, or if the model predicts no single label.
     """
+    check_single_label(model)
     labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     ids = [encode_text(tokenizer, text, context_length(model)) for text in texts]
     if not all(ids):
         raise ValueError("A text is empty: give some text.")
-    found = []
-    for logits in map(torch.from_numpy, head_logits(model, ids, batch_size=1)):
-        if len(labels) == 1:
-            scores = logits
-        elif model.config.problem_type == "multi_label_classification":
-            scores = logits.sigmoid()
-        else:
-            scores = logits.softmax(-1)
-        found.append(dict(sorted(zip(labels, scores.tolist(), strict=True), key=lambda pair: -pair[1])))
-    return found
+    scores = (torch.from_numpy(logits).softmax(-1).tolist() for logits in head_logits(model, ids, batch_size=1))
+    return [dict(sorted(zip(labels, each, strict=True), key=lambda pair: -pair[1])) for each in scores]

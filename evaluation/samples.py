@@ -1,4 +1,4 @@
-"""What generated text is like: how varied, how repetitive, and how much of it is copied from the training text."""
+"""Variety, repetition and copies of the training text in generated text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,16 +8,16 @@ WIDTHS = 16, 8, 4, 2, 1  # of the n-grams that copies are looked up by; few plac
 
 
 def distinct(samples: Sequence[Sequence], n: int) -> Metric:
-    """Share of the n-grams of all samples together that are different ones (distinct-n, Li et al., 2016).
+    """Compute the share of different n-grams among those of all samples together (distinct-n, Li et al., 2016).
 
-    It has no interval: among samples that are drawn twice, there is less that is different.
+    It has no interval: a resample has samples twice, so fewer of its n-grams are different.
     """
     grams = [gram for sample in samples for gram in ngrams(sample, n)]
     return ratio(f"distinct_{n}", [len(set(grams))], [len(grams)], None)
 
 
 def repetition(samples: Sequence[Sequence], n: int = 4) -> Metric:
-    """Mean share of a sample's n-grams that it has had before (seq-rep-n, Welleck et al., 2020)."""
+    """Compute the mean share of a sample's n-grams that it has had before (seq-rep-n, Welleck et al., 2020)."""
     shares = []
     for sample in samples:
         grams = list(ngrams(sample, n))
@@ -30,7 +30,7 @@ def ngrams(sample: Sequence, n: int) -> Iterator[tuple]:
 
 
 def longest_copies(samples: Sequence[str], documents: Sequence[str]) -> list[str]:
-    """Find the longest stretch of each sample that some document has word for word."""
+    """Find the longest passage of each sample that a document contains word for word."""
     longest = [""] * len(samples)
     for width in WIDTHS:
         seeds: dict[str, set[int]] = {}  # the n-grams of samples without a copy so far, and which samples have them
@@ -40,12 +40,8 @@ def longest_copies(samples: Sequence[str], documents: Sequence[str]) -> list[str
         for document in documents if seeds else ():
             for place in range(len(document)):
                 for index in seeds.get(document[place : place + width], ()):
-                    longest[index] = _longer(samples[index], longest[index], document, place)
+                    size = len(longest[index])
+                    while place + size < len(document) and document[place : place + size + 1] in samples[index]:
+                        size += 1
+                    longest[index] = max(longest[index], document[place : place + size], key=len)
     return longest
-
-
-def _longer(sample: str, copy: str, document: str, place: int) -> str:
-    """The copy that begins at `place` of a document, if it is longer than the `copy` that is known."""
-    while place + len(copy) < len(document) and document[place : place + len(copy) + 1] in sample:
-        copy = document[place : place + len(copy) + 1]
-    return copy

@@ -14,27 +14,28 @@ AUTO_CLASSES = {"lm": "AutoModelForCausalLM", "classify": "AutoModelForSequenceC
 
 
 def pretrained_card(report: dict) -> str:
-    """Write the README.md of a pretrained checkpoint."""
-    minutes = sum(report["seconds"].values()) / 60
+    """Return the README.md of a pretrained checkpoint."""
     speed = report["tokens_per_second"]
-    is_ours = report.get("custom_code", True)  # reports of earlier versions do not say
+    is_ours = report.get("custom_code", True)  # reports of earlier versions do not have it
     rows = [("this model", f"**{report['val_bits_per_byte']:.3f}**")]
     rows += [(f"{name}, given the training text", f"{x:.3f}") for name, x in report["baseline_bits_per_byte"].items()]
     base, fields = report.get("base_model"), report.get("fields", {})
     settings = "".join(f", {name} {value}" for name, value in fields.items())
     origin = f"the weights of `{base}`" if base else "scratch"
+    text = f"{amount(report['train_documents'], 'documents')},\n{amount(report['train_bytes'], 'bytes')}"
     about = f"""\
 A GPT of {report["parameters"]:,} parameters (preset `{report["preset"]}`, size `{report["size"]}`{settings}), trained
-from {origin} with FolioGPT on `{report["corpus"]}`: {amount(report["train_documents"])} documents,
-{amount(report["train_bytes"])} bytes, {report["steps"]:,} steps, {report["tokens"]:,} tokens in {report["precision"]}.
+from {origin} with FolioGPT on `{report["corpus"]}`: {text}, {amount(report["steps"], "steps")},
+{report["tokens"]:,} tokens in {report["precision"]}.
 """
     quality = f"""\
-On {report["val_documents"]:,} held-out documents ({report["val_bytes"]:,} bytes):
+On {amount(report["val_documents"], "held-out documents")} ({report["val_bytes"]:,} bytes):
 
 {markdown_table(["", "bits per byte"], rows)}
 
-Loss {report["val_loss"]:.3f} nats a token, perplexity {report["val_perplexity"]:.1f}. The run took
-{minutes:.1f} minutes on {report["machine"]}, training at {amount(speed and round(speed))} tokens a second.
+Loss {report["val_loss"]:.3f} nats per token, perplexity {report["val_perplexity"]:.1f}. The run took
+{sum(report["seconds"].values()) / 60:.1f} minutes on {report["machine"]}.
+It trained at {amount(speed and round(speed), "tokens")} per second.
 
 It is a small model: it has the form of its training text and little of the knowledge. Do not rely on what it says."""
     usage = f"""\
@@ -47,7 +48,7 @@ print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated
     if is_ours:
         usage += """
 
-`trust_remote_code=True` runs the Python files beside the weights; with `foliogpt` installed and
+`trust_remote_code=True` runs the checkpoint's Python files; with `foliogpt` installed and
 `import foliogpt.modeling` it is not needed."""
     metrics = {name: report[f"val_{name}"] for name in ("perplexity", "bits_per_byte")}
     metadata = ModelCardData(
@@ -59,17 +60,17 @@ print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated
 
 
 def finetuned_card(report: dict, merged: bool = False) -> str:
-    """Write the README.md of a fine-tuned checkpoint or adapter, or of the checkpoint that it was merged to."""
+    """Return the README.md of a fine-tuned checkpoint or adapter, or of the checkpoint that it was merged to."""
     is_adapter = report["method"] != "full" and not merged
     share = report["trainable_parameters"] / report["parameters"]
     trained = f"{report['trainable_parameters']:,} of {report['parameters']:,} parameters ({share:.2%})"
     rows = [(name.replace("_", " "), f"{value:.4f}") for name, value in report["metrics"].items()]
     about = f"""\
 `{report["base_model"]}`, fine-tuned with FolioGPT for `{report["task"]}` on `{report["data"]}` ({report["kind"]} data,
-{report["train_examples"]:,} rows of it in training). Method `{report["method"]}`: {trained} were trained, in
-{report["steps"]:,} steps of {report["precision"]}."""
+{amount(report["train_examples"], "rows")} of it in training). Method `{report["method"]}`: {trained} were trained, in
+{amount(report["steps"], "steps")} of {report["precision"]}."""
     quality = f"""\
-On {report["val_examples"]:,} held-out rows:
+On {amount(report["val_examples"], "held-out rows")}:
 
 {markdown_table(["", ""], rows)}
 
@@ -86,16 +87,16 @@ and what these examples show. Do not rely on what it says."""
 
 
 def embedder_card(report: dict) -> str:
-    """Write the README.md of an embedder, or of a reranker, whose report has no `dimension`."""
+    """Return the README.md of an embedding model, or of a reranker, whose report has no `dimension`."""
     trust = ", trust_remote_code=True" * report["custom_code"]
     if report["dimension"]:
         about = f"""\
-`{report["base_model"]}` as an embedder: texts of up to {report["max_length"]:,} tokens become vectors of
+`{report["base_model"]}` as an embedding model: texts of up to {report["max_length"]:,} tokens become vectors of
 {report["dimension"]} numbers, the nearer the more alike. Trained with FolioGPT on {report["train_pairs"]:,} pairs from
 `{report["data"]}`, in {report["steps"]:,} steps, against the other texts of a batch."""
         note = """\
 Recall@k is the share of questions that have their text among the first k; in brackets its 95 % interval. The pairs were
-held out, and come from the same place as those it learnt from: on other texts it will be worse."""
+held out, and come from the same place as those it learned from: on other texts it will be worse."""
         call = 'model.similarity(model.encode_query("a question"), model.encode_document(["a text", "another"]))'
         heading, cls, pipeline = "How well it finds", "SentenceTransformer", "sentence-similarity"
         tags = ["foliogpt", "sentence-transformers", "feature-extraction"]
@@ -124,24 +125,25 @@ print({call})
 
 
 def recall_table(report: dict) -> str:
-    """Write an embedder's figures before and after training, and those of others on the same pairs, in Markdown."""
-    others = [name for name in report["metrics"] if name not in ("before", "after")]
+    """Return an embedding model's metrics before and after training, and those of others on the same pairs."""
+    names = dict.fromkeys(["before", "after", *report["metrics"]])
     rows = []
     for kind, sizes in report["held_out"].items():
-        for name in ("before", "after", *others):
+        for name in names:
             cells = []
-            for figure in report["metrics"][name][kind].values():
-                bounds = figure["interval"]  # None of a single question
-                cells.append(f"{figure['value']:.3f}" + (" [{:.3f}, {:.3f}]".format(*bounds) if bounds else ""))
+            for metric in report["metrics"][name][kind].values():
+                bounds = metric["interval"]  # None for a single question
+                cells.append(f"{metric['value']:.3f}" + (" [{:.3f}, {:.3f}]".format(*bounds) if bounds else ""))
             rows.append([f"{sizes['anchors']:,} {kind}s of {sizes['texts']:,} texts", name, *cells])
     return markdown_table(["asked by", "", "recall@1", "recall@10"], rows)
 
 
 def _card(report: dict, metadata: ModelCardData, about: str, sections: dict[str, str], has_curve: bool = True) -> str:
-    """Join what every card has: metadata, title, sections, and the command with the versions that it ran with."""
+    """Join metadata, title, sections, and the command with the versions that it ran with."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    curve = f"The curve is in `{CURVE_FILE}`, every" if has_curve else "Every"
-    made_by = f"```\n{report['command']}\n```\n\n{versions}, seed {report['seed']}.\n{curve} figure in `{REPORT_FILE}`."
+    curve = f"The curve is in `{CURVE_FILE}`, all" if has_curve else "All"
+    facts = f"{versions}, seed {report['seed']}.\n{curve} metrics in `{REPORT_FILE}`."
+    made_by = f"```\n{report['command']}\n```\n\n{facts}"
     parts = [f"---\n{metadata.to_yaml()}\n---", f"# {report['name']}", about.strip()]
     parts += [f"## {heading}\n\n{text}" for heading, text in {**sections, "Made by": made_by}.items()]
     return str(ModelCard("\n\n".join(parts) + "\n"))
@@ -171,15 +173,13 @@ tokenizer = AutoTokenizer.from_pretrained({here})
 
 
 def _finetuned_call(report: dict) -> str:
-    if report["loads_as"] == "lm" and report["task"] != "lm":
-        prompt = json.dumps(report["prompt"], ensure_ascii=False)
-        return f"""inputs = tokenizer.apply_chat_template(
-    {prompt}, add_generation_prompt=True, return_tensors="pt", return_dict=True
-)
+    prompt = json.dumps(report["prompt"] or "A text", ensure_ascii=False)
+    inputs = f'tokenizer({prompt}, return_tensors="pt")'
+    if report["loads_as"] != "lm":
+        return f"print(model(**{inputs}))"
+    if report["task"] != "lm":
+        options = 'add_generation_prompt=True, return_tensors="pt", return_dict=True'
+        inputs = f"tokenizer.apply_chat_template(\n    {prompt}, {options}\n)"
+    return f"""inputs = {inputs}
 outputs = model.generate(**inputs, max_new_tokens=60)
 print(tokenizer.decode(outputs[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
-    text = json.dumps(report["prompt"] if isinstance(report["prompt"], str) else "A text", ensure_ascii=False)
-    if report["loads_as"] == "lm":
-        return f"""inputs = tokenizer({text}, return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=60)[0], skip_special_tokens=True))"""
-    return f"""print(model(**tokenizer({text}, return_tensors="pt")))"""

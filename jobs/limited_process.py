@@ -1,7 +1,7 @@
 """A function that is called in a process of its own, which ends if a call takes too much time or memory.
 
-Nothing else ends a regular expression, a power or a file that takes hours. It is no pool of multiprocessing's, or
-pebble's, as those import the caller's main module again.
+Nothing else ends a regular expression, a power or a file that takes hours. The pools of multiprocessing and pebble
+would import the caller's main module again.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class LimitedProcess:
                 elif code == 1 and time.monotonic() - start >= seconds:  # faulthandler's code
                     reason = f"takes more than {seconds} seconds"
                 raise ValueError(reason) from None
-            except BaseException:  # Ctrl-C: its answer would be taken for that to the next call
+            except BaseException:  # Ctrl-C: the next call would read its answer
                 process.kill()
                 self.close()
                 raise
@@ -74,8 +74,8 @@ class LimitedProcess:
 
 
 def serve(module: str, name: str, memory_bytes: str) -> None:
-    """Call the function with what comes through stdin, and answer through stdout, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and decides
+    """Call the function with the arguments that stdin has, and answer through stdout, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and decides
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints would break the answers
     function = getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""What a run leaves for people: a line for each stage, report.json and a picture of the loss."""
+"""Reports for people: a line for each stage, report.json and a plot of the loss."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class Stages:
-    """Times the stages of a run and says one line about each: `with stages("corpus") as say: say("9 documents")`."""
+    """Times the stages of a run and prints a line about each: `with stages("corpus") as say: say("9 documents")`."""
 
     def __init__(self, silent: bool = False):
         self.seconds: dict[str, float] = {}
@@ -29,22 +29,23 @@ class Stages:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator:
-        """Run a stage. What the block passes to the yielded function is shown when it ends."""
-        said = []
+        """Time a stage; the strings that the block passes to the yielded function are printed when it ends."""
+        notes = []
         start = time.perf_counter()
-        yield said.append
+        yield notes.append
         self.seconds[name] = round(time.perf_counter() - start, 2)
         if not self.silent:
-            print(f"{name:<12}{'; '.join(said)}  ({self.seconds[name]:.1f} s)", flush=True)
+            print(f"{name:<12}{'; '.join(notes)}  ({self.seconds[name]:.1f} s)", flush=True)
 
 
-def amount(number: int | None) -> str:
-    """A number for people, or that nobody knows it: the length of a stream."""
-    return "an unknown number of" if number is None else f"{number:,}"
+def amount(number: int | None, unit: str = "") -> str:
+    """Return a number with its `unit`, a plural, for people; None is the length of a stream, which is not known."""
+    text = "an unknown number of" if number is None else f"{number:,}"
+    return f"{text} {unit.removesuffix('s') if number == 1 else unit}".rstrip()
 
 
 def peak_memory_bytes(device: torch.device | None = None) -> int:
-    """The most memory that this process has held at once, on a CUDA device if one is given."""
+    """Return the most memory that this process has held at once, on a CUDA device if one is given."""
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
@@ -56,8 +57,8 @@ def peak_memory_bytes(device: torch.device | None = None) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def machine(device: torch.device) -> str:
-    """The hardware that the run was timed on, for the report."""
+def hardware_name(device: torch.device) -> str:
+    """Return the name of the hardware that a run was timed on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device.type == "cpu" else device.type
@@ -77,12 +78,12 @@ def code_version() -> str:
 
 
 def write_report(report: dict, directory: str | Path, name: str = REPORT_FILE) -> None:
-    """Write report.json, or what is reported in another file."""
+    """Write report.json, or a report under another name."""
     (Path(directory) / name).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def write_result(folder: Path, state, report: dict, card: str, quality: str) -> None:
-    """Write what describes a finished model beside its weights; `quality` is in the title of its curve."""
+    """Write trainer state, report, card and loss curve next to a finished model; `quality` is in the curve's title."""
     state.save_to_json(str(folder / STATE_FILE))
     write_report(report, folder)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
@@ -93,16 +94,13 @@ def write_result(folder: Path, state, report: dict, card: str, quality: str) -> 
 
 
 def compressors(report: dict) -> dict[str, float]:
-    """What compressors need for the held-out text, in nats a token, if the run was compared with any."""
+    """Return the compressors' losses on the held-out text, in nats per token, if the run was compared with any."""
     nats = report["val_loss"] / report["val_bits_per_byte"] if report.get("val_bits_per_byte") else 0
     return {name: bits * nats for name, bits in report.get("baseline_bits_per_byte", {}).items()}
 
 
 def loss_curve(log_history: list[dict], path: Path, title: str, levels: dict[str, float] | None = None) -> None:
-    """Draw losses, with `levels` to compare them with, gradient norm and learning rate over the steps.
-
-    Raises ImportError if matplotlib is missing.
-    """
+    """Draw losses and `levels`, gradient norm and learning rate over steps; raises ImportError without matplotlib."""
     plt = pyplot("The loss curve")
     figure, (losses, norms, rates) = plt.subplots(
         3, 1, sharex=True, figsize=(7, 5.5), height_ratios=[3, 1, 1], layout="constrained"
@@ -116,7 +114,7 @@ def loss_curve(log_history: list[dict], path: Path, title: str, levels: dict[str
         axes.grid(visible=True, alpha=0.3)
     for number, (name, level) in enumerate((levels or {}).items()):
         losses.axhline(level, color="gray", linewidth=1, linestyle=(0, (number + 1, 2)), label=name)
-    losses.set(ylabel="loss (nats a token)", title=title)
+    losses.set(ylabel="loss (nats per token)", title=title)
     losses.legend()
     norms.set(ylabel="gradient\nnorm")
     rates.set(xlabel="step", ylabel="learning\nrate")

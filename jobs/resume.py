@@ -1,4 +1,4 @@
-"""Going on with a run: the checkpoint to go on from, and what may not change on the way."""
+"""Resuming a run: the checkpoint to continue from, and the settings that may not change."""
 
 import logging
 from collections.abc import Iterable
@@ -17,17 +17,14 @@ logger = logging.getLogger(__name__)
 def checkpoint_to_resume(
     output_dir: Path, settings: dict, args: TrainingArguments, fixed: Iterable[str]
 ) -> Path | None:
-    """The newest whole checkpoint in `output_dir`; None if the run was stopped before its first, and begins again.
+    """Return the newest complete checkpoint in `output_dir`; None if the run was stopped before its first.
 
     Raises ValueError if one of the `fixed` settings is that of another run, or the run is complete; FileNotFoundError
-    if there are checkpoints, and none is whole.
+    if no checkpoint is intact.
     """
     checkpoint = last_checkpoint(output_dir)
     saved = run_settings_of(output_dir, checkpoint)
-    for name in fixed:
-        if name in saved and saved[name] != settings[name]:
-            what = f"The run of {checkpoint or output_dir} has {name} {saved[name]}, not {settings[name]}"
-            raise ValueError(f"{what}: leave it out to go on, or start another run with another --output_dir.")
+    check_unchanged(saved, settings, [name for name in fixed if name in saved], f"run of {checkpoint or output_dir}")
     _check_batch(output_dir, saved, args)
     done = _step(output_dir)
     if checkpoint is None:
@@ -36,8 +33,8 @@ def checkpoint_to_resume(
             remedy = "its model is ready to use; for a longer run give another --output_dir"
             raise FileNotFoundError(f"{what} to train on from: {remedy}.")
         if any((path / SUMS_FILE).exists() for path in checkpoints(output_dir)):
-            remedy = "copy them from where they were last seen whole, or start again with another --output_dir"
-            raise FileNotFoundError(f"No checkpoint in {output_dir} is whole: {remedy}.")
+            remedy = "copy them from a backup, or start again with another --output_dir"
+            raise FileNotFoundError(f"No checkpoint in {output_dir} is complete: {remedy}.")
         logger.warning("The run in %s has no checkpoint yet: it begins from the start.", output_dir)
         return None
     if reached_its_end(checkpoint, args) and done == _step(checkpoint):
@@ -47,18 +44,26 @@ def checkpoint_to_resume(
 
 
 def run_settings_of(output_dir: Path, checkpoint: Path | None) -> dict:
-    """The settings that a checkpoint was trained with, which it carries; without one, those of the run."""
+    """Return the settings that a checkpoint was trained with, from its run.yaml; without one, those of the run."""
     return (checkpoint and read_settings(checkpoint)) or read_settings(output_dir) or {}
 
 
-def check_same_text(output_dir: Path, checkpoint: Path | None, fingerprint) -> None:
-    """Raises ValueError if the texts are not those that the checkpoint was trained on."""
-    if fingerprint != run_settings_of(output_dir, checkpoint).get(FINGERPRINT):
+def check_unchanged(saved: dict, settings: dict, names: Iterable[str], what: str) -> None:
+    """Raise ValueError if a setting is not the one that `what`, a run, began with."""
+    for name in names:
+        if saved.get(name) != settings[name]:
+            change = f"The {what} has {name} {saved.get(name)}, not {settings[name]}"
+            raise ValueError(f"{change}: leave it out to resume, or start another one with another --output_dir.")
+
+
+def check_same_text(saved: dict, fingerprint) -> None:
+    """Raise ValueError if the text is not the one of the `saved` settings."""
+    if fingerprint != saved.get(FINGERPRINT):
         raise ValueError("The corpus is not the text that this run began with: start another run for it.")
 
 
 def _check_batch(output_dir: Path, saved: dict, args) -> None:
-    """Refuse another global batch, which would be another run; how many processes share it may change."""
+    """Raise ValueError for another global batch; the number of processes that share it may change."""
     of_one = saved.get("per_device_train_batch_size", 1) * saved.get("gradient_accumulation_steps", 1)
     blocks = saved.get(BATCH, of_one)
     if blocks == args.global_batch_size:
@@ -72,13 +77,13 @@ def _check_batch(output_dir: Path, saved: dict, args) -> None:
 
 
 def after_restart(output_dir: Path) -> list[str]:
-    """The flag by which a run goes on after torchrun's restart, in a folder that this very job has written to."""
+    """Return the flag that resumes a run after torchrun's restart, if this job has written to the folder."""
     settings = read_settings(Path(output_dir).expanduser()) or {}
     return ["--resume"] if settings.get(JOB, "") == job() else []
 
 
 def reached_its_end(checkpoint: Path, args: TrainingArguments) -> bool:
-    """Whether there is nothing left to train after this checkpoint."""
+    """Return True if nothing is left to train after this checkpoint."""
     if getattr(args, "minutes", None) is not None:
         return False
     state = read_state(checkpoint)
@@ -88,12 +93,12 @@ def reached_its_end(checkpoint: Path, args: TrainingArguments) -> bool:
 
 
 def read_state(folder: Path) -> TrainerState:
-    """The trainer's state in a checkpoint."""
+    """Read the trainer's state in a checkpoint."""
     return TrainerState.load_from_json(str(folder / STATE_FILE))
 
 
 def _step(folder: Path) -> int | None:
-    """The step of the checkpoint in a folder, or None if there is none."""
+    """Return the step of the checkpoint in a folder, or None if there is none."""
     try:
         return read_state(folder).global_step
     except (OSError, ValueError, TypeError):  # not there, or not written by Trainer

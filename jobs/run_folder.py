@@ -1,4 +1,4 @@
-"""The folder of a run: one run writes to it at a time, and another's is never overwritten by accident."""
+"""The folder of a run: one run writes to it at a time, and other files are never overwritten by accident."""
 
 import contextlib
 import os
@@ -14,12 +14,11 @@ from .report import code_version
 from .saving import STAGING, STATE_FILE, checkpoints, write_atomically
 
 RUN_FILE = "run.yaml"  # the settings of the run, written when it starts
-# The keys by which run.yaml is known as ours: of pretraining, fine-tuning, an embedder's training.
+# A run.yaml of ours has the keys of one of these: pretraining, fine-tuning, training an embedding model.
 REQUIRED_RUN_KEYS = ({"corpus", "preset", "size"}, {"task", "model", "data"}, {"model", "corpus", "pairs"})
-SCALE_FILE = "scale.yaml"  # the same of a scaling grid
-FINGERPRINT, BATCH, JOB = "corpus_fingerprint", "global_batch_size", "torchrun_job"
-VERSION = "foliogpt_version"
-RUN_METADATA_KEYS = (FINGERPRINT, BATCH, JOB, VERSION)  # in run.yaml beside the settings
+SCALE_FILE = "scale.yaml"  # the same for a scaling grid
+FINGERPRINT, BATCH, JOB, VERSION = "corpus_fingerprint", "global_batch_size", "torchrun_job", "foliogpt_version"
+RUN_METADATA_KEYS = (FINGERPRINT, BATCH, JOB, VERSION)  # in run.yaml next to the settings
 LOCK_FILE = ".lock"
 
 
@@ -27,9 +26,9 @@ LOCK_FILE = ".lock"
 def lock_run_folder(
     output_dir: str | Path, overwrite: bool = False, resume: bool = False, marker: str = RUN_FILE
 ) -> Iterator[Path]:
-    """Make `output_dir` if need be, and have it to ourselves until the block ends. Nothing in it is changed.
+    """Make `output_dir` if need be, and lock it until the block ends; nothing in it is changed.
 
-    With `overwrite` another run may be there, with `resume` one must be; `marker` is the file that tells it. Raises
+    With `overwrite` another run may be there, with `resume` one must be; `marker` is the file that marks it. Raises
     FileExistsError if a run, or something else, is there, or a run is writing to it now; FileNotFoundError if there is
     no run to resume; PermissionError if the directory cannot be written to.
     """
@@ -46,7 +45,7 @@ def lock_run_folder(
         reason = getattr(error, "strerror", error)
         raise PermissionError(f"Cannot write to {path} ({reason}): give another --output_dir.") from None
     try:
-        _check(path, overwrite, resume, marker)  # once more, now that nobody else can change it
+        _check(path, overwrite, resume, marker)  # once more, now that no other process can change it
         for leftover in path.glob(f"{STAGING}*"):  # of a process that was killed while saving
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -81,32 +80,32 @@ def _check(path: Path, overwrite: bool, resume: bool, marker: str) -> None:
     if marker != RUN_FILE and (path / "config.json").exists():
         raise FileExistsError(f"{path} holds a model: give another --output_dir.")
     if not overwrite:
-        go_on = " continue it with --resume," if marker in (RUN_FILE, SCALE_FILE) else ""
-        remedy = f"give another --output_dir,{go_on} or replace it with --overwrite"
+        or_resume = " continue it with --resume," if marker in (RUN_FILE, SCALE_FILE) else ""
+        remedy = f"give another --output_dir,{or_resume} or replace it with --overwrite"
         raise FileExistsError(f"{path} already has a {marker}: {remedy}.")
 
 
 def run_metadata(fingerprint, global_batch_size: int) -> dict:
-    """Return what run.yaml holds beside the settings: which text, which batch, which job, which version."""
+    """Return what run.yaml holds next to the settings: fingerprint of the text, batch, torchrun's job, version."""
     return {FINGERPRINT: fingerprint, BATCH: global_batch_size, JOB: job(), VERSION: code_version()}
 
 
 def start_run(output_dir: Path, settings: dict, is_new: bool) -> None:
-    """Write the settings of the run that begins or goes on, whole or not at all.
+    """Write the settings of the run that begins or resumes, completely or not at all.
 
-    If `is_new`, the checkpoints of the run that was here go, but its finished one only when the new one is whole.
+    If `is_new`, the checkpoints of the run that was here are deleted; its final model stays until the new one is saved.
     """
     new = output_dir / f"{STAGING}{RUN_FILE}"
     write_atomically(new, yaml.safe_dump(settings, sort_keys=False))  # if that fails, no checkpoint is removed
     if is_new:
         for checkpoint in checkpoints(output_dir):
             shutil.rmtree(checkpoint)
-        (output_dir / STATE_FILE).unlink(missing_ok=True)  # by which a finished run is told
+        (output_dir / STATE_FILE).unlink(missing_ok=True)  # which marks a finished run
     os.replace(new, output_dir / RUN_FILE)
 
 
 def read_settings(output_dir: Path) -> dict | None:
-    """The settings of the run in a folder, or None if there is none of ours."""
+    """Read the settings of the run in a folder; None if there is none of ours."""
     try:
         settings = yaml.safe_load((output_dir / RUN_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, yaml.YAMLError):

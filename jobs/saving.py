@@ -15,33 +15,33 @@ logger = logging.getLogger(__name__)
 STATE_FILE = "trainer_state.json"
 SUMS_FILE = "SHA256SUMS"  # of all files in a checkpoint, for us and for `sha256sum -c`
 STAGING = ".saving-"
-# Without any of these, a run would not go on to the same weights.
+# Without any of these, a resumed run would not reach the same weights.
 NEEDED = (STATE_FILE, "optimizer*", "scheduler.pt", "rng_state*")
 OPENED_BY = {"config.json", "adapter_config.json"}  # each with weights of its own
-# What a checkpoint may have and another not. Beside one that lacks it, it would be loaded with it.
+# Files that not every checkpoint has: a stale one would be loaded with a checkpoint that lacks it.
 OPTIONAL = ("*.safetensors", "*.index.json", "chat_template.jinja", "vocab.*", "merges.txt", "*tokens*.json", "*.model",
             "base_model.json", "generation_config.json", "modules.json")  # fmt: skip
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    """The intermediate checkpoints of a run, oldest first."""
+    """Return the intermediate checkpoints of a run, oldest first."""
     folders = [p for p in Path(output_dir).iterdir() if p.is_dir() and not p.is_symlink()]
     numbered = {int(m[1]): p for p in folders if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))}
     return [numbered[step] for step in sorted(numbered)]
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint that is whole, or None. Says which ones it passes over."""
+    """Return the newest complete checkpoint, or None; warns of the ones that it skips."""
     for path in reversed(checkpoints(output_dir)):
-        torn = find_corrupt_file(path)
-        if torn is None:
+        corrupt = find_corrupt_file(path)
+        if corrupt is None:
             return path
-        logger.warning("%s is not whole (%s): going back to the one before.", path, torn)
+        logger.warning("%s is damaged or incomplete (%s): going back to the checkpoint before it.", path, corrupt)
     return None
 
 
 def find_corrupt_file(checkpoint: Path) -> str | None:
-    """The name of a file that is missing or is not as it was written, or None if the checkpoint is whole."""
+    """Return the name of a file that is missing or was changed since it was written, or None."""
     try:
         lines = (checkpoint / SUMS_FILE).read_text(encoding="utf-8").splitlines()
         digests = dict(reversed(line.split("  ", 1)) for line in lines)
@@ -56,9 +56,9 @@ def find_corrupt_file(checkpoint: Path) -> str | None:
 
 
 def write_checksums(checkpoint: Path) -> None:
-    """Put the files of a checkpoint on the disk, and then their hashes beside them, by which it is known to be whole.
+    """Sync a checkpoint's files to the disk, then write their hashes; without these it counts as incomplete.
 
-    A machine that loses power may leave files of the right size that are full of zeros, which the hashes tell.
+    A machine that loses power may leave files of the right size that are full of zeros; the hashes detect that.
     """
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SUMS_FILE)
     for file in files:
@@ -76,7 +76,7 @@ def _sha256(file: Path) -> str:
 
 def _to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive a loss of power."""
-    if path.is_dir() and os.name == "nt":  # which opens no folders, and writes down names by itself
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders, and syncs names by itself
         return
     descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
@@ -99,7 +99,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Restore what was at `path` if the block that writes it fails; any error, as of a full disk, becomes OSError."""
+    """Restore what was at `path` if the block that writes it fails; any error, such as a full disk, becomes OSError."""
     before = path.with_name(f"{STAGING}{path.name}")
     if path.exists():
         os.replace(path, before)
@@ -112,17 +112,17 @@ def saving(path: Path) -> Iterator[None]:
         if not isinstance(error, Exception):  # Ctrl-C
             raise
         free = f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free there"
-        remedy = "Make room, then go on with --resume."
+        remedy = "Make room, then continue with --resume."
         raise OSError(f"Could not save to {path.parent} ({error}); {free}. {remedy}") from error
     shutil.rmtree(before, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def staged(output_dir: Path) -> Iterator[Path]:
-    """A temporary directory inside `output_dir` whose files and folders move there when the block ends, and only then.
+    """Yield a temporary directory inside `output_dir` whose files move there when the block ends, and only then.
 
-    `config.json` or `adapter_config.json`, without which nothing is opened, is taken away first and moves last: a
-    mixture of an old and a new checkpoint, or half of one, is never taken for a whole one.
+    `config.json` or `adapter_config.json`, without which a model cannot be opened, is removed first and moves last: a
+    mixture of an old and a new checkpoint, or half of one, cannot be opened.
     """
     staging = output_dir / f"{STAGING}{os.getpid()}"
     with saving(staging):
@@ -143,13 +143,13 @@ def staged(output_dir: Path) -> Iterator[Path]:
             if file.is_dir():
                 shutil.rmtree(output_dir / file.name, ignore_errors=True)
             else:
-                file.chmod(_new_file_mode())  # safetensors lets nobody else read what it writes
+                file.chmod(_new_file_mode())  # safetensors writes files that only their owner can read
             os.replace(file, output_dir / file.name)
         staging.rmdir()
 
 
 def _new_file_mode() -> int:
-    """The permissions that a new file has here."""
+    """Return the permissions of a new file."""
     umask = os.umask(0)  # there is no other way to read it
     os.umask(umask)
     return 0o666 & ~umask

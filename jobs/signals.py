@@ -1,4 +1,4 @@
-"""Being told to stop: Ctrl-C's SIGINT, and the SIGTERM of schedulers, containers and machines that are taken back."""
+"""Signals that stop a run: Ctrl-C's SIGINT, and the SIGTERM of schedulers, containers and preempted machines."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 
 class Interrupted(KeyboardInterrupt):
-    """The work was stopped by a signal. The message says what was saved, and how to go on."""
+    """A signal stopped the work; the message names what was saved, and how to continue."""
 
     def __init__(self, message: str = "", signum: int = signal.SIGINT):
         super().__init__(message)
@@ -16,20 +16,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interrupt(signum: int, frame=None) -> None:
-    """Handles a signal as Python handles Ctrl-C: everything on the way out is cleaned up."""
+    """Handle a signal as Python handles Ctrl-C: everything on the way out is cleaned up."""
     raise Interrupted(signum=signum)
 
 
 def signal_of(error: KeyboardInterrupt) -> int:
-    """The signal that is behind an exception; a shell reports 128 more as the exit code."""
+    """Return the signal behind an exception; a shell reports 128 more as the exit code."""
     return error.signum if isinstance(error, Interrupted) else signal.SIGINT
 
 
 @contextlib.contextmanager
 def handled(handler: Callable, *signums: int) -> Iterator[None]:
-    """Give signals a handler until the block ends, in the main thread: others can have none.
+    """Handle signals by `handler` until the block ends, if this is the main thread: others can have no handlers.
 
-    A process that we fork, such as a worker of the data loader, inherits it, but ends by a SIGTERM and ignores Ctrl-C.
+    A forked process, such as a worker of the data loader, inherits it, but ends at a SIGTERM and ignores Ctrl-C.
     """
     process = os.getpid()
 

@@ -1,4 +1,4 @@
-"""The Folio model. Importing this package makes transformers' Auto classes know it."""
+"""The Folio model. Importing this package registers it with transformers' Auto classes."""
 
 from importlib.metadata import version
 

@@ -28,7 +28,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scaled dot-product attention: softmax(Q K^T / sqrt(d)) V (Vaswani et al., 2017, section 3.2.1).
+    """Compute scaled dot-product attention: softmax(Q K^T / sqrt(d)) V (Vaswani et al., 2017, section 3.2.1).
 
     Returns the output as (B, T, H, D) and the attention weights as (B, H, T, S).
     """
@@ -86,7 +86,7 @@ class FolioAttention(nn.Module):
         cache: Cache | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the output (B, T, C) and, when written out (`eager`), the attention weights."""
+        """Return the output (B, T, C) and, when written out (`eager`), the attention weights."""
         batch_and_tokens = hidden_states.shape[:-1]
         by_head = (*batch_and_tokens, -1, self.head_dim)
         q = self.q_proj(hidden_states).view(by_head)  # (B, T, H, D)
@@ -131,7 +131,7 @@ class FolioCrossAttention(nn.Module):
         cache: Cache | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the output (B, T, C) and, when written out (`eager`), the attention weights."""
+        """Return the output (B, T, C) and, when written out (`eager`), the attention weights."""
         batch_and_tokens = hidden_states.shape[:-1]
         q = self.q_proj(hidden_states).view(*batch_and_tokens, -1, self.head_dim).transpose(1, 2)
         k, v = self._keys_and_values(encoder_hidden_states, cache)
@@ -151,7 +151,7 @@ class FolioCrossAttention(nn.Module):
         return self.o_proj(output.reshape(*batch_and_tokens, -1)), weights
 
     def _keys_and_values(self, encoder_hidden_states, cache) -> tuple[torch.Tensor, torch.Tensor]:
-        """The encoder's keys and values (B, H_kv, S, D): the same at every step, so computed once a sequence."""
+        """Compute the encoder's keys and values (B, H_kv, S, D) once per sequence: they are the same at every step."""
         cache = cache if isinstance(cache, EncoderDecoderCache) else None
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]

@@ -1,4 +1,4 @@
-"""One block of the stack: attention and a feed-forward network around the residual stream."""
+"""One layer of the backbone: attention and a feed-forward network around the residual stream."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from .normalization import build_norm
 
 
 class FolioDecoderLayer(GradientCheckpointingLayer):
-    """One block: attention, then the feed-forward network, each added to the residual stream.
+    """One layer: attention, then the feed-forward network, each added to the residual stream.
 
     The norm comes before each of them, which is stable when deep (Xiong et al., 2020), or after the sum, as in the
     original.
@@ -62,7 +62,7 @@ class FolioDecoderLayer(GradientCheckpointingLayer):
         return hidden_states if self.norm_first else self.post_attention_layernorm(hidden_states)
 
     def dropout(self, output: torch.Tensor) -> torch.Tensor:
-        """Of a sublayer's output, before it is added to the residual stream."""
+        """Apply dropout to a sublayer's output, before it is added to the residual stream."""
         if self.training and self.hidden_dropout:
             return nn.functional.dropout(output, self.hidden_dropout)
         return output

@@ -44,7 +44,7 @@ class FolioConfig(PreTrainedConfig):
         rope_parameters: `rope_type`, `rope_theta` and what the type needs; only for `"rope"`.
         max_position_embeddings: the context length in tokens.
         scale_embeddings: multiply token embeddings by sqrt(hidden_size), as Vaswani et al. (2017) do.
-        norm_type, norm_position, norm_eps: the normalisation, and whether it comes before each sublayer
+        norm_type, norm_position, norm_eps: the normalization, and whether it comes before each sublayer
             ("pre") or after its residual connection ("post").
         layer_types: `"full_attention"` or `"sliding_attention"` for each layer; `None` means all sliding if
             `sliding_window` is set, else all full.
@@ -142,7 +142,7 @@ class FolioConfig(PreTrainedConfig):
             self.layer_types = (self.layer_types * value)[:value]
 
     def validate_architecture(self):
-        """Refuse contradictory choices; runs when the config is made and when it is saved."""
+        """Reject contradictory choices; runs when the config is made and when it is saved."""
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
                      "head_dim", "intermediate_size", "max_position_embeddings", "sliding_window"):  # fmt: skip
             if (value := getattr(self, name)) is not None and value < 1:

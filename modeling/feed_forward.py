@@ -1,4 +1,4 @@
-"""The feed-forward network of a Transformer block: what each position does on its own."""
+"""The feed-forward network of a Transformer layer, which processes each position separately."""
 
 import torch
 from torch import nn

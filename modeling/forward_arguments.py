@@ -1,7 +1,7 @@
-"""The arguments of `forward`: the key-value cache under either of its names, and none that nobody reads.
+"""The arguments of `forward`: the key-value cache under either of its names; unknown arguments are rejected.
 
 transformers 5.24 renamed `past_key_values` to `cache`, and 5.40 drops the old name. A model that takes one name and
-swallows the other generates with a cache that it never reads.
+ignores the other generates with a cache that it never reads.
 """
 
 import functools
@@ -23,10 +23,10 @@ READ_BY_TRANSFORMERS = {
 
 
 def checked_arguments(forward):
-    """Wrap a model's `forward`, whose parameter is `cache`: take both names, and refuse what it does not know.
+    """Wrap a model's `forward`, whose parameter is `cache`: accept both names, and reject unknown arguments.
 
     Raises:
-        TypeError: when called with an argument that would be swallowed.
+        TypeError: when called with an argument that would be ignored.
     """
     parameters = inspect.signature(forward).parameters
     known = (parameters.keys() | READ_BY_TRANSFORMERS) - {"self", "kwargs"}
@@ -56,13 +56,13 @@ def checked_arguments(forward):
 
 
 def read_by_attention(config) -> set[str]:
-    """The arguments of the model's attention function, which may be a library's own, such as vLLM's."""
+    """List the arguments of the model's attention function, which may be a library's own, such as vLLM's."""
     function = ALL_ATTENTION_FUNCTIONS.get(config._attn_implementation)
     return set() if function is None else set(inspect.signature(function).parameters)
 
 
 def update_cache(cache, keys, values, layer_idx: int, kwargs: dict):
-    """Keys and values (B, H_kv, S, D) of the tokens so far, given those of the new ones.
+    """Add the keys and values of new tokens to the cache; return those of all tokens so far, (B, H_kv, S, D).
 
     The cache of continuous batching changes `kwargs`, the arguments of the attention function; before transformers
     5.24 that function updated it.

@@ -8,7 +8,7 @@ class ChunkLoss(nn.Module):
     """The loss of a few tokens and its gradients. A module, so that compiling a model by its parts compiles this."""
 
     def forward(self, hidden, head, target, softcap, z_loss: float, ignore_index: int, needs_grad: bool):
-        """hidden (N, C), head (V, C), target (N) -> summed loss, a scalar, and if needed gradients (N, C), (V, C)."""
+        """Map hidden (N, C), head (V, C), target (N) to the summed loss and, if needed, gradients (N, C), (V, C)."""
         exact = torch.promote_types(hidden.dtype, torch.float)
         counted = (target != ignore_index).unsqueeze(1)
         index = (target * counted.squeeze(1)).unsqueeze(1)  # 0 where there is no target; others stay as they are
@@ -48,7 +48,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, chunk_size, softcap, z_loss, ignore_index, chunk_loss):
-        """hidden (N, C), weight (V, C), targets (N), `ignore_index` if there is none -> summed loss, a scalar.
+        """Map hidden (N, C), weight (V, C), targets (N; `ignore_index` if there is none) to the summed loss, a scalar.
 
         `z_loss` is the weight of log(Z)^2, Z being the sum that the softmax divides by: it keeps logits from drifting
         (PaLM, Chowdhery et al., 2022).
@@ -92,9 +92,9 @@ def chunked_causal_lm_loss(
     ignore_index=-100,
     chunk_loss=None,
 ):
-    """Mean next-token cross-entropy of `hidden_states` (B, T, C) under the head `weight` (V, C).
+    """Compute the mean next-token cross-entropy of `hidden_states` (B, T, C) under the head `weight` (V, C).
 
-    Takes the arguments of transformers' `ForCausalLMLoss` and means the same by them: `labels` (B, T) are the inputs
+    Takes the arguments of transformers' `ForCausalLMLoss` with the same meaning: `labels` (B, T) are the inputs
     themselves, `ignore_index` where there is no target, and shifted by one here, unless `shift_labels` (B, T) already
     are. Divides by `num_items_in_batch` (targets in the whole accumulated batch) if given, else by the targets here.
 
@@ -111,28 +111,28 @@ def chunked_causal_lm_loss(
 
 
 def z_loss_of(logits, labels, num_items_in_batch=None, shift_labels=None, ignore_index=-100):
-    """The mean of log(Z)^2 that `ChunkedCrossEntropy` weighs, of all `logits` (B, T, V) at once."""
+    """Compute the mean of log(Z)^2, which `ChunkedCrossEntropy` weights, of all `logits` (B, T, V) at once."""
     targets = shifted(labels, shift_labels, ignore_index).to(logits.device)
     squares = logits.float().logsumexp(-1).flatten().square()
     return mean((squares * (targets != ignore_index)).sum(), targets, num_items_in_batch, ignore_index)
 
 
 def shifted(labels, shift_labels, ignore_index) -> torch.Tensor:
-    """The target of every position in a row, (B * T)."""
+    """Return the targets of all positions in one dimension, (B * T)."""
     if shift_labels is None:
         shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     return shift_labels.reshape(-1)
 
 
 def mean(total, targets, num_items_in_batch, ignore_index) -> torch.Tensor:
-    """`total` by the number of targets, here or in the whole accumulated batch."""
+    """Divide `total` by the number of targets, here or in the whole accumulated batch."""
     if num_items_in_batch is None:
         return total / (targets != ignore_index).sum()
     return total / (num_items_in_batch.to(total.device) if torch.is_tensor(num_items_in_batch) else num_items_in_batch)
 
 
 def classification_loss(logits, labels, config, num_items_in_batch=None):
-    """Loss of a sequence classifier: squared error, cross-entropy or, for several labels, binary cross-entropy.
+    """Compute a sequence classifier's squared error, cross-entropy or, for several labels, binary cross-entropy.
 
     Chooses `config.problem_type` as transformers does. Unlike the stock loss it divides every kind by
     `num_items_in_batch` (labels in the whole accumulated batch), so that gradient accumulation changes nothing.
@@ -157,10 +157,10 @@ def classification_loss(logits, labels, config, num_items_in_batch=None):
 
 
 def span_loss(start_logits, end_logits, start_positions, end_positions, num_items_in_batch=None):
-    """Mean cross-entropy of a span's start and end: logits (B, T), positions (B) or (B, 1).
+    """Compute the mean cross-entropy of a span's start and end: logits (B, T), positions (B) or (B, 1).
 
-    A position outside of the T tokens costs nothing. Unlike the stock loss it counts as a text all the same: so
-    gradient accumulation changes nothing, and a batch in which no answer is in sight has a loss of 0, not NaN.
+    A position outside of the T tokens adds no loss. Unlike in the stock loss its text still counts: so gradient
+    accumulation changes nothing, and a batch with no answer within its tokens has a loss of 0, not NaN.
     """
     count, outside = start_logits.shape
     total = 0.0

@@ -1,8 +1,8 @@
-"""The Folio model: one Transformer stack, and a head for each thing it can be trained to do.
+"""The Folio model: one Transformer backbone, and a head for each task.
 
 - token embeddings, with learned, sinusoidal, rotary or no positions (`positions.py`)
-- blocks (`block.py`) of attention (`attention.py`) and a feed-forward network (`feed_forward.py`), each with a
-  residual connection and a normalisation before or after it (`normalization.py`)
+- layers (`block.py`) of attention (`attention.py`) and a feed-forward network (`feed_forward.py`), each with a
+  residual connection and a normalization before or after it (`normalization.py`)
 - causal (a GPT) or, with `is_causal=False`, bidirectional (an encoder)
 - a head that reads the last hidden states: next token, masked token, classes of a text or of its tokens, spans
 """
@@ -66,7 +66,7 @@ if not TESTED[0] <= tuple(map(int, transformers.__version__.split(".")[:2])) <= 
 
 
 class FolioPreTrainedModel(PreTrainedModel):
-    """What all Folio models share: initialisation, and what they tell transformers about themselves."""
+    """The base of all Folio models: initialization, and the attributes that transformers reads."""
 
     config: FolioConfig
     config_class = FolioConfig
@@ -98,7 +98,7 @@ class FolioPreTrainedModel(PreTrainedModel):
 
 
 class FolioModel(FolioPreTrainedModel):
-    """The stack without a head: token ids (B, T) to hidden states (B, T, C)."""
+    """The backbone without a head: token ids (B, T) to hidden states (B, T, C)."""
 
     def __init__(self, config: FolioConfig):
         super().__init__(config)
@@ -129,14 +129,14 @@ class FolioModel(FolioPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """Hidden states of `input_ids` (B, T) or of `inputs_embeds` (B, T, C).
+        """Compute the hidden states of `input_ids` (B, T) or of `inputs_embeds` (B, T, C).
 
         Several documents packed into a row stay apart if `position_ids` start at 0 with each document,
         `attention_mask` is not given and `use_cache` is False.
 
         Raises:
             ValueError: if both or none of `input_ids` and `inputs_embeds` are given, or if there are more tokens
-                than learned positions, or `encoder_hidden_states` for a stack without cross-attention.
+                than learned positions, or `encoder_hidden_states` for a backbone without cross-attention.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
@@ -208,7 +208,7 @@ class FolioModel(FolioPreTrainedModel):
         )
 
     def _attention_masks(self, layer_types, inputs_embeds, attention_mask, cache, position_ids, is_causal) -> dict:
-        """The mask for each type of layer. Generation may have prepared them already, as a dict."""
+        """Make the mask for each type of layer, unless generation has prepared them already, as a dict."""
         if isinstance(attention_mask, dict):
             return attention_mask
         arguments = {
@@ -234,7 +234,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
     `loss_chunk_size` can be set on an instance by a training loop that does not read logits: the loss is then
     computed that many tokens at a time, the logits are never all in memory, and `logits` comes back as None. A head
     that is more than a matrix, such as one with an adapter, has its loss computed from all logits. With `z_loss` the
-    loss in training holds the squared logarithm of the softmax's denominator as well, by that weight.
+    loss in training includes the squared logarithm of the softmax's denominator as well, with that weight.
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -269,7 +269,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
-        """Logits (B, T, V) and, given `labels` (B, T), the mean next-token loss.
+        """Compute logits (B, T, V) and, given `labels` (B, T), the mean next-token loss.
 
         `labels` are the inputs themselves with -100 where nothing is to be predicted; the shift happens here.
         """
@@ -309,7 +309,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
         )
 
     def _head_is_a_matrix(self) -> bool:
-        """Whether logits are hidden states times a weight, and the loss is transformers' own: no adapter, no hook."""
+        """Check that the head is a matrix without an adapter or a hook, and that the loss is transformers' own."""
         head = getattr(self.lm_head, "_orig_mod", self.lm_head)  # that of a model compiled by its parts
         is_changed = "forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks
         is_plain = type(head) is nn.Linear and head.bias is None and type(head.weight) in PLAIN_TENSORS
@@ -317,7 +317,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
 
     @functools.wraps(GenerationMixin.prepare_inputs_for_generation)  # `generate` reads the names of its arguments
     def prepare_inputs_for_generation(self, *args, **kwargs):
-        """What transformers prepares; for PEFT 0.21, which looks for its old name, the cache by both of its names."""
+        """Prepare inputs as transformers does, with the cache under its old name, too, which PEFT 0.21 reads."""
         inputs = super().prepare_inputs_for_generation(*args, **kwargs)
         is_wrapped = "prepare_inputs_for_generation" in vars(self)  # by PEFT, while it generates
         if is_wrapped and inputs.get("cache") is not None:
@@ -326,7 +326,7 @@ class FolioForCausalLM(FolioPreTrainedModel, GenerationMixin):
 
 
 class FolioForMaskedLM(FolioPreTrainedModel):
-    """An encoder trained to fill in masked tokens (BERT, Devlin et al., 2019). Wants `is_causal=False`."""
+    """An encoder trained to fill in masked tokens (BERT, Devlin et al., 2019). Needs `is_causal=False`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -349,7 +349,7 @@ class FolioForMaskedLM(FolioPreTrainedModel):
         labels: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
-        """Logits (B, T, V) and, given `labels` (B, T; -100 where a token was not masked), the mean loss."""
+        """Compute logits (B, T, V) and, given `labels` (B, T; -100 where a token was not masked), the mean loss."""
         outputs = self.model(input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds, **kwargs)
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
@@ -361,9 +361,9 @@ class FolioForMaskedLM(FolioPreTrainedModel):
 
 
 class FolioForSequenceClassification(FolioPreTrainedModel):
-    """Classes (or, with one label, a number) for a whole text.
+    """A classifier (or, with one label, a regressor) of whole texts.
 
-    A causal stack is read at the last token, which alone has seen all of the text; an encoder by the mean.
+    The head reads a causal model's last token, the only one that attends to all of the text, or an encoder's mean.
     """
 
     def __init__(self, config: FolioConfig):
@@ -386,7 +386,7 @@ class FolioForSequenceClassification(FolioPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutputWithPast:
-        """Logits (B, num_labels) and, given `labels` (B) or (B, num_labels), the mean loss.
+        """Compute logits (B, num_labels) and, given `labels` (B) or (B, num_labels), the mean loss.
 
         Raises:
             ValueError: if a batch has several texts and nothing tells padding apart.
@@ -416,7 +416,7 @@ class FolioForSequenceClassification(FolioPreTrainedModel):
         )
 
     def _is_text(self, input_ids, attention_mask, hidden_states) -> torch.Tensor:
-        """Which tokens are text and not padding (B, T): the mask says it, else the padding id."""
+        """Mark the tokens that are no padding (B, T), by the mask if there is one, otherwise by the padding id."""
         if attention_mask is not None and attention_mask.dim() == 2:
             return attention_mask[:, -hidden_states.shape[1] :].to(hidden_states.device) != 0
         if input_ids is not None and self.config.pad_token_id is not None:
@@ -430,7 +430,7 @@ class FolioForSequenceClassification(FolioPreTrainedModel):
 
 
 class FolioForTokenClassification(FolioPreTrainedModel):
-    """A class for each token: names, parts of speech."""
+    """A classifier of tokens: names, parts of speech."""
 
     def __init__(self, config: FolioConfig):
         super().__init__(config)
@@ -453,7 +453,7 @@ class FolioForTokenClassification(FolioPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> TokenClassifierOutput:
-        """Logits (B, T, num_labels) and, given `labels` (B, T; -100 where there is none), the mean loss."""
+        """Compute logits (B, T, num_labels) and, given `labels` (B, T; -100 where there is none), the mean loss."""
         outputs = self.model(
             input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache=use_cache, **kwargs
         )
@@ -467,7 +467,7 @@ class FolioForTokenClassification(FolioPreTrainedModel):
 
 
 class FolioForQuestionAnswering(FolioPreTrainedModel):
-    """Where in a text the answer to a question begins and ends."""
+    """A finder of the answer to a question in a text, by the tokens at its start and end."""
 
     def __init__(self, config: FolioConfig):
         super().__init__(config)
@@ -488,7 +488,7 @@ class FolioForQuestionAnswering(FolioPreTrainedModel):
         end_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> QuestionAnsweringModelOutput:
-        """Logits of start and end, each (B, T), and, given both positions (B), the mean loss of the two."""
+        """Compute logits of start and end, each (B, T), and, given both positions (B), the mean loss of the two."""
         outputs = self.model(input_ids, attention_mask, position_ids, cache, inputs_embeds, **kwargs)
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None

@@ -1,4 +1,4 @@
-"""Normalisation of the residual stream: LayerNorm and RMSNorm."""
+"""Normalization of the residual stream: LayerNorm and RMSNorm."""
 
 import inspect
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class RMSNormFunction(torch.autograd.Function):
-    """y = x / rms(x) * w with its gradient worked out by hand, in half the passes over memory of autograd's.
+    """y = x / rms(x) * w with a gradient derived by hand, in half as many passes over memory as autograd's.
 
     With r = 1 / rms(x), D features and g the gradient of y:
 
@@ -18,7 +18,7 @@ class RMSNormFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        """x (..., D) and weight (D,), both float32 or float64 -> (..., D)."""
+        """Normalize x (..., D) with weight (D,), both float32 or float64."""
         return (x * inverse_rms(x, eps)).mul_(weight)
 
     @staticmethod
@@ -41,13 +41,13 @@ RMSNormFunction.forward.__signature__ = inspect.signature(RMSNormFunction.forwar
 
 
 def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """(..., D) -> (..., 1)"""
+    """Compute 1 / rms(x): (..., D) -> (..., 1)."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return torch.rsqrt(norm * norm / x.shape[-1] + eps)
 
 
 class FolioRMSNorm(nn.Module):
-    """Root-mean-square normalisation: x / rms(x) * weight (Zhang and Sennrich, 2019).
+    """Root-mean-square normalization: x / rms(x) * weight (Zhang and Sennrich, 2019).
 
     The mean square is taken in float32 whatever the dtype of the input, as Llama and Qwen do.
     """
@@ -64,7 +64,7 @@ class FolioRMSNorm(nn.Module):
         return self.normalize(hidden_states.float(), weight.float()).to(dtype)
 
     def normalize(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """x / rms(x) * weight, all in float32."""
+        """Compute x / rms(x) * weight, all in float32."""
         # A compiler fuses the formula itself, and a trace cannot hold a function of Python's.
         if torch.is_grad_enabled() and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return RMSNormFunction.apply(x, weight, self.eps)
@@ -75,7 +75,7 @@ class FolioRMSNorm(nn.Module):
 
 
 def build_norm(config, dim: int | None = None) -> nn.Module:
-    """The normalisation that `config.norm_type` names, over `dim` features (default: the hidden size)."""
+    """Build the normalization that `config.norm_type` names, over `dim` features (default: the hidden size)."""
     dim = config.hidden_size if dim is None else dim
     if config.norm_type == "layernorm":
         return nn.LayerNorm(dim, eps=config.norm_eps)

@@ -1,4 +1,4 @@
-"""Attention to rows of several documents, each of which is a sequence of its own to torch's flash kernel.
+"""Attention within rows of several documents, each of which is a separate sequence for torch's flash kernel.
 
 For such a row `sdpa` needs a mask (B, 1, T, T), with which no flash kernel runs. This one needs no mask: a document
 begins where a position does not follow the one before. `model.set_attn_implementation("varlen")` chooses it. If the
@@ -22,7 +22,7 @@ SHARED_HEADS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_
 
 
 def varlen_mask(batch_size: int, q_length: int, kv_length: int, attention_mask=None, use_vmap=False, **kwargs):
-    """No mask for complete sequences that the kernel takes; otherwise the mask of `sdpa`."""
+    """Return no mask for complete sequences that the kernel accepts, otherwise the mask of `sdpa`."""
     is_plain = attention_mask is None and q_length == kv_length and not use_vmap
     if is_plain and kernel_can_run(kwargs["config"], torch.device(kwargs["device"]), kwargs["dtype"]):
         return None
@@ -42,7 +42,7 @@ def varlen_attention_forward(
     cu_seq_lens_q: torch.Tensor | None = None,  # (documents + 1,), int32: where they begin, and the end
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
-    """The output (B, T, H, D) of attention within documents; between rows and documents there is none."""
+    """Compute the output (B, T, H, D) of attention within documents; there is none between rows and documents."""
     batch, _, length, _ = query.shape
     is_causal = kwargs.pop("is_causal", None)
     is_causal = module.is_causal if is_causal is None else is_causal
@@ -64,12 +64,12 @@ def varlen_attention_forward(
 
 
 def precision(dtype: torch.dtype) -> torch.dtype:
-    """That of queries and keys, which are products of matrices, in a model of this one."""
+    """Return the dtype of queries and keys, which are matrix products: under autocast it is not the model's."""
     return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else dtype
 
 
 def kernel_can_run(config, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the device has the flash kernel, and the kernel takes the model's heads."""
+    """Check if the device has the flash kernel, and the kernel supports the model's heads."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     fits = head_dim <= LARGEST_HEAD and head_dim % 8 == 0 and not getattr(config, "attention_dropout", 0.0)
     is_half = precision(dtype) in (torch.float16, torch.bfloat16)
@@ -82,13 +82,13 @@ def generation(device: torch.device) -> tuple[int, int]:
 
 
 def sequence_lengths(position_ids: torch.Tensor, batch: int) -> torch.Tensor:
-    """`cu_seq_lens` (documents + 1,), int32, of `batch` rows. The host waits for a GPU here, so do it once a batch."""
+    """Compute `cu_seq_lens` (documents + 1,), int32, of `batch` rows; once per batch, as the host waits for the GPU."""
     begins = nn.functional.pad(position_ids.expand(batch, -1).diff(dim=-1) != 1, (1, 0), value=True)
     starts = begins.flatten().nonzero().flatten()
     return nn.functional.pad(starts, (0, 1), value=begins.numel()).to(torch.int32)
 
 
 def register() -> None:
-    """Make `varlen` known to transformers' models."""
+    """Register `varlen` with transformers."""
     AttentionInterface.register(VARLEN, varlen_attention_forward)
     AttentionMaskInterface.register(VARLEN, varlen_mask)

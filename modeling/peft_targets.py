@@ -1,6 +1,6 @@
-"""What PEFT's methods adapt in a Folio model if the user does not say.
+"""The default target modules of PEFT's methods in a Folio model.
 
-PEFT keeps that in tables by model type. Ours is added when PEFT is imported, before or after this file, and importing
+PEFT has them in tables by model type. Ours is added when PEFT is imported, before or after this file, and importing
 this file does not import PEFT.
 """
 
@@ -14,7 +14,7 @@ LIKE = "llama"  # the model type whose modules have our names
 
 
 def add_targets(constants, model_type: str) -> None:
-    """Enter `model_type` into every table of PEFT's that has `LIKE`."""
+    """Add `model_type` to every table of PEFT's that has `LIKE`."""
     for name, table in vars(constants).items():
         if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(table, dict) and LIKE in table:
             table.setdefault(model_type, table[LIKE])
@@ -27,7 +27,7 @@ def add_attention(config, model_type: str) -> None:
 
 
 def query_states(model, hidden_states, position_embeddings=None, **kwargs):
-    """The queries (B, H, T, D) of an attention module `model` for `hidden_states` (B, T, C)."""
+    """Compute the queries (B, H, T, D) of an attention module `model` for `hidden_states` (B, T, C)."""
     q = model.q_proj(hidden_states).unflatten(-1, (-1, model.head_dim))
     q = (model.q_norm(q) if model.qk_norm else q).transpose(1, 2)
     return q if position_embeddings is None else apply_rotary_pos_emb(q, q, *position_embeddings)[0]
@@ -37,7 +37,7 @@ TABLES = {"peft.utils.constants": add_targets, "peft.tuners.adaption_prompt.conf
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds the modules of `TABLES` where they are, and adds to each when it is loaded."""
+    """A finder of the modules of `TABLES`, which adds our entries to each when it is loaded."""
 
     def __init__(self, model_type: str):
         self.model_type = model_type
@@ -56,7 +56,7 @@ class _WhenImported(MetaPathFinder):
 
 
 def register(model_type: str) -> None:
-    """Make PEFT know `model_type`, now or when it is imported."""
+    """Register `model_type` with PEFT, now or when it is imported."""
     for name, add in TABLES.items():
         if name in sys.modules:
             add(sys.modules[name], model_type)

@@ -1,5 +1,5 @@
-"""How a Transformer learns where a token stands: added to the embeddings (learned, sinusoidal) or as a
-rotation of queries and keys (RoPE)."""
+"""Positions of tokens in a Transformer: added to the embeddings (learned, sinusoidal) or as a rotation of
+queries and keys (RoPE)."""
 
 import math
 
@@ -54,14 +54,14 @@ class FolioRotaryEmbedding(nn.Module):
 
     @staticmethod
     def compute_default_rope_parameters(config, device=None, seq_len=None) -> tuple[torch.Tensor, float]:
-        """Angular frequency of each pair of dimensions, theta^(-2i/d), and the scale of the result (1)."""
+        """Compute the angular frequency of each pair of dimensions, theta^(-2i/d), and the scale of the result (1)."""
         pairs = torch.arange(0, config.head_dim, 2, device=device, dtype=torch.float)
         return config.rope_parameters["rope_theta"] ** (-pairs / config.head_dim), 1.0
 
     @torch.no_grad()
     @dynamic_rope_update  # lets the types "dynamic" and "longrope" follow the sequence length
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines for `position_ids` (B, T), each (B, T, head_dim) in the dtype of `x`.
+        """Compute cosines and sines for `position_ids` (B, T), each (B, T, head_dim) in the dtype of `x`.
 
         The sines of the first half are negated: the sign that `apply_rotary_pos_emb` needs there.
         """
@@ -86,7 +86,7 @@ def apply_rotary_pos_emb(q, k, cos, sin) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def build_positions(config) -> nn.Module | None:
-    """The module that is added to the token embeddings, or None where positions come otherwise or not at all."""
+    """Build the module whose output is added to the token embeddings, or None for RoPE and for no positions."""
     if config.position_embedding_type == "learned":
         return FolioLearnedPositions(config)
     if config.position_embedding_type == "sinusoidal":

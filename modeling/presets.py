@@ -56,11 +56,11 @@ SIZES: dict[str, dict] = {
 
 
 def preset_config(preset: str = "folio", size: str = "nano", **overrides) -> FolioConfig:
-    """The config of a named architecture at a named size; `overrides` are any fields of `FolioConfig`.
+    """Make the config of a named architecture at a named size; `overrides` are any fields of `FolioConfig`.
 
     Raises:
-        ValueError: for a name that is not there (the message lists those that are), or overrides that
-            `FolioConfig` refuses.
+        ValueError: for an unknown name (the message lists the known ones), or overrides that
+            `FolioConfig` rejects.
     """
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}: choose one of {', '.join(PRESETS)}.")

@@ -1,4 +1,4 @@
-"""Entries for Folio models in the tables by which other libraries know what a model can do.
+"""Entries for Folio models in the tables in which other libraries look up what a model can do.
 
 This file is uploaded with each checkpoint, so a model behaves the same whether the package is installed or not. It
 makes no entries for the Auto classes: a second checkpoint would then run the code of the first.
@@ -23,7 +23,7 @@ NAME_TABLES = {
 
 
 def register() -> None:
-    """Enter the model type into transformers' tables now, and into PEFT's now or when PEFT is imported."""
+    """Add the model type to transformers' tables now, and to PEFT's now or when PEFT is imported."""
     for table, auto_class in NAME_TABLES.items():
         getattr(modeling_auto, table)[FolioConfig.model_type] = AUTO_MAP[auto_class].partition(".")[2]
     register_peft_targets(FolioConfig.model_type)

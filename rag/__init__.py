@@ -2,10 +2,10 @@
 
 from .answering import Answer, Citation, Passage, Sentence
 from .documents import Document, Heading, Hit, SyncReport, VerifyReport
+from .generators import ExtractiveGenerator, LLMGenerator, load_generator
 from .rag import Rag
-from .writers import ModelWriter, QuoteWriter, load_writer
 
 __all__ = [
-    "Answer", "Citation", "Document", "Heading", "Hit", "ModelWriter", "Passage", "QuoteWriter", "Rag", "Sentence",
-    "SyncReport", "VerifyReport", "load_writer",
+    "Answer", "Citation", "Document", "ExtractiveGenerator", "Heading", "Hit", "LLMGenerator", "Passage", "Rag",
+    "Sentence", "SyncReport", "VerifyReport", "load_generator",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""The catalog: every document, chunk and vector, in one SQLite file, is the source of truth.
+"""The catalog: every document, chunk and vector in one SQLite file, the source of truth.
 
-The dense index can be made again from it without embedding anything. `outbox` holds the chunks that the dense index
-has yet to take in or drop: it is written in the same transaction as the chunks, and emptied when the index has them.
+The dense index can be rebuilt from it without embedding. `outbox` has the chunks that the dense index must still add or
+delete: it is written in the same transaction as the chunks, and emptied when the index has them.
 """
 
 import json
@@ -19,12 +19,12 @@ from .documents import Document, Heading
 from .filters import where_sql
 from .lexical import FIRST, SHORTEST, indexed_words, match_expression
 
-# How many unknown words of a question are corrected, by how many words each, and difflib's ratio of their spellings.
-MAX_UNKNOWN, SIMILAR, LIKENESS = 8, 3, 0.8
+# Unknown words of a question that are corrected, corrections of each, and the least ratio of their spellings (difflib).
+MAX_UNKNOWN, MAX_CORRECTIONS, MIN_SIMILARITY = 8, 3, 0.8
 
 
 class Source(NamedTuple):
-    """What documents are read from, a file for instance: a stamp that changes with it, and a hash of what it holds."""
+    """The origin of documents, such as a file: a stamp that changes with it, and a hash of its contents."""
 
     name: str
     stamp: str
@@ -32,27 +32,33 @@ class Source(NamedTuple):
 
 
 class Catalog(Database):
-    """What is in an index, read by whoever wants and written within `transaction()`."""
+    """The contents of an index. They are written within `transaction()`."""
+
+    def setting(self, key: str) -> str:
+        return self._value("SELECT value FROM meta WHERE key = ?", key) or ""
+
+    def set_setting(self, key: str, value: str) -> None:
+        self.connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [key, value])
 
     @property
     def generation(self) -> str:
-        """Counts the times at which the dense index was written to."""
-        return self.meta.get("generation", "0")
+        """The number of writes to the dense index."""
+        return self.setting("generation") or "0"
 
     def next_generation(self) -> None:
-        self.meta["generation"] = str(int(self.generation) + 1)
+        self.set_setting("generation", str(int(self.generation) + 1))
 
     @property
     def model(self) -> tuple[str, str]:
-        """The hash and dtype of the embedder that the index was made with; empty before anything was embedded."""
-        return self.meta.get("model"), self.meta.get("dtype")
+        """The hash and dtype of the index's embedding model; empty before anything was embedded."""
+        return self.setting("model"), self.setting("dtype")
 
     def source(self, name: str) -> Source | None:
         row = self.connection.execute("SELECT name, stamp, hash FROM sources WHERE name = ?", [name]).fetchone()
         return Source(*row) if row else None
 
     def sources_below(self, root: str) -> dict[str, tuple[Source, int]]:
-        """The sources that are `root` or in that folder, each with how many documents it has."""
+        """Return the sources that are `root` or in that folder, each with its number of documents."""
         folder = root.rstrip("/")
         rows = self.connection.execute(
             "SELECT s.name, stamp, s.hash, count(d.id) FROM sources s LEFT JOIN documents d ON d.source = s.name "
@@ -65,43 +71,37 @@ class Catalog(Database):
         return set(self._column("SELECT name FROM documents WHERE source = ?", source))
 
     def source_of(self, name: str) -> str | None:
-        """The source that a document was read from; None if there is no such document."""
+        """Return the source that a document was read from; None if there is no such document."""
         return self._value("SELECT source FROM documents WHERE name = ?", name)
 
     def document_hash(self, name: str) -> str | None:
         return self._value("SELECT hash FROM documents WHERE name = ?", name)
 
     def document(self, name: str) -> Document:
-        """A document as it was indexed; KeyError if there is none of that name."""
+        """Return a document as it was indexed; KeyError if there is none of that name."""
         query = "SELECT text, title, metadata, structure FROM documents WHERE name = ?"
         row = self.connection.execute(query, [name]).fetchone()
         if row is None:
             raise KeyError(f"there is no document {name!r} in the index")
-        text, title, metadata, structure = row
-        headings, pages = json.loads(structure)
-        headings = tuple(Heading(*each) for each in headings)
-        return Document(name, text, title, json.loads(metadata), headings, tuple(pages))
+        headings, pages = json.loads(row[3])
+        return Document(name, *row[:2], json.loads(row[2]), tuple(Heading(*each) for each in headings), tuple(pages))
 
     def document_hashes(self) -> Iterator[tuple[str, str]]:
         return iter(self.connection.execute("SELECT name, hash FROM documents"))
 
     def documents(self) -> Iterator[tuple[int, Document]]:
-        """All documents, each with its id."""
         for id, name in self.connection.execute("SELECT id, name FROM documents ORDER BY id").fetchall():
             yield id, self.document(name)
 
     def counts(self) -> tuple[int, int]:
-        """How many documents and chunks there are."""
+        """Return the numbers of documents and chunks."""
         query = "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks)"
         return self.connection.execute(query).fetchone()
 
     def put(self, document: Document, source: str, chunks: list[Chunk] | None) -> str:
-        """Write a document and its chunks, and say whether it is "added", "updated" or "unchanged".
-
-        Without chunks it was equal when it was looked at; if it no longer is, somebody wrote later.
-        """
+        """Write a document and its chunks, and return "added", "updated" or "unchanged"."""
         hash, before = document.hash, self.document_hash(document.name)
-        if before == hash or chunks is None:
+        if before == hash or chunks is None:  # None: it was unchanged when it was read, and may be newer now
             return "unchanged"
         metadata = json.dumps(document.metadata, allow_nan=False)
         structure = json.dumps([[[h.start, h.level, h.text] for h in document.headings], document.pages])
@@ -115,7 +115,7 @@ class Catalog(Database):
         return "updated" if before else "added"
 
     def replace_chunks(self, document: int, chunks: list[Chunk]) -> None:
-        """Write the chunks of a document, of which those that stay keep their ids."""
+        """Write the chunks of a document. Unchanged chunks keep their ids."""
         db = self.connection
         old: dict[bytes, list[int]] = {}
         for id, hash in db.execute("SELECT id, hash FROM chunks WHERE document = ? ORDER BY position DESC", [document]):
@@ -133,7 +133,6 @@ class Catalog(Database):
         self._drop_chunks([id for ids in old.values() for id in ids])
 
     def delete(self, names: Iterable[str]) -> int:
-        """Delete documents, and the vectors that nothing needs any more."""
         ids = [id for name in names for id in self._column("SELECT id FROM documents WHERE name = ?", name)]
         for id in ids:
             self._drop_chunks(self._column("SELECT id FROM chunks WHERE document = ?", id))
@@ -150,20 +149,18 @@ class Catalog(Database):
         self.connection.execute("INSERT OR REPLACE INTO sources (name, stamp, hash) VALUES (?, ?, ?)", source)
 
     def delete_source(self, name: str) -> int:
-        """Delete a source and its documents; returns how many those were."""
         self.connection.execute("DELETE FROM sources WHERE name = ?", [name])
         return self.delete(self.names_from(name))
 
     def forget(self, name: str) -> int:
-        """Delete the document, the file, or what was read below the folder of this name; returns how many documents."""
+        """Delete the documents of a document's, file's or folder's name, and return how many those were."""
         count = sum(self.delete_source(source) for source in self.sources_below(name))
-        # The next sync reads a file again of which one document is forgotten, and says so if that one comes back.
-        query = "UPDATE sources SET stamp = '', hash = '' WHERE name = ?"
-        self.connection.execute(query, [self.source_of(name)])
+        # The next sync reads the file of a forgotten row again, and reports that row as added.
+        self.connection.execute("UPDATE sources SET stamp = '', hash = '' WHERE name = ?", [self.source_of(name)])
         return count + self.delete([name])
 
     def missing_vectors(self, hashes: Iterable[bytes], model: str, dtype: str) -> set[bytes]:
-        """Those of the hashes of chunks for which there is no vector of this model."""
+        """Return the hashes of chunks that have no vector of this model."""
         query = "SELECT 1 FROM vectors WHERE hash = ? AND model = ? AND dtype = ?"
         return {hash for hash in set(hashes) if not self._value(query, hash, model, dtype)}
 
@@ -173,7 +170,7 @@ class Catalog(Database):
         self.connection.executemany(query, rows)
 
     def copy_vectors(self, catalog: Path, model: str, dtype: str) -> None:
-        """Take in all the vectors of a model that another catalog's file has."""
+        """Copy all vectors of a model from another catalog's file."""
         self.connection.execute("ATTACH ? AS other", [str(catalog)])
         try:
             theirs = "SELECT hash, model, dtype, vector FROM other.vectors WHERE model = ? AND dtype = ?"
@@ -183,12 +180,12 @@ class Catalog(Database):
             self.connection.execute("DETACH other")
 
     def prune_vectors(self) -> None:
-        """Drop the vectors of chunks that are gone, and of other models."""
+        """Delete the vectors of deleted chunks and of other models."""
         query = "DELETE FROM vectors WHERE model != ? OR dtype != ? OR hash NOT IN (SELECT hash FROM chunks)"
         self.connection.execute(query, self.model)
 
     def vectors(self, ids: list[int]) -> tuple[list[int], np.ndarray]:
-        """The vectors of chunks: the ids that have one, and an array with a row for each."""
+        """Return the ids of the chunks that have a vector, and those vectors: (ids, dimension)."""
         query = "SELECT vector FROM chunks JOIN vectors USING (hash) WHERE chunks.id = ? AND model = ? AND dtype = ?"
         model = self.model
         found = {id: vector for id in ids if (vector := self._value(query, id, *model)) is not None}
@@ -200,24 +197,22 @@ class Catalog(Database):
         return self._value(f"SELECT count(*) FROM chunks LEFT JOIN {vectors} WHERE vector IS NULL", *self.model)
 
     def outbox(self, limit: int) -> tuple[list[int], list[int]]:
-        """A page of what the dense index does not know yet: ids of chunks to take in, and of chunks to drop."""
+        """Return at most `limit` ids of chunks that the dense index must add, and of chunks that it must delete."""
         query = "SELECT chunk, id IS NOT NULL FROM outbox LEFT JOIN chunks ON id = chunk ORDER BY chunk LIMIT ?"
         rows = self.connection.execute(query, [limit]).fetchall()
         return [id for id, is_there in rows if is_there], [id for id, is_there in rows if not is_there]
-
-    def outbox_ids(self) -> set[int]:
-        return set(self._column("SELECT chunk FROM outbox"))
 
     def clear_outbox(self, ids: Iterable[int]) -> None:
         self.connection.executemany("DELETE FROM outbox WHERE chunk = ?", [[id] for id in ids])
 
     def fill_outbox(self) -> None:
-        """The dense index is about to be made anew: it needs all chunks."""
+        """Make the dense index, which is about to be emptied, add all chunks again."""
         self.connection.execute("DELETE FROM outbox")
         self.connection.execute("INSERT INTO outbox SELECT id FROM chunks")
+        self.next_generation()
 
     def lexical(self, query: str, limit: int, where: dict | None) -> list[tuple[int, float]]:
-        """The chunks that BM25 ranks first, with their scores."""
+        """Return the chunks that BM25 ranks first, with their scores."""
         expression = match_expression(query, self._similar)
         if expression is None:
             return []
@@ -231,13 +226,13 @@ class Catalog(Database):
         return rows.fetchall()
 
     def frequency(self, term: str, chunks: list[int]) -> tuple[int, set[int]]:
-        """In how many chunks a term of `question_terms` is, and which ones of `chunks` have it."""
+        """Return the number of chunks with a term of `question_terms`, and those of `chunks` that have it."""
         count = self._value("SELECT count(*) FROM words WHERE words MATCH ?", term)
         query = "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?"
         return count, {id for id in chunks if self._value(query, term, id)}
 
     def _similar(self, terms: Iterable[str]) -> list[str]:
-        """Terms that are spelled nearly like those that no chunk has, with the same first letter."""
+        """Return terms of the index with a spelling and first letter like those of `terms` that no chunk has."""
         query = "SELECT 1 FROM words WHERE words MATCH ? LIMIT 1"
         words = [term for term in terms if len(term) >= SHORTEST and not any(c.isdigit() or c == " " for c in term)]
         unknown = [word for word in words if not self._value(query, f'"{word}"')]
@@ -248,23 +243,23 @@ class Catalog(Database):
         for word in unknown[:MAX_UNKNOWN]:
             spelled = self._column(query, word[0], chr(ord(word[0]) + 1), len(word) - 2, len(word) + 2)
             spelled = [term for term in spelled if not term.endswith(FIRST)]
-            similar += get_close_matches(word, spelled, SIMILAR, LIKENESS)
+            similar += get_close_matches(word, spelled, MAX_CORRECTIONS, MIN_SIMILARITY)
         return similar
 
-    def neighbours(self, id: int) -> list[int]:
-        """The chunks before and after a chunk, in its document."""
-        beside = "other.document = chunks.document AND other.position IN (chunks.position - 1, chunks.position + 1)"
-        tables = f"chunks JOIN chunks other ON {beside}"
+    def neighbors(self, id: int) -> list[int]:
+        """Return the chunks before and after a chunk, in its document."""
+        adjacent = "other.document = chunks.document AND other.position IN (chunks.position - 1, chunks.position + 1)"
+        tables = f"chunks JOIN chunks other ON {adjacent}"
         return self._column(f"SELECT other.id FROM {tables} WHERE chunks.id = ? ORDER BY other.position", id)
 
     def chunks_where(self, where: dict | None) -> list[int]:
-        """The ids of the chunks of all documents that a condition, if there is one, is true for."""
+        """Return the ids of the chunks of the documents that a condition is true for, or of all documents."""
         condition, parameters = where_sql(where) if where else ("TRUE", [])
         tables = "documents JOIN chunks ON chunks.document = documents.id"
         return self._column(f"SELECT chunks.id FROM {tables} WHERE {condition}", *parameters)
 
     def chunk(self, id: int) -> dict[str, Any] | None:
-        """A chunk with its document's name, title and metadata; None if it is gone."""
+        """Return a chunk with its document's name, title and metadata; None if it was deleted."""
         columns = 'documents.name, "start", "end", chunks.text, page, title, heading, chunks.id, metadata'
         tables = "chunks JOIN documents ON documents.id = chunks.document"
         row = self.connection.execute(f"SELECT {columns} FROM {tables} WHERE chunks.id = ?", [id]).fetchone()
@@ -274,7 +269,6 @@ class Catalog(Database):
         return dict(zip(names, row, strict=False), metadata=json.loads(row[-1]))
 
     def problems(self) -> list[str]:
-        """What is wrong in the catalog itself."""
         db = self.connection
         found = [f"the catalog: {line}" for (line,) in db.execute("PRAGMA quick_check") if line != "ok"]
         torn = 0
@@ -282,20 +276,19 @@ class Catalog(Database):
             chunks = db.execute('SELECT "start", "end", text FROM chunks WHERE document = ?', [id])
             torn += any(document.text[start:end] != chunk for start, end, chunk in chunks)
         if torn:
-            found.append(f"the catalog: {torn} documents are not what their chunks say")
+            found.append(f"the catalog: {torn} documents differ from their chunks")
         try:
             db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
             if self._value("SELECT (SELECT count(*) FROM chunks) != (SELECT count(*) FROM words)"):
-                found.append("the index of words: it does not have as many entries as there are chunks")
+                found.append("the index of words: its number of entries is not that of the chunks")
         except sqlite3.DatabaseError as error:
             found.append(f"the index of words: {error}")
         return found
 
     def _column(self, query: str, *parameters: Any) -> list:
-        """The first column of all rows that a query finds."""
         return [row[0] for row in self.connection.execute(query, parameters)]
 
     def _value(self, query: str, *parameters: Any) -> Any:
-        """The first column of the first row; None if there is no row."""
+        """Return the first column of the first row; None if there is no row."""
         row = self.connection.execute(query, parameters).fetchone()
         return row[0] if row else None

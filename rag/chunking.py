@@ -1,7 +1,7 @@
-"""Documents to chunks: as much of a section as an embedder reads well, cut where the author paused.
+"""Chunks of documents: parts of a section that an embedding model can read.
 
 A text is cut at its highest headings; a section that is still too long at the next ones, then at paragraphs, lines,
-sentences and words. Neighbours are put together again as long as they fit and share a section.
+sentences and words. Neighbors in a section are merged again as long as they fit.
 """
 
 import hashlib
@@ -14,21 +14,20 @@ from .documents import Document, Heading, context_of
 from .sentences import PARAGRAPH_END, SENTENCE_END
 
 CHUNK_TOKENS = 200
-# What stands before the text for the embedder, the title and the heading, may take what is left of 254 tokens.
-CONTEXT_TOKENS = 50
-SHORT = 0.25  # of that, and a passage is put with its neighbour
+CONTEXT_TOKENS = 50  # of the title and heading before the text: together within the 254 tokens of MiniLM
+MIN_CHUNK_SHARE = 0.25  # of the tokens; a smaller part is merged with its neighbor
 # English has about 5. A "word" of a megabyte is one unknown token to WordPiece, and so is a line of Thai.
 MAX_CHARACTERS_PER_TOKEN = 8
 
-# Where a piece may begin, from the best place to the worst.
+# Boundaries of pieces, from the best to the worst.
 BREAKS = [PARAGRAPH_END, re.compile(r"\n\s*"), SENTENCE_END, re.compile(r"\s+")]
 
-TokenStarts = Callable[[str], list[int]]  # the character at which each token of a text starts
+TokenStarts = Callable[[str], list[int]]  # returns the position of the first character of each token of a text
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a document: `document.text[start:end]`. `context` is the title and heading that it stands under."""
+    """A part of a document: `document.text[start:end]`. `context` has its title and heading."""
 
     start: int
     end: int
@@ -39,7 +38,7 @@ class Chunk:
 
     @property
     def embedded_text(self) -> str:
-        """What the embedder sees."""
+        """The input of the embedding model."""
         return f"{self.context}\n{self.text}" if self.context else self.text
 
     @property
@@ -48,13 +47,10 @@ class Chunk:
 
 
 def chunk_document(document: Document, token_starts: TokenStarts, max_tokens: int = CHUNK_TOKENS) -> list[Chunk]:
-    """Cut a document into chunks of at most `max_tokens` tokens, in order and without overlap.
-
-    All of the text but the white space between chunks is in exactly one of them.
-    """
+    """Cut a document into chunks of at most `max_tokens` tokens, which are all of its text except white space."""
     text = document.text
     ruler = Ruler(token_starts(text), max_tokens)
-    # Per level of heading, where its sections start: a section ends at the next heading that is as high or higher.
+    # For each level of headings, the starts of its sections, which end at the next heading as high or higher.
     levels = sorted({heading.level for heading in document.headings})
     starts = [[h.start for h in document.headings if h.level <= level] for level in levels]
     path: list[Heading] = []
@@ -79,7 +75,7 @@ def chunk_document(document: Document, token_starts: TokenStarts, max_tokens: in
 
 
 class Ruler:
-    """How many tokens a part of a text has; a token counts where it starts."""
+    """The number of tokens in parts of a text. A token counts at its start."""
 
     def __init__(self, token_starts: list[int], max_tokens: int) -> None:
         self.token_starts, self.max_tokens = token_starts, max_tokens
@@ -95,7 +91,7 @@ class Ruler:
 def _pieces(
     text: str, start: int, end: int, headings: list[list[int]], level: int, ruler: Ruler
 ) -> Iterator[tuple[int, int]]:
-    """Cut at the places of this `level`, and what is still too long at those of the next; merge what is short."""
+    """Cut at the boundaries of this `level`, and long parts at those of the next; merge short parts."""
     if ruler.fits(start, end):
         yield start, end
         return
@@ -111,7 +107,7 @@ def _pieces(
     for left, right in zip([start, *cuts], [*cuts, end], strict=True):
         if ruler.fits(merged, right):
             continue
-        is_enough = is_section or ruler.tokens(merged, left) > ruler.max_tokens * SHORT
+        is_enough = is_section or ruler.tokens(merged, left) > ruler.max_tokens * MIN_CHUNK_SHARE
         if merged < left and is_enough:  # a title stays with its first lines
             yield merged, left
             merged = left
@@ -119,7 +115,7 @@ def _pieces(
             continue
         *inner, last = _pieces(text, merged, right, headings, level + 1, ruler)
         yield from inner
-        merged = last[0]  # what is left over goes with what follows, unless another section follows
+        merged = last[0]  # the rest is merged with the next part, unless that is another section
         if is_section:
             yield last
             merged = right
@@ -128,12 +124,11 @@ def _pieces(
 
 
 def _cut_hard(start: int, end: int, ruler: Ruler) -> Iterator[tuple[int, int]]:
-    """One word that is too long: base64, for instance, or a language without spaces."""
+    """Cut a word that is too long: base64, for instance, or a language without spaces."""
     starts = ruler.token_starts
     while start < end:
-        first = bisect_left(starts, start) + ruler.max_tokens
-        while first < len(starts) and starts[first] <= start:  # several tokens spell one character
-            first += 1
+        # Several tokens can spell one character: the next token must start after it.
+        first = max(bisect_left(starts, start) + ruler.max_tokens, bisect_right(starts, start))
         token = starts[first] if first < len(starts) else end
         stop = min(token, start + ruler.max_tokens * MAX_CHARACTERS_PER_TOKEN, end)
         yield start, stop

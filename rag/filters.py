@@ -1,4 +1,4 @@
-"""`where`: which documents are searched. Chroma's language, answered by the catalog, so that all modes agree.
+"""`where`: a condition on documents in Chroma's language. The catalog evaluates it, so that all modes agree.
 
 {"type": "pdf"}   {"year": {"$gte": 2000}}   {"document": {"$in": [...]}}   {"$or": [{...}, {...}]}
 """
@@ -11,8 +11,8 @@ from .documents import DOCUMENT, NOT_STORABLE, Scalar, is_storable
 
 COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ["$eq", "$ne", *COMPARISONS, "$in", "$nin"]
-MAX_PARAMETERS, MAX_DEPTH = 900, 15  # SQLite has limits of its own for expressions
-# A field that is a number; of CSV, in which everything is text, also one that is spelled as a number.
+MAX_PARAMETERS, MAX_DEPTH = 900, 15  # below SQLite's limits of expressions
+# A field that is a number; in CSV, where everything is text, also one that is written as a number.
 IS_NUMBER = (
     "(typeof(field) IN ('integer', 'real') OR kind IN ('csv', 'tsv') AND typeof(field) = 'text' AND "
     "CASE WHEN json_valid(field) THEN json_type(field) IN ('integer', 'real') END)"
@@ -20,7 +20,7 @@ IS_NUMBER = (
 
 
 def where_sql(where: dict[str, Any], depth: int = 0) -> tuple[str, list[Scalar]]:
-    """A condition on the table `documents`, and its parameters; ValueError for what is not in the language.
+    """Return a condition on the table `documents`, and its parameters; ValueError if `where` is not in the language.
 
     As in Chroma, a document without the field is "not equal" to everything, and numbers are compared with numbers.
     """
@@ -38,7 +38,7 @@ def where_sql(where: dict[str, Any], depth: int = 0) -> tuple[str, list[Scalar]]
             parameters += [parameter for _, given in inner for parameter in given]
             continue
         if not isinstance(key, str) or key.startswith("$") or '"' in key:
-            remedy = f"conditions are joined by $and and $or, and a field's are {', '.join(OPERATORS)}"
+            remedy = f"join conditions by $and or $or, and compare fields by {', '.join(OPERATORS)}"
             raise ValueError(f"where: there is no field {key!r}; {remedy}.")
         conditions = value if isinstance(value, dict) else {"$eq": value}
         if not conditions:

@@ -1,7 +1,6 @@
-"""What of a passage can be quoted: sentences, each together with what it makes no sense without.
+"""Quotations of a passage: an option with its name, a term with its definition, a row of a table with the first row.
 
-An option is quoted with its name, a term with its definition, an item of a list or an example with the sentence that
-introduces it, a row of a table with the first row. A heading, the rule of a table or code is never quoted alone.
+An item of a list or an example has the sentence that introduces it. A heading or code is never quoted alone.
 """
 
 import re
@@ -9,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from .answering import Passage
-from .sentences import BLOCK_END, ENDS, LONGEST, WIDE_ENDS, sentences
+from .sentences import BLOCK_END, ENDS, MAX_CHARACTERS, WIDE_ENDS, sentences
 
 Span = tuple[int, int]
 
-LONGEST_TERM = 100
+MAX_TERM_CHARACTERS = 100
 FENCE = r"^[ \t]*(```+|~~~+)(?:.|\n)*?(?:^[ \t]*\1[ \t]*$|\Z)"
 TABLE = r"^\|.*(?:\n\|.*)*"
 APART = re.compile(f"{FENCE}|{TABLE}", re.MULTILINE)
@@ -31,7 +30,7 @@ BAR = re.compile(r"\s*\|\s*")
 
 
 def shown(text: str) -> str:
-    """A quotation as people read it: in one line, without Markdown's marks. The text that is cited keeps them."""
+    """Return a quotation in one line and without Markdown's marks. The citation keeps them."""
     text = LINK.sub(r"\1", LINE_MARK.sub("", text))
     text = EMPHASIS.sub(r"\2", EMPHASIS.sub(r"\2", text))
     if text.lstrip().startswith("|"):
@@ -40,7 +39,7 @@ def shown(text: str) -> str:
 
 
 def quotations(passage: Passage) -> list[tuple[str, tuple[Span, ...]]]:
-    """The quotations that a passage has: of each the heading above it, and the spans that belong together."""
+    """Return the quotations of a passage, each as the heading above it and the spans that belong together."""
     cutter = _Cutter(passage)
     headings = {place - passage.start for place in passage.headings}
     for start, end in _blocks(passage.text):
@@ -63,17 +62,17 @@ def quotations(passage: Passage) -> list[tuple[str, tuple[Span, ...]]]:
 
 
 class _Cutter:
-    """Goes through the blocks of a text, and remembers what the next one belongs to."""
+    """The state while the blocks of a text are cut into quotations."""
 
     def __init__(self, passage: Passage) -> None:
         self.text, self.heading, self.found = passage.text, "", []
         self.pages = [place - passage.start for place in passage.pages if passage.start < place < passage.end]
-        self.terms: list[Span] = []  # that what follows is about
-        self.lead: list[Span] = []  # the sentence that introduces what follows
-        self.is_term = False  # the last block
+        self.terms: list[Span] = []  # defined by the following blocks
+        self.lead: list[Span] = []  # the sentence that introduces the following blocks
+        self.is_term = False  # of the last block
 
     def flush(self, heading: str) -> None:
-        """A section is over: what follows belongs to this heading."""
+        """End a section. The following blocks belong to this heading."""
         if self.is_term and self.lead:  # a list, not terms
             self.quote(*self.lead)
         self.heading, self.terms, self.lead, self.is_term = shown(heading), [], [], False
@@ -86,7 +85,7 @@ class _Cutter:
         if CODE.match(block) or (is_unended and ("\n" in block or (self.lead and len(block.split()) > 2))):
             if self.lead:
                 self.quote(*self.lead, (start, end))
-        elif is_unended and len(block) <= LONGEST_TERM:
+        elif is_unended and len(block) <= MAX_TERM_CHARACTERS:
             self.terms = [*self.terms, (start, end)] if after_term else [(start, end)]
             self.is_term = True
         elif not TABLE_RULE.fullmatch(block):
@@ -98,18 +97,18 @@ class _Cutter:
             self.lead = new_lead or self.lead
 
     def _together(self, parts: Sequence[Span]) -> list[Span]:
-        """Neighbouring sentences of a page put together, as long as a quotation may be."""
+        """Merge neighboring sentences of a page, up to the length of a quotation."""
         joined: list[Span] = []
         for start, end in parts:
             first = joined[-1][0] if joined else 0
-            if joined and end - first <= LONGEST and not any(first < page <= start for page in self.pages):
+            if joined and end - first <= MAX_CHARACTERS and not any(first < page <= start for page in self.pages):
                 joined[-1] = first, end
             else:
                 joined.append((start, end))
         return joined
 
     def quote(self, *parts: Span) -> None:
-        """Quote parts behind the term that they are about, as one where only white space is between them."""
+        """Quote the terms and then parts, as one span if only white space separates them."""
         quotation: list[Span] = []
         for start, end in sorted({*self.terms, *parts}):
             if quotation and not self.text[quotation[-1][1] : start].strip():
@@ -118,11 +117,11 @@ class _Cutter:
                 quotation.append((start, end))
         self.found.append((self.heading, tuple(quotation)))
         if self.terms and not IDENTIFIER.match(self.text[slice(*self.terms[-1])]):
-            self.terms = []  # perhaps a heading: of what stands right below it alone
+            self.terms = []  # perhaps a heading, which belongs to the next block alone
 
 
 def _blocks(text: str) -> Iterator[Span]:
-    """The paragraphs, items of lists, tables and fenced code of a text, without the space around them."""
+    """Yield the paragraphs, items of lists, tables and fenced code of a text, without surrounding space."""
     whole = [found.span() for found in APART.finditer(text)]
     cuts = {0, len(text), *(edge for span in whole for edge in span)}
     cuts |= {end.end() for end in BLOCK_END.finditer(text) if not any(a < end.end() < b for a, b in whole)}

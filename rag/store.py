@@ -1,10 +1,10 @@
-"""The store: a catalog, its dense index and its embedder, kept in step whatever happens to whom.
+"""The store: a catalog, its dense index and its embedding model, consistent after any crash.
 
-Whoever writes, or asks the dense index, holds the lock for that moment. Whoever gets it first makes good what a writer
-that was killed had begun, so that nobody ever sees half of a change.
+A process that writes, or queries the dense index, holds the lock. The next one completes what a killed writer began.
 """
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,10 +21,12 @@ from .chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, chunk_document
 from .database import make_folder
 from .documents import Document
 from .embedding import Embedder, is_chosen, load_embedder, remember
-from .index import BATCH, CHROMA_FOLDER, LOCK_FILE, SAME_VECTOR, DenseIndex, dense_problems
+from .index import BATCH, CHROMA_FOLDER, LOCK_FILE, DenseIndex
 
 LOCK_SECONDS = 60
-CALL = f"""
+SAME_VECTOR = 1e-3  # largest difference of a number in the catalog from the same one in the dense index
+SAMPLE = 20  # chunks that are looked for by their own vectors
+SUBPROCESS = f"""
 import json, pathlib, sys
 from {__name__} import Store
 print(json.dumps(getattr(Store(pathlib.Path(sys.argv[1]), None, None), sys.argv[2])()))
@@ -32,16 +34,12 @@ print(json.dumps(getattr(Store(pathlib.Path(sys.argv[1]), None, None), sys.argv[
 
 
 class Store:
-    """What is in a folder. Nothing is opened or loaded before it is needed.
-
-    `url` names the Chroma server that has the vectors, if they are not in the folder. `embedder` is a directory or
-    name, or a loaded one, whose dtype is left alone; None for the index's own.
-    """
+    """The index in a folder. Nothing is opened or loaded before it is needed. `Rag.open` describes the arguments."""
 
     def __init__(self, path: Path, url: str | None, embedder: str | Path | Embedder | None) -> None:
         self.path, self.url, self.wanted = path, url, embedder
-        self._is_loaded = not (embedder is None or isinstance(embedder, (str, Path)))
-        # Whoever has the vectors on a server need not wait for those who use the folder's.
+        self._is_loaded = not (embedder is None or isinstance(embedder, (str, Path)))  # then its dtype is not changed
+        # Processes with the vectors on a server need not wait for those that use the folder's.
         self._lock = FileLock(path / ("catalog.lock" if url else LOCK_FILE), timeout=LOCK_SECONDS)
 
     @cached_property
@@ -50,11 +48,10 @@ class Store:
 
     @cached_property
     def dense(self) -> DenseIndex:
-        # Every index has a collection of its own, so that a server may have those of several.
-        return DenseIndex(f"folio-{self.catalog.meta.get('index_id')}", self.path / CHROMA_FOLDER, self.url)
+        # Each index has its own collection, so that a server may have those of several.
+        return DenseIndex(f"folio-{self.catalog.setting('index_id')}", self.path / CHROMA_FOLDER, self.url)
 
     def create(self) -> None:
-        """Make the folder and an empty catalog, unless they are there."""
         if "catalog" not in vars(self):
             make_folder(self.path)
             with self._locked():
@@ -67,52 +64,52 @@ class Store:
         if "catalog" in vars(self):
             self.catalog.close()
 
-    # The embedder
-
     @cached_property
     def embedder(self) -> Embedder:
-        """The embedder of this index; ValueError if it is not the one that the index was made with."""
+        """The embedding model of this index; ValueError if the given one is another."""
         embedder = self._load()
         if not self.catalog.model[0]:
             with self._locked():
-                if not self.catalog.model[0]:  # else somebody was faster
+                if not self.catalog.model[0]:  # another process may have set it
                     if not self._is_loaded:
                         embedder.use(embedder.faster_dtype())
                     with self.catalog.transaction():
-                        self._remember(embedder)
+                        self._store_model(embedder)
         model, dtype = self.catalog.model
         if embedder.hash == model and not self._is_loaded:
             embedder.use(dtype)
         if (embedder.hash, embedder.dtype) != (model, dtype):
             raise ValueError(
-                f"The index in {self.path} was made with {self.catalog.meta.get('embedder')}, and {embedder.name} is "
-                f"another embedder or has other weights by now. Give the one it was made with, or embed everything "
-                f"anew: folio rag rebuild --index {self.path} --embedder {embedder.name}"
+                f"The index in {self.path} was made with {self.catalog.setting('embedder')}, and {embedder.name} is "
+                "another embedding model, or its weights have changed. Give the one it was made with, or embed all "
+                f"documents again: folio rag rebuild --index {self.path} --embedder {embedder.name}"
             )
         return embedder
 
     def _load(self) -> Embedder:
         if self._is_loaded:
             return self.wanted
-        name = self.wanted or self.catalog.meta.get("embedder") or None
+        name = self.wanted or self.catalog.setting("embedder") or None
         if not self.wanted and name and not is_chosen(name):
-            wants = f"The index in {self.path} wants the embedder {name}, which you have not named before"
-            raise ValueError(f"{wants}: if you trust it, add --embedder {name}, this once.")
+            raise ValueError(
+                f"The index in {self.path} asks for the embedding model {name}, which you have not named before: if "
+                f"you trust it, add --embedder {name} once."
+            )
         embedder = load_embedder(name)
         if self.wanted:
             remember(embedder.name)
         return embedder
 
-    def _remember(self, embedder: Embedder) -> None:
-        meta = self.catalog.meta
-        meta["embedder"], meta["model"], meta["dtype"] = embedder.name, embedder.hash, embedder.dtype
+    def _store_model(self, embedder: Embedder) -> None:
+        for key, value in (("embedder", embedder.name), ("model", embedder.hash), ("dtype", embedder.dtype)):
+            self.catalog.set_setting(key, value)
 
     def chunks(self, document: Document, embedder: Embedder) -> list[Chunk]:
         size = min(CHUNK_TOKENS, max(embedder.max_tokens - CONTEXT_TOKENS, 16))
         return chunk_document(document, embedder.token_starts, size)
 
     def embed(self, chunks: list[Chunk], embedder: Embedder | None = None) -> int:
-        """See to it that the catalog has a vector for each chunk; returns how many had to be embedded."""
+        """Embed the chunks that have no vector in the catalog, and return how many those were."""
         if not chunks:
             return 0
         embedder = embedder or self.embedder
@@ -126,14 +123,12 @@ class Store:
                 self.catalog.put_vectors(part, vectors, embedder.hash, embedder.dtype)
         return len(hashes)
 
-    # The lock, and what is done under it
-
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Have the index to ourselves, whole."""
+        """Lock the index, and complete what another process had begun."""
         catalog = self.catalog  # opened before it is locked
         with self._locked():
-            if catalog.outbox_ids():  # a writer was killed, or failed, and may have left Chroma's files half-written
+            if any(catalog.outbox(1)):  # a writer was killed, or failed, and may have left Chroma's files half-written
                 with catalog.transaction():
                     catalog.fill_outbox()
                 self._refill()
@@ -141,12 +136,12 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Catalog]:
-        """Change the catalog, all or nothing; the dense index follows."""
+        """Change the catalog, all or nothing, and then the dense index."""
         with self.exclusive():
             before = self.catalog.generation
             with self.catalog.transaction():
                 yield self.catalog
-                changed = bool(self.catalog.outbox_ids())
+                changed = any(self.catalog.outbox(1))
                 if changed:
                     self.catalog.next_generation()
             if changed:
@@ -154,7 +149,7 @@ class Store:
                 self._empty_outbox()
 
     def nearest(self, vector: np.ndarray, limit: int, where: dict | None) -> list[tuple[int, float]]:
-        """The chunks whose vectors are nearest, of the documents that `where` is true for, with their cosines."""
+        """Return the chunks with the nearest vectors, of the documents that `where` is true for, with their cosines."""
         if self.catalog.is_read_only and self.url is None:
             return self._nearest_of_all(vector, limit, where)
         with self.exclusive():
@@ -162,11 +157,11 @@ class Store:
             if ids == []:
                 return []
             if self.dense.expect(self.catalog.generation):
-                self._probe()
+                self._check_opened()
             return self.dense.query(vector, min(limit, len(ids) if ids else self.catalog.counts()[1]), ids)
 
     def _nearest_of_all(self, vector: np.ndarray, limit: int, where: dict | None) -> list[tuple[int, float]]:
-        """The same from the catalog's own vectors: Chroma cannot open a folder that it may not write to."""
+        """Return the same from the catalog's vectors, as Chroma cannot open a folder that it may not write to."""
         ids = self.catalog.chunks_where(where)
         best: list[tuple[int, float]] = []
         for start in range(0, len(ids), BATCH):
@@ -176,41 +171,58 @@ class Store:
         return best
 
     def forget(self, names: Iterable[str]) -> int:
-        """Delete what `Catalog.forget` takes, and all traces of what was deleted."""
+        """Delete the documents that `Catalog.forget` finds, and all traces of them in the files."""
         catalog = self.catalog
         with self._locked():
             with catalog.transaction():
                 count = sum(catalog.forget(name) for name in names)
-                self._renew()
+                catalog.prune_vectors()
+                catalog.fill_outbox()
             catalog.purge()
-            if catalog.model[0] and self.url is None:
-                # Chroma writes memory that it never set, in which this process may have what was deleted.
+            if catalog.model[0]:
+                # Chroma writes uninitialized memory, in which this process may have what was deleted.
                 self.dense.close()
-                self._elsewhere("_refill")
-            elif catalog.model[0]:
-                self._refill()
+                self._in_subprocess("_refill")
         return count
 
-    def _renew(self) -> None:
-        """Within a transaction: the dense index is about to be made anew."""
-        self.catalog.prune_vectors()
-        self.catalog.fill_outbox()
-        self.catalog.next_generation()
-
     def problems(self) -> list[str]:
-        """What is wrong with the catalog, the dense index, or between them."""
         with self.exclusive():
             found = self.catalog.problems()
             if self.catalog.counts()[1]:
-                self.dense.close()  # what is in memory says nothing about the files
-                try:  # damaged files can crash Chroma, and whoever uses it
-                    found += self._elsewhere("_compared") if self.url is None else self._compared()
+                self.dense.close()  # the copy in memory may differ from the files
+                try:  # damaged files can crash Chroma, and the process that uses it
+                    found += self._in_subprocess("dense_problems")
                 except RuntimeError as error:
                     found.append(str(error))
         return found
 
+    def dense_problems(self) -> list[str]:
+        """Compare all vectors of the catalog and the dense index; RuntimeError if Chroma cannot be used."""
+        catalog, dense = self.catalog, self.dense
+        dense.expect(catalog.generation)
+        ids = catalog.chunks_where(None)
+        missing = wrong = 0
+        for start in range(0, len(ids), BATCH):
+            found, vectors = catalog.vectors(ids[start : start + BATCH])
+            stored = dense.get(found) if found else {}
+            missing += len(found) - len(stored)
+            pairs = ((stored[id], vector) for id, vector in zip(found, vectors, strict=True) if id in stored)
+            wrong += sum(not np.abs(ours - theirs).max() <= SAME_VECTOR for ours, theirs in pairs)  # NaN is wrong too
+        _, vectors = catalog.vectors(random.sample(ids, min(SAMPLE, len(ids))))
+        nearest = [dense.query(vector, 1) for vector in vectors]  # the graph may be torn
+        lost = sum(not found or found[0][1] < 1 - SAME_VECTOR for found in nearest)
+        lacking = catalog.chunks_without_vector()
+        counts = {
+            "chunks have no vector in the catalog": lacking,
+            "chunks are not in the dense index": missing,
+            "vectors of the dense index differ from those of the catalog": wrong,
+            "vectors of the dense index belong to no chunk": dense.count() - (len(ids) - lacking - missing),
+            "of a sample of chunks are not found by their own vectors": lost,
+        }
+        return [f"{count} {what}" for what, count in counts.items() if count]
+
     def rebuild(self) -> int:
-        """Make the dense index anew; with another embedder than before, embed everything. Returns how much that was."""
+        """Rebuild the dense index; with another embedding model, embed all chunks first. Return how many were."""
         catalog = self.catalog
         with self._locked():
             lacks, (model, dtype) = catalog.chunks_without_vector(), catalog.model
@@ -218,9 +230,9 @@ class Store:
             if embedder and not self._is_loaded:
                 embedder.use(dtype if embedder.hash == model else embedder.faster_dtype())
             if embedder and not lacks and (embedder.hash, embedder.dtype) == (model, dtype):
-                embedder = None  # everything has its vectors
+                embedder = None  # all chunks have their vectors
             embedded, chunks = 0, []
-            # The old index goes on as it is until there is a vector for everything.
+            # The old index stays in use until all chunks have a vector.
             for _, document in catalog.documents() if embedder else ():
                 chunks += self.chunks(document, embedder)
                 if len(chunks) >= BATCH:
@@ -231,34 +243,32 @@ class Store:
                 if embedder is not None:
                     for id, document in catalog.documents():
                         catalog.replace_chunks(id, self.chunks(document, embedder))
-                    self._remember(embedder)
+                    self._store_model(embedder)
                     self.embedder = embedder
-                self._renew()
+                catalog.prune_vectors()
+                catalog.fill_outbox()
             self._refill()
         return embedded
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         if "catalog" in vars(self) and self.catalog.is_read_only:
-            raise OSError(f"{self.path} is read-only, so the index can be searched and no more: copy it to change it.")
+            raise OSError(f"{self.path} is read-only, so you can only search the index: copy it to change it.")
         try:
             self._lock.acquire()
         except Timeout:
-            raise OSError(
-                f"{self.path} has been in use by another process for {LOCK_SECONDS} seconds: try again later."
-            ) from None
+            raise OSError(f"{self.path} is still in use by another process: try again later.") from None
         try:
             yield
         finally:
             self._lock.release()
 
-    def _compared(self) -> list[str]:
-        return dense_problems(self.catalog, self.dense)
-
-    def _elsewhere(self, method: str) -> Any:
-        """What a method returns in a process of its own; RuntimeError if it raises one, or crashes, there."""
+    def _in_subprocess(self, method: str) -> Any:
+        """Call a method in another process, unless a server has the vectors; RuntimeError if that raises or crashes."""
+        if self.url is not None:
+            return getattr(self, method)()
         # -P: nothing in the current folder is imported.
-        command = [sys.executable, "-P", "-c", CALL, str(self.path), method]
+        command = [sys.executable, "-P", "-c", SUBPROCESS, str(self.path), method]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it crashed"])[-1]
@@ -272,24 +282,22 @@ class Store:
 
     def _empty_outbox(self) -> None:
         while any(page := self.catalog.outbox(BATCH)):
-            taken, dropped = page
-            found, vectors = self.catalog.vectors(taken)
-            if len(found) < len(taken):
-                raise RuntimeError(f"Vectors are missing in {self.path}: `folio rag rebuild` makes them anew.")
-            self.dense.write(found, vectors, dropped)
+            added, deleted = page
+            found, vectors = self.catalog.vectors(added)
+            if len(found) < len(added):
+                raise RuntimeError(f"Vectors are missing in {self.path}: run `folio rag rebuild`.")
+            self.dense.write(found, vectors, deleted, self.catalog.generation)
             with self.catalog.transaction():
-                self.catalog.clear_outbox([*taken, *dropped])
-        self.dense.wrote(self.catalog.generation)
+                self.catalog.clear_outbox([*added, *deleted])
 
-    def _probe(self) -> None:
-        """Chroma does not say when its files are gone, or of another time: see that it has what was written last."""
+    def _check_opened(self) -> None:
+        """Check that the dense index has the last chunk, as Chroma reports neither lost nor outdated files."""
         _, vectors = self.catalog.vectors([max(self.catalog.chunks_where(None))])
         has, needs = self.dense.count(), self.catalog.counts()[1]
         found = self.dense.query(vectors[0], 1) if has == needs and len(vectors) else []
-        if found and found[0][1] > 1 - SAME_VECTOR:
-            return
-        self.dense.close()
-        raise RuntimeError(
-            f"The dense index of {self.path} is not whole ({has} of {needs} chunks): "
-            f"`folio rag rebuild --index {self.path}` makes it anew without embedding."
-        )
+        if not (found and found[0][1] > 1 - SAME_VECTOR):
+            self.dense.close()
+            raise RuntimeError(
+                f"The dense index of {self.path} is damaged ({has} of {needs} chunks): `folio rag rebuild --index "
+                f"{self.path}` makes it again without embedding."
+            )

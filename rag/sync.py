@@ -1,4 +1,4 @@
-"""Sync: the index follows its documents. While one batch is embedded, the one before is written."""
+"""Sync of an index with documents. While one batch is embedded, the previous one is written."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,28 +18,26 @@ from .store import Store
 
 BATCH_CHUNKS = 1000  # to embed; sorted by length, so that little of it is padding
 BATCH_DOCUMENTS = 2000
-GIVEN = ""  # the source of documents that are given as such
+GIVEN_SOURCE = ""  # the source of documents that the caller gives
 
 
 @dataclass
 class Item:
-    """What is written in one piece: all documents of a source, or one that was given."""
+    """The documents of one transaction: all of a source, or one that the caller gives."""
 
-    documents: list[Document] | None  # None if nothing changed but the source's stamp
+    documents: list[Document] | None  # None if only the source's stamp changed
     source: Source | None = None
     path: Path | None = None
-    settled: bool = True
-    seen: Source | None = None  # what the catalog said of the source before it was read
-    chunks: dict[str, list[Chunk]] = field(default_factory=dict)  # of the documents that the catalog does not have so
+    is_stable: bool = True
+    seen: Source | None = None  # the source in the catalog before it was read
+    chunks: dict[str, list[Chunk]] = field(default_factory=dict)  # of the documents that are new in the catalog
 
 
 class Sync:
-    """One run of `Rag.sync`."""
+    """A run of `Rag.sync`."""
 
-    def __init__(
-        self, store: Store, delete_missing: bool, text_column: str, progress: Callable[[SyncReport], None] | None
-    ) -> None:
-        self.store, self.delete_missing, self.text_column = store, delete_missing, text_column
+    def __init__(self, store: Store, prune: bool, text_column: str, progress: Callable[[SyncReport], None] | None):
+        self.store, self.prune, self.text_column = store, prune, text_column
         self.progress = progress or (lambda report: None)
         self.reading = f"{readers.VERSION} {text_column}"
         self.report = SyncReport()
@@ -48,9 +46,9 @@ class Sync:
         if not isinstance(source, (str, Path)):
             names: set[str] = set()
             self._write_all(self._given(source, names))
-            if self.delete_missing:
+            if self.prune:
                 with self.store.writing() as catalog:
-                    self.report.deleted += catalog.delete(catalog.names_from(GIVEN) - names)
+                    self.report.deleted += catalog.delete(catalog.names_from(GIVEN_SOURCE) - names)
         elif str(source) == PYTHON_MANUAL:
             self._write_all(self._manual())
         else:
@@ -62,22 +60,20 @@ class Sync:
             raise ValueError('Give a file, a folder, or "python-manual".')
         root = Path(source).expanduser().resolve()
         if not root.exists():
-            raise FileNotFoundError(
-                f'There is no file or folder {source}; give one, or "python-manual". `folio rag forget` (Rag.delete) '
-                "deletes what the index has of one that is gone."
-            )
+            remedy = 'Give one, or "python-manual"; `folio rag forget` (Rag.delete) deletes its documents.'
+            raise FileNotFoundError(f"There is no file or folder {source}. {remedy}")
         if not root.is_dir() and not root.is_file():
             raise ValueError(f"{source} is not a regular file.")
         files, self.report.skipped, self.report.failed = find_files(root)
         if not files:
-            raise ValueError(f"{source} holds no file to read: nothing was changed.")
+            raise ValueError(f"{source} has no file to read: the index was not changed.")
         self.store.create()
         known = self.store.catalog.sources_below(name_of(root))
         with closing(ReaderPool()) as pool:
             self._write_all(self._changed(files, known, pool))
         if files == [root] and name_of(root) in self.report.failed:
             raise ValueError(f"{source} {self.report.failed[name_of(root)]}.")
-        if self.delete_missing:
+        if self.prune:
             there = {name_of(path) for path in files}
             unreadable = tuple(name.rstrip("/") + "/" for name in self.report.failed)
             unseen = [name for name in known if name not in there and not f"{name}/".startswith(unreadable)]
@@ -85,7 +81,7 @@ class Sync:
                 self.report.deleted += sum(catalog.delete_source(name) for name in unseen)
 
     def _changed(self, files: list[Path], known: dict[str, tuple[Source, int]], pool: ReaderPool) -> Iterator[Item]:
-        """Read the files whose stamp is not that of the last time."""
+        """Read the files whose stamp changed since the last sync."""
         for number, path in enumerate(files):
             name, self.report.progress = name_of(path), number / len(files)
             seen, count = known.get(name, (None, 0))
@@ -98,15 +94,15 @@ class Sync:
                     self.report.unchanged += count
                 else:
                     documents = pool.read(PurePath(name), read.data, self.text_column)
-            except NoText as error:  # what the index had of it goes, and the next sync says so again
+            except NoText as error:  # the index loses its documents, and the next sync reports it again
                 self.report.failed[name] = str(error)
                 read, documents = Read(Source(name, "", ""), False, b""), []
             except (OSError, ValueError, ImportError) as error:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                kept = "; the index keeps what it had of it" if count else ""
+                kept = "; the index keeps its earlier version" if count else ""
                 self.report.failed[name] = " ".join(str(reason).split()) + kept
                 continue
-            yield Item(documents, read.source, path, read.settled, seen)
+            yield Item(documents, read.source, path, read.is_stable, seen)
 
     def _manual(self) -> Iterator[Item]:
         self.store.create()
@@ -121,8 +117,7 @@ class Sync:
         self.store.create()
         for document in documents:
             if not isinstance(document, Document):
-                kind = type(document).__name__
-                raise ValueError(f"sync takes a path or Documents, not {kind}: Document(name, text).")
+                raise ValueError(f"sync takes a path or Documents, not {type(document).__name__}s.")
             if document.name in names:
                 self.report.failed[document.name] = "is the name of an earlier document too"
                 continue
@@ -130,13 +125,13 @@ class Sync:
             yield Item([document])
 
     def _write_all(self, items: Iterator[Item]) -> None:
-        with ThreadPoolExecutor(1) as writer:
+        with ThreadPoolExecutor(1) as thread:
             writing: Future[SyncReport] | None = None
             for batch in self._batches(items):
                 self._count(writing)
-                writing = writer.submit(self._write, batch)
+                writing = thread.submit(self._write, batch)
             self._count(writing)
-            writer.submit(self.store.catalog.close)  # that thread's connection
+            thread.submit(self.store.catalog.close)  # the connection of that thread
 
     def _count(self, writing: Future[SyncReport] | None) -> None:
         if writing is not None:
@@ -144,11 +139,8 @@ class Sync:
             self.progress(self.report)
 
     def _batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
-        """Items whose chunks all have a vector in the catalog."""
-        store = self.store
-        batch: list[Item] = []
-        chunks: list[Chunk] = []
-        documents = 0
+        """Yield items in batches, after embedding their chunks."""
+        store, batch, chunks, documents = self.store, [], [], 0
         for item in items:
             for document in item.documents or []:
                 if store.catalog.document_hash(document.name) != document.hash:
@@ -167,7 +159,7 @@ class Sync:
     def _write(self, batch: list[Item]) -> SyncReport:
         done = SyncReport()
         with self.store.exclusive():
-            # Nothing is left to embed, unless a rebuild has just dropped what no document had yet.
+            # Embeds nothing, unless a rebuild has just deleted the new vectors, which no document had yet.
             self.store.embed([chunk for item in batch for chunks in item.chunks.values() for chunk in chunks])
             with self.store.writing() as catalog:
                 for item in batch:
@@ -176,7 +168,7 @@ class Sync:
         return done
 
     def _is_outdated(self, item: Item, catalog: Catalog) -> bool:
-        """Whether another process has, since we looked, written what may be newer. The next sync looks again."""
+        """Return True if another process may have written a newer version. The next sync reads the source again."""
         if item.source is None or catalog.source(item.source.name) == item.seen:
             return False
         try:
@@ -189,21 +181,21 @@ class Sync:
 
 
 def write_item(item: Item, catalog: Catalog, done: SyncReport) -> None:
-    """Write an item within a transaction, and count what was done. A name that another source has stays its own."""
-    source = GIVEN if item.source is None else item.source.name
-    is_whole = True
+    """Write an item within a transaction, and count its documents. Names of other sources' documents are left out."""
+    source = item.source or Source(GIVEN_SOURCE, "", "")
+    is_complete = True
     for document in item.documents or []:
         owner = catalog.source_of(document.name)
-        if owner not in (None, source):
-            of = owner or "those that were given"
+        if owner not in (None, source.name):
+            of = owner or "the documents that you gave"
             done.failed[document.name] = f"has the name of a document of {of}: rename this one, or forget that one"
-            is_whole = False
+            is_complete = False
             continue
-        outcome = catalog.put(document, source, item.chunks.get(document.name))
+        outcome = catalog.put(document, source.name, item.chunks.get(document.name))
         setattr(done, outcome, getattr(done, outcome) + 1)
     if item.source is not None:
         if item.documents is not None:
-            done.deleted += catalog.delete(catalog.names_from(source) - {d.name for d in item.documents})
-        # Without its stamp and hash, the next sync reads it again, and says again what was left out.
-        seen = item.source if item.settled else item.source._replace(stamp="")
-        catalog.put_source(seen if is_whole else Source(source, "", ""))
+            done.deleted += catalog.delete(catalog.names_from(source.name) - {d.name for d in item.documents})
+        # Without stamp and hash, the next sync reads the source again, and reports what was left out again.
+        stored = source if item.is_stable else source._replace(stamp="")
+        catalog.put_source(stored if is_complete else Source(source.name, "", ""))

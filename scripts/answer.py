@@ -1,11 +1,11 @@
-"""Answer a question from a text: with words of the text or in words of its own, as the model was made to.
+"""Answer a question from a text: quote the answer from it, or generate one, depending on the model.
 
     folio answer --model runs/reader --question "Who is Juliet?" --file play.txt
     folio answer --model runs/chat --question "Who is Juliet?" --context "Juliet is a Capulet." --max_new_tokens 30
 
 A model with a question-answering head (`folio finetune qa`) marks the answer in a text of any length. A causal language
-model writes one; then the text must have room in its context, or --truncate leaves out its end, and any other option is
-a field of transformers' GenerationConfig; without any, the likeliest token is taken each time.
+model generates one. Then the text must fit into its context, or --truncate leaves out its end, and any other option is
+a field of transformers' GenerationConfig. The default is greedy decoding.
 """
 
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from functools import partial
 
 @dataclass
 class AnswerArguments:
-    model: str = field(metadata={"help": "a checkpoint's or an adapter's directory or Hub name"})
-    question: str = field(metadata={"help": "what to answer"})
-    context: str | None = field(default=None, metadata={"help": "the text that has the answer"})
-    file: str | None = field(default=None, metadata={"help": "a file with that text"})
-    truncate: bool = field(default=False, metadata={"help": "leave out the end of a text that has no room"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+    model: str = field(metadata={"help": "directory or Hub name of a checkpoint or adapter"})
+    question: str = field(metadata={"help": "question to answer"})
+    context: str | None = field(default=None, metadata={"help": "text that contains the answer"})
+    file: str | None = field(default=None, metadata={"help": "file with the text that contains the answer"})
+    truncate: bool = field(default=False, metadata={"help": "leave out the end of a text that is too long"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the checkpoint's Python code (not for ours)"})
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Open the book's chapters in Jupyter, or show which of its exercises you have solved.
+"""Open the book's chapters in Jupyter, or list the exercises that you have solved.
 
     folio book
     folio book progress
@@ -20,7 +20,7 @@ from ..jobs.options import option
 
 @dataclass
 class BookArguments:
-    folder: str = option("notebooks", "where the chapters are")
+    folder: str = option("notebooks", "folder of the chapters")
 
 
 def main(argv: list[str]) -> None:
@@ -40,12 +40,10 @@ def main(argv: list[str]) -> None:
 
 
 def progress(folder: Path) -> list[str]:
-    """Return a line for each part of the curriculum: how many exercises of its chapters are solved."""
+    """Return a line per part of the curriculum with the number of solved exercises."""
     lines = []
     for part, topics in yaml.safe_load((folder / "curriculum.yaml").read_text(encoding="utf-8")).items():
-        paths = [
-            path for number in sorted({topic[1] for topic in topics}) for path in folder.glob(f"{number:02}-*.ipynb")
-        ]
+        paths = [path for number in {topic[1] for topic in topics} for path in folder.glob(f"{number:02}-*.ipynb")]
         cells = [cell for path in paths for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
         checks = [cell for cell in cells if "check" in cell["metadata"].get("tags", [])]
         ran = [[output["output_type"] for output in cell["outputs"]] for cell in checks if cell["execution_count"]]

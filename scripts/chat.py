@@ -17,38 +17,35 @@ Ctrl-C ends an answer, not the chat. Of a chat that is longer than the model's c
 import contextlib
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..jobs.options import option
+from .model_arguments import ModelArguments
 
 COMMANDS = ("/reset", "/save FILE", "/help", "/quit")
 
 
-@dataclass
-class ChatArguments:
-    model: str = field(metadata={"help": "a checkpoint's or an adapter's directory or Hub name"})
+@dataclass(kw_only=True)
+class ChatArguments(ModelArguments):
     system: str = option("", "system prompt")
-    seed: int | None = option(None, "makes sampling repeatable")
-    assistant_model: str = option("", "a smaller model of the same tokenizer, which drafts")
-    trust_remote_code: bool = option(False, "run the code in the checkpoint; not for ours")
+    seed: int | None = option(None, "random seed, which makes sampling repeatable")
 
 
 def main(argv: list[str]) -> None:
     import transformers
 
-    from ..checkpoints.loading import load_model
     from ..serving.chat import Chat
     from ..serving.generator import TextGenerator
     from ..tokenization import encode_chat
     from .arguments import parse_with_generation
-    from .generation import load_assistant, options_named
+    from .generation import options_named
 
     args, options = parse_with_generation(argv, ChatArguments, "folio chat", __doc__)
     if "max_length" in options:
         raise ValueError("--max_length would count the whole chat: use --max_new_tokens.")
-    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
-    generator = TextGenerator(model, tokenizer, load_assistant(args.assistant_model, model, tokenizer))
+    model, tokenizer, assistant = args.load()
+    generator = TextGenerator(model, tokenizer, assistant)
     session = Session(Chat(generator, tokenizer, encode_chat), args.system, options)
     try:
         with options_named(options):  # before the first message

@@ -1,11 +1,11 @@
-"""Labels of texts with their probabilities, from a model of `folio finetune classify` or any other classifier.
+"""Label texts, with probabilities, using a model of `folio finetune classify` or any other classifier.
 
     folio classify --model runs/speakers --text "O Romeo, Romeo!"
     folio classify --model runs/speakers --file lines.txt --json
     printf 'O Romeo, Romeo!\\nGood morrow, cousin.\\n' | folio classify --model runs/speakers
 
---text is one text, whatever is in it; of a file or a pipe, each line is one. A text that is longer than the model's
-context loses its end.
+--text is one text, also if it has several lines. Each line of a file or a pipe is a text. The end of a text that is
+longer than the model's context is left out.
 """
 
 import json
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class ClassifyArguments:
-    model: str = field(metadata={"help": "a checkpoint's or an adapter's directory or Hub name"})
-    text: str | None = field(default=None, metadata={"help": "one text"})
-    file: str | None = field(default=None, metadata={"help": "a file with a text a line"})
-    top_k: int = field(default=5, metadata={"help": "labels that are shown of each text"})
-    json: bool = field(default=False, metadata={"help": "print a line of JSON for each text"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+    model: str = field(metadata={"help": "directory or Hub name of a checkpoint or adapter"})
+    text: str | None = field(default=None, metadata={"help": "text to label"})
+    file: str | None = field(default=None, metadata={"help": "file with one text per line"})
+    top_k: int = field(default=5, metadata={"help": "number of labels to print per text"})
+    json: bool = field(default=False, metadata={"help": "print a line of JSON per text"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the checkpoint's Python code (not for ours)"})
 
 
 def main(argv: list[str]) -> None:
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     text = read_text(args.text, args.file)
     texts = [text] if args.text is not None else [line for line in text.splitlines() if line.strip()]
     model, tokenizer = load_model(args.model, "classify", args.trust_remote_code)
-    for text in texts:  # one by one: the first lines of a long file are there at once
+    for text in texts:  # one by one, so that the first lines of a long file are printed at once
         (scores,) = classify(model, tokenizer, [text])
         shown = dict(list(scores.items())[: args.top_k])
         if args.json:

@@ -1,10 +1,10 @@
-"""Clean a corpus: one kind of newline, space and accent, no control characters, no duplicates.
+"""Clean a corpus: normalize newlines, spaces and Unicode; remove control characters and duplicates.
 
     folio clean --corpus shakespeare.txt --output_dir runs/clean
     folio clean --corpus stories.txt --separator "<|endoftext|>" --output_dir runs/stories
     folio pretrain --corpus runs/clean/corpus.jsonl --output_dir runs/model --minutes 3
 
-It writes the documents that are left as `corpus.jsonl`, and what was done as `report.json`.
+The remaining documents are written to `corpus.jsonl`, and the number of changes to `report.json`.
 """
 
 import json
@@ -16,10 +16,10 @@ from ..jobs.options import option
 
 @dataclass
 class CleanArguments:
-    output_dir: str = field(metadata={"help": "where corpus.jsonl and report.json are written"})
+    output_dir: str = field(metadata={"help": "folder for corpus.jsonl and report.json"})
     separator: str | None = option(None, "separator between documents within a text")
-    near_duplicates: float = option(0.8, "similarity from which a document is dropped; 0 drops exact copies alone")
-    overwrite: bool = option(False, "replace the cleaned corpus that is there")
+    near_duplicates: float = option(0.8, "similarity from which a document is dropped; 0 drops exact copies only")
+    overwrite: bool = option(False, "replace the cleaned corpus in output_dir")
 
 
 def main(argv: list[str]) -> None:
@@ -36,12 +36,12 @@ def main(argv: list[str]) -> None:
         for spec in corpus.corpus:
             options = {"streaming": corpus.streaming, "skip_malformed": corpus.skip_malformed}
             splits = load_corpus(spec, text_column=corpus.text_column, **options)
-            for row in chain.from_iterable(splits.values()):  # of a small corpus, a split holds a part of each text
+            for row in chain.from_iterable(splits.values()):  # a split of a small corpus has a part of each text
                 name = row["name"] if len(corpus.corpus) == 1 else f"{spec}/{row['name']}"
                 documents[name] = documents.get(name, "") + row["text"]
         cleaned, report = preprocess(documents.items(), args.separator, args.near_duplicates or None)
         if not cleaned:
-            raise ValueError(f"Nothing of {' + '.join(corpus.corpus)} is left: give another corpus.")
+            raise ValueError(f"No document of {' + '.join(corpus.corpus)} is left: give another corpus.")
         with staged(output_dir) as folder:
             with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
                 for name, text in cleaned:

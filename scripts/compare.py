@@ -1,10 +1,10 @@
-"""Compare training runs: the settings that differ, losses in one picture, figures and samples beside one another.
+"""Compare training runs: the settings that differ, losses in one plot, metrics and samples side by side.
 
     folio compare runs/a runs/b
-    folio compare runs --picture losses.png --output compared.json
+    folio compare runs --plot losses.png --output compared.json
 
 Each argument is the folder of a run, or a folder of such folders; `folio runs` lists what one holds. For intervals of
-the difference between two models, see `folio evaluate --before`.
+the difference between two models, see `folio evaluate --baseline`.
 """
 
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ from ..jobs.options import option
 
 @dataclass
 class CompareArguments:
-    picture: str | None = option(None, "draw the losses over steps, tokens and seconds into this PNG file")
-    output: str | None = option(None, "write the comparison into this JSON file as well")
+    plot: str | None = option(None, "PNG file for a plot of the losses over steps, tokens and seconds")
+    output: str | None = option(None, "JSON file for the comparison")
 
 
 def main(argv: list[str]) -> None:
     from .arguments import parse
 
     folders, args = parse(argv, [CompareArguments], "folio compare", __doc__, positional=["RUN..."])
-    from ..evaluation.comparison import compare, draw, find_runs, show
+    from ..evaluation.comparison import compare, find_runs, plot_losses, show
     from ..evaluation.results import check_writable, write_json
 
-    for file in filter(None, (args.output, args.picture)):
+    for file in filter(None, (args.output, args.plot)):
         check_writable(file)
     runs = [run for folder in folders for run in find_runs(folder)]
     if len(runs) < 2:
         raise ValueError(f"There is nothing to compare {runs[0].folder} with: give two runs, or a folder of them.")
     compared = compare(runs)
-    if args.picture:
-        draw(runs, args.picture)
+    if args.plot:
+        plot_losses(runs, args.plot)
     if args.output:
         write_json(args.output, compared)
     print(show(compared))

@@ -1,4 +1,4 @@
-"""Take a checkpoint to another library's format, or bring one here. The logits are compared before anything is written.
+"""Convert a checkpoint to another library's format, or back. The logits are compared before anything is written.
 
     folio convert runs/mine runs/mine-qwen3 --to qwen3
     folio convert runs/mine runs/mine.gguf --to gguf
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class ConvertArguments:
-    to: str = field(metadata={"help": "what DST becomes: folio, gpt2, llama, qwen3, or gguf"})
+    to: str = field(metadata={"help": "format of DST: folio, gpt2, llama, qwen3, or gguf"})
 
 
 def main(argv: list[str]) -> None:
-    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' reader of GGUF draws a bar of its own
+    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' reader of GGUF shows a progress bar
 
     import transformers
 
@@ -34,7 +34,5 @@ def main(argv: list[str]) -> None:
     print(f"Largest difference of a logit in float32: {done.random_difference:.1e} on random tokens, {text}")
     print(f"The source's own rounding, float32 against float64: {done.rounding:.1e}")
     where = shlex.quote(str(done.destination))
-    next_step = f'Try it: folio generate --model {where} --prompt "Once upon a time"'
-    if done.to == "gguf":
-        next_step = f"For llama.cpp: llama-cli -m {where}"
-    print(f"{done.seconds:.1f} s. {next_step}")
+    generate = f'Try it: folio generate --model {where} --prompt "Once upon a time"'
+    print(f"{done.seconds:.1f} s. " + (f"For llama.cpp: llama-cli -m {where}" if done.to == "gguf" else generate))

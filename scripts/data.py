@@ -1,10 +1,9 @@
-"""Write data to train on: Shakespeare's plays as text, 1.1 MB, or as chats in which the characters answer each other.
+"""Write data to train on: Shakespeare's plays as text (1.1 MB), or as chats in which the characters answer each other.
 
 folio data shakespeare
 folio data dialogues --output chats.jsonl
 """
 
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,22 +12,22 @@ from pathlib import Path
 from ..jobs.options import option
 
 PLAYS = Path(__file__).parents[1] / "notebooks" / "data" / "shakespeare.txt"
-TURNS = 4  # of a chat
+ROLES = ("user", "assistant") * 2  # in a chat
 
 
 @dataclass
 class DataFileArguments:
-    output: str | None = option(None, "the file to write; by default the name in this folder")
+    output: str | None = option(None, "file to write (default: NAME.txt or .jsonl in this folder)")
 
 
 def dialogues(plays: str) -> str:
-    """Return chats as JSONL: consecutive speeches, each in the role of the user or of the assistant in turn."""
+    """Return chats as JSONL: consecutive speeches, with the roles of user and assistant in turn."""
     speeches = [speech.partition(":\n")[2].replace("\n", " ").strip() for speech in plays.split("\n\n")]
-    said = [speech for speech in speeches if speech]
+    speeches = [speech for speech in speeches if speech]
     lines = []
-    for start in range(0, len(said) - TURNS + 1, TURNS):
-        roles = itertools.cycle(("user", "assistant"))
-        messages = [{"role": next(roles), "content": speech} for speech in said[start : start + TURNS]]
+    for start in range(0, len(speeches) - len(ROLES) + 1, len(ROLES)):
+        chat = zip(ROLES, speeches[start:], strict=False)
+        messages = [{"role": role, "content": speech} for role, speech in chat]
         lines.append(json.dumps({"messages": messages}) + "\n")
     return "".join(lines)
 
@@ -47,10 +46,10 @@ def main(argv: list[str]) -> None:
     if name not in DATA:
         raise ValueError(f"There is no data {name!r}: give {' or '.join(DATA)}.")
     if not PLAYS.is_file():
-        raise FileNotFoundError("The plays come with a clone: git clone https://github.com/foliogpt/foliogpt")
+        raise FileNotFoundError("The plays are only in a clone: git clone https://github.com/foliogpt/foliogpt")
     default, make = DATA[name]
     text, file = make(PLAYS.read_text(encoding="utf-8")), Path(args.output or default).expanduser()
     if file.exists() and (not file.is_file() or file.read_text(encoding="utf-8", errors="replace") != text):
-        raise FileExistsError(f"{file} is there already: give another --output.")
+        raise FileExistsError(f"{file} exists with other content: give another --output.")
     write_text(file, text)
     print(f"{file}: {len(text.encode()):,} bytes")

@@ -1,8 +1,8 @@
-"""Check the installation: Python, packages, threads, GPU, folders. The output belongs in the report of a bug.
+"""Check the installation: Python, packages, threads, GPU, folders. Add the output to a bug report.
 
     folio doctor
 
-Uses no network. The exit code is 2 if something is BROKEN; SLOW is not broken.
+Uses no network. The exit code is 2 if something is BROKEN, but not if it is only SLOW.
 """
 
 import importlib.metadata
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOR_DEVELOPERS = {"book", "dev", "harness", "site"}  # extras
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds, and out of how many
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # a container's limit: microseconds, and the period that they are part of
 
 
 def main(argv: list[str]) -> None:
-    if argv:  # without options it needs no package, so it can say which one is missing
+    if argv:  # without options it imports no package, so it can name one that is missing
         from .arguments import parse
 
         parse(argv, [], "folio doctor", __doc__)
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
 
 
 def checks() -> Iterator[tuple[str, str]]:
-    """Yield the packages that ours needs, then the processor, the GPU, and the folders that commands write to."""
+    """Yield the checks of required packages, the processor, the GPU, and the folders that commands write to."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name as plain
 

@@ -1,4 +1,4 @@
-"""An embedder of your own: a checkpoint learns to find the passages of your documents.
+"""Train your own embedding model: a checkpoint learns to find the passages of your documents.
 
     folio embedder train --model runs/quickstart --corpus python-manual --output_dir runs/embedder
     folio embedder train --model runs/quickstart --pairs questions.jsonl --output_dir runs/embedder
@@ -6,28 +6,29 @@
     folio embedder train --model runs/quickstart --corpus docs --reranker --output_dir runs/reranker
     folio rag search "How is a model exported?" --index runs/index --reranker runs/reranker
 
---model takes a checkpoint of ours, any encoder or causal model, or a sentence-transformers model. The pairs to learn
-from are made of the documents' titles, headings and sentences, or are rows of anchor and positive, query and text, or
+--model takes a checkpoint of ours, any encoder or causal model, or a sentence-transformers model. The training pairs
+are made of the documents' titles, headings and sentences, or are rows of anchor and positive, query and text, or
 question and answer. --reranker trains a cross-encoder, which reads a question together with each passage that was
-found, and orders them anew. `folio embedder train --help` lists the options.
+found, and sorts them again. `folio embedder train --help` lists the options.
 """
 
 import shlex
 
+from .inputs import run_job
+
 
 def main(argv: list[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    if argv[0] != "train":
-        raise ValueError(f"There is no `folio embedder {argv[0]}`: the one there is is train.")
+    run_job("folio embedder", __doc__, {"train": train}, argv)
+
+
+def train(argv: list[str]) -> None:
     from ..jobs.cards import recall_table
     from ..rag.embedder.training import EmbedderArguments, train_embedder
     from .arguments import command_line, parse
 
     prog = "folio embedder train"
-    (args,) = parse(argv[1:], [EmbedderArguments], prog, __doc__)
-    report = train_embedder(args, command=command_line(prog, argv[1:]))
+    (args,) = parse(argv, [EmbedderArguments], prog, __doc__)
+    report = train_embedder(args, command=command_line(prog, argv))
     print(f"\n{recall_table(report)}")
     job, option = (["search", "Q"], "--reranker") if args.reranker else (["sync", args.corpus or "PATH"], "--embedder")
     command = ["folio", "rag", *job, "--index", "runs/index", option, report["output_dir"]]

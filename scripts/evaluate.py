@@ -1,12 +1,12 @@
-"""Say how good a model is: figures with 95 % intervals, before against after, beside a baseline.
+"""Evaluate a model: metrics with 95 % confidence intervals, next to a baseline.
 
     folio evaluate --model runs/shakespeare --data shakespeare.txt
-    folio evaluate --model runs/tuned --before runs/shakespeare --data dialogues.jsonl --output tuned.json
+    folio evaluate --model runs/tuned --baseline runs/shakespeare --data dialogues.jsonl --output tuned.json
     folio evaluate --model runs/labels --data test.csv --train_data train.csv --output labels.json
     folio evaluate --model runs/shakespeare --data shakespeare.txt --task samples --train_data shakespeare.txt
 
-The task is what the model and the data are for, or --task: lm, sft, dpo, classify, tag, qa, summarize, samples.
-Any other option is a field of transformers' GenerationConfig, for tasks in which the model writes.
+The model and the data set the task, or --task does: lm, sft, dpo, classify, tag, qa, summarize, samples.
+Any other option is a field of transformers' GenerationConfig, for tasks in which the model generates text.
 """
 
 

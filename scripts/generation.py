@@ -32,19 +32,6 @@ def within_context(options: dict, length: int, model) -> dict:
     return options
 
 
-def load_assistant(name: str, model, tokenizer):
-    """The model that drafts tokens for another one, or None without a name; it must know the same tokens."""
-    from ..checkpoints.loading import load_model
-
-    if not name:
-        return None
-    assistant, spelled = load_model(name)
-    sizes = [each.config.get_text_config().vocab_size for each in (model, assistant)]
-    if spelled.get_vocab() != tokenizer.get_vocab() or sizes[0] != sizes[1]:
-        raise ValueError(f"--assistant_model {name} has another vocabulary: name a model with the same tokenizer.")
-    return assistant
-
-
 @contextlib.contextmanager
 def options_named(options: dict) -> Iterator[None]:
     """Errors of `generate`, which may say anything, name the options that were given."""
@@ -60,7 +47,7 @@ def options_named(options: dict) -> Iterator[None]:
 def print_generated(model, tokenizer, ids: list[int], options: dict, with_prompt: bool = False, assistant=None) -> None:
     """Print what the model says after `ids`, as it comes; with beams or several texts, at the end.
 
-    An `assistant` drafts tokens, as `load_assistant` gives it.
+    An `assistant` drafts tokens, as `ModelArguments.load` returns it.
     """
     import torch
     from transformers import TextStreamer

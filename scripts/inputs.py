@@ -1,4 +1,4 @@
-"""What commands are given: a job, or a text in the command line, in a file, or through a pipe."""
+"""Input of commands: a job, or a text in the command line, in a file, or through a pipe."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def run_job(command: str, doc: str | None, jobs: dict[str, Callable[[list[str]], None]], argv: list[str]) -> None:
-    """Run the job that the first word names, with the others."""
+    """Run the job that the first word names, with the other words."""
     if not argv or argv[0] in ("-h", "--help"):
         print(doc)
     elif argv[0] in jobs:
@@ -16,9 +16,9 @@ def run_job(command: str, doc: str | None, jobs: dict[str, Callable[[list[str]],
 
 
 def read_text(text: str | None, file: str | None, what: str = "text") -> str:
-    """The text of `--text`, or of `--file`, or of what comes through a pipe; ValueError unless there is exactly one."""
+    """Return the text of `--text`, of `--file` or of a pipe; ValueError unless there is exactly one."""
     if text is not None and file is not None:
-        raise ValueError(f"There are two {what}s: give --{what} or --file.")
+        raise ValueError(f"There are two {what}s: give --{what} or --file, not both.")
     try:
         if text is None and file is not None:
             from ..data.preprocessing import decode
@@ -27,7 +27,7 @@ def read_text(text: str | None, file: str | None, what: str = "text") -> str:
         elif text is None and not sys.stdin.isatty():
             text = sys.stdin.read()
     except UnicodeDecodeError:
-        raise ValueError("What comes through the pipe is not text in UTF-8.") from None
+        raise ValueError("The pipe has text that is not UTF-8: convert it, or give --file.") from None
     if not (text or "").strip():
-        raise ValueError(f"There is no {what}: give --{what}, --file FILE, or some through a pipe.")
+        raise ValueError(f"There is no {what}: give --{what}, --file FILE, or a pipe.")
     return text

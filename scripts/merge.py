@@ -1,4 +1,4 @@
-"""Merge an adapter with its base: a checkpoint of its own, which loads without PEFT and is as fast as the base.
+"""Merge an adapter and its base into one checkpoint, which loads without PEFT and is as fast as the base.
 
 folio merge runs/chat runs/chat-merged
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class MergeArguments:
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the base; not for ours"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the Python code of the base (not for ours)"})
 
 
 def main(argv: list[str]) -> None:

@@ -1,6 +1,6 @@
-"""The whole way in one command: the Python manual, a tokenizer, a GPT, a checkpoint that anybody can load.
+"""Train a tokenizer and a GPT on the Python manual, and check that the checkpoint loads without FolioGPT.
 
-At the end a question is answered from a part of the manual, by retrieval and with citations, if the extra rag is there.
+If the extra rag is installed, a question is then answered from a part of the manual, with citations.
 
     folio quickstart
     folio quickstart --output_dir runs/quickstart --minutes 3 --seed 0 --overwrite
@@ -8,21 +8,22 @@ At the end a question is answered from a part of the manual, by retrieval and wi
 
 import shlex
 import tempfile
+import textwrap
 from dataclasses import dataclass
 
 from ..jobs.options import option
 
 PROMPTS = ["The for statement", "json.dumps(", "Return a list of"]
 QUESTION = "How do I read a JSON file?"
-MODULES = ("collections", "json", "tempfile", "textwrap")  # of the manual, to ask: embedding all of it takes minutes
+MODULES = ("collections", "json", "tempfile", "textwrap")  # for the question: embedding all of the manual takes minutes
 
 
 @dataclass
 class QuickstartArguments:
-    output_dir: str = option("runs/quickstart", "where the checkpoint is written")
-    minutes: float = option(3.0, "how long to train; the rest takes about one minute")
+    output_dir: str = option("runs/quickstart", "folder for the checkpoint")
+    minutes: float = option(3.0, "minutes of training; the other steps take about one minute")
     seed: int = option(0, "random seed of weights, data order and samples")
-    overwrite: bool = option(False, "replace the run that is in output_dir")
+    overwrite: bool = option(False, "replace the run in output_dir")
 
 
 def main(argv: list[str]) -> None:
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
         with torch.no_grad():
             here = generator.model.to("cpu")(ids).logits
         if not torch.equal(here, logits_in_clean_process(folder, ids)):
-            raise RuntimeError("The reloaded checkpoint computes other logits: please report this.")
+            raise RuntimeError("The reloaded checkpoint computes different logits: please report this.")
         say("a process without foliogpt computes the same logits, bit for bit")
     with stages("question") as say:
         report["answer"] = ask_manual(say)
@@ -63,51 +64,48 @@ def main(argv: list[str]) -> None:
 
 
 def ask_manual(say) -> dict | None:
-    """The question answered from some modules of the manual; None without the extra that it needs."""
+    """Answer the question from some modules of the manual; return None without the extra that it needs."""
     try:
         from ..jobs.extras import missing_extra
         from ..rag import Rag
         from ..rag.embedding import MINILM_PACKAGE, packaged_minilm
         from ..rag.readers import manual_documents
 
-        if packaged_minilm() is None:  # else it would be downloaded
+        if packaged_minilm() is None:  # otherwise it would be downloaded
             raise missing_extra("rag", "The default embedder", MINILM_PACKAGE)
-        wanted = [d for d in manual_documents() if d.title.partition(".")[0] in MODULES]
+        documents = [each for each in manual_documents() if each.title.partition(".")[0] in MODULES]
         with tempfile.TemporaryDirectory() as index, Rag.open(index) as rag:
-            rag.sync(wanted)
+            rag.sync(documents)
             answer = rag.answer(QUESTION)
     except (ImportError, OSError, RuntimeError) as error:  # the model is trained, its report not yet written
         say(f"left out. {' '.join(str(error).split())}")
         return None
-    say(f"asked {len(wanted)} documents of the manual, {', '.join(MODULES)}")
+    say(f"asked {len(documents)} documents of the manual, {', '.join(MODULES)}")
     citations = [{"document": each.document, "quote": each.quote} for each in answer.citations]
     return {"question": QUESTION, "text": answer.text, "citations": citations}
 
 
 def summary(report: dict) -> str:
-    """The figures, the samples, and what to do next."""
-    bars = {"this model": report["val_bits_per_byte"], **report["baseline_bits_per_byte"]}
-    lines = [
-        "",
-        "Bits to store a byte of held-out text (less is better). The compressors are given the training text first;",
-        "zlib looks back at the last 32 kB of it, bz2 at 900 kB, xz at all of it:",
-        *[f"  {name:<11}{bits:6.3f}  {'#' * round(bits * 20)}" for name, bits in bars.items()],
-        "",
-        f"{report['parameters']:,} parameters, loss {report['val_loss']:.3f}, "
-        f"perplexity {report['val_perplexity']:.1f}, {report['tokens_per_second']:,.0f} tokens/s, "
-        f"{sum(report['seconds'].values()):.0f} s in all, {report['peak_memory_bytes'] / 1e9:.2f} GB at the peak",
-        "",
-    ]
-    for sample in report["samples"]:
-        lines += ["> " + line for line in sample.strip().splitlines()] + [""]
-    if report["answer"]:
-        cited = [f"[{number}] {each['document']}" for number, each in enumerate(report["answer"]["citations"], 1)]
-        lines += [report["answer"]["question"], *report["answer"]["text"].splitlines(), *cited, ""]
-    folder = shlex.quote(report["output_dir"])
-    lines += [
-        f"The checkpoint, its loss curve and its model card are in {report['output_dir']}. Next:",
-        f'  folio generate --model {folder} --prompt "The with statement"',
-        "  folio pretrain --corpus YOUR_TEXT_FILE_OR_FOLDER --output_dir runs/mine --minutes 10",
-        "  folio rag sync YOUR_TEXT_FILE_OR_FOLDER --index runs/index",
-    ]
-    return "\n".join(lines)
+    """Return the metrics, the samples, and the next commands."""
+    rates = {"this model": report["val_bits_per_byte"], **report["baseline_bits_per_byte"]}
+    bars = "\n".join(f"  {name:<11}{bits:6.3f}  {'#' * round(bits * 20)}" for name, bits in rates.items())
+    samples = "\n\n".join(textwrap.indent(sample.strip(), "> ", lambda line: True) for sample in report["samples"])
+    answer = ""
+    if found := report["answer"]:
+        cited = "".join(f"[{number}] {each['document']}\n" for number, each in enumerate(found["citations"], 1))
+        answer = f"{found['question']}\n{found['text']}\n{cited}\n"
+    return f"""
+Bits to store a byte of held-out text (less is better). The compressors are given the training text first;
+zlib looks back at the last 32 kB of it, bz2 at 900 kB, xz at all of it:
+{bars}
+
+{report["parameters"]:,} parameters, loss {report["val_loss"]:.3f}, perplexity {report["val_perplexity"]:.1f}, \
+{report["tokens_per_second"]:,.0f} tokens/s, {sum(report["seconds"].values()):.0f} s in total, \
+peak memory {report["peak_memory_bytes"] / 1e9:.2f} GB
+
+{samples}
+
+{answer}The checkpoint, its loss curve and its model card are in {report["output_dir"]}. Next:
+  folio generate --model {shlex.quote(report["output_dir"])} --prompt "The with statement"
+  folio pretrain --corpus YOUR_TEXT_FILE_OR_FOLDER --output_dir runs/mine --minutes 10
+  folio rag sync YOUR_TEXT_FILE_OR_FOLDER --index runs/index"""

@@ -1,16 +1,20 @@
-"""List the training runs in a folder, with what came out of them.
+"""List the training runs in a folder, with their results.
 
 folio runs
-folio runs runs/experiments
+folio runs runs/experiments --json
 """
+
+import json
 
 
 def main(argv: list[str]) -> None:
-    if argv and argv[0].startswith("-"):
-        print(__doc__)
-        return
-    if len(argv) > 1:
-        raise ValueError(f"`folio runs` takes one folder, not {len(argv)}: give one that holds runs.")
     from ..evaluation.comparison import find_runs, table
+    from ..jobs.options import JsonArguments
+    from .arguments import parse
 
-    print(table([run.summary() for run in find_runs(argv[0] if argv else "runs")]))
+    default = ["runs"] if all(word.startswith("-") for word in argv) else []
+    folders, args = parse([*default, *argv], [JsonArguments], "folio runs", __doc__, positional=["FOLDER..."])
+    if len(folders) > 1:
+        raise ValueError(f"`folio runs` takes one folder, not {len(folders)}: give one that holds runs.")
+    summaries = [run.summary() for run in find_runs(folders[0])]
+    print(json.dumps(summaries, indent=2) if args.json else table(summaries))

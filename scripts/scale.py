@@ -1,9 +1,9 @@
-"""Fit a scaling law to a grid of small runs, and see whether it predicts a larger one.
+"""Fit a scaling law to a grid of small runs, and test whether it predicts a larger one.
 
     folio scale --corpus shakespeare.txt --tokenizer char --minutes 20 --output_dir runs/scale
     folio scale --output_dir runs/scale --resume
 
-Writes the runs, the law and the prediction to scaling.json, and a picture to scaling.png.
+Writes the runs, the law and the prediction to scaling.json, and a plot to scaling.png.
 """
 
 

@@ -1,8 +1,10 @@
-"""Serve a checkpoint over OpenAI's HTTP API: completions and chat, whole or streamed.
+"""Serve a checkpoint over OpenAI's HTTP API: completions and chats, complete or streamed, and embeddings.
 
     folio serve --model runs/quickstart
     folio serve --model runs/quickstart --port 8123
     folio serve --model runs/quickstart --prompt_lookup_num_tokens 5
+    folio serve --model runs/chat --index runs/index
+    folio serve --model runs/quickstart --embedder runs/embedder
     curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" \\
         -d '{"model": "quickstart", "prompt": "The for statement", "max_tokens": 40}'
 
@@ -14,19 +16,20 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..jobs.options import option
+from .model_arguments import ModelArguments
 
-@dataclass
-class ServeArguments:
-    model: str = field(metadata={"help": "a checkpoint's or adapter's directory or Hub name"})
-    assistant_model: str = field(default="", metadata={"help": "a smaller model of the same tokenizer, which drafts"})
-    prompt_lookup_num_tokens: int | None = field(
-        default=None, metadata={"help": "draft that many tokens from what the text has said before"}
-    )
-    host: str = field(default="127.0.0.1", metadata={"help": "the address to listen at; 0.0.0.0 lets others in"})
-    port: int = field(default=8000, metadata={"help": "0 takes a free one"})
-    api_key: str | None = field(default=None, metadata={"help": "clients must send it; others are refused"})
+
+@dataclass(kw_only=True)
+class ServeArguments(ModelArguments):
+    prompt_lookup_num_tokens: int | None = option(None, "number of tokens to draft from repetitions in the text")
+    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0 lets other machines in")
+    port: int = option(8000, "port to listen at; 0 takes a free one")
+    embedder: str = option("", "sentence-transformers model that answers /v1/embeddings")
+    index: str = option("", "folder of `folio rag sync`; chats are answered from its documents")
+    api_key: str | None = option(None, "key that clients must send; others are rejected")
     allow_origin: list[str] = field(
-        default_factory=list, metadata={"help": "origins of pages that may use it (CORS): https://example.com"}
+        default_factory=list, metadata={"help": "origins of pages that may use the server (CORS): https://example.com"}
     )
 
 
@@ -46,20 +49,31 @@ def main(argv: list[str]) -> None:
     bound = bind(args.host, args.port)  # first: loading takes longer than finding out that the port is taken
     if args.api_key is None and not is_local(bound):
         raise ValueError(f"--host {args.host} lets other machines in: set a key that clients must send with --api_key.")
-    from ..checkpoints.loading import load_model
     from ..checkpoints.self_check import check_cache
+    from ..serving.documents import Documents
+    from ..serving.embeddings import Embedder
     from ..serving.generator import Choice, generation_config
     from ..serving.openai_api import Api
     from ..tokenization import encode_chat
-    from .generation import load_assistant
 
-    model, tokenizer = load_model(args.model)
+    embedder = documents = None
+    if args.embedder:
+        from ..rag.embedding import load_embedder
+
+        embedder = Embedder(_name(args.embedder), load_embedder(args.embedder).model)
+    model, tokenizer, assistant = args.load()
     check_cache(model)
-    assistant = load_assistant(args.assistant_model, model, tokenizer)
-    path = Path(args.model).expanduser()
-    name = path.resolve().name if path.is_dir() else args.model
+    if args.index:
+        from ..rag import LLMGenerator, Rag
+
+        if not tokenizer.chat_template:
+            raise ValueError(f"--index answers chats, and {args.model} has no chat template: give another --model.")
+        rag = Rag.open(args.index)
+        rag.search("ready?", k=1)  # raises now what is wrong with the index
+        documents = Documents(rag.answer, LLMGenerator)
+    name = _name(args.model)
     model.generation_config.prompt_lookup_num_tokens = args.prompt_lookup_num_tokens
-    api = Api(name, model, tokenizer, encode_chat)
+    api = Api(name, model, tokenizer, encode_chat, embedder, documents)
     api.generator.assistant = assistant
     api.generator.try_out(Choice([0], generation_config(model, 1)))  # not every model can be drafted for
     print(f"Serving {name} at http://{address_of(bound)}/v1 (Ctrl-C ends it)", flush=True)
@@ -67,3 +81,9 @@ def main(argv: list[str]) -> None:
         print(f"Texts are generated one after another: {why}.", flush=True)
     serve(guarded(api.application(), bound, args.allow_origin, args.api_key), api.generator, bound)
     print("Stopped.")
+
+
+def _name(given: str) -> str:
+    """Return what clients call a model: the name of its directory, or its name on the Hub."""
+    path = Path(given).expanduser()
+    return path.resolve().name if path.is_dir() else given

@@ -1,11 +1,11 @@
-"""Sum up a dialogue or a text with a model that was fine-tuned to: `folio finetune sft` on dialogues with summaries.
+"""Summarize a dialogue or a text with a model of `folio finetune sft` on dialogues with summaries.
 
     folio summarize --model runs/summaries --text "Amanda: I baked cookies. Do you want some? Jerry: Sure!"
     folio summarize --model runs/summaries --file dialogue.txt --num_beams 4
     folio summarize --model runs/summaries < dialogue.txt
 
-A text that has no room in the model's context is refused; with --truncate, its end is left out. Any other option is a
-field of transformers' GenerationConfig; without any, the likeliest token is taken each time.
+A text that does not fit into the model's context is rejected; with --truncate, its end is left out. Any other option
+is a field of transformers' GenerationConfig. The default is greedy decoding.
 """
 
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class SummarizeArguments:
-    model: str = field(metadata={"help": "a checkpoint's or an adapter's directory or Hub name"})
-    text: str | None = field(default=None, metadata={"help": "what to sum up"})
-    file: str | None = field(default=None, metadata={"help": "a file with what to sum up"})
-    truncate: bool = field(default=False, metadata={"help": "leave out the end of a text that has no room"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+    model: str = field(metadata={"help": "directory or Hub name of a checkpoint or adapter"})
+    text: str | None = field(default=None, metadata={"help": "text to summarize"})
+    file: str | None = field(default=None, metadata={"help": "file with the text to summarize"})
+    truncate: bool = field(default=False, metadata={"help": "leave out the end of a text that is too long"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the checkpoint's Python code (not for ours)"})
 
 
 def main(argv: list[str]) -> None:

@@ -1,7 +1,7 @@
-"""Try out settings: many training runs, one after another, and what came out of each.
+"""Try out settings: many training runs, one after another, and a table of their results.
 
     folio sweep --config sweep.yaml --output_dir runs/sweep
-    folio compare runs/sweep --picture losses.png
+    folio compare runs/sweep --plot losses.png
 
 The file names the command, the settings of all runs, and those that vary, with a list of values or low and high:
 
@@ -13,18 +13,25 @@ The file names the command, the settings of all runs, and those that vary, with 
     runs: 8
     minutes: 60
 
-The same command goes on with a sweep that was stopped.
+`search: optuna` chooses values by the results of earlier runs. Repeat the command to continue a stopped sweep.
 """
+
+import json
+import sys
 
 
 def main(argv: list[str]) -> None:
     from ..evaluation.comparison import compare, show
-    from ..training.sweep import Sweep, judged_by, run_sweep
+    from ..jobs.options import JsonArguments
+    from ..training.sweep import Sweep, run_sweep, sort_key
     from .arguments import parse
 
-    (sweep,) = parse(argv, [Sweep], "folio sweep", __doc__)
-    runs, failed = run_sweep(sweep)
-    runs.sort(key=judged_by)
-    print(show({**compare(runs), "samples": [None] * len(runs)}))
+    sweep, args = parse(argv, [Sweep, JsonArguments], "folio sweep", __doc__)
+    runs, failed = run_sweep(sweep, lambda line: print(line, file=sys.stderr if args.json else sys.stdout, flush=True))
+    compared = compare(sorted(runs, key=sort_key))
+    if args.json:
+        print(json.dumps({**compared, "failed": failed}, indent=2))
+        return
+    print(show({**compared, "samples": [None] * len(runs)}))
     for folder, error in failed.items():
         print(f"{folder} failed: {error}")

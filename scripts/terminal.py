@@ -1,7 +1,7 @@
-"""What commands print is text: what a model, a document or a file name says cannot steer the terminal.
+"""Streams that print text only: a model, a document or a file name cannot control the terminal.
 
-`folio` prints through these streams, so no command has to think of it. Control characters are shown as `\\u001b`, which
-keeps lines of JSON what they are. Characters that the terminal's encoding does not have are replaced.
+All of `folio` prints through them. Control characters are shown as `\\u001b`, which keeps lines of JSON valid.
+Characters that the terminal's encoding does not have are replaced.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 
 CONTROL = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 CONTROL[ord("\r")] = ""
-PROGRESS = re.compile(r"(?:[\r\n]|\x1b\[[AK])+")  # with which progress bars move, in writes of their own
+PROGRESS = re.compile(r"(?:[\r\n]|\x1b\[[AK])+")  # the movements of progress bars, which are separate writes
 
 
 class TextStream:
-    """A stream that passes text on, and of control characters line ends, tabs and, with `bars`, a bar's movements."""
+    """A stream that writes text, line ends, tabs and, with `bars`, a progress bar's movements; escapes the rest."""
 
     def __init__(self, stream, bars: bool):
         self._stream, self._bars = stream, bars
@@ -35,11 +35,11 @@ class TextStream:
 
 
 @contextlib.contextmanager
-def text_streams(own_colours: bool = False) -> Iterator[None]:
-    """Print through `TextStream`s until the block ends; with `own_colours`, stderr alone."""
+def text_streams(own_colors: bool = False) -> Iterator[None]:
+    """Print through `TextStream`s until the block ends; with `own_colors`, stderr alone."""
     streams = sys.stdout, sys.stderr
     sys.stderr = TextStream(sys.stderr, bars=True)
-    if not own_colours:
+    if not own_colors:
         sys.stdout = TextStream(sys.stdout, bars=False)
     try:
         yield

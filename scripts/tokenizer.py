@@ -1,17 +1,19 @@
-"""Train a tokenizer, or look at how one cuts a text.
+"""Train a tokenizer, or show how one cuts a text.
 
     folio tokenizer train --corpus shakespeare.txt --vocab_size 1000 --output_dir runs/tokenizer
     folio tokenizer inspect "To be, or not to be" --tokenizer runs/tokenizer
     folio tokenizer inspect shakespeare.txt --tokenizer runs/tokenizer --vs openai-community/gpt2
+    folio tokenizer inspect shakespeare.txt --tokenizer runs/tokenizer --json
 
-`train` writes a directory that loads with plain `AutoTokenizer.from_pretrained`. `folio tokenizer train --help` lists
-its options; `folio tokenizer inspect --help` those of the other.
+`train` writes a directory that loads with plain `AutoTokenizer.from_pretrained`. `folio tokenizer train --help` and
+`folio tokenizer inspect --help` list the options.
 """
 
+import json
 import os
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..jobs.options import option
@@ -22,15 +24,16 @@ SHOWN_TOKENS = 200
 
 @dataclass
 class TrainArguments:
-    output_dir: str = field(metadata={"help": "where the tokenizer is written"})
-    vocab_size: int = option(4096, "number of token ids")
-    overwrite: bool = option(False, "replace the tokenizer that is there")
+    output_dir: str = field(metadata={"help": "directory for the tokenizer"})
+    vocab_size: int = option(4096, "number of token ids of the new tokenizer")
+    overwrite: bool = option(False, "replace a tokenizer in --output_dir")
 
 
 @dataclass
 class InspectArguments:
     tokenizer: str | None = option(None, "a directory or Hub name; by default, one is trained on the Python manual")
-    vs: str | None = option(None, "a directory or Hub name to compare with")
+    vs: str | None = option(None, "another tokenizer to compare with, as a directory or Hub name")
+    json: bool = option(False, "print the metrics alone, as a JSON list with an object for each tokenizer")
 
 
 def main(argv: list[str]) -> None:
@@ -53,7 +56,7 @@ def train(argv: list[str]) -> None:
         tokenizer = train_tokenizer(texts(each.train for each in read), args.vocab_size)
         with staged(output_dir) as folder:
             tokenizer.save_pretrained(folder)
-    print(f"{len(tokenizer):,} tokens in {args.output_dir}; {peak_memory_bytes() / 1e9:.2f} GB of memory at the peak")
+    print(f"{len(tokenizer):,} tokens in {args.output_dir}; peak memory {peak_memory_bytes() / 1e9:.2f} GB")
     next_step = ["folio", "pretrain", "--tokenizer", args.output_dir, "--output_dir", "runs/model", "--minutes", "3"]
     print(f"Try it: {shlex.join(next_step)}")
 
@@ -61,22 +64,19 @@ def train(argv: list[str]) -> None:
 def inspect(argv: list[str]) -> None:
     from .arguments import parse
 
-    what = f"Show how a tokenizer cuts a text, which comes first.\n\n\n{__doc__}"
-    wants_help = bool({"-h", "--help"} & set(argv))
-    if not wants_help and (not argv or argv[0].startswith("--")):
-        raise ValueError("Give the text, or a file, first: folio tokenizer inspect TEXT|FILE [--tokenizer DIR].")
-    (args,) = parse(argv if wants_help else argv[1:], [InspectArguments], "folio tokenizer inspect", what)
+    what = f"Show how a tokenizer cuts a text.\n\n\n{__doc__}"
+    source, args = parse(argv, [InspectArguments], "folio tokenizer inspect", what, positional=["TEXT|FILE"])
 
     from ..data.corpora import load_corpus
     from ..data.preprocessing import decode
     from ..tokenization import inspection, load_tokenizer, train_tokenizer
     from ..tokenization.tokenizer_json import check_unicode
 
-    path = os.path.expanduser(argv[0])
+    path = os.path.expanduser(source)
     if os.path.isdir(path):
-        raise ValueError(f"{argv[0]} is a folder: give a file or a text.")
+        raise ValueError(f"{source} is a folder: give a file or a text.")
     is_file = os.path.isfile(path)
-    text = decode(Path(path).read_bytes(), argv[0]) if is_file else argv[0]
+    text = decode(Path(path).read_bytes(), source) if is_file else source
     if not text:
         raise ValueError("The text is empty: there is nothing to inspect.")
     check_unicode(text)
@@ -85,10 +85,12 @@ def inspect(argv: list[str]) -> None:
         manual = train_tokenizer(load_corpus()["train"]["text"], show_progress=False)
         tokenizers = {"python-manual": manual, **tokenizers}
 
-    source = f"the file {argv[0]}" if is_file else "the text itself"
-    print(f"{source}: {len(text):,} characters, {len(text.encode()):,} bytes")
-    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for name, tokenizer in tokenizers.items():
-        print(f"\n{name}\n{inspection.cells(tokenizer, text, SHOWN_TOKENS, colours)}", flush=True)
+    if not args.json:
+        name = f"the file {source}" if is_file else "the text itself"
+        print(f"{name}: {len(text):,} characters, {len(text.encode()):,} bytes")
+        colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        for name, tokenizer in tokenizers.items():
+            print(f"\n{name}\n{inspection.cells(tokenizer, text, SHOWN_TOKENS, colors)}", flush=True)
     found = [inspection.inspect(tokenizer, text, name) for name, tokenizer in tokenizers.items()]
-    print(f"\n{inspection.table(found)}")
+    as_json = json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=2)
+    print(as_json if args.json else f"\n{inspection.table(found)}")

@@ -1,38 +1,50 @@
-"""The JSON of OpenAI's completions and chats, whole or in chunks."""
+"""The JSON of OpenAI's completions and chats, whole or in chunks, and of its errors."""
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from transformers import PreTrainedTokenizerBase
 
 from .generator import Choice
 
-LEAST = -9999.0  # a log-probability, as JSON has no infinity
+MIN_LOGPROB = -9999.0  # JSON has no infinity
+
+
+class ApiError(Exception):
+    """An error as OpenAI's clients know it."""
+
+    def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+        self.headers = {"Retry-After": "5"} if status == 429 else None
+
+    def body(self) -> dict:
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
 class Answer:
-    """What comes of a request for choices."""
+    """The answer to a request: its choices, and `produce(choice, put)`, which puts the pieces of one's message."""
 
     def __init__(
         self, kind: str, model: str, tokenizer: PreTrainedTokenizerBase, choices: list[Choice],
-        prompts: list[list[int]], shows_scores: bool,
+        prompts: list[list[int]], produce: Callable[[Choice, Callable[[dict], None]], Awaitable[None]],
     ):  # fmt: skip
         self.is_chat = kind == "chat.completion"
         id = f"{'chatcmpl' if self.is_chat else 'cmpl'}-{uuid.uuid4().hex}"
         self.head = {"id": id, "object": kind, "created": int(time.time()), "model": model}
         self.chunk_head = {**self.head, "object": f"{kind}.chunk" if self.is_chat else kind}
-        self.tokenizer, self.choices, self.prompt_tokens = tokenizer, choices, sum(map(len, prompts))
-        self.read: Callable[[str], dict] | None = None  # makes a message of a whole text
+        self.tokenizer, self.choices, self.prompts, self.produce = tokenizer, choices, prompts, produce
         self.messages: list[dict] = [{"role": "assistant", "content": "", "refusal": None} for _ in choices]
-        self.shows_scores, self.shown, self.offsets = shows_scores, [0] * len(choices), [0] * len(choices)
+        self.shown, self.offsets = [0] * len(choices), [0] * len(choices)
 
     def usage(self) -> dict:
-        asked, generated = self.prompt_tokens, sum(choice.tokens for choice in self.choices)
-        return {"prompt_tokens": asked, "completion_tokens": generated, "total_tokens": asked + generated}
+        prompt, generated = sum(map(len, self.prompts)), sum(choice.tokens for choice in self.choices)
+        return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
     def add(self, index: int, delta: dict | None) -> None:
-        """Take up a piece of a message."""
+        """Append a piece to a message."""
         message = self.messages[index]
         for name, piece in (delta or {}).items():
             message[name] = message[name] + piece if name in message else piece
@@ -42,23 +54,23 @@ class Answer:
         return {**self.head, "choices": choices, "usage": self.usage()}
 
     def chunk(self, index: int, delta: dict | None) -> dict:
-        """A piece of a message that was taken up; None is its end."""
+        """Return the chunk of a piece that was added; None is the end of a message."""
         reason = self._reason(index) if delta is None else None
         return {**self.chunk_head, "choices": [self._choice(index, "delta", delta or {}, reason)]}
 
     def _reason(self, index: int) -> str:
         return "tool_calls" if "tool_calls" in self.messages[index] else self.choices[index].finish_reason
 
-    def _choice(self, index: int, part: str, said: dict, finish_reason: str | None) -> dict:
-        """A text or a piece of one; a chat's has more fields than its content."""
-        text = {part: said} if self.is_chat else {"text": said.get("content", "")}
+    def _choice(self, index: int, part: str, message: dict, finish_reason: str | None) -> dict:
+        """Return the JSON of a text or a piece of one; a chat's has more fields than its content."""
+        text = {part: message} if self.is_chat else {"text": message.get("content", "")}
         return {"index": index, **text, "logprobs": self._scores(index), "finish_reason": finish_reason}
 
     def _scores(self, index: int) -> dict | None:
-        """The log-probabilities of the tokens that no piece has shown; the first of a prompt has none."""
+        """Return the log-probabilities of the tokens that no piece has shown; the first of a prompt has none."""
         scored = self.choices[index].scored[self.shown[index] :]
         self.shown[index] += len(scored)
-        if not self.shows_scores or not scored:
+        if not scored:
             return None
         if self.is_chat:
             entries = [[self._entry(*each) for each in [(token, score), *top]] for token, score, top in scored]
@@ -78,4 +90,4 @@ class Answer:
         data = [*text.encode()]
         if "\N{REPLACEMENT CHARACTER}" in text:  # a part of a character
             text, data = self.tokenizer.convert_ids_to_tokens(token), None
-        return {"token": text, "logprob": None if score is None else max(score, LEAST), "bytes": data}
+        return {"token": text, "logprob": None if score is None else max(score, MIN_LOGPROB), "bytes": data}

@@ -1,4 +1,4 @@
-"""Texts of many clients that are generated together: a row each, which joins and leaves the batch between two tokens.
+"""Continuous batching: each text is a row, which joins and leaves the batch between two tokens.
 
 Not transformers' `ContinuousBatchingManager`: as of 5.24, all of its requests share one state of the random numbers,
 whether tokens are drawn at all, and all processors but temperature, top_k and top_p. A processor that reads a text's
@@ -7,6 +7,7 @@ tokens sees the last one alone. A log-probability is that after the processors, 
 
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +21,12 @@ from ..checkpoints.self_check import TOLERANCE, TOLERANCE_OTHERWISE, relative_di
 from ..modeling.forward_arguments import CACHE
 from .choice import Choice, Listener
 
-MOST_ROWS = 64
-CHUNK = 256  # tokens of prompts that are read between two tokens of the other texts
-MOST_BYTES = 2**31  # of keys and values, unless there is a GPU, of which it is half of what is free
-MOST_KEPT = 2**12  # tokens of recent prompts whose keys and values are kept
-FEWEST_SHARED = 16  # tokens at the beginning of two prompts for which keys and values are copied
+MAX_ROWS = 64
+PREFILL_CHUNK = 256  # tokens of a prompt that are read between two tokens of the other texts
+PREFILL_BUDGET = 512  # tokens of all prompts: several clients may ask in the same moment
+MAX_BYTES = 2**31  # of keys and values, unless there is a GPU, of which it is half of what is free
+MAX_PREFIX_TOKENS = 2**12  # tokens of recent prompts whose keys and values are kept
+MIN_SHARED_PREFIX = 16  # tokens at the beginning of two prompts for which keys and values are copied
 WARPERS = {  # they treat each row alike, whatever its tokens
     getattr(logits_process, f"{name}LogitsWarper") for name in ("Temperature", "TopK", "TopP", "MinP", "Typical")
 }
@@ -51,7 +53,7 @@ class Row:
 
 
 def next_tokens(rows: list[Row], logits: torch.Tensor) -> list[int]:
-    """The next token of each row, all of one kind, by logits (rows, V), as `generate` chooses it."""
+    """Choose the next token of each row, all of one kind, by logits (rows, V), as `generate` does."""
     scores = logits.to(torch.float32, copy=True)
     ids: Any = torch.tensor([rows[0].ids], device=logits.device) if rows[0].needs_ids else None
     for processor in rows[0].processors:
@@ -73,14 +75,14 @@ class Batch:
         self.rows: list[Row] = []
         self.reading: list[Row] = []
         self.cache: Any = DynamicCache()  # of the rows, which end together
-        self.kept: dict[tuple[int, ...], Cache] = {}
-        self.most_bytes = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else MOST_BYTES
+        self.prefixes: dict[tuple[int, ...], Cache] = {}
+        self.max_bytes = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else MAX_BYTES
         self.last_alone = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
 
     @cached_property
     @torch.no_grad()
     def fault(self) -> str | None:
-        """Why this model's texts cannot be batched: rows of different lengths must give what each gives alone."""
+        """The reason why this model's texts cannot be batched: rows of different lengths change each other's logits."""
         config, trial = self.model.config.get_text_config(), Batch(self.model)
         if not set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
             return "this model's layers are not all full or sliding attention"
@@ -89,7 +91,7 @@ class Batch:
         try:
             for text in texts:
                 row: Any = SimpleNamespace(ids=text[:-1], cache=DynamicCache())
-                trial._read_on(row, len(text))
+                trial._prefill(row, len(text))
                 trial._join(row)
                 row.ids = text
             found = trial._forward().float()
@@ -98,30 +100,35 @@ class Batch:
         except Exception as problem:
             return f"this model fails in a batch ({' '.join(str(problem).split())})"
         is_same = error <= TOLERANCE.get(self.model.dtype, TOLERANCE_OTHERWISE)
-        return None if is_same else f"this model says something else in a batch (relative difference {error:.2g})"
+        return None if is_same else f"this model's logits differ in a batch (relative difference {error:.2g})"
 
     def can_take(self, choice: Choice) -> bool:
-        """Whether the text is generated token by token, by processors of the logits and nothing else."""
+        """Return True if a text is generated token by token, by processors of the logits and nothing else."""
         config = choice.config
         is_plain = config.get_generation_mode() in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
         is_plain = is_plain and config.use_cache is not False and config.max_new_tokens is not None
         return is_plain and all(getattr(config, name) in (None, False) for name in ALONE) and self.fault is None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Read up to CHUNK tokens of prompts, then generate a token of each row. An error ends the rows it is about."""
+    def step(self, admit: Callable[[], None]) -> None:
+        """Read tokens of prompts, then generate a token of each row. An error ends the rows that it concerns.
+
+        `admit` may append to `reading`, so that a text that arrives while prompts are read need not wait for the rows.
+        """
         for row in (*self.rows, *self.reading):
             if row.choice.cancelled.is_set():
                 row.listener.end()
         self._drop(self.rows)
-        budget = CHUNK
-        for row in [row for row in self.reading if not row.choice.done.done()]:
-            if budget > 0 and self._fits(len(self.rows) + 1, len(row.ids)):
-                self.reading.append(self.reading.pop(0))  # a long prompt holds nobody up
+        budget, seen = PREFILL_BUDGET, set()
+        while budget > 0 and (row := next((row for row in self.reading if row not in seen), None)):
+            seen.add(row)
+            if not row.choice.done.done() and self._fits(len(self.rows) + 1, len(row.ids)):
+                self.reading.append(self.reading.pop(0))  # a long prompt delays no others
                 try:
-                    budget -= self._read(row, budget)
+                    budget -= self._read(row, min(budget, PREFILL_CHUNK))
                 except Exception as error:
                     row.choice.end(error)
+                admit()
         if len(self.rows) > 1 and not self._fits(len(self.rows), 1):
             self.reading.append(last := min(self.rows, key=lambda row: row.choice.tokens))  # it is read again later
             self._drop([row for row in self.rows if row is not last])
@@ -135,39 +142,39 @@ class Batch:
         self._drop(self.rows)
 
     def _fits(self, rows: int, tokens: int) -> bool:
-        """Whether the cache may hold so many rows of so many tokens. The first row may be of any length."""
+        """Return True if the cache may hold so many rows of so many tokens. The first row may be of any length."""
         width = sum(state[0, :, 0].nbytes for layer in self.cache.layers for state in (layer.keys, layer.values))
-        return not self.rows or rows * max(self.cache.get_seq_length(), tokens) * width <= self.most_bytes
+        return not self.rows or rows * max(self.cache.get_seq_length(), tokens) * width <= self.max_bytes
 
     def _read(self, row: Row, most: int) -> int:
-        """Read on in a row's tokens; at their end, the row joins the others and gets its first token."""
+        """Read more of a row's tokens; at their end, the row joins the others and gets its first token."""
         if row.cache is None:
             row.cache = DynamicCache()
-            shared, recent = max(((_shared(other, row.ids), other) for other in self.kept), default=(0, ()))
-            if shared >= FEWEST_SHARED:
-                self.kept[recent] = self.kept.pop(recent)  # the last to be forgotten
-                for i, (keys, values) in enumerate(_states(self.kept[recent])):
+            shared, recent = max(((_shared(other, row.ids), other) for other in self.prefixes), default=(0, ()))
+            if shared >= MIN_SHARED_PREFIX:
+                self.prefixes[recent] = self.prefixes.pop(recent)  # the last to be forgotten
+                for i, (keys, values) in enumerate(_states(self.prefixes[recent])):
                     row.cache.update(keys[:, :, :shared], values[:, :, :shared], i)
         seen = row.cache.get_seq_length()
-        logits = self._read_on(row, most)
+        logits = self._prefill(row, most)
         if (now := row.cache.get_seq_length()) == len(row.ids):
-            self.kept = {ids: cache for ids, cache in self.kept.items() if _shared(ids, row.ids) < len(ids)}
-            self.kept[tuple(row.ids)] = row.cache
-            while sum(map(len, self.kept)) > MOST_KEPT:
-                self.kept.pop(next(iter(self.kept)))
+            self.prefixes = {ids: cache for ids, cache in self.prefixes.items() if _shared(ids, row.ids) < len(ids)}
+            self.prefixes[tuple(row.ids)] = row.cache
+            while sum(map(len, self.prefixes)) > MAX_PREFIX_TOKENS:
+                self.prefixes.pop(next(iter(self.prefixes)))
             self._join(row)
             self._choose([row], logits)
         return now - seen
 
-    def _read_on(self, row: Row, most: int) -> torch.Tensor:
-        """The logits (1, V) after more of a row's tokens, whose keys and values its cache gets."""
+    def _prefill(self, row: Row, most: int) -> torch.Tensor:
+        """Compute the logits (1, V) after more of a row's tokens, and append their keys and values to its cache."""
         seen = row.cache.get_seq_length()
         ids = torch.tensor([row.ids[seen : seen + most]], device=self.model.device)
         places = torch.arange(seen + ids.shape[1], device=ids.device)[None]
         return self._logits(ids, torch.ones_like(places), places[:, seen:], row.cache)
 
     def _join(self, row: Row) -> None:
-        """Put a row beside the others; the shorter ones are padded on the left."""
+        """Add a row to the others; the shorter ones are padded on the left."""
         longest, states = max(self.cache.get_seq_length(), row.cache.get_seq_length()), _states(row.cache)
         if self.rows:
             both = zip(_states(self.cache), states, strict=True)
@@ -187,7 +194,7 @@ class Batch:
             self.cache = DynamicCache(states if places else [])
 
     def _forward(self) -> torch.Tensor:
-        """The logits (rows, V) after the last token of each row, which the cache gets."""
+        """Compute the logits (rows, V) after the last token of each row, and append it to the cache."""
         device, size = self.model.device, self.cache.get_seq_length()
         ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)  # (rows, 1)
         places = torch.tensor([[len(row.ids) - 1] for row in self.rows], device=device)
@@ -199,7 +206,7 @@ class Batch:
         return self.model(**inputs, use_cache=True, **self.last_alone).logits[:, -1]
 
     def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
-        """Choose the next token of each row by logits (rows, V), and tell who listens."""
+        """Choose the next token of each row by logits (rows, V), and pass it to the row's listener."""
         kinds = defaultdict(list)
         for i, row in enumerate(rows):
             kinds[row.kind].append(i)
@@ -213,7 +220,7 @@ class Batch:
                 continue
             for i, row, token in zip(places, same, tokens, strict=True):
                 row.ids.append(token)
-                row.listener.hear(token, logits[i])
+                row.listener.add_token(token, logits[i])
 
 
 def _states(cache: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -225,6 +232,6 @@ def _stacked(old: torch.Tensor, new: torch.Tensor, longest: int) -> torch.Tensor
 
 
 def _shared(one: tuple[int, ...], ids: list[int]) -> int:
-    """How many tokens are the same at the beginning of both, but for the last of `ids`, which is to be read."""
+    """Count the equal tokens at the beginning of both, except for the last of `ids`, which must be read."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, ids[:-1], strict=False))
     return sum(1 for _ in same)

@@ -1,4 +1,4 @@
-"""A chat of any length with a model whose context has an end: its oldest turns are forgotten, whole."""
+"""A chat of any length with a model of limited context: its oldest turns are dropped, each completely."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -7,17 +7,17 @@ from transformers import PreTrainedTokenizerBase
 
 from .generator import Choice, TextGenerator, generation_config
 
-UNBOUNDED_TOKENS = 1024  # of an answer, if nobody says how long it may be and the context has room
+DEFAULT_MAX_TOKENS = 1024  # of an answer without a limit, if the context has room
 
 
 class TooLong(ValueError):
-    """The system prompt and the last message alone have no room in the model's context: shorten them."""
+    """Raised if the system prompt and the last message do not fit into the model's context: shorten them."""
 
 
 class Chat:
-    """What a model says next in a chat; ValueError if its tokenizer has no chat template.
+    """Chats with a model; ValueError if its tokenizer has no chat template.
 
-    `encode_chat(tokenizer, messages, add_generation_prompt=...)` gives `input_ids`, without a forged control token.
+    `encode_chat(tokenizer, messages, add_generation_prompt=...)` returns `input_ids` without an injected token.
     """
 
     def __init__(self, generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, encode_chat: Callable):
@@ -30,7 +30,7 @@ class Chat:
         self.end_of_turn = end_of_turn(tokenizer, encode_chat)
 
     def answer(self, messages: list[dict], seed: int | None = None, **options) -> tuple[Choice, int]:
-        """The answer to be, for `generator.stream`, and the number of old messages that the context has no room for.
+        """Prepare an answer for `generator.stream`; also return the number of old messages that were dropped.
 
         The options are fields of transformers' `GenerationConfig`; those that are not given are the checkpoint's.
         Without `max_new_tokens`, a quarter of the context is kept for the answer, and it takes what is left.
@@ -44,7 +44,7 @@ class Chat:
         ids, forgotten = self._fitted(messages, context, wanted)
         if max(ids) >= self.generator.model.get_input_embeddings().num_embeddings:
             raise ValueError("The chat template writes tokens that the model does not have: it was not made for chats.")
-        left = min(UNBOUNDED_TOKENS, context - len(ids)) if context else UNBOUNDED_TOKENS
+        left = min(DEFAULT_MAX_TOKENS, context - len(ids)) if context else DEFAULT_MAX_TOKENS
         stop = options.pop("stop_strings", None) or self.generator.stop_strings
         ends = [] if self.end_of_turn is None else [self.end_of_turn]
         config = generation_config(self.generator.model, wanted or left, ends, **options)
@@ -52,7 +52,7 @@ class Chat:
         return Choice(ids, config, [stop] if isinstance(stop, str) else stop, seed), forgotten
 
     def _fitted(self, messages: list[dict], context: int | None, wanted: int | None) -> tuple[list[int], int]:
-        """Ids of the system prompt and of the last turns that there is room for, and how many messages are left out."""
+        """Return the ids of the system prompt and of the last turns that fit, and the number of dropped messages."""
         system = messages[:1] if messages and messages[0]["role"] == "system" else []
         said = messages[len(system) :]
 
@@ -75,7 +75,7 @@ class Chat:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase, encode_chat: Callable) -> int | None:
-    """The token that ends what the assistant says: a model that never learnt chat's end must stop there too."""
+    """Find the token that ends a turn of the assistant: a model that was not trained on chats must stop there, too."""
     if not tokenizer.chat_template:
         return None
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

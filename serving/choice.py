@@ -1,7 +1,8 @@
-"""A text to generate, and the way from its tokens to pieces of text that end where they should."""
+"""A text to generate, its state, and the decoding of its tokens to pieces of text, up to a stop string."""
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -10,15 +11,15 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerBase
 
 UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
-LONGEST_BEGINNING = 3  # bytes of an unfinished UTF-8 character
+MAX_PARTIAL_BYTES = 3  # bytes of an unfinished UTF-8 character
 
 
 @dataclass(eq=False)
 class Choice:
-    """One text to generate, what has come of it so far, and by what to stop it.
+    """One text to generate, its result so far, and an event that cancels it.
 
     `processors` are called with ids (1, T) and scores (1, V), before the sampling of `config`. If `logprobs` is given,
-    `scored` gets for each token its log-probability, by the model alone, and that many of the likeliest tokens with
+    `scored` gets for each token its log-probability, by the model alone, and that many of the most likely tokens with
     theirs. `done` has no result; it may have an error.
     """
 
@@ -32,6 +33,8 @@ class Choice:
     tokens: int = 0
     scored: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)
     finish_reason: str = "length"
+    begun: float = field(default_factory=time.monotonic)
+    seconds_to_first: float | None = None  # token
     cancelled: threading.Event = field(default_factory=threading.Event)
     done: Future = field(default_factory=Future)
 
@@ -41,7 +44,7 @@ class Choice:
 
 
 class Listener:
-    """Hears the tokens of a choice, passes their text on, and says when it is enough."""
+    """Decodes the tokens of a choice, emits their text, and ends the choice."""
 
     def __init__(self, choice: Choice, tokenizer: PreTrainedTokenizerBase, emit: Callable[[str], None]):
         self.choice = choice
@@ -52,42 +55,48 @@ class Listener:
         self.ends = set(eos) if isinstance(eos, list) else {eos}
         self.least = choice.config.min_new_tokens or 0  # tokens, before which no stop string counts
 
-    def hear(self, token: int, logits: torch.Tensor | None = None) -> None:
-        """Take up a token, chosen by logits (V). The last one ends the choice; so does an error of `emit`."""
+    def add_token(self, token: int, logits: torch.Tensor | None = None) -> None:
+        """Add a token, chosen by logits (V). The last one ends the choice; so does an error of `emit`."""
         choice = self.choice
         choice.tokens += 1
+        if choice.seconds_to_first is None:
+            choice.seconds_to_first = time.monotonic() - choice.begun
         if choice.logprobs is not None and logits is not None:
-            scores = logits.float().log_softmax(-1)
-            top = scores.topk(min(choice.logprobs, len(scores)))
-            likeliest = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-            choice.scored.append((token, scores[token].item(), likeliest))
+            choice.scored.append(log_probabilities(token, logits, choice.logprobs))
         try:
             if token in self.ends:
                 choice.finish_reason = "stop"
             else:
                 text = self.decoder.push(token)
-                self._pass_on(self.filter.push(text) if choice.tokens > self.least else text)
+                self._emit(self.filter.push(text) if choice.tokens > self.least else text)
             if token in self.ends or self.filter.found or choice.tokens == choice.config.max_new_tokens:
                 self.end()
         except Exception as error:
             choice.end(error)
 
     def end(self) -> None:
-        """Pass on what is left, unless nobody wants it, and end the choice."""
+        """Emit the remaining text, unless the choice was cancelled, and end the choice."""
         if not self.choice.cancelled.is_set():
-            self._pass_on(self.filter.push(self.decoder.flush()) + self.filter.flush())
+            self._emit(self.filter.push(self.decoder.flush()) + self.filter.flush())
         if self.filter.found:
             self.choice.finish_reason = "stop"
         self.choice.end()
 
-    def _pass_on(self, text: str) -> None:
+    def _emit(self, text: str) -> None:
         if text:
             self.choice.text += text
             self.emit(text)
 
 
+def log_probabilities(token: int, logits: torch.Tensor, count: int) -> tuple[int, float, list[tuple[int, float]]]:
+    """Return a token, its log-probability by logits (V), and the `count` most likely tokens with theirs."""
+    scores = logits.float().log_softmax(-1)
+    top = scores.topk(min(count, len(scores)))
+    return token, scores[token].item(), list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+
+
 class IncrementalDecoder:
-    """Text from tokens, one at a time: together, the pieces are what decoding all tokens at once gives."""
+    """Decodes tokens one at a time; the pieces together are the text of all tokens decoded at once."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
@@ -96,10 +105,10 @@ class IncrementalDecoder:
         self.out = 0  # characters of the text of `ids` that are out
 
     def push(self, token: int) -> str:
-        """The text that this token makes certain: not that of bytes which may be the beginning of a character."""
+        """Return the text that this token completes, without bytes that may be the beginning of a character."""
         self.ids.append(token)
         text = self._text()
-        unsure = min(len(text) - len(text.rstrip(UNDECODABLE)), LONGEST_BEGINNING)
+        unsure = min(len(text) - len(text.rstrip(UNDECODABLE)), MAX_PARTIAL_BYTES)
         piece = text[self.out : len(text) - unsure]
         self.out += len(piece)
         if text and not unsure:
@@ -107,7 +116,7 @@ class IncrementalDecoder:
         return piece
 
     def flush(self) -> str:
-        """What is left at the end, bytes of an unfinished character as replacement characters."""
+        """Return the remaining text; bytes of an unfinished character become replacement characters."""
         piece = self._text()[self.out :]
         self.before, self.ids, self.out = self.ids, [], 0
         return piece
@@ -120,7 +129,7 @@ class IncrementalDecoder:
 
 
 class StopFilter:
-    """Passes text on until one of `stop` is in it, and holds back what could be the beginning of one."""
+    """Ends a text before the first stop string, and holds back text that could be the beginning of one."""
 
     def __init__(self, stop: Sequence[str]):
         self.stop = [string for string in stop if string]
@@ -128,7 +137,7 @@ class StopFilter:
         self.found = False
 
     def push(self, text: str) -> str:
-        """The text that is certain not to belong to a stop string. Nothing comes after one."""
+        """Return the text that cannot belong to a stop string; after one, nothing."""
         if self.found:
             return ""
         text = self.held + text

@@ -1,4 +1,4 @@
-"""An HTTP server: it answers to its own names and pages alone, bounds slow clients, and ends when it is told to."""
+"""An HTTP server that rejects foreign host names and pages, limits slow clients, and ends at a signal."""
 
 import asyncio
 import hmac
@@ -10,6 +10,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from ..jobs.extras import extra
+from .answers import ApiError
 from .generator import TextGenerator
 
 with extra("serve", "A server"):
@@ -20,16 +21,16 @@ with extra("serve", "A server"):
     from starlette.types import ASGIApp, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SECONDS_TO_END = 5  # for clients that neither finish their request nor read their answer, when the server ends
-SECONDS_TO_ASK = 10  # for the headers of a request, and for each next part of its body
-LARGEST_HEADERS = 64 * 2**10  # bytes
-MOST_UNFINISHED = 256  # connections without a whole request: of more, the oldest is closed
-MOST_CONNECTIONS = 800  # clients beyond them are answered with 503; systems allow 1,024 open files
+SHUTDOWN_SECONDS = 5  # for clients that neither finish their request nor read their answer, when the server ends
+REQUEST_SECONDS = 10  # for the headers of a request, and for each next part of its body
+MAX_HEADER_BYTES = 64 * 2**10  # bytes
+MAX_UNFINISHED = 256  # connections without a whole request: of more, the oldest is closed
+MAX_CONNECTIONS = 800  # clients beyond them are answered with 503; systems allow 1,024 open files
 OWN_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket on which nobody else listens; OSError if the port is in use, or the host is not this machine's."""
+    """Bind a socket; OSError if the port is in use, or the host is not this machine's."""
     try:
         if not 0 <= port < 65536:  # the library takes what is left of 65536
             raise OverflowError("no such port")
@@ -41,18 +42,18 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_local(bound: socket.socket) -> bool:
-    """Whether only processes of this machine can reach a socket."""
+    """Return True if only processes of this machine can reach a socket."""
     return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def address_of(bound: socket.socket) -> str:
-    """Where a socket listens, as it is written in a URL."""
+    """Return the address of a socket as a URL has it."""
     host, port = bound.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def serve(app: ASGIApp, generator: TextGenerator, bound: socket.socket) -> None:
-    """Serve until SIGINT (Ctrl-C), SIGTERM or SIGHUP, which end what is being generated with its next token."""
+    """Serve until SIGINT (Ctrl-C), SIGTERM or SIGHUP, which end each text with its next token."""
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig, frame) -> None:
@@ -66,8 +67,8 @@ def serve(app: ASGIApp, generator: TextGenerator, bound: socket.socket) -> None:
         signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
     config = uvicorn.Config(
         app, http=BoundedProtocol, ws="none", log_level="error", access_log=False,
-        proxy_headers=False, server_header=False, timeout_graceful_shutdown=SECONDS_TO_END,
-        limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=LARGEST_HEADERS,
+        proxy_headers=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        limit_concurrency=MAX_CONNECTIONS, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )  # fmt: skip
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     Server(config).run(sockets=[bound])
@@ -76,7 +77,7 @@ def serve(app: ASGIApp, generator: TextGenerator, bound: socket.socket) -> None:
 def guarded(
     app: ASGIApp, bound: socket.socket, allow_origins: Collection[str] = (), api_key: str | None = None
 ) -> ASGIApp:
-    """The application, closed to other pages than `allow_origins` and, on a loopback address, to other host names.
+    """Wrap an application so that it rejects pages of other origins and, on a loopback address, other host names.
 
     A page can reach this machine under a name of its own, and send simple requests to any name. The browser's headers
     `Host`, `Origin` and `Sec-Fetch-Site` tell such requests. With `api_key`, all clients but those of /health send it.
@@ -92,17 +93,13 @@ def guarded(
             given = headers.get("authorization", "").encode()
             needs_key = api_key is not None and scope["path"] != "/health" and scope["method"] != "OPTIONS"
             if why := _refusal(scope["method"], headers, names, allow_origins):
-                chosen = _error(403, why, None)
+                chosen = JSONResponse(ApiError(why).body(), 403)
             elif needs_key and not hmac.compare_digest(given, f"Bearer {api_key}".encode()):
-                chosen = _error(401, "The API key is missing or wrong: send this server's.", "invalid_api_key")
+                error = ApiError("The API key is missing or wrong: send this server's.", code="invalid_api_key")
+                chosen = JSONResponse(error.body(), 401)
         await chosen(scope, receive, send)
 
     return guard
-
-
-def _error(status: int, message: str, code: str | None) -> JSONResponse:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return JSONResponse({"error": error}, status)  # as OpenAI's clients know it
 
 
 def _refusal(method: str, headers: Headers, names: set[str] | None, allow_origins: Collection[str]) -> str | None:
@@ -122,47 +119,47 @@ def _refusal(method: str, headers: Headers, names: set[str] | None, allow_origin
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes connections that do not bring a whole request in time, and the oldest of too many such connections."""
+    """Closes connections that send no complete request in time, and the oldest of too many such connections."""
 
     unfinished: "dict[BoundedProtocol, asyncio.TimerHandle]" = {}  # of the process, oldest first
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
-        self._watch()
-        while len(self.unfinished) > MOST_UNFINISHED:
+        self._restart_timer()
+        while len(self.unfinished) > MAX_UNFINISHED:
             next(iter(self.unfinished))._abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch()
+        self._restart_timer()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.transport.is_closing():
-            self._watch()
+            self._restart_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._be_patient()
+        self._stop_timer()
         super().connection_lost(exc)
 
-    def _watch(self) -> None:
+    def _restart_timer(self) -> None:
         is_asking = self.cycle is not None and not self.cycle.response_complete
         if is_asking and not self.cycle.more_body:
-            self._be_patient()  # the request is whole: now it waits for us
+            self._stop_timer()  # the request is whole: now it waits for us
         elif is_asking or self not in self.unfinished:  # the headers have one time for all of them
             if self in self.unfinished:  # where it keeps its place
                 self.unfinished[self].cancel()
-            self.unfinished[self] = self.loop.call_later(SECONDS_TO_ASK, self._abort)
+            self.unfinished[self] = self.loop.call_later(REQUEST_SECONDS, self._abort)
 
-    def _be_patient(self) -> None:
+    def _stop_timer(self) -> None:
         if (timer := self.unfinished.pop(self, None)) is not None:
             timer.cancel()
 
     def _abort(self) -> None:
-        self._be_patient()
+        self._stop_timer()
         self.transport.abort()
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """False for the traceback of a client's task that was cut off at the end; uvicorn says in a line that it was."""
+    """Drop the traceback of a task that was cancelled at the end; uvicorn reports it in one line."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

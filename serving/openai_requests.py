@@ -1,9 +1,10 @@
-"""What clients of OpenAI's API may send: its fields and those of vLLM and llama.cpp, their types and ranges."""
+"""Bodies of requests: the fields of OpenAI's API, vLLM and llama.cpp, with their types and ranges."""
 
 import contextlib
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,12 +12,9 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     Json,
-    ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
@@ -24,10 +22,11 @@ from pydantic_core import PydanticCustomError
 
 logger = logging.getLogger(__name__)
 
-MOST_CHOICES = 128  # of one request
-MOST_STOPS = 1024  # strings or tokens: each string is looked for after each token
+MAX_CHOICES = 128  # of one request
+MAX_STOPS = 1024  # strings or tokens: each string is looked for after each token
+MAX_TEXTS = 2048  # to embed in one request
 NO_LIMIT = -1  # as `max_tokens`: as much as the context has room for
-MOST_TOLD = 100  # unknown fields that are named in the log
+MAX_LOGGED = 100  # unknown fields that are named in the log
 
 # What OpenAI's API, vLLM or llama.cpp's server has and this server does not, with the values that ask for nothing.
 # Any other is refused. Fields that are in none of these tables change nothing and are named in the log, as in vLLM.
@@ -41,65 +40,57 @@ UNSUPPORTED: dict[str, list] = {
     "structured_outputs": [], "suffix": [""], "tool_choice": ["none", "auto"], "tools": [[]], "top_logprobs": [0],
     "truncate_prompt_tokens": [], "use_beam_search": [False], "xtc_probability": [0],
 }  # fmt: skip
-# What can be passed over without changing the answer, and without a word.
+# Fields that are ignored without a warning: they do not change the answer.
 IGNORED = {
     "annotations", "cache_prompt", "metadata", "name", "parallel_tool_calls", "prompt_cache_key", "refusal",
     "safety_identifier", "service_tier", "store", "user",
 }  # fmt: skip
 
 
-_told: set[str] = set()  # names of unknown fields: each is logged once
+_logged: set[str] = set()  # names of unknown fields: each is logged once
 
 
 def _or_say(message: str) -> WrapValidator:
-    """One message for what fits none of several types, in place of one for each."""
+    """Give one message for a value that fits none of several types, instead of one for each."""
 
-    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    def validate(value: Any, handler: Callable) -> Any:
         try:
             return handler(value)
-        except ValidationError:
+        except ValueError:
             raise ValueError(message) from None
 
     return WrapValidator(validate)
 
 
-Temperature = Annotated[float | None, Field(ge=0, le=2)]
 Share = Annotated[float | None, Field(ge=0, le=1)]
-Count = Annotated[int | None, Field(ge=1)]
 Alternatives = Annotated[int, Field(ge=0, le=20)]  # likely tokens that are named beside each
 OpenAIPenalty = Annotated[float, Field(ge=-2, le=2)]
-TopK = Annotated[int | None, Field(ge=-1), AfterValidator(lambda k: max(k, 0))]  # both keep all tokens
 Penalty = Annotated[  # beyond it, the product with a logit can leave the numbers
     float | None, Field(ge=0.01, le=100), Field(validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
 ]
 Seed = Annotated[int | None, Field(ge=-(2**63), lt=2**63), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Stop = Annotated[str, Field(min_length=1)]
+AsList = AfterValidator(lambda value: [value] if isinstance(value, str) else value)
 Stops = Annotated[
-    Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)], _or_say(f"give a string, or up to {MOST_STOPS:,}.")
+    Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)],
+    AsList,
+    _or_say(f"give a string, or up to {MAX_STOPS:,}."),
 ]
-
-
-def _limit(tokens: int | None) -> int | None:
-    if tokens is not None and tokens < 1 and tokens != NO_LIMIT:
-        raise ValueError(f"give a whole number from 1 on, or {NO_LIMIT} for as many as the context has room for.")
-    return tokens
-
-
 MaxTokens = Annotated[
-    int | None,
-    AfterValidator(_limit),
+    Annotated[int, Field(ge=1)] | Literal[-1] | None,
+    _or_say(f"give a whole number from 1 on, or {NO_LIMIT} for as many as the context has room for."),
     Field(validation_alias=AliasChoices("max_completion_tokens", "max_tokens", "n_predict")),
 ]
 
 
 class Body(BaseModel):
-    """Refuses wrong types and what is not supported; a field that is null is as one that was not sent."""
+    """Rejects wrong types and unsupported fields; a field that is null counts as not sent."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = {"extra": "ignore", "strict": True}
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_what_asks_for_nothing(cls, data: Any) -> Any:
+    def _drop_defaults(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         known, kept = set(), {}
@@ -113,19 +104,19 @@ class Body(BaseModel):
                 message = f"{name} is not supported by this server: leave it out."
                 raise PydanticCustomError("unsupported", "{message}", {"message": message, "field": name})
             kept[name] = value
-        unknown = {name[:40] for name in kept.keys() - known} - _told
-        if unknown and cls.model_config.get("extra") == "ignore" and len(_told) < MOST_TOLD:
-            _told.update(unknown)
+        unknown = {name[:40] for name in kept.keys() - known} - _logged
+        if unknown and cls.model_config.get("extra") == "ignore" and len(_logged) < MAX_LOGGED:
+            _logged.update(unknown)
             logger.warning("This server does not know these fields of a request, and ignores them: %r", sorted(unknown))
         return kept
 
 
 class Sampling(Body):
-    """How tokens are drawn."""
+    """The sampling of tokens."""
 
-    temperature: Temperature = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Share = None
-    top_k: TopK = None
+    top_k: Annotated[int | None, Field(ge=-1), AfterValidator(lambda k: max(k, 0))] = None  # both keep all tokens
     min_p: Share = None
     typical_p: Annotated[float | None, Field(gt=0, le=1)] = None
     repetition_penalty: Penalty = None
@@ -139,24 +130,31 @@ class Sampling(Body):
 class HuggingFaceSettings(Sampling):
     """The fields of transformers' `GenerationConfig` that a client may set: `transformers chat` sends them."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = {"extra": "forbid"}
 
     do_sample: bool | None = None
-    max_new_tokens: Count = None
+    max_new_tokens: Annotated[int | None, Field(ge=1)] = None
     transformers_version: str | None = None
-
-
-class StreamOptions(Body):
-    include_usage: bool = False
-    include_obfuscation: bool = False
 
 
 class NamedModel(Body):
     model: str
 
 
+class EmbeddingRequest(NamedModel):
+    """The body of /v1/embeddings."""
+
+    input: Annotated[
+        Stop | Annotated[list[Stop], Field(min_length=1, max_length=MAX_TEXTS)],
+        AsList,
+        _or_say(f"give a text, or a list of up to {MAX_TEXTS:,}; none may be empty, and token ids are not accepted."),
+    ]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+
+
 def _schema(wanted: Any) -> dict | bool | None:
-    """The schema that a text of this `response_format` follows."""
+    """Return the schema of a `response_format`."""
     match wanted:
         case {"type": "text"}:
             return None
@@ -168,13 +166,13 @@ def _schema(wanted: Any) -> dict | bool | None:
 
 
 class GenerationRequest(NamedModel, Sampling):
-    """What both endpoints take."""
+    """The fields of both completions and chats."""
 
     max_tokens: MaxTokens = None
     min_tokens: Annotated[int, Field(ge=0)] = 0
-    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] = 1
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     stop: Stops = []
-    stop_token_ids: Annotated[list[int], Field(max_length=MOST_STOPS)] = []
+    stop_token_ids: Annotated[list[int], Field(max_length=MAX_STOPS)] = []
     ignore_eos: bool = False
     frequency_penalty: OpenAIPenalty = 0
     presence_penalty: OpenAIPenalty = 0
@@ -182,46 +180,30 @@ class GenerationRequest(NamedModel, Sampling):
     response_format: Annotated[dict | bool | None, BeforeValidator(_schema)] = None
     seed: Seed = None
     stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
+    stream_options: dict[str, bool | None] = {}
     generation_config: Json[HuggingFaceSettings] = HuggingFaceSettings()
 
     @property
-    def stop_strings(self) -> list[str]:
-        return [self.stop] if isinstance(self.stop, str) else self.stop
+    def options(self) -> dict:
+        """The sampling as fields of `GenerationConfig`."""
+        settings = self.generation_config
+        return {"do_sample": settings.do_sample, **settings.sampling, **self.sampling}
 
 
 class CompletionRequest(GenerationRequest):
     """The body of /v1/completions. A prompt is text or token ids; there may be a list of them."""
 
     prompt: Annotated[
-        str | list[str] | list[int] | list[list[int]], _or_say("give a text, its token ids, or a list of either.")
+        str | list[str] | list[int] | list[list[int]],
+        AfterValidator(lambda p: [p] if isinstance(p, str) or isinstance((p or [0])[0], int) else p),
+        _or_say("give a text, its token ids, or a list of either."),
     ]
-
     echo: bool = False
-    logprobs: Alternatives | None = None
-
-    @property
-    def alternatives(self) -> int | None:
-        return self.logprobs
-
-    @property
-    def prompts(self) -> list[str] | list[list[int]]:
-        is_one = isinstance(self.prompt, str) or (self.prompt and isinstance(self.prompt[0], int))
-        return [self.prompt] if is_one else self.prompt
-
-
-def _joined_text(content: Any) -> Any:
-    """The text of a message whose content comes in parts."""
-    if not isinstance(content, list):
-        return content
-    for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise ValueError('this model reads text alone: send a string, or parts like {"type": "text", "text": ""}.')
-    return "".join(part["text"] for part in content)
+    alternatives: Annotated[Alternatives | None, Field(validation_alias=AliasChoices("logprobs"))] = None
 
 
 def _function(value: Any) -> Any:
-    """A tool, a call of one, or the choice of one."""
+    """Check a tool, a call of one, or the choice of one."""
     match value:
         case {"type": "function", "function": {"name": str() as name}} if re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name):
             return value
@@ -229,9 +211,13 @@ def _function(value: Any) -> Any:
 
 
 def _content(content: Any, info: ValidationInfo) -> Any:
+    """Return the text of a message, whose content may come in parts."""
     if content is None and not info.data.get("tool_calls"):
         raise ValueError("the message has no content: give its text.")
-    return "" if content is None else _joined_text(content)
+    parts = content if isinstance(content, list) else []
+    if any(not isinstance(p, dict) or p.get("type") != "text" or not isinstance(p.get("text"), str) for p in parts):
+        raise ValueError('this model reads text alone: send a string, or parts like {"type": "text", "text": ""}.')
+    return "".join(part["text"] for part in parts) if content is None or parts else content
 
 
 class Message(Body):
@@ -241,7 +227,7 @@ class Message(Body):
     content: Annotated[str, BeforeValidator(_content), Field(default=None, validate_default=True)]
 
     def for_template(self) -> dict[str, Any]:
-        """As templates expect it: arguments are an object, unless a model wrote something else."""
+        """Return the message as templates expect it: arguments are an object, unless a model wrote something else."""
         message: dict[str, Any] = self.model_dump(exclude_defaults=True) | {"content": self.content}
         for function in (call["function"] for call in message.get("tool_calls", [])):
             with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a request does to the scores of the next token: penalties, a bias, and a JSON schema that the text must follow.
+"""Changes to the scores of the next token: penalties, a bias, and a JSON schema that the text must follow.
 
 Schemas are llguidance's (https://github.com/guidance-ai/llguidance). It bounds the work on each token, not all of that
 on a schema, and its recursion may end the process: so schemas are of limited length, and compiled on a large stack.
@@ -15,16 +15,17 @@ import torch
 from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..jobs.extras import extra
+from .choice import log_probabilities
 
-LONGEST = 100_000  # characters of a structure
+MAX_SCHEMA = 100_000  # characters of a structure
 STACK = 2**28  # bytes, of which it takes what it needs
-SLOW = re.compile(r'"multipleOf": [\d.e+-]{6}')  # a million takes eight seconds
+SLOW_MULTIPLE = re.compile(r'"multipleOf": [\d.e+-]{6}')  # a million takes eight seconds
 # Between the parts of JSON, so that no model writes spaces to the end of its context.
 SPACING = {"x-guidance": {"whitespace_pattern": r"( |\n {0,32})?"}}
 
 
 class Adjustment(LogitsProcessor):
-    """Takes penalties off tokens that were generated, for each time and once, and adds a bias."""
+    """Subtracts frequency and presence penalties from generated tokens, and adds a bias."""
 
     def __init__(self, start: int, frequency: float, presence: float, bias: dict[int, float]):
         self.start, self.frequency, self.presence, self.bias = start, frequency, presence, bias
@@ -37,13 +38,13 @@ class Adjustment(LogitsProcessor):
 
 
 class Structured(LogitsProcessor):
-    """Lets only those tokens through with which the text goes on, or ends, as its structure wants."""
+    """Masks tokens with which a text could not continue, or end, within its structure."""
 
     def __init__(self, matcher, start: int):
         self.matcher, self.read = matcher, start
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        if not self.matcher.is_stopped():  # an engine may go on for a step after the end
+        if not self.matcher.is_stopped():  # an engine may continue for a step after the end
             self.matcher.consume_tokens(input_ids[0, self.read :].tolist())
         self.read = input_ids.shape[1]
         mask = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)  # after an error, the ends alone
@@ -57,7 +58,7 @@ class Structured(LogitsProcessor):
 
     @property
     def failure(self) -> str:
-        """Why the text could not follow the structure to its end; usually empty."""
+        """The reason why the text could not follow the structure to its end; usually empty."""
         return self.matcher.get_error().partition("\n")[0]
 
 
@@ -74,11 +75,11 @@ def _vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, ends: tuple[int, 
 
 
 def compiled(lark: str, tokenizer: PreTrainedTokenizerBase, rows: int, ends: list[int]):
-    """A matcher, to be copied for each text; `rows` are those of the embeddings. ValueError if there can be none."""
+    """Compile a matcher, to be copied for each text; `rows` are those of the embeddings. ValueError if it fails."""
     with extra("serve", "Structured output"):
         from llguidance import LLMatcher
-    if len(lark) > LONGEST or SLOW.search(lark):
-        raise ValueError(f"The schema has more than {LONGEST:,} characters, or a multipleOf with more than 5.")
+    if len(lark) > MAX_SCHEMA or SLOW_MULTIPLE.search(lark):
+        raise ValueError(f"The schema has more than {MAX_SCHEMA:,} characters, or a multipleOf with more than 5.")
     vocabulary = _vocabulary(tokenizer, rows, tuple(end for end in ends if end < rows))
     usual = threading.stack_size(STACK)
     try:
@@ -94,17 +95,13 @@ def compiled(lark: str, tokenizer: PreTrainedTokenizerBase, rows: int, ends: lis
 
 
 def json_rule(schema: dict | bool) -> str:
-    """A schema in llguidance's variant of Lark."""
+    """Return a schema in llguidance's variant of Lark."""
     return f"%json {json.dumps(schema if isinstance(schema, bool) else {**schema, **SPACING})}"
 
 
 @torch.inference_mode()
 def prompt_scores(model: PreTrainedModel, ids: list[int], count: int) -> list[tuple]:
-    """Each token of a prompt, its log-probability (None for the first), and the `count` likeliest with theirs."""
-    scored: list[tuple] = [(ids[0], None, [])]
+    """Return each token of a prompt, its log-probability (None for the first), and the `count` most likely."""
     logits = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0]
-    for token, row in zip(ids[1:], logits, strict=False):
-        scores = row.float().log_softmax(-1)
-        values, tokens = scores.topk(min(count, len(scores)))
-        scored.append((token, scores[token].item(), [*zip(tokens.tolist(), values.tolist(), strict=True)]))
-    return scored
+    pairs = zip(ids[1:], logits, strict=False)
+    return [(ids[0], None, []), *(log_probabilities(token, row, count) for token, row in pairs)]

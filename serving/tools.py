@@ -1,4 +1,4 @@
-"""Functions that a model may call: what it says is read by its tokenizer's `response_template`."""
+"""Functions that a model may call; its calls are parsed by its tokenizer's `response_template`."""
 
 import json
 import uuid
@@ -12,7 +12,7 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"  # what our chat template, and those
 
 
 def response_template(tokenizer: PreTrainedTokenizerBase) -> dict:
-    """How a tokenizer's model writes calls; ValueError if nothing says so, or it is no text."""
+    """Return how a tokenizer's model writes calls; ValueError if it has no template, or one of special tokens."""
     template = getattr(tokenizer, "response_template", None)
     template = template or (RESPONSE_TEMPLATE if OPEN in str(tokenizer.chat_template) else {"fields": {}})
     calls = template["fields"].get("tool_calls")
@@ -25,8 +25,8 @@ def response_template(tokenizer: PreTrainedTokenizerBase) -> dict:
     return template
 
 
-def demand(tools: list[dict], choice: str | dict, template: dict) -> str:
-    """A call of one of the tools, or of the chosen one, in Lark; ValueError if it cannot be written."""
+def call_grammar(tools: list[dict], choice: str | dict, template: dict) -> str:
+    """Write the grammar of a call of one of the tools, or of the chosen one, in Lark; ValueError if it cannot be."""
     is_chosen = {choice["function"]["name"]}.__contains__ if isinstance(choice, dict) else str
     functions = [tool["function"] for tool in tools if is_chosen(tool["function"]["name"])]
     if not functions or OPEN not in str(template):
@@ -41,7 +41,7 @@ def demand(tools: list[dict], choice: str | dict, template: dict) -> str:
 
 
 def message_of(text: str, prompt_ids: list[int], tokenizer: PreTrainedTokenizerBase, tools: list[dict]) -> dict:
-    """What a text says, as OpenAI's clients know it: content and calls, or content alone if a call is not valid."""
+    """Parse a text into OpenAI's content and calls, or content alone if a call is not valid."""
     template, prefix, calls = response_template(tokenizer), tokenizer.decode(prompt_ids), []
     names = {tool["function"]["name"] for tool in tools}
     try:

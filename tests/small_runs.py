@@ -2,7 +2,7 @@
 
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 
-MODEL = ModelArguments(tokenizer="char", block_size=32)
+MODEL = ModelArguments("char", block_size=32, hidden_size=32, num_hidden_layers=2)
 
 
 def settings(folder, **changes) -> PretrainingArguments:

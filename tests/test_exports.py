@@ -25,8 +25,8 @@ EXPORTS = {
         "merge", "pretrain",
     },
     "rag": {
-        "Answer", "Citation", "Document", "Heading", "Hit", "ModelWriter", "Passage", "QuoteWriter", "Rag", "Sentence",
-        "SyncReport", "VerifyReport", "load_writer",
+        "Answer", "Citation", "Document", "ExtractiveGenerator", "Heading", "Hit", "LLMGenerator", "Passage", "Rag",
+        "Sentence", "SyncReport", "VerifyReport", "load_generator",
     },
 }  # fmt: skip
 

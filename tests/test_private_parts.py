@@ -28,8 +28,8 @@ class Part(NamedTuple):
 TRAINER, MODEL = "transformers.trainer", "transformers.modeling_utils"
 DPO = "trl.trainer.dpo_trainer"
 PARTS = [
-    Part("argparse", "HelpFormatter._format_action_invocation", "scripts/parser.py", "one name for each option"),
-    Part("argparse", "HelpFormatter._get_help_string", "scripts/parser.py", "the defaults that say something"),
+    Part("argparse", "HelpFormatter._format_action_invocation", "scripts/arguments.py", "one name for each option"),
+    Part("argparse", "HelpFormatter._get_help_string", "scripts/arguments.py", "the defaults that say something"),
     Part(TRAINER, "Trainer._tr_loss", "training/continuity.py", "the logged loss after a resume"),
     Part(TRAINER, "Trainer._total_loss_scalar", "training/continuity.py", "the mean loss of a resumed run"),
     Part(TRAINER, "Trainer._globalstep_last_logged", "training/continuity.py", "the logged loss after a resume"),
@@ -84,7 +84,7 @@ PARTS = [
     Part("transformers.utils.generic", "merge_with_config_defaults", "modeling/modeling_folio.py", "the import"),
     Part("transformers.utils.output_capturing", "capture_outputs", "modeling/modeling_folio.py", "the import"),
     Part(
-        "transformers.utils.chat_template_utils", "render_jinja_template", "tokenization/control_tokens.py", "all chats"
+        "transformers.utils.chat_template_utils", "render_jinja_template", "tokenization/special_tokens.py", "all chats"
     ),
     Part(
         "transformers.utils.chat_template_utils",
@@ -119,6 +119,12 @@ PARTS = [
     Part("transformers.generation", "GenerationMixin._prepare_special_tokens", "serving/batching.py", "batches"),
     Part("transformers.generation", "GenerationMixin._get_logits_processor", "serving/batching.py", "batches"),
     Part("transformers.generation", "GenerationMixin._supports_logits_to_keep", "serving/batching.py", "batches"),
+    Part(
+        "torchao.prototype.quantization.int4",
+        "PrototypeInt4WeightOnlyConfig",
+        "checkpoints/quantization.py",
+        "4 bits on a CPU",
+    ),
     Part("accelerate", "DataLoaderConfiguration.dispatch_batches", "training/arguments.py", "streams in processes"),
     Part("chromadb", "Collection.configuration_json", "rag/index.py", "the refusal of remote embedding functions"),
     Part("chromadb.config", "Settings.anonymized_telemetry", "rag/index.py", "telemetry that stays off"),

@@ -10,7 +10,7 @@ from foliogpt.rag.citations import verified
 from foliogpt.rag.embedding import MINILM_PACKAGE
 from foliogpt.scripts.rag.common import print_passage
 from foliogpt.tokenization import encode_chat, train_tokenizer
-from foliogpt.tokenization.control_tokens import ChatEncoder
+from foliogpt.tokenization.special_tokens import ChatEncoder
 
 pytest.importorskip(MINILM_PACKAGE.replace("-", "_"), reason="needs the extra rag")
 HANDBOOK = "A ship crosses the sea in seven days. It carries grain."

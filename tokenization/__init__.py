@@ -1,4 +1,4 @@
-"""Tokenizers: two from scratch, the trained one that every checkpoint carries, and what is done to text before."""
+"""Tokenizers: two from scratch, and the trained one of every checkpoint; text and chats as ids."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ from ..jobs.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .bpe import BPETokenizer
-    from .control_tokens import encode_chat, encode_texts
+    from .special_tokens import encode_chat, encode_texts
     from .trained import chat_tokenizer, load_tokenizer, train_char_tokenizer, train_tokenizer, vocabulary_size
     from .wordpiece import WordPieceTokenizer
 
@@ -18,7 +18,7 @@ __all__ = [
 MODULES = {
     "bpe": ["BPETokenizer"],
     "wordpiece": ["WordPieceTokenizer"],
-    "control_tokens": ["encode_chat", "encode_texts"],
+    "special_tokens": ["encode_chat", "encode_texts"],
     "trained": ["chat_tokenizer", "load_tokenizer", "train_char_tokenizer", "train_tokenizer", "vocabulary_size"],
 }
 __getattr__ = lazy_names(__name__, {name: module for module, names in MODULES.items() for name in names})

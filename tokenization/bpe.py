@@ -1,8 +1,8 @@
-"""Byte-pair encoding from scratch: merges learnt from text, and text cut into tokens by them.
+"""Byte-pair encoding from scratch: merges are learned from text, and cut text into tokens.
 
-Sennrich et al. (2016) merge the pair of neighbouring symbols that is most frequent, again and again; GPT-2 (Radford et
-al., 2019) begins with bytes, so that every text can be written. The merges, their order and the ids are those of the
-`tokenizers` library, whose trainer and files this module can stand in for, only slower and in plain sight.
+Sennrich et al. (2016) merge the most frequent pair of adjacent symbols, again and again; GPT-2 (Radford et al., 2019)
+begins with bytes, so that every text can be written. The merges, their order and the ids are those of the `tokenizers`
+library, whose files are read and written, too. It is faster; this code can be read.
 """
 
 import heapq
@@ -14,7 +14,7 @@ import regex
 
 from .tokenizer_json import ScratchTokenizer, check_filled, check_room, check_unicode, cut_long_runs, tokenizer_json
 
-# How text is cut before pairs are counted: no token spans two of these pieces.
+# Text is cut by these before pairs are counted: no token spans two pieces.
 PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -29,7 +29,7 @@ Pair = tuple[int, int]
 
 
 def byte_characters() -> list[str]:
-    """GPT-2's printable character for each byte, by which files spell tokens that are not valid UTF-8."""
+    """Return GPT-2's printable character for each byte, with which files write tokens that are not valid UTF-8."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
@@ -56,7 +56,7 @@ class BPETokenizer(ScratchTokenizer):
         self.tokens = {id: token for token, id in vocab.items()}
         self.tokens |= {id: token.encode() for token, id in special.items()}
         self._byte_ids = [vocab[bytes([byte])] for byte in range(256)]
-        # (rank, id of the result) of each pair; of a pair that was merged twice the last counts.
+        # (rank, id of the result) of each pair; if a pair was merged twice, the last one counts.
         self._ranks = {(vocab[a], vocab[b]): (rank, vocab[a + b]) for rank, (a, b) in enumerate(merges)}
         self._split = _splitter(pattern)
         self._cache: dict[bytes, list[int]] = {}
@@ -65,23 +65,18 @@ class BPETokenizer(ScratchTokenizer):
     def train(
         cls, texts: Iterable[str], vocab_size: int, pattern: str = "gpt2", special_tokens: Iterable[str] = ()
     ) -> "BPETokenizer":
-        """Learn merges from documents.
+        """Learn merges from documents, which are read once; each distinct piece and its count is kept.
 
-        Args:
-            texts: read once; each distinct piece and its count is kept. Runs of over 2,000 characters without a space
-                are cut, as training on them would not end.
-            vocab_size: number of ids: special tokens, which no text is encoded as, the 256 bytes, a merge each.
-            pattern: how text is cut into pieces, a name in `PATTERNS`.
-
-        Raises ValueError if `vocab_size` is too small for bytes and special tokens or too large for the texts, or
-        these are not valid Unicode.
+        Runs of over 2,000 characters without a space are cut, as training on them would not end. `vocab_size` counts
+        special tokens, which no text is encoded as, the 256 bytes, and a token for each merge. `pattern` is a name in
+        `PATTERNS`. Raises ValueError if `vocab_size` is too small for bytes and special tokens, or too large for the
+        texts, or these are not valid Unicode.
         """
         special = {token: id for id, token in enumerate(dict.fromkeys(special_tokens))}
         check_room(vocab_size, len(special))
         split, counts = _splitter(pattern), Counter()
         for text in texts:
-            check_unicode(text, remedy=SURROGATES)
-            for part in cut_long_runs(text):
+            for part in cut_long_runs(text, SURROGATES):
                 counts.update(split(part))
         tokens = [*(token.encode() for token in special), *(bytes([byte]) for byte in BYTE_ORDER)]
         byte_ids = {byte: len(special) + rank for rank, byte in enumerate(BYTE_ORDER)}
@@ -92,21 +87,21 @@ class BPETokenizer(ScratchTokenizer):
         return cls(vocab, [(tokens[a], tokens[b]) for a, b in merges], special, pattern)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, in which special tokens are text; raises ValueError for a lone surrogate."""
+        """Encode a text, in which special tokens are ordinary text; raises ValueError for a lone surrogate."""
         check_unicode(text, remedy=SURROGATES)
         return [id for piece in self._split(text) for id in self._encode_piece(piece.encode())]
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Ids of any bytes; of valid UTF-8 the same as of its text."""
+        """Encode any bytes; the ids of valid UTF-8 are those of its text."""
         pieces = self._split(data.decode("utf-8", errors="surrogateescape"))
         return [id for piece in pieces for id in self._encode_piece(piece.encode("utf-8", errors="surrogateescape"))]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; bytes that are not valid UTF-8 become U+FFFD."""
+        """Return the text of ids; bytes that are not valid UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids; raises ValueError for an id that there is not."""
+        """Return the bytes of ids; raises ValueError for an unknown id."""
         try:
             return b"".join([self.tokens[id] for id in ids])
         except KeyError as error:
@@ -122,7 +117,7 @@ class BPETokenizer(ScratchTokenizer):
         return ids
 
     def to_dict(self) -> dict:
-        """The content of a `tokenizer.json`."""
+        """Return the content of a `tokenizer.json`."""
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
         before = {**byte_level, "use_regex": True}
         if self.pattern != "gpt2":  # the one that ByteLevel has built in
@@ -141,9 +136,9 @@ class BPETokenizer(ScratchTokenizer):
         model = data["model"]
         for name in ("unk_token", "dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
             if model.get(name):
-                raise ValueError(f"model.{name} is {model[name]!r}, which a byte-level BPE has no use for")
+                raise ValueError(f"model.{name} is {model[name]!r}, which a byte-level BPE does not have")
         if model["type"] != "BPE" or model.get("ignore_merges") or data.get("normalizer"):
-            raise ValueError("only a BPE model that merges, without a normalizer, is read")
+            raise ValueError("only a BPE model with merges and without a normalizer is supported")
         special = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
         vocab = {_unspell(token): id for token, id in model["vocab"].items() if special.get(token) != id}
         ids = [*vocab.values(), *special.values()]
@@ -166,7 +161,7 @@ def _splitter(pattern: str) -> Callable[[str], list[str]]:
 
 
 def cut_step(pattern: str) -> dict:
-    """The step of a `tokenizer.json` that cuts text by one of `PATTERNS`."""
+    """Return the step of a `tokenizer.json` that cuts text by one of `PATTERNS`."""
     return {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
 
 
@@ -174,7 +169,7 @@ def _pattern_of(pre_tokenizer: dict) -> str:
     parts = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
     byte_level = parts[-1]
     if byte_level["type"] == "ByteLevel" and not byte_level["add_prefix_space"]:
-        # With `use_regex`, ByteLevel cuts as GPT-2 does, without a step before it.
+        # With `use_regex`, ByteLevel itself cuts as GPT-2 does.
         cuts = {"gpt2": []} if byte_level["use_regex"] else {name: [cut_step(name)] for name in PATTERNS}
         if found := next((name for name, cut in cuts.items() if cut == parts[:-1]), None):
             return found
@@ -192,9 +187,9 @@ def _unspell(token: str) -> bytes:
 def _learn(words: list[list[int]], counts: list[int], tokens: list[bytes], vocab_size: int) -> list[Pair]:
     """Merge the most frequent pair until there are `vocab_size` tokens, which are appended to `tokens`.
 
-    A merge changes the counts of its neighbours alone, in the words that held it. Of equally frequent pairs, the one
-    with the smaller ids is first. An entry of the heap keeps the words in which its pair was new; a count that has
-    changed since is noticed when it comes up.
+    A merge changes only the counts of its neighbors, in the words that contain it. Of equally frequent pairs, the one
+    with the smaller ids is first. An entry of the heap keeps the words in which its pair was new; if its count has
+    changed since, it is pushed again.
     """
     ids = {token: id for id, token in enumerate(tokens)}
     pair_counts: Counter[Pair] = Counter()
@@ -203,7 +198,7 @@ def _learn(words: list[list[int]], counts: list[int], tokens: list[bytes], vocab
         for pair in pairwise(word):
             pair_counts[pair] += counts[index]
             where.setdefault(pair, set()).add(index)
-    serial = count()  # no two entries are compared by their words
+    serial = count()  # so that entries are never compared by their words
     heap = [(-pair_counts[pair], pair, next(serial), places) for pair, places in where.items()]
     heapq.heapify(heap)
 
@@ -233,7 +228,7 @@ def _learn(words: list[list[int]], counts: list[int], tokens: list[bytes], vocab
 
 
 def _merge_word(word: list[int], pair: Pair, new: int) -> list[tuple[Pair, int]]:
-    """Merge a pair wherever it is in a word, and say which pairs that broke (-1) and made (+1)."""
+    """Merge a pair everywhere in a word; return the pairs that this removed (-1) and made (+1)."""
     first, second = pair
     changes, i = [], 0
     while i < len(word) - 1:
@@ -250,7 +245,7 @@ def _merge_word(word: list[int], pair: Pair, new: int) -> list[tuple[Pair, int]]
 def _merge(ids: list[int], ranks: dict[Pair, Pair]) -> list[int]:
     """Merge the pair of lowest rank, the leftmost first, until there is none: by a heap of pairs, in n log n steps."""
     end = len(ids)
-    before, after = [*range(-1, end - 1)], [*range(1, end + 1)]  # the neighbours of each symbol that is left
+    before, after = [*range(-1, end - 1)], [*range(1, end + 1)]  # the neighbors of each symbol that is left
     found = [ranks.get(pair) for pair in pairwise(ids)]
     heap = [pair[0] << 40 | i for i, pair in enumerate(found) if pair is not None]  # rank and position as one number
     heapq.heapify(heap)

@@ -1,4 +1,4 @@
-"""A look at how a tokenizer cuts a text: its tokens in colours, and the figures by which tokenizers are compared."""
+"""The tokens of a text in colors, and the metrics by which tokenizers are compared."""
 
 import re
 import shutil
@@ -12,19 +12,18 @@ from transformers import PreTrainedTokenizerBase
 
 from ..jobs.markdown import markdown_table
 from .bpe import BYTES
-from .control_tokens import encode_texts
+from .special_tokens import encode_texts
 
-PIECE = 200_000  # characters that are encoded at once
-LONGEST_SHOWN = 8
-MOST_LISTED = 20
-# Dark enough for white text, bright enough to be told apart, neighbours unlike each other.
-COLOURS = [24, 130, 28, 90, 94, 30, 125]
+PIECE_SIZE = 200_000  # characters that are encoded at once
+LONGEST_SHOWN, UNREACHABLE_SHOWN = 8, 20
+# Dark enough for white text, bright enough to be distinct, adjacent ones unlike each other.
+COLORS = [24, 130, 28, 90, 94, 30, 125]
 NEVER_IN_UTF8 = re.compile(rb"[\xc0\xc1\xf5-\xff]")
 
 
 @dataclass
 class Inspection:
-    """What a tokenizer does with one text."""
+    """The metrics of a tokenizer on one text."""
 
     name: str
     vocabulary: int
@@ -37,7 +36,6 @@ class Inspection:
 
     @property
     def rows(self) -> dict[str, str]:
-        """The figures as they are shown, by name."""
         return {
             "tokens": f"{self.tokens:,}",
             "bytes per token": f"{self.num_bytes / max(self.tokens, 1):.3f}",
@@ -49,7 +47,7 @@ class Inspection:
 
 
 def inspect(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> Inspection:
-    """Encode a text of any length and count; raises ValueError if it is not valid Unicode."""
+    """Measure a tokenizer on a text of any length; raises ValueError if it is not valid Unicode."""
     counts: Counter[int] = Counter()
     parts = pieces(text)
     while batch := list(islice(parts, 16)):
@@ -70,19 +68,19 @@ def inspect(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> Inspect
 
 
 def table(found: list[Inspection]) -> str:
-    """The figures of one or more tokenizers side by side, and their longest and their unreachable tokens."""
+    """Return a table of the metrics of tokenizers, with their longest and their unreachable tokens below it."""
     rows = [[name, *(each.rows[name] for each in found)] for name in found[0].rows]
     lines = [markdown_table(["", *(each.name for each in found)], rows)]
     for each in found:
         lines.append(f"\nlongest tokens here, {each.name}: {' '.join(each.longest)}")
         if each.unreachable:
-            more = f" and {len(each.unreachable) - MOST_LISTED} more" if len(each.unreachable) > MOST_LISTED else ""
-            lines.append(f"no text gives, {each.name}: {' '.join(each.unreachable[:MOST_LISTED])}{more}")
+            more = [f"and {others} more"] if (others := len(each.unreachable) - UNREACHABLE_SHOWN) > 0 else []
+            lines.append(f"unreachable, {each.name}: {' '.join([*each.unreachable[:UNREACHABLE_SHOWN], *more])}")
     return "\n".join(lines)
 
 
-def pieces(text: str, size: int = PIECE) -> Iterator[str]:
-    """Cut a long text at the beginnings of lines, where tokens end anyway, or at any place if a line has no end."""
+def pieces(text: str, size: int = PIECE_SIZE) -> Iterator[str]:
+    """Yield a long text in pieces that end with a line, as tokens do, or anywhere in a line that is longer."""
     start = 0
     while start < len(text):
         end = start + size
@@ -92,7 +90,7 @@ def pieces(text: str, size: int = PIECE) -> Iterator[str]:
 
 
 def vocabulary_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """The bytes that each token stands for, whatever characters the vocabulary spells them with."""
+    """Return the bytes of each token, whichever characters the vocabulary writes for them."""
     byte_level, spelled = _is_byte_level(tokenizer), {}
     for token, id in tokenizer.get_vocab().items():
         if byte_level and all(character in BYTES for character in token):
@@ -105,13 +103,12 @@ def vocabulary_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
 
 
 def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether tokens are spelled with GPT-2's characters for bytes."""
     decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
     return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
 
 
 def unreachable(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that no text is encoded as, without added tokens and parts of words that the model does not cut up."""
+    """Return ids that no text is encoded as, except added tokens and pieces that continue a word."""
     if not tokenizer.is_fast:
         return []
     model, byte_level = tokenizer.backend_tokenizer.model, _is_byte_level(tokenizer)
@@ -124,13 +121,13 @@ def unreachable(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         if [found.id for found in model.tokenize(token)] != [id] or (byte_level and NEVER_IN_UTF8.search(spelled[id])):
             suspects.append(id)
         elif byte_level and "\ufffd" not in (whole := spelled[id].decode(errors="replace")):
-            texts.append((id, whole))  # others may depend on what is before them
+            texts.append((id, whole))  # others may depend on the text before them
     encoded = encode_texts(tokenizer, [text for _, text in texts])
     return sorted([*suspects, *(id for (id, _), ids in zip(texts, encoded, strict=True) if ids != [id])])
 
 
 def shown(data: bytes) -> str:
-    """Bytes as text in which everything can be seen: `·` for a space, `⏎` for a newline, hexadecimal for the rest."""
+    """Return bytes as visible text: `·` for a space, `⏎` for a newline, hexadecimal for bytes that are no text."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -139,10 +136,10 @@ def shown(data: bytes) -> str:
     return "".join(marks.get(each, each if each.isprintable() else repr(each)[1:-1]) for each in text)
 
 
-def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colours: bool, width: int = 0) -> str:
-    """The first `limit` tokens of a text, the id of each below it, and its bytes where they are no plain text.
+def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colors: bool, width: int = 0) -> str:
+    """Draw the first `limit` tokens of a text, with their ids below them, and their bytes if they are not plain text.
 
-    Tokens have colours as backgrounds, or bars between them; `width` is in columns, by default the terminal's.
+    Tokens have background colors, or bars between them; `width` is in columns, by default the terminal's.
     """
     ids = encode_texts(tokenizer, [text[: 40 * limit]])[0][:limit]
     width, spelled = width or shutil.get_terminal_size().columns, vocabulary_bytes(tokenizer)
@@ -156,9 +153,9 @@ def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colours: bo
             lines += [*rows]
             rows, used = ("", "", ""), 0
         head = column[0] + " " * (wide - columns(column[0]))
-        head = f"\x1b[97;48;5;{COLOURS[index % len(COLOURS)]}m{head}\x1b[0m " if colours else f"{head}|"
+        head = f"\x1b[97;48;5;{COLORS[index % len(COLORS)]}m{head}\x1b[0m " if colors else f"{head}|"
         below = [f"{cell:<{wide + 1}}" for cell in column[1:]]
-        dim = [f"\x1b[2m{cell}\x1b[0m" if colours else cell for cell in below]
+        dim = [f"\x1b[2m{cell}\x1b[0m" if colors else cell for cell in below]
         rows, used = (rows[0] + head, rows[1] + dim[0], rows[2] + dim[1]), used + wide + 1
         ends_line = data.endswith(b"\n")
     lines += [*rows]
@@ -166,7 +163,7 @@ def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colours: bo
 
 
 def columns(text: str) -> int:
-    """Columns that a text takes in a terminal, where Chinese characters and emoji are two wide, and marks none."""
+    """Return a text's columns in a terminal: two for Chinese characters and emoji, none for combining marks."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 

@@ -1,4 +1,4 @@
-"""Chat templates of others, rendered in a process of their own: a template is a program, which may never end."""
+"""Chat templates of others, rendered in a separate process: a template is a program, which may never end."""
 
 import atexit
 
@@ -8,11 +8,11 @@ from ..jobs.limited_process import LimitedProcess
 
 SECONDS = 5  # templates take less than a thousandth of one
 MEMORY_BYTES = 2**30
-LONGEST = 10**7  # characters of a chat: more than contexts hold
+MAX_LENGTH = 10**7  # characters of a chat: more than contexts hold
 
 
 def render_with_limits(*args, **options) -> tuple[list[str], list]:
-    """What `render_jinja_template` gives; ValueError for its errors, and beyond the time and memory."""
+    """Call `render_jinja_template` within limits of time and memory; raises ValueError for its errors, and beyond."""
     try:
         return _process.call(SECONDS, *args, **options)
     except ValueError as error:
@@ -20,15 +20,15 @@ def render_with_limits(*args, **options) -> tuple[list[str], list]:
 
 
 def render(*args, **options) -> tuple[list[str], list]:
-    """Render in that process; raises ValueError, whose message completes "The chat template ..."."""
+    """Render in the separate process; raises ValueError, whose message completes "The chat template ..."."""
     try:
         found = render_jinja_template(*args, **options)
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"refuses these messages: {error}"[:1000]) from None
-    if (length := len(found[0][0])) > LONGEST:
-        raise ValueError(f"writes {length:,} characters, and {LONGEST:,} are the most")
+        raise ValueError(f"rejects these messages: {error}"[:1000]) from None
+    if (length := len(found[0][0])) > MAX_LENGTH:
+        raise ValueError(f"writes {length:,} characters, and at most {MAX_LENGTH:,} are allowed")
     return found
 
 

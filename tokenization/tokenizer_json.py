@@ -1,4 +1,4 @@
-"""What both tokenizers from scratch do with files and texts that others wrote."""
+"""The files of the tokenizers from scratch, and checks of texts and vocabularies."""
 
 import json
 import re
@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-# A run of characters without a space, or of nothing but space, that is longer is no word, and training on it takes time
-# that grows with the square of its length, in the library as well.
+# Longer runs of characters without a space, or of spaces alone, are no words, and training on one takes time that grows
+# with the square of its length, in the library as well.
 LONGEST_RUN = 2000
 LONG_RUN = re.compile(rf"(\S{{{LONGEST_RUN}}}|\s{{{LONGEST_RUN}}})")
+READ_AGAIN = "read it with errors='replace'"
 SPECIAL_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 
 def tokenizer_json(special: dict[str, int], model: dict, pre_tokenizer: dict, decoder: dict, normalizer=None) -> dict:
-    """The content of a `tokenizer.json`, in the library's order."""
+    """Return the content of a `tokenizer.json`, in the library's order."""
     return {
         "version": "1.0",
         "truncation": None,
@@ -29,24 +30,23 @@ def tokenizer_json(special: dict[str, int], model: dict, pre_tokenizer: dict, de
 
 
 def check_room(vocab_size: int, special_tokens: int) -> None:
-    """Raises ValueError if a byte-level vocabulary has no room for all bytes."""
+    """Raise ValueError if a byte-level vocabulary has no room for all bytes."""
     if vocab_size < (least := 256 + special_tokens):
         what = f"the 256 bytes and {special_tokens} special tokens"
         raise ValueError(f"A vocabulary of {vocab_size} has no room for {what}: use at least {least}.")
 
 
 def check_filled(supported: int, vocab_size: int) -> None:
-    """Raises ValueError if a text has given fewer tokens than it should."""
+    """Raise ValueError if fewer tokens than `vocab_size` can be learned from a text."""
     if supported < vocab_size:
-        remedy = f"use a vocab_size of at most {supported}, or more text"
-        raise ValueError(f"The text supports a vocabulary of {supported}, not of {vocab_size}: {remedy}.")
+        what = f"--vocab_size {vocab_size} is too large for this text: only {supported} tokens can be learned from it"
+        raise ValueError(f"{what}. Use --vocab_size {supported} or less, or more text.")
 
 
 class ScratchTokenizer:
-    """What both tokenizers have in common: `tokens` by id, and `to_dict` and `_from_dict` for a `tokenizer.json`."""
+    """The common part of both tokenizers: `tokens` by id, and `to_dict` and `_from_dict` for a `tokenizer.json`."""
 
     def __len__(self) -> int:
-        """The number of ids."""
         return len(self.tokens)
 
     def save(self, path: str | Path) -> None:
@@ -63,13 +63,13 @@ class ScratchTokenizer:
         try:
             return cls._from_dict(data)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"{path} is not a whole tokenizer.json: {type(error).__name__} {error}") from None
+            raise ValueError(f"{path} is not a complete tokenizer.json: {type(error).__name__} {error}") from None
         except ValueError as error:
             raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def check_unicode(text: str, what: str = "The text", remedy: str = "read it with errors='replace'") -> None:
-    """Raises ValueError, with its position, for a lone surrogate, which no encoding can write."""
+def check_unicode(text: str, what: str = "The text", remedy: str = READ_AGAIN) -> None:
+    """Raise ValueError with the position of a lone surrogate, which no encoding can write."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -77,8 +77,9 @@ def check_unicode(text: str, what: str = "The text", remedy: str = "read it with
         raise ValueError(f"{what} {why}: it is not valid Unicode; {remedy}.") from None
 
 
-def cut_long_runs(text: str) -> Iterator[str]:
-    """The text to learn from: whole, unless it has runs of more than `LONGEST_RUN` characters, which are cut."""
+def cut_long_runs(text: str, remedy: str = READ_AGAIN) -> Iterator[str]:
+    """Yield a text as a whole, or cut where it has runs of more than `LONGEST_RUN` characters; ValueError as above."""
+    check_unicode(text, remedy=remedy)
     words = text.split()
     spaces = len(text) - sum(map(len, words)) - len(words)
     if spaces < LONGEST_RUN and max(map(len, words), default=0) < LONGEST_RUN:

@@ -1,9 +1,9 @@
-"""The tokenizer that checkpoints carry: trained with the `tokenizers` library, loaded by plain `AutoTokenizer`."""
+"""The tokenizer of checkpoints: trained with the `tokenizers` library, loaded by plain `AutoTokenizer`."""
 
 import copy
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -13,11 +13,10 @@ from .tokenizer_json import check_filled, check_room, check_unicode, cut_long_ru
 
 END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = [END_OF_TEXT, PAD, START_OF_TURN, END_OF_TURN]
-SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)  # every byte is a token
 
-# ChatML. `generation` marks what the assistant said, its end of turn included, so that training can be on that
-# alone; tools are described, called and answered as JSON. Contents and arguments may be what OpenAI's clients send: a
-# list of parts, and JSON in a string.
+# ChatML. `generation` marks the assistant's text and its end of turn, for training on these alone; tools are described,
+# called and answered as JSON. Contents and arguments may be as OpenAI's clients send them: a list of parts, and JSON in
+# a string.
 CHAT_TEMPLATE = """\
 {%- macro text(content) %}
     {%- if content is string %}
@@ -62,7 +61,7 @@ CHAT_TEMPLATE = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
-# Reads what the template has the model write.
+# Parses the text that a model writes with the template.
 RESPONSE_TEMPLATE = {
     "defaults": {"role": "assistant"},
     "start_anchor": "<|im_start|>assistant\n",
@@ -81,13 +80,9 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer (Sennrich et al., 2016, over bytes as GPT-2 does) on a stream of texts.
 
-    Args:
-        texts: documents; read once. Runs of over 2,000 characters without a space are cut, as training on them would
-            not end.
-        vocab_size: number of token ids, special tokens and the 256 bytes included.
-
-    Raises ValueError if `vocab_size` is too small for bytes and special tokens or too large for the texts, or these are
-    not valid Unicode.
+    The texts are read once; runs of over 2,000 characters without a space are cut, as training on them would not end.
+    Raises ValueError if `vocab_size` is too small for 256 bytes and the special tokens, or too large for the texts, or
+    these are not valid Unicode.
     """
     check_room(vocab_size, len(SPECIAL_TOKENS))
     tokenizer = Tokenizer(models.BPE())
@@ -97,24 +92,21 @@ def train_tokenizer(
         vocab_size=vocab_size,
         special_tokens=SPECIAL_TOKENS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=show_progress and sys.stdout.isatty(),  # else its lines go to stdout, and a closed one panics
+        show_progress=show_progress and sys.stdout.isatty(),  # else it prints lines, and panics if stdout is closed
     )
-    tokenizer.train_from_iterator((part for text in _checked(texts) for part in cut_long_runs(text)), trainer)
+    tokenizer.train_from_iterator((part for text in texts for part in cut_long_runs(text)), trainer)
     check_filled(tokenizer.get_vocab_size(), vocab_size)
     return as_pretrained(tokenizer)
 
 
-def _checked(texts: Iterable[str]) -> Iterator[str]:
+def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Make a tokenizer with an id for each character in `texts`, as nanoGPT does; others become `<|unk|>`."""
+    unknown = "<|unk|>"
+    characters = set()
     for text in texts:
         check_unicode(text)
-        yield text
-
-
-def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer with an id for each character in `texts`, as nanoGPT has it; others become `<|unk|>`."""
-    unknown = "<|unk|>"
-    characters = sorted(set().union(*map(set, _checked(texts))))
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, unknown, *characters])}
+        characters.update(text)
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, unknown, *sorted(characters)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -122,29 +114,29 @@ def train_char_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in a directory or of a Hub name, whose code is not run; raises ValueError in one line."""
+    """Load the tokenizer of a directory or Hub name without its code; raises ValueError in one line."""
     try:
         return AutoTokenizer.from_pretrained(os.path.expanduser(source), trust_remote_code=False)
-    except BaseException as error:  # what files of others can raise has no end; a panic in Rust is no Exception
+    except BaseException as error:  # any file can raise any error; a panic in Rust is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         why = first_line(error)
-        raise ValueError(f"{source} is not a tokenizer's directory or Hub name within reach ({why}).") from None
+        raise ValueError(f"{source} is not a tokenizer's directory or Hub name ({why}): check it.") from None
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The rows that embeddings need: one more than the largest id. `len` counts tokens, and ids may have gaps."""
+    """Return the rows that embeddings need: the largest id + 1. `len` counts tokens, and ids may have gaps."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def chat_tokenizer(base: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFast, dict[str, int | list[int]]]:
-    """The tokenizer of a chat model made from that of a base model: generation ends where the turn does.
+    """Make the tokenizer of a chat model from that of a base model: generation stops at the end of a turn.
 
-    A tokenizer that has a chat template already keeps it, and its end of turn. Another gets ours, and the control
-    tokens that it lacks; then the model must be resized to its new length.
+    A tokenizer with a chat template keeps it, and its end of turn. Another gets ours, and the special tokens that it
+    lacks; then the model must be resized to its new length.
 
     Returns a copy whose `eos_token` is the end of turn, with all other ids and settings as they were, and the fields of
-    the model's generation config that follow from it: either end stops.
+    the model's generation config that follow from it: both end tokens stop generation.
     """
     tokenizer = copy.deepcopy(base)
     ends = [tokenizer.eos_token]

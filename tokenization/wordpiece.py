@@ -1,10 +1,9 @@
-"""WordPiece from scratch: pieces learnt by likelihood, and words cut into the longest pieces first, as BERT does.
+"""WordPiece from scratch: pieces learned by likelihood, and words cut into the longest pieces first, as BERT does.
 
 Schuster and Nakajima (2012) add the piece that raises the likelihood of the text most. Their program was never
-published; as it is usually read, and here, that is the pair of neighbours with the largest
-count(ab) / (count(a) * count(b)): those that are together far more often than apart. The `WordPieceTrainer` of the
-`tokenizers` library does not do this. It merges the most frequent pair, as BPE does, and only writes the result with
-`##`. Texts are cut exactly as that library cuts them with the same vocabulary (Devlin et al., 2019).
+published. It is usually read, also here, as the adjacent pair with the largest count(ab) / (count(a) * count(b)). The
+`WordPieceTrainer` of the `tokenizers` library merges the most frequent pair instead, as BPE does, and only writes the
+result with `##`. Texts are cut exactly as that library cuts them with the same vocabulary (Devlin et al., 2019).
 """
 
 import heapq
@@ -21,7 +20,7 @@ PREFIX = "##"  # of a piece that continues a word
 SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 LONGEST_WORD = 100
 CACHED_WORDS = 100_000
-# What the library's decoder writes without the space before it.
+# The library's decoder writes these without the space before them.
 CLEANUP = (" .", " ?", " !", " ,", " n't", " 'm", " 's", " 've", " 're")
 
 PRE_TOKENIZER = pre_tokenizers.BertPreTokenizer()
@@ -57,17 +56,13 @@ class WordPieceTokenizer(ScratchTokenizer):
         """Learn pieces from documents (Schuster and Nakajima, 2012).
 
         Scores are compared exactly. Of pairs with equal scores the more frequent comes first, then the one with the
-        smaller ids, those of its left piece before its right, so the result depends on nothing but the texts.
+        smaller ids, first of the left and then of the right piece, so the result depends only on the texts. These are
+        read once; words over 100 characters, which are encoded as `[UNK]` anyway, are skipped.
 
-        Args:
-            texts: read once; each distinct word and its count is kept. Words over 100 characters, which are encoded as
-                `[UNK]` anyway, are not learnt from.
-            vocab_size: number of ids: special tokens, `[UNK]` among them, then each character as it begins or continues
-                a word, sorted, then a piece for each merge.
-            lowercase: also strips accents, as BERT does.
-
-        Raises ValueError if `vocab_size` is too small for characters and special tokens or too large for the texts, or
-        these are not valid Unicode.
+        `vocab_size` counts special tokens, `[UNK]` among them, then each character as it begins or continues a word,
+        sorted, then a piece for each merge. `lowercase` also strips accents, as BERT does. Raises ValueError if
+        `vocab_size` is too small for characters and special tokens, or too large for the texts, or these are not valid
+        Unicode.
         """
         special = list(dict.fromkeys(special_tokens))
         if UNKNOWN not in special:
@@ -91,11 +86,11 @@ class WordPieceTokenizer(ScratchTokenizer):
         return cls({token: id for id, token in enumerate(tokens)}, lowercase, special)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text without `[CLS]` and `[SEP]`; special tokens are text. Raises ValueError for lone surrogates."""
+        """Encode a text without `[CLS]` and `[SEP]`; special tokens are text. Raises ValueError for lone surrogates."""
         return [id for word in split_words(text, self.lowercase) for id in self._encode_word(word)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, special tokens too, without spaces before `.?!,`; raises ValueError for unknown ids."""
+        """Return the text of ids, with special tokens, without spaces before `.?!,`; ValueError for unknown ids."""
         text = []
         for id in ids:
             if not 0 <= id < len(self):
@@ -128,7 +123,7 @@ class WordPieceTokenizer(ScratchTokenizer):
         return ids
 
     def to_dict(self) -> dict:
-        """The content of a `tokenizer.json`, with which the library, unlike this, finds special tokens in texts."""
+        """Return the content of a `tokenizer.json`; with it the library, unlike this, finds special tokens in texts."""
         special = {token: self.vocab[token] for token in sorted(self.special, key=self.vocab.__getitem__)}
         model = {
             "type": "WordPiece",
@@ -168,8 +163,8 @@ class WordPieceTokenizer(ScratchTokenizer):
 def split_words(text: str, lowercase: bool = True) -> list[str]:
     """Cut a text as BERT does: at whitespace, around punctuation marks, and around Chinese characters.
 
-    By the `tokenizers` library, whose tables of characters are part of what a vocabulary depends on. Control
-    characters and U+FFFD are taken away; `lowercase` also strips accents (Devlin et al., 2019).
+    The `tokenizers` library does it, as a vocabulary depends on its tables of characters. Control characters and U+FFFD
+    are removed; `lowercase` also strips accents (Devlin et al., 2019).
     """
     check_unicode(text, "The text")
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
@@ -180,7 +175,7 @@ def _learn(words: list[list[int]], counts: list[int], tokens: list[str], vocab_s
     """Merge the pair with the best score until there are `vocab_size` tokens, which are appended to `tokens`.
 
     A merge changes the score of every pair with one of its pieces, up or down. So each of those pairs is pushed again,
-    and an entry of the heap holds only if its score and count are still those of its pair.
+    and an entry of the heap is valid only if its score and count are still those of its pair.
     """
     ids = {token: id for id, token in enumerate(tokens)}
     state = _Counts(words, counts)
@@ -203,7 +198,7 @@ def _learn(words: list[list[int]], counts: list[int], tokens: list[str], vocab_s
 
 
 class _Counts:
-    """How often pieces and pairs of neighbours occur, and in which words."""
+    """The counts of pieces and of adjacent pairs, and the words in which they occur."""
 
     def __init__(self, words: list[list[int]], counts: list[int]):
         self.words, self.counts = words, counts
@@ -218,12 +213,12 @@ class _Counts:
         self.places = 4 * self.pieces.total().bit_length()
 
     def entry(self, pair: Pair) -> tuple[int, int, Pair]:
-        """What the heap sorts pairs by, the best first."""
+        """Return the key by which the heap sorts pairs, the best first."""
         count = self.pairs[pair]
         return -((count << self.places) // (self.pieces[pair[0]] * self.pieces[pair[1]])), -count, pair
 
     def merge(self, pair: Pair, new: int) -> set[Pair]:
-        """Merge a pair in all words, and say which pairs may have another score now."""
+        """Merge a pair in all words, and return the pairs that may have another score now."""
         for index in self.where[pair]:
             if pair in pairwise(self.words[index]):
                 self._count(index, -1)

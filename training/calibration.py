@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, before training starts."""
+"""Time training steps on this machine, and choose precision, compiler and number of steps by it."""
 
 import copy
 import logging
@@ -9,23 +9,23 @@ from typing import NamedTuple
 
 import torch
 
-from ..jobs.processes import from_first
+from ..jobs.processes import broadcast_from_main
 from .arguments import PretrainingArguments
 from .device import compiled
 from .optimizers import build_optimizer
 
 logger = logging.getLogger(__name__)
 
-SETTLED = ("max_steps", "minutes", "torch_compile", "torch_compile_backend", "torch_compile_mode")
+CALIBRATED = ("max_steps", "minutes", "torch_compile", "torch_compile_backend", "torch_compile_mode")
 WARM_UP_STEPS, TIMED_STEPS = 1, 5
-# To try a compiler takes this long, and it saves this share of the time or more.
+# Trying a compiler takes this long, and compiling saves this share of the time or more.
 COMPILING_SECONDS, SAVED = 45, 1 / 3
 SMALL = 30_000_000  # parameters, below which a GPU waits for Python: whole steps are recorded and replayed
 SAME = 0.2  # relative: dropout is drawn otherwise, and compiled bfloat16 is rounded less often
 
 
 class Timing(NamedTuple):
-    """Of some steps: seconds of the median one, loss and length of the gradient in the first."""
+    """Measurements of some steps: median time, loss and gradient norm of the first."""
 
     seconds: float
     loss: float
@@ -55,17 +55,17 @@ def time_steps(model, batch: dict[str, torch.Tensor], args: PretrainingArguments
 
 
 def step_seconds(model, batch: dict[str, torch.Tensor], args: PretrainingArguments, bf16: bool) -> float:
-    """Seconds that one optimizer step takes, compiled if the run is: the median of a few, on a copy of the model."""
+    """Return the seconds of one optimizer step, compiled if the run is: the median of a few, on a copy of the model."""
     return time_steps(model, batch, args, bf16, bool(args.torch_compile)).seconds
 
 
 def calibrate(
     model, batch: dict[str, torch.Tensor], args: PretrainingArguments, steps_done: int = 0, steps: float = math.inf
 ) -> dict[str, float]:
-    """Settle what was left open: bfloat16 if it is faster here, a compiler if it pays, `max_steps` for `minutes`.
+    """Set what is not given: bfloat16 if it is faster here, a compiler if it pays, `max_steps` for `minutes`.
 
     The minutes are those after `steps_done`; `steps` is the number of the whole run if there are no minutes. Returns
-    the seconds a step for each precision that was timed, compiled if the run is.
+    the seconds per step for each precision that was timed, compiled if the run is.
     """
     timed = {}
     if args.bf16 is None and (args.fp16 or args.device.type != "cpu"):
@@ -82,19 +82,17 @@ def calibrate(
             timed[precision] = step_seconds(model, batch, args, bool(args.bf16))
         args.max_steps = steps_done + max(1, round(60 * args.minutes / timed[precision]))
         args.minutes = None  # a resumed run must not time itself again
-    # In several processes it is timed in all at once, as the run will be, and what the first has measured counts.
-    timed, bf16, settled = from_first(lambda: (timed, args.bf16, {name: getattr(args, name) for name in SETTLED}))
-    vars(args).update(settled)
+    # All processes time at once, as the run will do; the measurements of the first count.
+    chosen = {name: getattr(args, name) for name in CALIBRATED}
+    timed, bf16, chosen = broadcast_from_main(lambda: (timed, args.bf16, chosen))
+    vars(args).update(chosen)
     if bf16 != args.bf16:
         args.set_bf16(bf16)
     return timed
 
 
 def choose_compiler(model, batch: dict, args: PretrainingArguments, seconds: float | None, steps: float) -> float:
-    """Compile if the run is long enough to pay, and the compiled model computes the same; the seconds of a step then.
-
-    The run has so many `seconds`, or if that is None so many `steps`.
-    """
+    """Compile if a run of so many `seconds`, or else `steps`, gains time by it; return the seconds of a step."""
     args.torch_compile, eager = False, time_steps(model, batch, args, bool(args.bf16))
     if SAVED * (eager.seconds * steps if seconds is None else seconds) < COMPILING_SECONDS:
         return eager.seconds

@@ -1,4 +1,4 @@
-"""What a training run shows while it goes on, and how it stops when asked to."""
+"""Callbacks for a run's progress bar, its clock and its signals."""
 
 import contextlib
 import signal
@@ -9,12 +9,15 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from ..jobs.processes import is_first, largest_of_all
+from ..jobs.processes import all_reduce_max, is_main_process
 from ..jobs.signals import handled, interrupt
+
+SHOWN = {"loss": ("loss", "{:.3f}"), "eval_loss": ("validation", "{:.3f}"),
+         "tokens_per_second": ("tokens/s", "{:,.0f}"), "fraction_of_peak_flops": ("of peak", "{:.0%}")}  # fmt: skip
 
 
 class ProgressBar(TrainerCallback):
-    """One line: steps, time left, loss, tokens a second and their share of the peak flops."""
+    """One line: steps, time left, loss, tokens per second and their share of the peak flops."""
 
     def __init__(self):
         self.bar = None
@@ -22,9 +25,8 @@ class ProgressBar(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            # In a log file, where lines do not overwrite each other, seldom.
-            looks = {"desc": "training", "unit": "step", "dynamic_ncols": True}
-            looks["mininterval"] = 0.5 if sys.stderr.isatty() else 30
+            interval = 0.5 if sys.stderr.isatty() else 30  # lines in a log file do not overwrite each other
+            looks = {"desc": "training", "unit": "step", "dynamic_ncols": True, "mininterval": interval}
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, **looks)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -34,13 +36,7 @@ class ProgressBar(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.bar is None or not logs:
             return
-        for name, label in (("loss", "loss"), ("eval_loss", "validation")):
-            if name in logs:
-                self.shown[label] = f"{logs[name]:.3f}"
-        if "tokens_per_second" in logs:
-            self.shown["tokens/s"] = f"{logs['tokens_per_second']:,.0f}"
-        if "fraction_of_peak_flops" in logs:
-            self.shown["of peak"] = f"{logs['fraction_of_peak_flops']:.0%}"
+        self.shown |= {label: text.format(logs[name]) for name, (label, text) in SHOWN.items() if name in logs}
         self.bar.set_postfix(self.shown, refresh=False)
 
     def write(self, text: str) -> None:
@@ -49,20 +45,20 @@ class ProgressBar(TrainerCallback):
             tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the line as it is; what is printed next begins below it."""
+        """End the line, so that the next print begins below it."""
         if self.bar is not None:
             self.bar.close()
 
 
 class StepClock(TrainerCallback):
-    """The time that training steps took, with the loading of their batches, without evaluations and saves.
+    """The time of training steps, with the loading of their batches, without evaluations and saves.
 
-    A GPU works behind the program, which only gives it orders: it is waited for where the clock stops, not each step.
+    A GPU works asynchronously: the clock waits for it only where it stops, not at each step.
     """
 
     def __init__(self):
-        self.seconds = 0.0
-        self.start: float | None = None  # when it began to run
+        self.flops_per_token, self.peak_flops = 0.0, None  # the latter per second, if it is known
+        self.seconds, self.start = 0.0, None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.tokens_before = state.num_input_tokens_seen
@@ -85,8 +81,17 @@ class StepClock(TrainerCallback):
             self.start = None
 
     def tokens_per_second(self, state) -> float | None:
-        """Of this call of `train`, all processes together; None before the first step."""
+        """Return the speed of this call of `train`, all processes together; None before the first step."""
         return (state.num_input_tokens_seen - self.tokens_before) / self.seconds if self.seconds else None
+
+    def metrics(self, state) -> dict[str, float]:
+        """Return the tokens per second, and their share of the peak flops if that is known, for Trainer to log."""
+        if not (speed := self.tokens_per_second(state)):
+            return {}
+        metrics = {"tokens_per_second": round(speed, 1)}
+        if self.peak_flops:
+            metrics["fraction_of_peak_flops"] = round(speed * self.flops_per_token / self.peak_flops, 4)
+        return metrics
 
 
 class StopOnInterrupt(TrainerCallback):
@@ -103,16 +108,16 @@ class StopOnInterrupt(TrainerCallback):
         if self.received:
             interrupt(signum)
         self.received = signum
-        if not is_first():
+        if not is_main_process():
             return
         what, again = ("Interrupted", "Ctrl-C") if signum == signal.SIGINT else ("Terminated", "The signal")
         with contextlib.suppress(RuntimeError):  # in the middle of another line
             print(f"\n{what}: saving a checkpoint after this step. {again} again to stop at once.", file=sys.stderr)
 
     def agreed(self, args) -> int | None:
-        """The signal by which any process was told to stop: then all do, after the same step. A collective."""
-        # What others have received is not kept: our own signal may come later, and would count as a second one.
-        return largest_of_all(self.received or 0, args.device) or None
+        """Return the signal that any process received: all stop after the same step. A collective."""
+        # The signals of others are not kept: our own may come later, and would count as a second one.
+        return all_reduce_max(self.received or 0, args.device) or None
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.agreed(args):
@@ -123,5 +128,5 @@ class StopOnInterrupt(TrainerCallback):
             control.should_training_stop = True
 
     def close(self) -> None:
-        """Give the signals their old meaning back."""
+        """Restore the signals' handlers."""
         self.handlers.close()

@@ -12,24 +12,24 @@ from ..modeling import FolioConfig
 
 T = TypeVar("T")
 ENTRY = re.compile(r"^ {8}(\w[\w, ]*): (.+(?:\n {12}.+)*)", re.MULTILINE)  # of the arguments in a docstring
-OTHER = re.compile(r"[;,] `None` means[^;]*|`|\.$")  # what None means there is not what it means here
+OTHER = re.compile(r"[;,] `None` means[^;]*|`|\.$")  # None has another meaning there
 HELP = {
     name: OTHER.sub("", " ".join(text.split()))
     for names, text in ENTRY.findall(FolioConfig.__doc__ or "")
     for name in names.split(", ")
 }
-# The tokenizer, --block_size, Trainer and the task of predicting the next token settle these.
-SETTLED = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "max_position_embeddings", "use_cache",
-           "is_causal", "is_decoder", "add_cross_attention"}  # fmt: skip
-FIELDS = tuple(name for name in FolioConfig.__annotations__ if name not in SETTLED)
-# What --dropout sets, as the configs of several architectures call it.
+# The tokenizer, --block_size, Trainer and the task of predicting the next token set these.
+NOT_FLAGS = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "max_position_embeddings", "use_cache",
+             "is_causal", "is_decoder", "add_cross_attention"}  # fmt: skip
+FIELDS = tuple(name for name in FolioConfig.__annotations__ if name not in NOT_FLAGS)
+# Names of --dropout's fields in the configs of several architectures.
 DROPOUTS = ("attention_dropout", "hidden_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout_prob",
             "attention_probs_dropout_prob", "dropout")  # fmt: skip
 
 
 def with_config_fields(without: Iterable[str] = ()) -> Callable[[type[T]], type[T]]:
     """Add `dropout` and the fields of FolioConfig, but those `without`, to a dataclass; None if they are not given."""
-    help = "share of attention weights, embeddings and sublayer outputs that is left out at random"
+    help = "share of attention weights, embeddings and sublayer outputs that is set to zero at random"
     settings = [("dropout", float | None, option(None, help))]
     settings += [_setting(name) for name in FIELDS if name not in without]
 
@@ -42,7 +42,7 @@ def with_config_fields(without: Iterable[str] = ()) -> Callable[[type[T]], type[
 
 
 def read_fields(settings: Any) -> None:
-    """Read the fields that are given as JSON; raises ValueError if they are none, or a dropout is out of range."""
+    """Read the fields that are given as JSON; raises ValueError for other text or a dropout out of range."""
     if isinstance(text := settings.rope_parameters, str):
         try:
             settings.rope_parameters = dict(json.loads(text))
@@ -54,7 +54,7 @@ def read_fields(settings: Any) -> None:
 
 
 def chosen_fields(settings: Any, config: Any = FolioConfig) -> dict[str, Any]:
-    """The fields that were given, under the names of `config`; raises ValueError for one that it does not have."""
+    """Return the given fields under the names of `config`; raises ValueError for one that it does not have."""
     chosen = {name: value for name in FIELDS if (value := getattr(settings, name, None)) is not None}
     if settings.dropout is not None:
         names = [name for name in DROPOUTS if hasattr(config, name)] or ["dropout"]
@@ -65,7 +65,7 @@ def chosen_fields(settings: Any, config: Any = FolioConfig) -> dict[str, Any]:
 
 
 def _setting(name: str) -> tuple[str, Any, Any]:
-    """Name, type and option of a field."""
+    """Return name, type and option of a field."""
     kind = FolioConfig.__annotations__[name]
     if get_args(kind) and get_origin(kind) is not Literal:
         kind = get_args(kind)[0]  # of `kind | None`

@@ -1,29 +1,28 @@
-"""What Trainer forgets when a run is resumed, so that the curves go on as if nothing had happened."""
+"""The state that Trainer loses when a run is resumed."""
 
 import torch
 from transformers import Trainer, TrainerCallback
 
 from ..data.streams import InfiniteMixture
 
-KEPT, POSITION = "training_loss", "stream_position"  # in trainer_state.json, among the states of callbacks
+LOSS_STATE_KEY, POSITION = "training_loss", "stream_position"  # in trainer_state.json, among the states of callbacks
 
 
-class Continuity(TrainerCallback):
-    """Carries what Trainer does not from a checkpoint to the run that goes on from it.
+class ResumeStateCallback(TrainerCallback):
+    """Saves and restores the training loss since it was last logged, and the position in a stream.
 
-    The training loss since it was last logged, and the position in a stream, which else would be tokenised from its
-    beginning, to be skipped. The intervals of logging, evaluating and saving are those of the arguments again, which
-    Trainer takes from the checkpoint. A checkpoint that is due at the end of an epoch is saved when the epoch's own
-    log and evaluation are done, which would not be repeated.
+    A stream would otherwise be tokenized from its beginning, and skipped. Logging, evaluating and saving happen at the
+    arguments' intervals; Trainer takes those of the checkpoint. A checkpoint at the end of an epoch is saved after the
+    epoch's own log and evaluation, which a resumed run would not repeat.
     """
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
 
-    def keep(self) -> None:
-        """Put it into the state that the next checkpoint is saved with."""
+    def save_state(self) -> None:
+        """Add this state to that of the next checkpoint."""
         trainer = self.trainer
-        trainer.state.stateful_callbacks[KEPT] = {
+        trainer.state.stateful_callbacks[LOSS_STATE_KEY] = {
             "since_logged": trainer.accelerator.gather(trainer._tr_loss).mean().item(),
             "logged": trainer._total_loss_scalar,
             "last_logged_step": trainer._globalstep_last_logged,
@@ -35,7 +34,7 @@ class Continuity(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.compute_steps(args, state.max_steps)
-        kept = state.stateful_callbacks.get(KEPT)
+        kept = state.stateful_callbacks.get(LOSS_STATE_KEY)
         self.first_step = state.global_step
         if kept is not None:
             trainer = self.trainer
@@ -48,18 +47,18 @@ class Continuity(TrainerCallback):
             stream.start = position
 
     def _stream(self, args) -> InfiniteMixture | None:
-        """The stream that the run reads, if it does so alone and from its beginning."""
+        """Return the stream that the run reads, if it does so alone and from its beginning."""
         dataset = self.trainer.train_dataset
         reads_alone = args.world_size == 1 and not args.ignore_data_skip
         return dataset if isinstance(dataset, InfiniteMixture) and reads_alone else None
 
     def mean_loss(self) -> float:
-        """Of all steps of the run, whatever number of times it was resumed."""
+        """Return the mean loss of all steps of the run, however often it was resumed."""
         steps = self.trainer.state.global_step - self.first_step
         return self.trainer._total_loss_scalar / max(steps, 1)
 
     def log_end(self) -> None:
-        """Log what Trainer logs when training ends, for a run that was killed between its last step and that."""
+        """Log what Trainer logs when training ends, for a run that was killed just before."""
         trainer = self.trainer
         trainer._total_loss_scalar += trainer._tr_loss.item()
         trainer.log({"total_flos": trainer.state.total_flos, "train_loss": self.mean_loss()})
@@ -71,7 +70,7 @@ class Continuity(TrainerCallback):
         self.in_epoch = False
 
     def postpone_save(self) -> None:
-        """Called before Trainer logs, evaluates and saves: after each step, and once more at the end of an epoch."""
+        """Delay a save from an epoch's last step to its end; called before each time that Trainer logs and saves."""
         state, control = self.trainer.state, self.trainer.control
         if not self.in_epoch:
             control.should_save |= self.due

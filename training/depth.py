@@ -1,4 +1,4 @@
-"""One dial: what follows from the depth of a model, for its shape and for its training."""
+"""The shape and the training settings that follow from a model's depth."""
 
 import math
 import os
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..jobs.options import option
-from .arguments import ADAM_LEARNING_RATE, BLOCK_SIZE, NARROW
+from .arguments import ADAM_LEARNING_RATE, ADAM_LR_REFERENCE_WIDTH, BLOCK_SIZE
 
 WIDTH, ROWS = 64, 16  # of a layer for each layer, and of a batch on each device
 FOUND_AT, RATE, WEIGHT_DECAY, BATCH = 4, 0.02, 0.1, 2**15  # a depth, and what is taken there; the batch in tokens
 
 
 def settings_of_depth(depth: int, block_size: int) -> dict[str, Any]:
-    """What `--depth` sets: fields of `ModelArguments` and `PretrainingArguments`. Raises ValueError."""
+    """Return the fields of `ModelArguments` and `PretrainingArguments` that `--depth` sets; raises ValueError."""
     if depth < 1:
         raise ValueError(f"depth is {depth}: give at least 1.")
     width, deeper, rows = WIDTH * depth, depth / FOUND_AT, ROWS * int(os.environ.get("WORLD_SIZE", "1"))
@@ -26,7 +26,7 @@ def settings_of_depth(depth: int, block_size: int) -> dict[str, Any]:
         **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), depth),
         "hidden_size": width,
         "learning_rate": RATE * scale / deeper**0.5,  # as benchmarks/transfer_of_rates.py measures it
-        "adam_learning_rate": ADAM_LEARNING_RATE * scale * min(1, NARROW / width),
+        "adam_learning_rate": ADAM_LEARNING_RATE * scale * min(1, ADAM_LR_REFERENCE_WIDTH / width),
         # Weights forget over the same share of longer runs (Wang and Aitchison, 2024).
         "weight_decay": WEIGHT_DECAY * scale / max(1, deeper**3),
         "per_device_train_batch_size": ROWS,
@@ -36,20 +36,20 @@ def settings_of_depth(depth: int, block_size: int) -> dict[str, Any]:
 
 
 @dataclass
-class Dial:
-    """One number instead of many settings, which a flag for one of them overrules."""
+class DepthArguments:
+    """One number instead of many settings; a flag for one of them overrides it."""
 
     _argument_group_name = "the model"
 
-    depth: int | None = option(None, "layers; width, heads, rates, weight_decay, batch and steps follow, if not given")
+    depth: int | None = option(None, "number of layers, which sets width, heads, rates, weight decay, batch and steps")
 
     @staticmethod
     def implied(known: Any, words: list[str]) -> dict[str, Any]:
-        """The defaults of other options; `words` are all that were given."""
+        """Return the defaults of other options; `words` are all of the command line."""
         if known.depth is None:
             return {}
         if known.size or known.model_config or known.init_from:
-            raise ValueError("depth says what the model is: leave out size, model_config and init_from.")
+            raise ValueError("--depth sets the model: leave out --size, --model_config and --init_from.")
         settings = settings_of_depth(known.depth, known.block_size or BLOCK_SIZE)
         if known.minutes or any(word.replace("-", "_").startswith("__num_train_epochs") for word in words):
             del settings["max_steps"]

@@ -1,7 +1,4 @@
-"""What a run does on a GPU that it does not do on a CPU: precision, attention kernel, size of the loss's chunks.
-
-Nothing here changes what is learned: the batch of the optimizer is the one that was asked for.
-"""
+"""Settings of a run on a GPU: precision, attention kernel, size of the loss's chunks; none changes the batch."""
 
 import logging
 import os
@@ -34,10 +31,7 @@ GPU_FILE = Path("/dev/nvidia0")
 def choose_for_device(
     network: PreTrainedModel, data: PackedCorpora, model: ModelArguments, args: PretrainingArguments, stages: Stages
 ) -> None:
-    """Settle what was left open, by the device of the run, and say it in one line on a GPU.
-
-    Raises ValueError for an attention kernel or a compiler that cannot be had.
-    """
+    """Set what is not given by the device of the run; raises ValueError for an unusable kernel or compiler."""
     asked = model.attn_implementation
     if asked not in (None, *KEEP_DOCUMENTS_APART):
         raise ValueError(
@@ -69,7 +63,7 @@ def choose_for_device(
 
 
 def choose_precision(args: PretrainingArguments) -> str:
-    """bfloat16 if the GPU has it, otherwise float16; TF32 for what stays in float32."""
+    """Choose bfloat16 if the GPU has it, otherwise float16; TF32 for what stays in float32."""
     if args.bf16 is None:
         args.set_bf16(not args.fp16 and torch.cuda.is_bf16_supported(including_emulation=False))
         if not args.bf16:
@@ -80,7 +74,7 @@ def choose_precision(args: PretrainingArguments) -> str:
 
 
 def choose_attention(network, data: PackedCorpora, args: PretrainingArguments, asked: str | None) -> str:
-    """The kernel that needs no mask for packed documents, if it runs here; `data` then gives their lengths."""
+    """Choose the kernel that needs no mask for packed documents, if it runs here; `data` then gives their lengths."""
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
     if not isinstance(network, FolioForCausalLM) or asked not in (None, VARLEN):
         return f"attention {network.config._attn_implementation}"
@@ -92,7 +86,7 @@ def choose_attention(network, data: PackedCorpora, args: PretrainingArguments, a
 
 
 def missing_gpu() -> str | None:
-    """Why a GPU that seems to be there is not used, None if none is there."""
+    """Return why a GPU that seems to be there is not used, None if none is there."""
     visible, cuda = os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.version.cuda
     if torch.cuda.is_available() or visible == "-1":
         return None
@@ -117,13 +111,13 @@ def check_compiler(args: PretrainingArguments) -> None:
 
 
 def compiler_settings(args: PretrainingArguments, plugin: TorchDynamoPlugin) -> dict:
-    """Make `plugin` compile a model by its parts, one block and not each, unless a mode is given; its settings."""
+    """Return the settings of `plugin`; without a mode it compiles one layer, for all, and not the model."""
     plugin.use_regional_compilation = args.torch_compile_mode is None
     return plugin.to_kwargs()
 
 
 def compiled(model: PreTrainedModel, args: PretrainingArguments):
-    """The model as the trainer will compile it; it has the same weights."""
+    """Return the model as the trainer will compile it, with the same weights."""
     plugin = TorchDynamoPlugin(backend=args.torch_compile_backend, mode=args.torch_compile_mode)
     settings = compiler_settings(args, plugin)
     return compile_regions(model, **settings) if plugin.use_regional_compilation else torch.compile(model, **settings)

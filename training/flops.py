@@ -1,11 +1,11 @@
-"""How much arithmetic a training step is, and how much the machine could do: the fraction of peak flops."""
+"""Floating-point operations of a training step, and of the machine at its peak."""
 
 import timeit
 
 import torch
 from torch import nn
 
-# Dense bfloat16 or float16 flops a second, from the data sheets; in float32 an eighth or less, which nobody trains in.
+# Dense bfloat16 or float16 flops per second, from the data sheets; in float32 they are an eighth or less.
 ACCELERATORS = {
     "B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "GH200": 989e12,
     "A100": 312e12, "A10G": 70e12, "A40": 150e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12, "T4": 65e12,
@@ -15,7 +15,7 @@ SIZE, TRIES = 1024, 10  # of the matrix products by which a CPU is measured
 
 
 def multiplied_parameters(model: nn.Module) -> int:
-    """The parameters that each token is multiplied with: no embeddings, unless they are the output head too."""
+    """Count the parameters that each token is multiplied with: no embeddings, unless they are the output head too."""
     tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
     head = model.get_output_embeddings()
     if head is not None:
@@ -24,7 +24,7 @@ def multiplied_parameters(model: nn.Module) -> int:
 
 
 def flops_per_token(model: nn.Module, block_size: int) -> float:
-    """Floating-point operations that one token takes, forward and backward: 6 N + 12 L H D T.
+    """Return the floating-point operations of one token, forward and backward: 6 N + 12 L H D T.
 
     N is `multiplied_parameters`; attention is counted as if each token saw the whole block (the convention of PaLM,
     Chowdhery et al., 2022, appendix B).
@@ -37,10 +37,7 @@ def flops_per_token(model: nn.Module, block_size: int) -> float:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """Flops a second at most: of an accelerator from its data sheet, of a CPU as measured now; None if not known.
-
-    A CPU's peak is that of a product of two large matrices, which takes some hundredths of a second to measure.
-    """
+    """Return the most flops per second: of a GPU from its data sheet, of a CPU as a matrix product has now, or None."""
     if device.type == "cpu":
         a = torch.randn(SIZE, SIZE).to(dtype)
         torch.mm(a, a)

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, part by part, without taking it."""
+"""The memory of a training step, part by part, computed without allocating it."""
 
 import copy
 from dataclasses import dataclass
@@ -18,31 +18,31 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 @dataclass
 class StepMemory:
-    """Bytes that a training step needs on its device, by what they are for."""
+    """Bytes that a training step needs on its device, by purpose."""
 
     weights: int
     gradients: int
     optimizer: int
-    activations: int  # what the forward pass keeps for the backward pass
+    activations: int  # kept by the forward pass for the backward pass
     logits: int  # of the chunk of tokens whose loss is computed, or of all
 
     @property
     def peak(self) -> int:
-        """At the most: gradients grow while activations go, so both are never whole at once."""
+        """Peak memory: gradients grow while activations are freed, so both are never complete at once."""
         return self.weights + self.optimizer + self.logits + max(self.activations, self.gradients)
 
 
 def step_memory(
     network, batch_size: int, block_size: int, bf16: bool, make_optimizer, accumulation: int = 1, loss=None
 ) -> StepMemory:
-    """The memory of a training step of `network` on a batch of (batch_size, block_size) tokens.
+    """Compute the memory of a training step of `network` on a batch of (batch_size, block_size) tokens.
 
-    A copy of the model without data takes the step: PyTorch follows the shapes and computes nothing, so a model that
-    does not fit can be asked about, wherever its weights are. Blocks are taken to hold several documents, which need
-    an attention mask, unless the model has been given a kernel that needs none.
+    A copy of the model without data takes the step: PyTorch follows the shapes and computes nothing, so the model need
+    not fit, wherever its weights are. Blocks are assumed to hold several documents, which need an attention mask unless
+    the model has a kernel that needs none.
 
     Args:
-        accumulation: micro-batches a step; with more than one, gradients stay while activations are there.
+        accumulation: micro-batches per step; with more than one, gradients stay while activations are there.
         loss: bytes that a loss outside of the model takes; if not given, the model computes the loss of next tokens.
     """
     config, checkpointing = network.config.get_text_config(), network.is_activation_checkpointing
@@ -77,7 +77,7 @@ def step_memory(
 
 
 def _kept_for_backward(model, batch_size: int, block_size: int, bf16: bool, checkpointing: bool, has_loss: bool) -> int:
-    """Bytes of the distinct tensors that autograd keeps, without the weights."""
+    """Return the bytes of the distinct tensors that autograd keeps, without the weights."""
     model.activation_checkpointing_enable() if checkpointing else model.activation_checkpointing_disable()
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     kept = {}
@@ -106,7 +106,7 @@ def _bytes(tensors) -> int:
 
 
 def parameters_by_part(network) -> dict[str, int]:
-    """The number of parameters of each part; a head that shares the embedding matrix has none of its own."""
+    """Count the parameters of each part; a head that shares the embedding matrix has none of its own."""
     parts = {"embeddings": 0, "attention": 0, "feed-forward": 0, "norms": 0, "head": 0}
     names = {"embed_": "embeddings", "norm": "norms", "attn.": "attention", "mlp.": "feed-forward", "lm_head": "head"}
     for name, p in network.named_parameters():
@@ -116,7 +116,7 @@ def parameters_by_part(network) -> dict[str, int]:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that can still be had on the device."""
+    """Return the free memory of the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     process, free = psutil.Process(), [psutil.virtual_memory().available]
@@ -129,5 +129,5 @@ def available_bytes(device: torch.device) -> int:
 
 
 def gigabytes(size: float) -> str:
-    """A number of bytes for people."""
+    """Return a number of bytes for people."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""The model that a pretraining run begins with: of settings, of a config, or one that the caller brings."""
+"""The model that a pretraining run begins with: from settings, from a config, or the caller's own."""
 
 import contextlib
 import copy
@@ -20,32 +20,32 @@ from .arguments import ModelArguments, PretrainingArguments
 from .config_fields import DROPOUTS, chosen_fields
 
 LOSS_CHUNK = 512  # tokens whose logits are in memory at once
-LONGEST_BLOCK = 1024  # tokens in an example of a model that is there already, if nothing else is asked for
+LONGEST_BLOCK = 1024  # tokens in an example of a model that exists already, if --block_size is not given
 
 logger = logging.getLogger(__name__)
 
 
 def token_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """The ids of a tokenizer's special tokens under the names that configs have for them."""
+    """Return the ids of a tokenizer's special tokens under their names in configs."""
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
 
 
 def arguments_of_own(
     model: PreTrainedConfig | PreTrainedModel, tokenizer: str | None, block_size: int | None
 ) -> ModelArguments:
-    """The settings of a model that the caller brings, for the run's files and its tokenizer."""
+    """Return the settings of the caller's own model, for the run's files and its tokenizer."""
     config = getattr(model, "config", model).get_text_config()
     block_size = block_size or usual_block(config)
     return ModelArguments(tokenizer, config.vocab_size, preset=config.model_type, size="custom", block_size=block_size)
 
 
 def usual_block(config: PreTrainedConfig) -> int:
-    """The tokens in an example of a model that is there already: its context, up to a limit."""
+    """Return the tokens in an example of a model that exists already: its context, up to a limit."""
     return min(getattr(config, "max_position_embeddings", None) or LONGEST_BLOCK, LONGEST_BLOCK)
 
 
 def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> PreTrainedConfig:
-    """The config of the settings, or of a run's checkpoint; raises ValueError, OSError for what does not fit."""
+    """Return the config of the settings, or of a run's checkpoint; raises ValueError, OSError if they do not fit."""
     source = str(checkpoint or model.init_from or model.model_config or f"preset {model.preset}")
     if checkpoint is None and model.init_from is None:
         config = config_of_preset(model) if model.model_config is None else config_of_file(model)
@@ -59,7 +59,7 @@ def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> Pr
                 blocks = f"it is trained on blocks of {model.block_size}: choose others with --block_size"
                 logger.warning("%s reads %d tokens at once; %s.", source, context, blocks)
         if checkpoint is None:
-            prepare_to_go_on(config, model)
+            prepare_to_continue(config, model)
     for name, value in chosen_fields(model, config).items():
         got = getattr(config, name)
         if got != value and not (isinstance(got, dict) and value.items() <= got.items()):
@@ -68,7 +68,7 @@ def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> Pr
 
 
 def config_of_preset(model: ModelArguments) -> PreTrainedConfig:
-    """A preset at a size, with the fields that were given; an error says which numbers of heads fit."""
+    """Return the config of a preset at a size with the given fields; an error names numbers of heads that fit."""
     fields = {"max_position_embeddings": model.block_size, **chosen_fields(model)}
     try:
         return preset_config(model.preset, model.size, **fields)
@@ -85,13 +85,13 @@ def config_of_preset(model: ModelArguments) -> PreTrainedConfig:
 
 
 def config_of_file(model: ModelArguments) -> PreTrainedConfig:
-    """The config that --model_config names, with the fields that were given."""
+    """Return the config that --model_config names, with the given fields."""
     name, trust = model.model_config, model.trust_remote_code
     check_name(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
         if config.get_text_config() is not config:
-            raise ValueError("it is of a model of text and more; give a file with its text_config alone")
+            raise ValueError("its model takes more than text; give a file with its text_config alone")
         fields = chosen_fields(model, config)
         if getattr(config, "max_position_embeddings", None):
             fields["max_position_embeddings"] = model.block_size
@@ -104,17 +104,17 @@ def config_of_file(model: ModelArguments) -> PreTrainedConfig:
         found.name_or_path = config.name_or_path  # where its code is, if it has any
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(copy.deepcopy(found), trust_remote_code=trust)
-    except Exception as error:  # what transformers raises for files of others has no end
+    except Exception as error:  # transformers raises errors of all kinds for damaged or unknown files
         remedy = ", or give --trust_remote_code if you trust it" if "trust_remote_code" in str(error) else ""
         raise ValueError(f"No model can be made of {name}: {first_line(error.__cause__ or error)}{remedy}.") from None
     return found
 
 
-def prepare_to_go_on(config: PreTrainedConfig, model: ModelArguments) -> None:
-    """Give the config of --init_from the fields that its weights leave open, and positions if its kind has more."""
+def prepare_to_continue(config: PreTrainedConfig, model: ModelArguments) -> None:
+    """Set the fields that the weights of --init_from leave open, and more positions if its architecture allows it."""
     name, fields = model.init_from, chosen_fields(model, config)
-    if settled := [field for field in fields if field not in DROPOUTS]:
-        raise ValueError(f"{settled[0]} is given, and the weights of {name} settle it: leave it out.")
+    if fixed := [field for field in fields if field not in DROPOUTS]:
+        raise ValueError(f"{fixed[0]} is given, but the weights of {name} determine it: leave it out.")
     config.update(fields)
     positions = getattr(config, "max_position_embeddings", None) or model.block_size
     if model.block_size > positions:
@@ -129,7 +129,7 @@ def prepare_to_go_on(config: PreTrainedConfig, model: ModelArguments) -> None:
 
 
 def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: Tokenizer) -> PreTrainedModel:
-    """The caller's model, or a fresh one of the config, in float32 whatever that says."""
+    """Return the caller's model, or a new one of the config, in float32 whatever its dtype."""
     is_model = isinstance(model, PreTrainedModel)
     network = model if is_model else AutoModelForCausalLM.from_config(model, dtype=torch.float32)
     for name, token_id in token_ids(tokenizer).items():
@@ -144,7 +144,7 @@ def configured_model(
     args: PretrainingArguments,
     checkpoint: Path | None = None,
 ) -> PreTrainedModel:
-    """The model of a run, which computes its loss as the run wants it; without the weights of its `checkpoint`."""
+    """Return the model of a run with the settings of its loss; without the weights of its `checkpoint`."""
     if isinstance(model, ModelArguments):
         network = new_model(model, tokenizer, checkpoint)
     else:
@@ -166,7 +166,7 @@ def configured_model(
 
 
 def new_model(model: ModelArguments, tokenizer: Tokenizer, checkpoint: Path | None) -> PreTrainedModel:
-    """The model of the settings for this tokenizer, and the generation settings that it will be saved with."""
+    """Return the model of the settings for this tokenizer, with the generation settings that it will be saved with."""
     config, ids, trust = starting_config(model, checkpoint), token_ids(tokenizer), model.trust_remote_code
     if model.init_from is not None and checkpoint is None:
         # In float32, whatever the checkpoint is in: small steps would be lost in the rounding of bfloat16.
@@ -178,19 +178,22 @@ def new_model(model: ModelArguments, tokenizer: Tokenizer, checkpoint: Path | No
     if model.init_from is not None:
         network.generation_config = GenerationConfig.from_pretrained(checkpoint)
     if model.model_config is not None:
-        check_attention(network)
+        kind, (is_causal, is_apart) = type(network).__name__, probe_attention(network)
+        if not is_causal:
+            what = "attends to the tokens that it has to predict"
+            raise ValueError(f"{kind} {what}: give a causal model (is_decoder of BERT).")
+        if not is_apart:
+            logger.warning("%s does not keep the documents of a block apart: each attends to those before it.", kind)
     return network
 
 
 @torch.no_grad()
-def check_attention(network: PreTrainedModel) -> None:
-    """Raises ValueError if a token sees later ones; warns if a document of a block sees another."""
-    kind, ids = type(network).__name__, (torch.arange(8) % network.config.vocab_size).repeat(3, 1)
+def probe_attention(network: PreTrainedModel) -> tuple[bool, bool]:
+    """Return whether no token sees later ones, and whether no document of a block sees another, by positions alone."""
+    was_training, device = network.training, network.device
+    ids = (torch.arange(8, device=device) % network.config.vocab_size).repeat(3, 1)
     ids[1, 0] = ids[2, 7] = 2
-    two_documents = torch.arange(8).repeat(3, 1) % 4
+    two_documents = torch.arange(8, device=device).repeat(3, 1) % 4
     plain, first, last = network.eval()(input_ids=ids, position_ids=two_documents, use_cache=False).logits
-    network.train()
-    if relative_difference(last[:7], plain[:7]) > 1e-5:
-        raise ValueError(f"{kind} sees the tokens that it has to predict: give a causal model (is_decoder of BERT).")
-    if relative_difference(first[4:], plain[4:]) > 1e-5:
-        logger.warning("%s does not keep the documents of a block apart: each sees those before it.", kind)
+    network.train(was_training)
+    return relative_difference(last[:7], plain[:7]) < 1e-5, relative_difference(first[4:], plain[4:]) < 1e-5

@@ -16,9 +16,9 @@ NEWTON_SCHULZ_STEPS = 5
 
 
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, for the parameters of this model."""
+    """Return the optimizer that the settings name, for the parameters of this model."""
     if args.use_muon:
-        args.settle_learning_rates(model.config.get_text_config().hidden_size, is_trained=False)
+        args.set_default_learning_rates(model.config.get_text_config().hidden_size, is_trained=False)
         rates, betas = (args.learning_rate, args.adam_learning_rate), (args.adam_beta1, args.adam_beta2)
         return MuonAdamW(model, *rates, args.weight_decay, args.muon_momentum, betas=betas)
     kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
@@ -28,8 +28,8 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
 def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Replace the singular values of each matrix of a stack (N, rows, columns) by values near 1.
 
-    The Newton-Schulz iteration of Muon (Jordan et al., 2024), all matrices at once. `dtype` is that of the
-    arithmetic: bfloat16 on accelerators, where it is as good and faster, float32 on CPUs, where it is slower.
+    The Newton-Schulz iteration of Muon (Jordan et al., 2024), all matrices at once. The default of `dtype` is bfloat16
+    on accelerators, where it is as good and faster, and float32 on CPUs, where bfloat16 is slower.
     """
     dtype = dtype or (torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
     a, b, c = NEWTON_SCHULZ
@@ -47,17 +47,17 @@ def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype | None = None) -> t
 class MuonAdamW(torch.optim.Optimizer):
     """Muon and `torch.optim.AdamW` as one optimizer that Trainer can hold, schedule and save.
 
-    Muon (Jordan et al., 2024) moves a weight matrix by the orthogonalised momentum of its gradient. It is meant
-    for hidden matrices; embeddings, the output head, norms and biases go to AdamW. Both learn at their own rate;
-    a schedule multiplies both. `torch.optim.Muon` computes the same with `neuron_beta=None`, but takes one matrix
-    at a time and always bfloat16, which takes more than twice as long on a CPU.
+    Muon (Jordan et al., 2024) moves a weight matrix by the orthogonalized momentum of its gradient. It is meant for
+    hidden matrices; AdamW trains embeddings, the output head, norms and biases at a rate of its own; a schedule
+    multiplies both. `torch.optim.Muon` computes the same with `neuron_beta=None`, but one matrix at a time and always
+    in bfloat16, which takes more than twice as long on a CPU.
 
     Args:
         lr, momentum: of Muon, with Nesterov's look ahead.
         adam_lr, betas: of AdamW.
         weight_decay: decoupled, on matrices only.
-        neuron_beta: how long Muon remembers the size of each neuron's updates, by which it evens them out
-            (NorMuon, Li et al., 2025); None leaves that out.
+        neuron_beta: decay of the mean squares by which Muon evens out its neurons' updates (NorMuon, Li et al., 2025);
+            None leaves that out.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step of both. Groups and state belong to this object; AdamW only computes."""
+        """Take a step of both. Groups and state belong to this object; AdamW only computes."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             if group["kind"] == "muon":
@@ -113,7 +113,7 @@ class MuonAdamW(torch.optim.Optimizer):
             if p.grad is not None:
                 stacks[(p.shape, p.dtype, p.device)].append(p)
         for (shape, *_), params in stacks.items():
-            # Of a matrix that is spread over processes each has a part; orthogonal is only the whole.
+            # A sharded matrix is gathered first: only the complete matrix can be orthogonalized.
             parts, grads = [local(p) for p in params], [local(p.grad) for p in params]
             momenta = [local(self._state(p, "momentum_buffer", p)) for p in params]
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
@@ -134,7 +134,7 @@ class MuonAdamW(torch.optim.Optimizer):
         sizes = [self._state(p, "neuron_buffer", square) for p, square in zip(params, squares, strict=True)]
         torch._foreach_lerp_(sizes, squares.unbind(), 1 - beta)
         before = updates.norm(dim=(-2, -1), keepdim=True)
-        # Where nothing was ever updated (a layer behind zeros), nothing is divided by nothing.
+        # Avoid 0/0 for weights that never received an update (a layer behind zeros).
         updates = updates / torch.stack(sizes).sqrt().clamp(min=1e-7).to(updates.dtype)
         return updates * (before / updates.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7))
 

@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, what would, and what to say when it did not."""
+"""The check that a run fits into memory, the settings that would, and the message when memory ran out."""
 
 import contextlib
 import errno
@@ -25,12 +25,12 @@ MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: 
 
 
 class OutOfMemory(RuntimeError):
-    """A run that needs more memory than there is. The message says what to change."""
+    """A run that needs more memory than there is; the message names what to change."""
 
 
 @dataclass
 class Step:
-    """A training step whose memory is asked for."""
+    """A training step, to measure its memory."""
 
     network: Any
     args: TrainingArguments
@@ -42,7 +42,7 @@ class Step:
     loss: Callable[[int], int] | None = None  # bytes that it takes for so many tokens, if the model does not compute it
 
     def memory(self, size: int | None = None, accumulation: int | None = None) -> StepMemory:
-        """The memory of the step, or of one with another batch size and accumulation."""
+        """Return the memory of the step, or of one with another batch size and accumulation."""
         args, sequences = self.args, self.sequences * (size or self.args.per_device_train_batch_size)
         accumulation = accumulation or args.gradient_accumulation_steps
         loss = self.loss and self.loss(sequences * self.block_size)
@@ -51,30 +51,27 @@ class Step:
 
 
 def pretraining_step(network, model: ModelArguments, args: PretrainingArguments) -> Step:
-    """A step of `pretrain`."""
+    """Return a step of `pretrain`."""
     smaller = "use a smaller model or a shorter --block_size"
     return Step(network, args, model.block_size, "folio pretrain", smaller, lambda copy: build_optimizer(copy, args))
 
 
 @contextlib.contextmanager
-def memory_watched(args: TrainingArguments, hint: str = "") -> Iterator[Callable[[Step], StepMemory | None]]:
-    """Refuse a run that cannot fit, and explain one that ran out of memory after all, by OutOfMemory.
+def guard_memory(args: TrainingArguments, hint: str = "") -> Iterator[Callable[[Step], StepMemory | None]]:
+    """Reject a run that cannot fit, and raise OutOfMemory with an explanation if one runs out of memory after all.
 
-    Yields a function that takes the run's step before the first one. It raises ValueError if a step cannot fit, or,
-    with `auto_find_batch_size` and on a GPU, changes the arguments so that it does. It returns the step's memory, None
-    if that is not known, as several times of what it takes would fit.
+    Yields a function that takes the run's step before the first one and returns its memory, None if it surely fits. It
+    raises ValueError if it cannot fit, or, with `auto_find_batch_size` and on a GPU, changes the arguments.
     """
     available, steps = available_bytes(args.device), []
 
     def check(step: Step) -> StepMemory | None:
         steps.append(step)
+        may_change, args.auto_find_batch_size = args.auto_find_batch_size or args.device.type == "cuda", False
         # A machine's processes share its memory, and a model may be in pieces.
         if args.world_size > 1 or fits_upper_bound(step, available):
-            args.auto_find_batch_size = False
             return None
-        if args.auto_find_batch_size or args.device.type == "cuda":
-            return find_batch_size(step, available)
-        return check_fits(step, available)
+        return fitting_memory(step, available, may_change)
 
     try:
         yield check
@@ -89,7 +86,7 @@ def memory_watched(args: TrainingArguments, hint: str = "") -> Iterator[Callable
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the error means that an allocation failed, on whatever device."""
+    """Return True if the error means that an allocation failed, on whatever device."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     if isinstance(error, OSError):
@@ -98,7 +95,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def fits_upper_bound(step: Step, available: int) -> bool:
-    """Whether several times what a step takes would fit: following a step through, to know it, takes a second."""
+    """Return True if a generous upper bound of the step's memory fits: to trace a real step takes a second."""
     config = step.network.config.get_text_config()
     tokens = step.sequences * step.args.per_device_train_batch_size * step.block_size
     a_token = 100 * config.hidden_size + 4 * getattr(config, "num_attention_heads", 0) * step.block_size
@@ -107,19 +104,29 @@ def fits_upper_bound(step: Step, available: int) -> bool:
     return 4 * floats < available
 
 
-def check_fits(step: Step, available: int) -> StepMemory:
-    """The memory of a step; raises ValueError, which says what would fit, if there is not as much."""
-    memory = step.memory()
-    if memory.peak > USABLE_MEMORY_FRACTION * available:
-        raise ValueError(
-            f"A step needs {gigabytes(memory.peak)}, and {gigabytes(available)} are free on {step.args.device}. "
-            + suggest_settings(step, USABLE_MEMORY_FRACTION * available)[1]
-        )
-    return memory
+def fitting_memory(step: Step, available: int, may_change: bool = False) -> StepMemory:
+    """Return the memory of a step that fits, if it may be changed after accumulating the largest parts that do.
+
+    Raises ValueError with settings that would fit. Trainer would find a batch size only later, and change the batch.
+    """
+    args, memory = step.args, step.memory()
+    if memory.peak <= USABLE_MEMORY_FRACTION * available:
+        return memory
+    flags, sentence, smaller = suggest_settings(step, USABLE_MEMORY_FRACTION * available)
+    if smaller is None or not may_change:
+        free = f"{gigabytes(available)} are free on {args.device}"
+        raise ValueError(f"A step needs {gigabytes(memory.peak)}, and {free}. {sentence}")
+    batch = args.per_device_train_batch_size
+    logger.warning("A batch of %s does not fit into memory: it is taken by %s.", batch, " ".join(flags))
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = int(flags[1]), int(flags[3])
+    if len(flags) > 4:
+        args.activation_checkpointing = args.gradient_checkpointing = True
+        step.network.activation_checkpointing_enable()
+    return smaller
 
 
 def suggest_settings(step: Step, room: float) -> tuple[list[str], str, StepMemory | None]:
-    """Flags by which a step takes at most `room` bytes, or none; a sentence about it; the memory of such a step."""
+    """Return flags with which a step takes at most `room` bytes, or none; a sentence about it; the step's memory."""
     network, batch = step.network, step.args.per_device_train_batch_size
     was_checkpointing = network.is_activation_checkpointing
     try:
@@ -132,35 +139,19 @@ def suggest_settings(step: Step, room: float) -> tuple[list[str], str, StepMemor
                 if needed.peak <= room:
                     flags = ["--per_device_train_batch_size", str(size), "--gradient_accumulation_steps", str(parts)]
                     flags += ["--activation_checkpointing", "true"] if checkpointing else []
-                    said = f"With {' '.join(flags)} it needs {gigabytes(needed.peak)} and learns the same."
-                    return flags, said, needed
+                    sentence = f"With {' '.join(flags)} it needs {gigabytes(needed.peak)} and learns the same."
+                    return flags, sentence, needed
     finally:
         if not was_checkpointing:
             network.activation_checkpointing_disable()
     return [], f"Not even one example at a time fits: {step.smaller}.", None
 
 
-def find_batch_size(step: Step, available: int) -> StepMemory:
-    """Accumulate the largest parts of the batch that fit: Trainer would find them later, and change the batch."""
-    args, before = step.args, step.args.per_device_train_batch_size
-    flags, sentence, memory = suggest_settings(step, USABLE_MEMORY_FRACTION * available)
-    if memory is None:
-        raise ValueError(f"{gigabytes(available)} are free on {args.device}. {sentence}")
-    args.per_device_train_batch_size, args.gradient_accumulation_steps = int(flags[1]), int(flags[3])
-    if len(flags) > 4:
-        args.activation_checkpointing = args.gradient_checkpointing = True
-        step.network.activation_checkpointing_enable()
-    if args.per_device_train_batch_size != before or len(flags) > 4:
-        logger.warning("A batch of %s does not fit into memory: it is taken by %s.", before, " ".join(flags))
-    args.auto_find_batch_size = False  # it is found
-    return memory
-
-
 def explanation(step: Step, available: int, in_evaluation: bool) -> str:
-    """What a run that ran out of memory needed, what there was, what to change, and how to go on."""
+    """Return what a run that ran out of memory needed, what was free, what to change, and how to resume."""
     needed, device = step.memory().peak, step.args.device
-    said = f"Out of memory: a step needs {gigabytes(needed)}, and {gigabytes(available)} were free on {device}"
-    said += " before the run" + (". " if needed > available else ", but something else took some. ")
+    message = f"Out of memory: a step needs {gigabytes(needed)}, and {gigabytes(available)} were free on {device}"
+    message += " before the run" + (". " if needed > available else ", but something else took some. ")
     room = min(USABLE_MEMORY_FRACTION * available, 0.8 * needed)  # `needed` was not there
     flags, sentence, _ = suggest_settings(step, room)
     if in_evaluation:
@@ -168,6 +159,6 @@ def explanation(step: Step, available: int, in_evaluation: bool) -> str:
         sentence = f"It was in an evaluation: try {' '.join(flags)}."
     last = last_checkpoint(step.args.output_dir)
     if last is None or not flags:
-        return said + sentence
+        return message + sentence
     command = command_to_resume(step.command, step.args, *flags)
-    return f"{said}{sentence} {last.name} is kept; to go on from it: {command}"
+    return f"{message}{sentence} {last.name} is kept; to continue from it: {command}"

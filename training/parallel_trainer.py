@@ -1,8 +1,4 @@
-"""Trainer in several processes: the batches, the validation loss and the checkpoints are those of one process.
-
-A global batch has `per_device_train_batch_size` blocks from each process that has data of its own, times
-`gradient_accumulation_steps`. Which blocks it has does not depend on how many processes there are.
-"""
+"""Trainer with the same batches, validation loss and checkpoints in several processes as in one."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,17 +15,17 @@ from .arguments import PretrainingArguments
 from .sharding import is_sharded, load_optimizer_state, load_weights, optimizer_state
 
 
-class WholeBatches(Trainer):
-    """Trains on each example once a pass, and judges by the mean loss of all labels, however they are dealt."""
+class ProcessCountInvariantTrainer(Trainer):
+    """Trains on each example once per epoch, and evaluates the mean loss of all labels, in any number of processes."""
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        batches = self._once(epoch_iterator, self.train_dataset, self._train_batch_size)
+        batches = self._drop_repeated_examples(epoch_iterator, self.train_dataset, self._train_batch_size)
         return super().get_batch_samples(batches, num_batches, device)
 
-    def _once(self, batches: Iterable[dict], dataset, size: int) -> Iterator[dict]:
-        """The batches without what accelerate repeats of a pass at its end, so that all processes have equally many.
+    def _drop_repeated_examples(self, batches: Iterable[dict], dataset, size: int) -> Iterator[dict]:
+        """Drop the examples that accelerate repeats at the end of an epoch so that all processes have equally many.
 
-        A process for which nothing is left goes along with one example that counts for nothing.
+        A process for which nothing is left gets one example with all labels ignored.
         """
         repeats = self.args.world_size > 1 and has_length(dataset) and not self.args.dataloader_drop_last
         remainder = len(dataset) % (size * self.args.world_size) if repeats else 0
@@ -43,12 +39,12 @@ class WholeBatches(Trainer):
             yield batch
 
     def _track_num_input_tokens(self, inputs):
-        if self.args.world_size > 1 and (inputs["labels"] == IGNORE_INDEX).all():  # see `_once`
+        if self.args.world_size > 1 and (inputs["labels"] == IGNORE_INDEX).all():  # see `_drop_repeated_examples`
             inputs = {**inputs, "input_ids": inputs["input_ids"][:0]}
         super()._track_num_input_tokens(inputs)
 
-    def _judge(self, model, batch: dict) -> dict[str, tuple]:
-        """Figures of a batch, each as a sum and what it is to be divided by, when those of all batches are added."""
+    def _eval_sums(self, model, batch: dict) -> dict[str, tuple]:
+        """Return the metrics of a batch, each as a sum and the count that divides it, to add up over batches."""
         tokens = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
         nats = self.compute_loss(model, batch, num_items_in_batch=torch.ones((), device=tokens.device))
         # Trainer multiplies it, since DDP takes the mean of the gradients.
@@ -57,10 +53,10 @@ class WholeBatches(Trainer):
     @torch.no_grad()
     def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
         model = self.model.eval()
-        totals: Any = 0.0  # (figures, 2): sums, and what they are of
+        totals: Any = 0.0  # (metrics, 2): sums, counts
         found: dict[str, tuple] = {}
-        for batch in self._once(dataloader, dataloader.dataset, self.args.eval_batch_size):
-            found = self._judge(model, self._prepare_inputs(batch))
+        for batch in self._drop_repeated_examples(dataloader, dataloader.dataset, self.args.eval_batch_size):
+            found = self._eval_sums(model, self._prepare_inputs(batch))
             totals += torch.tensor([[float(number) for number in pair] for pair in found.values()], dtype=torch.float64)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         if self.args.world_size > 1:
@@ -70,16 +66,16 @@ class WholeBatches(Trainer):
         return EvalLoopOutput(None, None, metrics=metrics, num_samples=len(dataloader.dataset))
 
 
-class ParallelTrainer(WholeBatches):
+class ParallelTrainer(ProcessCountInvariantTrainer):
     """`Trainer` whose results do not depend on the number of processes, under DDP and FSDP2."""
 
     args: PretrainingArguments
 
-    def _judge(self, model, batch):
+    def _eval_sums(self, model, batch):
         tokens = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
         return {"loss": (model(**batch, num_items_in_batch=torch.ones((), device=tokens.device)).loss, tokens)}
 
-    # A checkpoint is the same whatever the weights were spread over, so that any number of processes can go on with it.
+    # A checkpoint does not depend on the sharding, so that any number of processes can resume from it.
 
     def _save_optimizer_and_scheduler(self, output_dir):
         if not is_sharded(self.model):

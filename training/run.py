@@ -1,4 +1,4 @@
-"""What every training run has: a locked folder, written settings, a loop that a signal can stop, a way to go on."""
+"""Parts of every training run: a locked folder, written settings, a loop that a signal can stop, the saved result."""
 
 import contextlib
 import pickle
@@ -13,41 +13,39 @@ from transformers import TrainerCallback
 
 from ..checkpoints.self_check import check_cache
 from ..evaluation.comparison import METRICS_FILE
-from ..jobs.processes import command_to_resume, connected, from_first, is_first, largest_of_all, wait_for_all
-from ..jobs.report import Stages, code_version, machine, peak_memory_bytes
+from ..jobs.processes import all_reduce_max, barrier, broadcast_from_main, command_to_resume, connected, is_main_process
+from ..jobs.report import Stages, code_version, hardware_name, peak_memory_bytes, write_result
 from ..jobs.resume import reached_its_end, read_state
 from ..jobs.run_folder import lock_run_folder, start_run
-from ..jobs.saving import STAGING, checkpoints
+from ..jobs.saving import STAGING, checkpoints, staged
 from ..jobs.signals import Interrupted, signal_of
 from .arguments import RunArguments
-from .callbacks import ProgressBar, StepClock, StopOnInterrupt
-from .monitoring import MetricsFile, Samples, Speed, Warnings
-from .trainer import SafeTraining
-
-Flops = tuple[float, float | None]  # of a token, and a second at most, if that is known
+from .callbacks import ProgressBar, StopOnInterrupt
+from .monitoring import MetricsFile, Samples, Warnings
+from .trainer import SafeTrainerMixin
 
 
 @contextlib.contextmanager
-def folder_of(args: RunArguments) -> Iterator[Path]:
+def open_run_folder(args: RunArguments) -> Iterator[Path]:
     """Lock the folder of the run, in the first process for all."""
     path = Path(args.output_dir).expanduser()
-    with lock_run_folder(path, args.overwrite, args.resume) if is_first() else contextlib.nullcontext():
+    with lock_run_folder(path, args.overwrite, args.resume) if is_main_process() else contextlib.nullcontext():
         check_is_shared(path, args.device)
         yield path
-        wait_for_all()
+        barrier()
 
 
 def check_is_shared(path: Path, device: torch.device) -> None:
-    """Raises OSError in all processes if one of them has another folder at `path`: a checkpoint would lack its part."""
+    """Raise OSError in all processes if one of them has another folder at `path`: a checkpoint would lack its part."""
     if not connected():
         return
-    sign = path / from_first(lambda: f"{STAGING}{uuid.uuid4().hex}")
-    if is_first():
+    sign = path / broadcast_from_main(lambda: f"{STAGING}{uuid.uuid4().hex}")
+    if is_main_process():
         sign.touch()
-    wait_for_all()
+    barrier()
     tries = (sign.exists() or time.sleep(0.2) for _ in range(10))  # a network's file system may take a moment
-    without = largest_of_all(0 if any(tries) else torch.distributed.get_rank(), device)
-    if is_first():
+    without = all_reduce_max(0 if any(tries) else torch.distributed.get_rank(), device)
+    if is_main_process():
         sign.unlink()
     if without:
         raise OSError(
@@ -56,7 +54,7 @@ def check_is_shared(path: Path, device: torch.device) -> None:
         )
 
 
-class KeepSettings(TrainerCallback):
+class SaveSettingsCallback(TrainerCallback):
     """Writes the run's settings once training begins: nothing that was in the folder is lost to a false start."""
 
     def __init__(self, output_dir: Path, settings: dict):
@@ -67,34 +65,32 @@ class KeepSettings(TrainerCallback):
             start_run(self.output_dir, self.settings, is_new=state.global_step == 0)
 
 
-def train(
-    trainer: SafeTraining, checkpoint: Path | None, prompt: list[int], smaller: str, flops: Flops = (0, None)
-) -> float | None:
-    """Train, from `checkpoint` on if there is one, and return the tokens a second, None if there was no step to take.
+def train(trainer: SafeTrainerMixin, checkpoint: Path | None, settings: dict, prompt: list[int], smaller: str) -> None:
+    """Train, from `checkpoint` on if there is one; raises Interrupted if a signal stopped it.
 
     Args:
+        settings: the contents of run.yaml.
         prompt: ids that the model continues after each evaluation, if there are any.
         smaller: what to try if the model memorizes.
-
-    Raises Interrupted if a signal stopped it.
     """
-    metrics = MetricsFile(Path(trainer.args.output_dir) / METRICS_FILE)
+    output_dir = Path(trainer.args.output_dir)
+    metrics = MetricsFile(output_dir / METRICS_FILE)
+    trainer.add_callback(SaveSettingsCallback(output_dir, settings))
+    trainer.add_callback(metrics)
     if checkpoint is not None and reached_its_end(checkpoint, trainer.args):  # and was stopped before it was saved
         trainer.state = read_state(checkpoint)
         trainer.state.is_world_process_zero = trainer.is_world_process_zero()  # in the file it is that of the first
         best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best if best and Path(best).is_dir() else str(checkpoint))
-        trainer.add_callback(metrics)
         trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
         trainer.continuity.log_end()
-        return None
+        return
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was
     check_cache(trainer.model)  # now, when nothing can be lost
-    clock, stop, progress = StepClock(), StopOnInterrupt(), ProgressBar()
-    trainer.speed = Speed(clock, *flops)
+    stop, progress = StopOnInterrupt(), ProgressBar()
     samples = [Samples(trainer.processing_class, prompt, progress.write, metrics)] if prompt else []
-    for callback in (clock, metrics, progress, Warnings(progress.write, smaller), *samples, stop):
+    for callback in (progress, Warnings(progress.write, smaller), *samples, stop):
         trainer.add_callback(callback)
     try:
         with resumable(trainer):  # after a second signal
@@ -109,26 +105,25 @@ def train(
         stop.close()
     signum = stop.agreed(trainer.args)
     if signum and saved_step(trainer) == trainer.state.global_step:
-        raise Interrupted(stopped(trainer), signum)
-    return clock.tokens_per_second(trainer.state)
+        raise Interrupted(stop_message(trainer), signum)
 
 
 @contextlib.contextmanager
-def resumable(trainer: SafeTraining) -> Iterator[None]:
-    """If a signal stops the block, say how to go on with the run."""
+def resumable(trainer: SafeTrainerMixin) -> Iterator[None]:
+    """Add the command that resumes the run to the interruption if a signal stops the block."""
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Interrupted(stopped(trainer), signal_of(error)) from None
+        raise Interrupted(stop_message(trainer), signal_of(error)) from None
 
 
-def saved_step(trainer: SafeTraining) -> int:
-    """The step of the newest checkpoint, 0 if there is none."""
+def saved_step(trainer: SafeTrainerMixin) -> int:
+    """Return the step of the newest checkpoint, 0 if there is none."""
     return max((int(path.name.rpartition("-")[2]) for path in checkpoints(trainer.args.output_dir)), default=0)
 
 
-def stopped(trainer: SafeTraining) -> str:
-    """What a run says that a signal has ended, and the command that continues it."""
+def stop_message(trainer: SafeTrainerMixin) -> str:
+    """Return how far a run has come that a signal stopped, and the command that continues it."""
     state, saved = trainer.state, saved_step(trainer)
     command = command_to_resume(trainer.command, trainer.args)
     if saved == 0:
@@ -136,13 +131,16 @@ def stopped(trainer: SafeTraining) -> str:
     if saved == state.max_steps:
         return f"The training is complete. To save its result: {command}"
     done = f"step {state.global_step:,} of {state.max_steps:,}"
-    return f"Stopped after {done}; step {saved:,} is saved. Go on with: {command}"
+    return f"Stopped after {done}; step {saved:,} is saved. Continue with: {command}"
 
 
-def facts(trainer: SafeTraining, network, stages: Stages) -> dict:
-    """What the report of every run says of its training and of the machine."""
+def run_facts(trainer: SafeTrainerMixin, network, stages: Stages) -> dict:
+    """Return the part of a report that all runs share: its training and the machine."""
     args, state = trainer.args, trainer.state
     return {
+        "name": Path(args.output_dir).resolve().name,
+        "output_dir": str(Path(args.output_dir)),
+        "tokens_per_second": trainer.clock.tokens_per_second(state),
         "steps": state.global_step,
         "tokens": state.num_input_tokens_seen,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
@@ -150,8 +148,26 @@ def facts(trainer: SafeTraining, network, stages: Stages) -> dict:
         "seconds": dict(stages.seconds),
         "peak_memory_bytes": peak_memory_bytes(args.device),
         "seed": args.seed,
-        "machine": machine(args.device),
+        "machine": hardware_name(args.device),
         "world_size": args.world_size,
         "backend": torch.distributed.get_backend() if connected() else None,
         "versions": {"foliogpt": code_version(), "transformers": transformers.__version__, "torch": torch.__version__},
     }
+
+
+def save_result(trainer, network, report: dict, card: str, quality: str, stages: Stages, more=(), **options) -> None:
+    """Write a finished model, its tokenizer and what describes it, in the first process: all of it, or nothing.
+
+    Each function of `more` writes to a folder, too; `options` are of the model's `save_pretrained`.
+    """
+    if not is_main_process():
+        return
+    output_dir = Path(trainer.args.output_dir)
+    network.config.use_cache = True  # Trainer turned it off
+    with stages("checkpoint") as say, staged(output_dir) as folder:
+        network.save_pretrained(folder, **options)
+        for save in (trainer.processing_class.save_pretrained, *more):
+            save(folder)
+        write_result(folder, trainer.state, report, card, quality)
+        say(str(output_dir))
+    check_cache(network, f"The weights are not at fault: {output_dir} is whole.")

@@ -1,4 +1,4 @@
-"""Weights that FSDP2 spreads over processes, each of which holds a part as a `DTensor`, and as one again."""
+"""Weights that FSDP2 shards over processes, each with a part as a `DTensor`, and their gathering."""
 
 import torch
 from safetensors.torch import load_file
@@ -11,12 +11,12 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this process holds."""
+    """Return the part of a tensor that this process holds."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:
-    """All of a tensor, or of its part of one that is spread as `like` is. A collective: all must ask for it."""
+    """Gather a tensor, or the parts of one that is sharded as `like` is. A collective."""
     if isinstance(like, DTensor):
         tensor = DTensor.from_local(
             tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
@@ -25,14 +25,14 @@ def whole(tensor: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tenso
 
 
 def spread(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A whole tensor that every process has, spread over them as `like` is."""
+    """Shard a tensor, of which every process has a copy, as `like` is."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def whole_model(model):
-    """A model with all the weights in one piece, for what only works on such. A collective if they are spread."""
+    """Return the model with gathered weights. A collective if they are sharded."""
     if not is_sharded(model):
         return model
     single = type(model)(model.config).to(model.device)
@@ -44,7 +44,7 @@ def whole_model(model):
 
 
 def load_weights(model: nn.Module, file) -> None:
-    """Load a safetensors file with whole weights into a model whose weights may be spread."""
+    """Load a safetensors file with unsharded weights into a model whose weights may be sharded."""
     weights = load_file(file)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -52,20 +52,18 @@ def load_weights(model: nn.Module, file) -> None:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """`state_dict` with whole tensors, however the weights are spread; a collective if they are."""
+    """Return `state_dict` with gathered tensors. A collective if the weights are sharded."""
     saved = optimizer.state_dict()
     state = {i: {k: whole(v) if torch.is_tensor(v) else v for k, v in s.items()} for i, s in saved["state"].items()}
     return {**saved, "state": state}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
-    """Load what `optimizer_state` has returned into an optimizer of weights that may be spread in another way."""
+    """Load the result of `optimizer_state` into an optimizer whose weights may be sharded in another way."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    state = {}
-    for i, entries in saved["state"].items():
-        like = params[i]
-        state[i] = {
-            name: spread(value, like) if torch.is_tensor(value) and value.shape == like.shape else value
-            for name, value in entries.items()
-        }
+
+    def shard(value, like: torch.Tensor):
+        return spread(value, like) if torch.is_tensor(value) and value.shape == like.shape else value
+
+    state = {i: {name: shard(value, params[i]) for name, value in s.items()} for i, s in saved["state"].items()}
     optimizer.load_state_dict({**saved, "state": state})

@@ -1,4 +1,4 @@
-"""Many runs of one command, each with other values of some settings, one after another in processes of their own."""
+"""Runs of one command with varied settings, one after another, each in its own process."""
 
 import itertools
 import json
@@ -7,13 +7,14 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from ..evaluation.comparison import Run, find_runs
+from ..evaluation.comparison import Run, find_runs, read_run
+from ..jobs.extras import extra
 from ..jobs.options import option
 from ..jobs.report import REPORT_FILE
 from ..jobs.run_folder import RUN_FILE
@@ -21,22 +22,26 @@ from ..jobs.saving import checkpoints, write_atomically
 
 COMMANDS = ("pretrain", *(f"finetune {task}" for task in ("sft", "dpo", "lm", "classify", "tag", "qa")))
 PLAN_FILE = "sweep.yaml"
-FIXED = ("command", "settings", "vary", "runs", "draw_seed")  # what a sweep that goes on may not change
+IMMUTABLE_ON_RESUME = ("command", "settings", "vary", "search", "runs", "draw_seed")
 ERROR_CHARACTERS = 500
-VARY = 'setting: a list of values, all of which are tried, or {"low": , "high": , "log": true} to draw from; as JSON'
+VARY = 'setting: a list of values to try, or {"low": , "high": , "log": true} to draw from; as JSON'
 
 
 @dataclass
 class Sweep:
-    """What a sweep tries out."""
+    """The runs of a sweep."""
 
-    command: str = option("pretrain", "the command of each run, of fine-tuning with the task", choices=list(COMMANDS))
-    settings: dict | str | None = option(None, "of all runs, as in --config of the command; as JSON")  # noqa: RUF009
+    command: str = option("pretrain", "command of each run; fine-tuning with its task", choices=list(COMMANDS))
+    settings: dict | str | None = option(None, "settings of all runs, as in --config of the command; as JSON")  # noqa: RUF009
     vary: dict | str | None = option(None, VARY)  # noqa: RUF009
-    runs: int = option(8, "how many points are drawn, if any are; each with all the values of lists")
-    minutes: float | None = option(None, "minutes for all runs together: no run is begun later")
-    draw_seed: int = option(0, "random seed of the drawn values")
-    output_dir: str = option("runs/sweep", "the folder of the runs")
+    search: str = option(
+        "random", "random draws from low and high, with all combinations of lists; optuna chooses by earlier results",
+        choices=["random", "optuna"],
+    )  # fmt: skip
+    runs: int = option(8, "number of points to draw; random tries each with all combinations of lists")
+    minutes: float | None = option(None, "minutes for all runs together: no run begins later")
+    draw_seed: int = option(0, "random seed of the search")
+    output_dir: str = option("runs/sweep", "folder of the runs")
 
     def __post_init__(self):
         try:
@@ -62,7 +67,7 @@ class Sweep:
             raise ValueError("runs is a whole number from 1 on, and minutes a number above 0.")
 
     def points(self) -> list[dict]:
-        """The settings of each run that differ from the others', in the order of the runs."""
+        """Return the varied settings of each run of a random search, in order."""
         grid = {name: values for name, values in self.vary.items() if isinstance(values, list)}
         spans = {name: span for name, span in self.vary.items() if isinstance(span, dict)}
         generator = random.Random(self.draw_seed)
@@ -71,13 +76,16 @@ class Sweep:
         return [{**point, **one} for point in (drawn if spans else [{}]) for one in combined]
 
 
+def _is_int(span: dict) -> bool:
+    return type(span["low"]) is type(span["high"]) is int
+
+
 def _draw(span: dict, generator: random.Random) -> float | int:
-    low, high = span["low"], span["high"]
+    low, high, is_int = span["low"], span["high"], _is_int(span)
     if span.get("log"):
         value = math.exp(generator.uniform(math.log(low), math.log(high)))
-        return round(value) if type(low) is type(high) is int else float(f"{value:.4g}")
-    whole = type(low) is type(high) is int
-    return generator.randint(low, high) if whole else float(f"{generator.uniform(low, high):.4g}")
+        return round(value) if is_int else float(f"{value:.4g}")
+    return generator.randint(low, high) if is_int else float(f"{generator.uniform(low, high):.4g}")
 
 
 def run_sweep(sweep: Sweep, say: Callable[[str], None] = print) -> tuple[list[Run], dict[str, str]]:
@@ -86,21 +94,25 @@ def run_sweep(sweep: Sweep, say: Callable[[str], None] = print) -> tuple[list[Ru
     Raises ValueError if `output_dir` holds another sweep, and RuntimeError if not one run is finished.
     """
     folder = Path(sweep.output_dir).expanduser()
-    plan = yaml.safe_dump({name: getattr(sweep, name) for name in FIXED})
+    plan = yaml.safe_dump({name: getattr(sweep, name) for name in IMMUTABLE_ON_RESUME})
     kept = folder / PLAN_FILE
     if kept.is_file() and kept.read_text("utf-8") != plan:
         raise ValueError(f"{folder} holds another sweep: give another --output_dir, or repeat it as it was.")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(kept, plan)
-    points, start, failed = sweep.points(), time.monotonic(), {}
+    points, count = optuna_points(sweep, folder), sweep.runs
+    if sweep.search == "random":
+        points = sweep.points()
+        count = len(points)
+    start, failed = time.monotonic(), {}
     for number, point in enumerate(points, 1):
         run = folder / f"{number:03}"
         if not (run / REPORT_FILE).is_file():
             seconds = time.monotonic() - start
             if sweep.minutes and seconds > sweep.minutes * 60:
-                say(f"{seconds / 60:.1f} minutes are over: {len(points) - number + 1} runs were not begun.")
+                say(f"{seconds / 60:.1f} minutes are over: {count - number + 1} runs did not begin.")
                 break
-            say(f"run {number} of {len(points)}: {', '.join(f'{name} {value}' for name, value in point.items())}")
+            say(f"run {number} of {count}: {', '.join(f'{name} {value}' for name, value in point.items())}")
             if error := _run(sweep, point, run):
                 failed[str(run)] = error
                 say(f"  failed: {error}")
@@ -110,24 +122,55 @@ def run_sweep(sweep: Sweep, say: Callable[[str], None] = print) -> tuple[list[Ru
     return finished, failed
 
 
-def judged_by(run: Run) -> float:
-    """The figure by which runs are ranked, less being better: bits a byte, or the loss if there are none."""
+def optuna_points(sweep: Sweep, folder: Path) -> Iterable[dict]:
+    """Yield the varied settings of each run as Optuna chooses them by the results of those before.
+
+    The runs in the folder are its journal: a resumed sweep replays their settings and results, with the same seeds.
+    """
+    with extra("sweep", "--search optuna"):
+        import optuna  # pyright: ignore[reportMissingImports]
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study()
+    for number in range(1, sweep.runs + 1):
+        run, settings = folder / f"{number:03}", folder / f"{number:03}.yaml"
+        if settings.is_file():
+            used = yaml.safe_load(settings.read_text("utf-8"))
+            indices = {name: each.index(used[name]) for name, each in sweep.vary.items() if isinstance(each, list)}
+            study.enqueue_trial(used | indices)
+        study.sampler = optuna.samplers.TPESampler(seed=sweep.draw_seed + number)
+        trial = study.ask()
+        yield {name: _suggest(trial, name, values) for name, values in sweep.vary.items()}
+        if (run / REPORT_FILE).is_file():
+            study.tell(trial, sort_key(read_run(run)))
+        else:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+def _suggest(trial, name: str, values: list | dict):
+    if isinstance(values, list):
+        return values[trial.suggest_categorical(name, list(range(len(values))))]
+    suggest = trial.suggest_int if _is_int(values) else trial.suggest_float
+    return suggest(name, values["low"], values["high"], log=bool(values.get("log")))
+
+
+def sort_key(run: Run) -> float:
+    """Return the metric that ranks runs, lower being better: bits per byte, or the loss if there are none."""
     return run.last("val_bits_per_byte") or run.last("val_loss") or math.inf
 
 
 def _run(sweep: Sweep, point: dict, folder: Path) -> str | None:
-    """Begin a run, or go on with one that was stopped; return the last line of its error if it fails."""
+    """Begin a run, or resume one that was stopped; return the last line of its error if it fails."""
     settings = folder.with_suffix(".yaml")
     command = [sys.executable, "-m", "foliogpt.scripts.cli", *sweep.command.split(), "--config", str(settings)]
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(settings, yaml.safe_dump(sweep.settings | point))
-        go_on = "--resume" if checkpoints(folder) else "--overwrite"
-        done = subprocess.run([*command, "--output_dir", str(folder), go_on], stderr=subprocess.PIPE,
+        how = "--resume" if checkpoints(folder) else "--overwrite"
+        done = subprocess.run([*command, "--output_dir", str(folder), how], stderr=subprocess.PIPE,
                               stdout=subprocess.DEVNULL, text=True, errors="replace")  # fmt: skip
     except OSError as error:  # the disk is full
         return f"{folder} cannot be written: {error.strerror or error}"
-    if done.returncode > 128 or done.returncode < 0:  # a signal: it was meant for all of the sweep
-        raise KeyboardInterrupt(f"The sweep was stopped: repeat the command to go on with {folder}.")
+    if done.returncode > 128 or done.returncode < 0:  # a signal: it was meant for the whole sweep
+        raise KeyboardInterrupt(f"The sweep was stopped: repeat the command to continue with {folder}.")
     lines = done.stderr.strip().splitlines()
     return None if done.returncode == 0 else (lines[-1] if lines else "no message")[-ERROR_CHARACTERS:]

@@ -1,23 +1,19 @@
-"""Hugging Face's Trainer made safe: checkpoints are whole or not there, a resume leaves no trace in the loss curve, and
-training ends when the loss is no number.
-
-And the trainer of `folio pretrain`, which adds Muon and a decay that needs no step count.
-"""
+"""Hugging Face's Trainer with complete checkpoints, exact resumes and an end at a loss of NaN; and with Muon."""
 
 import contextlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerState
+from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SchedulerType, rotate_checkpoints
 
-from ..jobs.processes import is_first, wait_for_all
+from ..jobs.processes import barrier, is_main_process
 from ..jobs.run_folder import RUN_FILE
 from ..jobs.saving import last_checkpoint, saving, write_checksums
 from .arguments import PretrainingArguments
-from .continuity import Continuity
+from .callbacks import StepClock
+from .continuity import ResumeStateCallback
 from .device import compiler_settings
 from .learning_check import LearningCheck
 from .optimizers import build_optimizer
@@ -26,45 +22,43 @@ from .sharding import local
 
 
 class NotFinite(RuntimeError):
-    """The loss or a weight is NaN or infinite. The message says where, and what to try."""
+    """The loss or a weight is NaN or infinite; the message names the place and what to try."""
 
 
-class SafeTraining(Trainer):
-    """What every trainer here has; to be named before the Trainer that it is mixed into."""
+class SafeTrainerMixin(Trainer):
+    """The common part of all trainers; a mixin, named before the Trainer."""
 
     command = "folio pretrain"  # by which the user began the run
-    speed: Callable[[TrainerState], dict[str, float]] | None = None  # logged beside the training loss
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # An accelerator would be waited for at every step.
-        self.looks_at_each_step = self.args.device.type == "cpu"
+        # On a GPU each step would have to wait.
+        self.checks_each_step = self.args.device.type == "cpu"
         self.args.logging_nan_inf_filter = False
         self.remove_callback(PrinterCallback)
-        self.continuity = Continuity(self)
-        self.add_callback(self.continuity)
-        self.learning = LearningCheck(self)
-        self.add_callback(self.learning)
+        self.clock, self.continuity, self.learning = StepClock(), ResumeStateCallback(self), LearningCheck(self)
+        for callback in (self.clock, self.continuity, self.learning):
+            self.add_callback(callback)
 
     def log(self, logs, start_time=None):
-        if self.speed is not None and "loss" in logs:
-            logs |= self.speed(self.state)
+        if "loss" in logs:
+            logs |= self.clock.metrics(self.state)
         if "train_loss" in logs:
             logs["train_loss"] = self.continuity.mean_loss()
         super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, *args, **kwargs):
-        if self._looks and self.continuity.in_epoch:
-            self.learning.look(self._step_loss, grad_norm)
+        if self._is_checked and self.continuity.in_epoch:
+            self.learning.check_gradient(self._step_loss, grad_norm)
         self.continuity.postpone_save()
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         loss = super().training_step(model, inputs, num_items_in_batch)
         interval = max(1, int(self.state.logging_steps))
-        self._looks = self.looks_at_each_step or self.state.global_step % interval == 0
+        self._is_checked = self.checks_each_step or self.state.global_step % interval == 0
         self._step_loss = loss
-        if self._looks and not torch.isfinite(loss):
+        if self._is_checked and not torch.isfinite(loss):
             ids = inputs["input_ids"][0][:16].tolist()
             batch = "".join(self.processing_class.decode(ids).splitlines()) if self.processing_class else ids
             raise self._not_finite(f"The loss is {loss.item()}", f", whose batch begins with {batch!r}")
@@ -78,7 +72,7 @@ class SafeTraining(Trainer):
     def _not_finite(self, what: str, where: str = "") -> NotFinite:
         args = self.args
         rates = f"--learning_rate below {args.learning_rate:g}"
-        # It is open until there is an optimizer.
+        # None until there is an optimizer.
         if getattr(args, "use_muon", False) and args.adam_learning_rate is not None:
             rates += f" and --adam_learning_rate below {args.adam_learning_rate:g}"
         precision = ", or --bf16 false" if args.bf16 else ""
@@ -89,9 +83,8 @@ class SafeTraining(Trainer):
         )
 
     def check_weights(self) -> None:
-        """Raises NotFinite for weights with which nothing can be computed, and which nobody should keep."""
+        """Raise NotFinite for weights that are NaN or infinite; frozen ones do not change."""
         for name, p in self.model.named_parameters():
-            # What is frozen stays as it was.
             if p.requires_grad and not torch.isfinite(local(p)).all():
                 raise self._not_finite(f"The weight {name} is not finite")
 
@@ -100,27 +93,27 @@ class SafeTraining(Trainer):
         return super().evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model, trial):
-        self.check_weights()  # else it would be taken for a good checkpoint
-        self.continuity.keep()
+        self.check_weights()  # otherwise it would count as a good checkpoint
+        self.continuity.save_state()
         path = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            with saving(path) if is_first() else contextlib.nullcontext():
-                wait_for_all()  # until what was there before is out of the way
+            with saving(path) if is_main_process() else contextlib.nullcontext():
+                barrier()  # until what was there before is out of the way
                 super()._save_checkpoint(model, trial)
-                wait_for_all()  # until each has written its part
-                if is_first():
+                barrier()  # until each has written its part
+                if is_main_process():
                     if (settings := path.parent / RUN_FILE).exists():  # which run it is of
                         shutil.copy(settings, path)
                     write_checksums(path)
         finally:
             self.args.save_total_limit = limit
-        if is_first():  # Trainer would have removed the older ones before this one was safe
+        if is_main_process():  # Trainer would have removed the older ones before this one was safe
             rotate_checkpoints(str(path.parent), limit, self.state.best_model_checkpoint)
 
 
-class FolioTrainer(SafeTraining, ParallelTrainer):
-    """Trains a causal language model on packed blocks; see `PretrainingArguments` for what it can be told."""
+class FolioTrainer(SafeTrainerMixin, ParallelTrainer):
+    """Trainer of a causal language model on packed blocks, with the settings of `PretrainingArguments`."""
 
     args: PretrainingArguments
 
@@ -132,7 +125,7 @@ class FolioTrainer(SafeTraining, ParallelTrainer):
     def train(self, *args, **kwargs):
         try:
             return super().train(*args, **kwargs)
-        finally:  # what is evaluated and saved is the model itself
+        finally:  # the model itself is evaluated and saved
             self.model_wrapped = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
 
     def create_optimizer(self, model=None):
@@ -141,21 +134,17 @@ class FolioTrainer(SafeTraining, ParallelTrainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
-        given = self.args.lr_scheduler_kwargs
-        if self.args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY:
-            self.args.lr_scheduler_kwargs = {**self._decay(num_training_steps), **dict(given or {})}
+        args, given = self.args, self.args.lr_scheduler_kwargs
+        if args.lr_scheduler_type == SchedulerType.WARMUP_STABLE_DECAY:
+            decay, warmup = args.decay_steps, args.get_warmup_steps(num_training_steps)
+            decay = int(decay if decay >= 1 else decay * num_training_steps)
+            if warmup + decay > num_training_steps:
+                steps = f"{warmup} warmup_steps and {decay} decay_steps"
+                raise ValueError(f"{steps} do not fit into {num_training_steps} steps of training: give fewer.")
+            args.lr_scheduler_kwargs = {"num_decay_steps": decay, "decay_type": "linear", **dict(given or {})}
         try:
             return super().create_scheduler(num_training_steps, optimizer)
         except TypeError as error:
-            raise ValueError(f"lr_scheduler_kwargs do not fit {self.args.lr_scheduler_type}: {error}") from None
+            raise ValueError(f"lr_scheduler_kwargs do not fit {args.lr_scheduler_type}: {error}") from None
         finally:
-            self.args.lr_scheduler_kwargs = given
-
-    def _decay(self, num_training_steps: int) -> dict:
-        decay, warmup = self.args.decay_steps, self.args.get_warmup_steps(num_training_steps)
-        steps = int(decay if decay >= 1 else decay * num_training_steps)
-        if warmup + steps > num_training_steps:
-            raise ValueError(
-                f"{warmup} warmup_steps and {steps} decay_steps do not fit into {num_training_steps} steps of training."
-            )
-        return {"num_decay_steps": steps, "decay_type": "linear"}
+            args.lr_scheduler_kwargs = given

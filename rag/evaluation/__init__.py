@@ -1,1 +1,1 @@
-"""How good an index and its answers are."""
+"""Evaluation of an index and its answers."""

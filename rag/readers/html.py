@@ -1,4 +1,4 @@
-"""HTML as a browser shows it, from a tree that is made by HTML5's rules."""
+"""HTML as a browser shows it, from a tree that a parser builds by the rules of HTML5."""
 
 import re
 
@@ -10,21 +10,22 @@ BLOCKS = re.compile(
     "footer|form|h[1-6]|header|hgroup|hr|legend|li|listing|main|marquee|menu|nav|ol|optgroup|option|p|plaintext|pre|"
     "search|section|summary|svg|table|textarea|tr|ul|xmp"
 )
-APART = re.compile("p|h[1-6]|pre|table|blockquote|[dou]l|figure")  # an empty line stands around these
-UNSEEN = (
+APART = re.compile("p|h[1-6]|pre|table|blockquote|[dou]l|figure")  # with an empty line before and after
+HIDDEN = (
     "script, style, template, noscript, iframe, audio, video, canvas, datalist, meter, progress, noframes, noembed, "
     "rp, title, annotation, annotation-xml, dialog:not([open]), [hidden], [style*='display:none' i], "
     "[style*='display: none' i], [style*='visibility:hidden' i], [style*='visibility: hidden' i]"
 )
 DECLARED = re.compile(rb"""<(?:meta|\?xml)[^>]{1,300}?(?:charset|encoding)\s*=\s*["']?([\w-]+)""", re.IGNORECASE)
-# An empty element of XHTML. In HTML it would begin one that holds all that follows.
+# An empty element of XHTML. In HTML it would contain everything after it.
 EMPTY = re.compile(r"<((?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)[\w:-]+)(\s[^<>]*)?/>")
-# A tag, without those that are closed by the next one.
+# A tag, unless the next one closes it.
 TAG = re.compile(
     r"<(/?)(?!(?:p|li|d[dt]|t[dhr]|option|[abi]|br|hr|img|input|meta|link|col|wbr|path|rect|use)\b)[a-z]", re.I
 )
+HEADING = re.compile("h[1-6]")
 PREFORMATTED = ("pre", "textarea", "listing", "plaintext", "xmp")
-MAX_NESTING = 300_000_000  # the sum of the depths of all tags, which parsing takes time for: some seconds
+MAX_NESTING = 300_000_000  # the sum of the depths of all tags; parsing then takes some seconds
 GAPS = ("", " ", "\t", "\n", "\n\n")
 SPACE, TAB, LINE, PARAGRAPH = 1, 2, 3, 4
 
@@ -38,22 +39,22 @@ def html(name: str, data: bytes) -> dict:
 
 
 def read_markup(markup: str) -> dict:
-    """Text, headings and title. What is hidden, or is shown only by another program, is left out."""
+    """Read text, headings and title. Hidden elements and those that only another program shows are left out."""
     from selectolax.lexbor import LexborHTMLParser
 
     depth = total = 0
     for found in TAG.finditer(markup):
         depth = max(depth - 1, 0) if found[1] else depth + 1
         total += depth
-    if total > MAX_NESTING:  # it would take the parser quadratic time: for each tag it looks at all that are open
+    if total > MAX_NESTING:  # the parser looks at all open tags for each tag, so its time is quadratic
         raise Unreadable("is nested too deeply")
     tree = LexborHTMLParser(markup)
-    unseen = {node.mem_id for node in tree.css(UNSEEN)}
+    hidden = {node.mem_id for node in tree.css(HIDDEN)}
     page, node, depth = Page(), tree.body, 0
     while node is not None:  # not recursive: a page may be nested deeply
         if node.is_text_node:
             page.add(node.text_content)
-        elif node.is_element_node and node.mem_id not in unseen:
+        elif node.is_element_node and node.mem_id not in hidden:
             page.start(node.tag)
             if node.child is not None:
                 node, depth = node.child, depth + 1
@@ -68,35 +69,32 @@ def read_markup(markup: str) -> dict:
 
 
 class Page:
-    """Text with headings from elements. `gap` is the white space before what comes next."""
+    """Text with headings, built from elements. `gap` is the white space before the next text."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.headings: list[Heading] = []
         self.size = self.gap = self.row = self.preformatted = self.level = self.deeper = 0
-        self.heading: tuple[int, int] | None = None  # where the words of the open one start, in the text and in `parts`
+        self.heading: tuple[int, int] | None = None  # start of the open heading's words, in the text and in `parts`
 
     def start(self, tag: str) -> None:
-        if self.gap != TAB:  # the first block of a cell stands in the line of its row
+        if self.gap != TAB:  # the first block of a cell continues the line of its row
             self._separate(tag, PARAGRAPH if tag == "br" and self.gap == LINE else LINE)
-        if tag == "tr":
-            self.row = self.size
-        elif tag in PREFORMATTED:
-            self.preformatted += 1
-        elif re.fullmatch("h[1-6]", tag):
+        self.row = self.size if tag == "tr" else self.row
+        self.preformatted += tag in PREFORMATTED
+        if HEADING.fullmatch(tag):
             self.begin_heading(int(tag[1]))
 
     def begin_heading(self, level: int) -> None:
-        self.deeper += bool(self.level and level)  # one within another is a part of it
+        self.deeper += bool(self.level and level)  # a heading within another is a part of it
         self.level = self.level or level
 
     def end(self, tag: str) -> None:
         self._separate(tag)
         if tag in ("td", "th") and self.size > self.row:
             self.gap = TAB
-        elif tag in PREFORMATTED:
-            self.preformatted -= 1
-        elif re.fullmatch("h[1-6]", tag):
+        self.preformatted -= tag in PREFORMATTED
+        if HEADING.fullmatch(tag):
             self.end_heading()
 
     def end_heading(self) -> None:

@@ -1,4 +1,4 @@
-"""Mails: who wrote to whom, when and about what, and every text; of one in several forms the plain one."""
+"""Mails: headers, and every text; of a text in several formats, the plain one."""
 
 import email
 import email.errors

@@ -1,4 +1,4 @@
-"""Markdown, reStructuredText and LaTeX: the source as it is, with its headings."""
+"""Markdown, reStructuredText and LaTeX: the unchanged source, with its headings."""
 
 import re
 from contextlib import suppress
@@ -9,9 +9,9 @@ from .text import decode, scalars
 
 LINE_END = re.compile(r"\r\n?|\n")
 FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n(?=[\w-]+[ \t]*:)(.*?\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-MAX_FRONT_MATTER = 10_000  # characters: the YAML parser is slow
-RST_LINE = re.compile(r"([!-/:-@\[-`{-~])\1*[ \t]*")  # one punctuation mark repeated
-RST_NO_TITLE = re.compile(r"\.\. |[-*+•‣⁃] |>>> |\| ")
+MAX_FRONT_MATTER = 10_000  # characters; the YAML parser is slow
+RST_LINE = re.compile(r"([!-/:-@\[-`{-~])\1*")  # one punctuation mark repeated
+RST_NO_TITLE = re.compile(rf"\.\. |[-*+•‣⁃] |>>> |\| |\s*(?:{RST_LINE.pattern})?$")
 LATEX_LEVELS = ("part", "chapter", "section", "subsection", "subsubsection", "paragraph", "subparagraph")
 LATEX_HEADING = re.compile(
     r"^[ \t]*\\(title|part|chapter|(?:sub){0,2}section|(?:sub)?paragraph)\*?(?:\[[^\]\n]{0,300}\])?\{([^\n]{1,500}?)\}"
@@ -48,29 +48,24 @@ def markdown_headings(text: str, start: int = 0) -> list[Heading]:
 
 
 def restructured_text(name: str, data: bytes) -> dict:
-    """Roles and directives stay, and nothing is included."""
+    """Read the text with its roles and directives; nothing is included."""
     text = decode(data)
     starts = [0, *(found.end() for found in LINE_END.finditer(text))]
-    lines = [text[start:end].rstrip() for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
-    styles: list[tuple[str, bool]] = []  # in the order in which they appear, which gives their level
+    lines = [text[start:end].rstrip() for start, end in pairwise([*starts, len(text)])]
+    styles: dict[tuple[str, bool], int] = {}  # a style's level is the order in which styles appear
     headings = []
-    free = 0  # the first line that is no part of a title
+    end = 0  # the first line after the last title
     for number in range(1, len(lines)):
         title, line = lines[number - 1], lines[number]
-        if not line or number <= free or not RST_LINE.fullmatch(line):
+        if number <= end or not RST_LINE.fullmatch(line) or len(line) < min(len(title), 4) or RST_NO_TITLE.match(title):
             continue
-        words = title.strip()
-        before = lines[number - 2] if number - 2 >= free else ""
+        before = lines[number - 2] if number - 2 >= end else ""
         over = before == line and len(line) >= len(title)
-        if not words or RST_LINE.fullmatch(words) or len(line) < min(len(title), 4) or RST_NO_TITLE.match(title):
-            continue
         if not over and (title[0].isspace() or (before and not before[0].isspace() and not before.startswith(".."))):
             continue  # the end of a paragraph
-        style = (line[0], over)
-        if style not in styles:
-            styles.append(style)
-        headings.append(Heading(starts[number - 1 - over], styles.index(style) + 1, words))
-        free = number + 1
+        level = styles.setdefault((line[0], over), len(styles) + 1)
+        headings.append(Heading(starts[number - 1 - over], level, title.strip()))
+        end = number + 1
     return {"text": text, "headings": headings}
 
 

@@ -1,4 +1,4 @@
-"""Office files and books: zip archives of XML, which is streamed. All text is read, wherever an author has put it."""
+"""Office files and books: zip archives of XML, which is streamed. Text is read from all parts of a document."""
 
 import io
 import posixpath
@@ -15,17 +15,17 @@ from .text import Unreadable, joined
 
 MAX_UNPACKED_BYTES = 100_000_000
 MAX_CELLS = 5_000_000  # a cell in the last column makes a row of 16,384
-OLD_FORMAT = b"\xd0\xcf\x11\xe0"  # an encrypted file begins so too
+OLD_FORMAT = b"\xd0\xcf\x11\xe0"  # of encrypted files, too
 
-# Local names of elements, which Word, PowerPoint and OpenDocument share: what they are in HTML.
+# Local names of elements, which Word, PowerPoint and OpenDocument share, to tags of HTML.
 TAGS = {
     **dict.fromkeys(("p", "h", "comment", "threadedComment", "cm"), "p"),
     **dict.fromkeys(("br", "cr", "line-break"), "br"),
     **{"tbl": "table", "table": "table", "tr": "tr", "table-row": "tr", "tc": "td", "table-cell": "td"},
 }
 CHARACTERS = {"tab": " ", "s": " ", "ptab": " ", "noBreakHyphen": "-", "den": "/"}
-APART = {"txbxContent", "text-box", "note-body", "annotation"}  # stand within a paragraph, and are read after it
-# What was deleted or moved, what is there twice, tab stops, the numbers of slides and notes.
+APART = {"txbxContent", "text-box", "note-body", "annotation"}  # inside a paragraph, and read after it
+# Deleted, moved and repeated text, tab stops, the numbers of slides and notes.
 SKIPPED = {"del", "moveFrom", "tracked-changes", "Fallback", "tabs", "fld", "note-citation"}
 WORD_PARTS = re.compile(r"word/(document|header|footer|footnotes|endnotes|comments|diagrams/data|charts/chart)\d*\.xml")
 SHEET_PARTS = re.compile(r"xl/(comments|threadedComments|drawings|charts)[^.]*\.xml")
@@ -38,10 +38,10 @@ def word(name: str, data: bytes) -> dict:
     for style in package.xml("word/styles.xml").iterfind("{*}style"):
         level = re.fullmatch(r"heading (\d)|title", _value(style.find("{*}name"), "val").lower())  # in every language
         levels |= {_value(style, "styleId"): int(level[1] or 1)} if level else {}
-    parts = sorted(package.find(WORD_PARTS), key=lambda part: not part.startswith("word/document"))
-    read = [package.read(part, {"t"}, levels) for part in parts]
-    once = {part["text"]: part for part in read}  # a header may be there several times
-    return joined(list(once.values()), package.title("docProps/core.xml"))
+    names = sorted(filter(WORD_PARTS.fullmatch, package.names), key=lambda name: not name.startswith("word/document"))
+    parts = [package.read(name, {"t"}, levels) for name in names]
+    unique = {part["text"]: part for part in parts}  # sections may repeat a header
+    return joined(list(unique.values()), package.title("docProps/core.xml"))
 
 
 def powerpoint(name: str, data: bytes) -> dict:
@@ -56,9 +56,9 @@ def powerpoint(name: str, data: bytes) -> dict:
 
 def open_document(name: str, data: bytes) -> dict:
     package = _Package(data, "odt")
-    parts = package.find(re.compile("content.xml|styles.xml" if name.endswith(".odt") else "content.xml"))
-    read = [package.read(part, {"p", "h"}) for part in sorted(parts)]  # headers and footers are among the styles
-    return joined(read, package.title("meta.xml"))
+    names = {"content.xml", "styles.xml"} if name.endswith(".odt") else {"content.xml"}  # headers are among the styles
+    parts = [package.read(name, {"p", "h"}) for name in sorted(names.intersection(package.names))]
+    return joined(parts, package.title("meta.xml"))
 
 
 def spreadsheet(name: str, data: bytes) -> dict:
@@ -68,7 +68,7 @@ def spreadsheet(name: str, data: bytes) -> dict:
     book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
     sheets, cells = [], 0
     for sheet in book.worksheets:
-        sheet.reset_dimensions()  # those that are declared may be wrong
+        sheet.reset_dimensions()  # the declared ones may be wrong
         text = ""
         for row in sheet.iter_rows(values_only=True):
             cells += max(len(row), 1)
@@ -78,7 +78,7 @@ def spreadsheet(name: str, data: bytes) -> dict:
             text += "\t".join(values) + "\n" if values else ""
         if text:
             sheets.append({"text": f"{sheet.title}\n{text}", "headings": [Heading(0, 1, sheet.title)]})
-    sheets += [package.read(part, {"t", "text"}) for part in package.find(SHEET_PARTS)]
+    sheets += [package.read(part, {"t", "text"}) for part in filter(SHEET_PARTS.fullmatch, package.names)]
     return joined(sheets, package.title("docProps/core.xml"))
 
 
@@ -93,11 +93,11 @@ def epub(name: str, data: bytes) -> dict:
 
 
 class _Package:
-    """The archive of a file; a part is named as in it."""
+    """The zip archive of a file; its parts have the names of the entries."""
 
     def __init__(self, data: bytes, kind: str) -> None:
         if data.startswith(OLD_FORMAT):
-            raise Unreadable(f"is encrypted, or of an old format: save it as .{kind} without a password")
+            raise Unreadable(f"is encrypted or in an old format: save it as .{kind} without a password")
         try:
             self.archive = zipfile.ZipFile(io.BytesIO(data))
         except zipfile.BadZipFile:
@@ -107,27 +107,24 @@ class _Package:
         if unpacked > MAX_UNPACKED_BYTES:
             raise Unreadable(f"unpacks to {unpacked / 1e6:,.0f} MB, more than {MAX_UNPACKED_BYTES / 1e6:,.0f}")
 
-    def find(self, pattern: re.Pattern) -> list[str]:
-        return [name for name in self.names if pattern.fullmatch(name)]
-
     def xml(self, part: str) -> ElementTree.Element:
-        """A small part, or an empty element if there is none."""
+        """Parse a small part, or return an empty element if there is none."""
         return ElementTree.fromstring(self.archive.read(part)) if part in self.names else ElementTree.Element("none")
 
     def title(self, part: str) -> str:
         return (self.xml(part).findtext(".//{http://purl.org/dc/elements/1.1/}title") or "").strip()
 
     def links(self, part: str) -> dict[str, str]:
-        """The parts that a part leads to, by their ids in it."""
+        """Return the parts that a part links to, by their ids in it."""
         folder, name = posixpath.split(part)
         links = self.xml(f"{folder}/_rels/{name}.rels").iterfind("{*}Relationship")
-        found = {_value(link, "Id"): posixpath.normpath(f"/{folder}/{_value(link, 'Target')}") for link in links}
-        return {id: target.lstrip("/") for id, target in found.items() if target.lstrip("/") in self.names}
+        paths = {_value(link, "Id"): posixpath.join("/", folder, _value(link, "Target")) for link in links}
+        return {id: name for id, path in paths.items() if (name := posixpath.normpath(path)[1:]) in self.names}
 
     def read(self, part: str, text_in: set[str], levels: Mapping[str, int] | None = None) -> dict:
-        """The text of a part, which is in the elements `text_in`; `levels` has the styles of headings."""
+        """Read the text of a part from the elements `text_in`; `levels` has the levels of heading styles."""
         reader = _Part(text_in, levels or {})
-        parser = expat.ParserCreate(namespace_separator=" ")  # reads no external entities, and bounds the others
+        parser = expat.ParserCreate(namespace_separator=" ")  # reads no external entities, and limits the others
         parser.buffer_text = True
         parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
         parser.CharacterDataHandler = reader.add
@@ -136,12 +133,12 @@ class _Package:
 
 
 class _Part:
-    """What the parser tells of a part."""
+    """A part that the parser's events are collected in."""
 
     def __init__(self, text_in: set[str], levels: Mapping[str, int]) -> None:
         self.text_in, self.levels, self.page = text_in, levels, Page()
         self.skipped = self.inside = self.title = 0
-        self.around: list[tuple[Page, int]] = []  # what is open around a part that stands apart
+        self.outer: list[tuple[Page, int]] = []  # the pages around an element of APART
         self.apart: list[dict] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
@@ -151,7 +148,7 @@ class _Part:
             return
         values = {key.rpartition(" ")[2]: value for key, value in attributes.items()}
         if name in APART:
-            self.around.append((self.page, self.inside))
+            self.outer.append((self.page, self.inside))
             self.page, self.inside = Page(), 0
         self.inside += name in self.text_in
         self.page.start(TAGS.get(name, ""))
@@ -161,7 +158,7 @@ class _Part:
             self.page.begin_heading(self.levels.get(values.get("val", ""), 0))
         elif name == "h":
             self.page.begin_heading(int(values.get("outline-level", 1)))
-        elif name == "ph":  # what a shape of a slide is for
+        elif name == "ph":  # the purpose of a slide's shape
             self.title = int(values.get("type") in ("title", "ctrTitle"))
         elif name == "p":
             self.page.begin_heading(self.title)
@@ -179,7 +176,7 @@ class _Part:
             self.title = 0
         if name in APART:
             self.apart.append(self.page.read())
-            self.page, self.inside = self.around.pop()
+            self.page, self.inside = self.outer.pop()
 
     def add(self, text: str) -> None:
         if self.inside and not self.skipped:
@@ -187,6 +184,6 @@ class _Part:
 
 
 def _value(element: ElementTree.Element | None, attribute: str) -> str:
-    """An attribute by its local name."""
+    """Get an attribute by its local name, or an empty string."""
     attributes = element.attrib if element is not None else {}
     return next((value for key, value in attributes.items() if key.rpartition("}")[2] == attribute), "")

@@ -1,8 +1,4 @@
-"""Read files in a process that may neither take too long nor too much memory.
-
-A file that makes its reader hang, crash or take all memory ends that process: the file is named, and the next one gets
-a new process.
-"""
+"""Reading in a process with limited time and memory; after a file that ends it, the next file gets a new process."""
 
 import contextlib
 import pickle
@@ -12,28 +8,27 @@ from ...jobs.limited_process import LimitedProcess
 from ..documents import Document
 from .reading import read_documents
 
-SECONDS, MEMORY_BYTES = 60, 2_000_000_000  # a file
+SECONDS, MEMORY_BYTES = 60, 2_000_000_000  # for each file
 BATCH = 1000  # documents
-PLAIN_SUFFIXES = (".txt", ".text", ".log")  # in UTF-8 they take linear time, and no process
+PLAIN_SUFFIXES = (".txt", ".text", ".log")  # read in this process if they are UTF-8, which takes linear time
 
 
 class ReaderPool(LimitedProcess):
-    """Reads one file after another; `close` ends its process."""
+    """A process that reads one file after another; `close` ends it."""
 
     def __init__(self) -> None:
         super().__init__(__name__, read_pickled.__name__, MEMORY_BYTES)
 
     def read(self, path: PurePath, data: bytes, text_column: str) -> list[Document]:
-        """Return the documents in a file, as `read_documents` does; ValueError beyond the limits, too."""
+        """Return the documents in a file, as `read_documents` does; raises ValueError beyond the limits, too."""
         if path.suffix.lower() in PLAIN_SUFFIXES:
             with contextlib.suppress(UnicodeDecodeError):
                 data.decode()
                 return read_documents(path, data, text_column)
-        batches = self.call(SECONDS, path, data, text_column)
-        return [document for batch in batches for document in pickle.loads(batch)]
+        return [document for batch in self.call(SECONDS, path, data, text_column) for document in pickle.loads(batch)]
 
 
 def read_pickled(path: PurePath, data: bytes, text_column: str) -> list[bytes]:
-    """Read in that process, and pickle in batches: one pickle of all documents would take half as much memory again."""
+    """Read a file and pickle its documents in batches: one pickle of all would take half as much memory again."""
     documents = read_documents(path, data, text_column)
     return [pickle.dumps(documents[start : start + BATCH]) for start in range(0, len(documents), BATCH)]

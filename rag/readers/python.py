@@ -9,21 +9,21 @@ from .markup import markdown_headings
 from .text import NoText, Unreadable, decode, joined
 
 PYTHON_MANUAL = "python-manual"
-# Modules written in C, whose docstrings stand in a private one that does the same in Python.
-TWINS = {"_pydatetime": "datetime", "_pydecimal": "decimal", "_pyio": "io", "_collections_abc": "collections.abc"}
+# The docstrings of modules written in C are in a private module that does the same in Python.
+PUBLIC_NAME = {"_pydatetime": "datetime", "_pydecimal": "decimal", "_pyio": "io", "_collections_abc": "collections.abc"}
 TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def manual_documents() -> list[Document]:
-    """The manual of the Python that is running, without private names; it has documents "python-manual/<name>"."""
+    """Return the manual of the running Python as documents "python-manual/<name>", without private names."""
     from ...data.python_manual import is_private, python_manual
 
     documents, manual = [], dict(python_manual())
     for name, text in manual.items():
         module, dot, rest = name.partition(".")
-        public = TWINS.get(module, module) + dot + rest
+        public = PUBLIC_NAME.get(module, module) + dot + rest
         if public not in manual:
-            name, text = public, text.replace(module, TWINS[module], 1)  # in the signature that it begins with
+            name, text = public, text.replace(module, PUBLIC_NAME[module], 1)  # in the signature at its start
         if not is_private(name):
             title = name.removeprefix("topics/")
             documents.append(Document(f"{PYTHON_MANUAL}/{name}", text, title, {"type": PYTHON_MANUAL}))
@@ -31,12 +31,12 @@ def manual_documents() -> list[Document]:
 
 
 def module(name: str, data: bytes) -> dict:
-    """The docstrings, each under the signature of what it describes."""
+    """Read the docstrings of a module, each after the signature that it describes."""
     from ...data.python_manual import docstrings_in
 
     try:
         found = docstrings_in(data, PurePath(name).stem)
-    except MemoryError:  # of the parser, not of the machine
+    except MemoryError:  # raised by the parser; the machine has memory
         raise Unreadable("is nested too deeply") from None
     except (SyntaxError, ValueError) as error:
         raise Unreadable(f"is not Python ({type(error).__name__}: {' '.join(str(error).split())[:100]})") from None
@@ -47,9 +47,9 @@ def module(name: str, data: bytes) -> dict:
 
 
 def notebook(name: str, data: bytes) -> dict:
-    """The sources of the cells and the text that they put out."""
+    """Read the sources of the cells and the text of their outputs."""
     book = json.loads(decode(data))
-    sheets = book.get("worksheets") or [book]  # the notebooks of before 2015
+    sheets = book.get("worksheets") or [book]  # in notebooks from before 2015
     parts = []
     for cell in [cell for sheet in sheets for cell in sheet["cells"]]:
         source = _text(cell.get("source", cell.get("input", "")))

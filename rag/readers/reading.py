@@ -1,4 +1,4 @@
-"""A file to its documents: the reader of its kind, rows, and what is said if there is none or nothing to read."""
+"""Reading a file: the reader for its kind, rows, and the messages if there is no reader or no text."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from .pdf import pdf
 from .python import module, notebook
 from .text import NoText, Unreadable, decode, one_line_errors, scalars, storable
 
-VERSION = "3"  # of the readers: files that others read are read anew
+VERSION = "3"  # of the readers: files that another version has read are read again
 MAX_UNPACKED_BYTES = 100_000_000  # of a compressed file
 ROWS = ("jsonl", "csv", "tsv", "parquet")
 
@@ -25,26 +25,24 @@ READERS: dict[str, Callable[[str, bytes], dict]] = {
     "xhtml": html, "pdf": pdf, "docx": word, "pptx": powerpoint, "xlsx": spreadsheet, "odt": open_document,
     "ods": open_document, "odp": open_document, "epub": epub, "eml": mail, "ipynb": notebook, "py": module,
 }  # fmt: skip
-OTHERS = {
-    "it is a picture": "png jpg jpeg gif bmp tif tiff webp ico heic avif psd",
+UNREADABLE = {  # the reason or the remedy: kinds
+    "it is an archive; unpack it, and sync the folder": "".join(ARCHIVES).replace(".", " "),
+    "it is an image": "png jpg jpeg gif bmp tif tiff webp ico heic avif psd",
     "it is sound or video": "mp3 wav flac ogg m4a aac mp4 mkv avi mov webm mpg mpeg",
     "it is a font": "ttf otf woff woff2",
     "save it as .docx, .xlsx, .pptx or .pdf": "doc xls ppt xlsb rtf pages numbers wpd mobi azw azw3 djvu vsd",
 }
-NOT_READ = {kind: why for why, kinds in OTHERS.items() for kind in kinds.split()}
 
 
 def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Document]:
-    """The documents in a file: one, or a row each of CSV, TSV, JSONL and Parquet. A compressed file is unpacked first.
+    """Read a file, unpacked if it is compressed: one document, or one for each row of CSV, TSV, JSONL and Parquet.
 
-    Raises NoText if there is nothing to find, another ValueError if it cannot be read as what its name says, and
-    ImportError if its format needs a package that is not installed.
+    Raises NoText if there is no text, another ValueError if the file does not have the format of its name, and
+    ImportError if the format needs a package that is not installed.
     """
     kind, name = kind_of(path).lstrip("."), path.as_posix()
-    if f".{kind}" in ARCHIVES:
-        raise Unreadable("is an archive: unpack it, and sync the folder that comes out")
-    if kind in NOT_READ:
-        raise Unreadable(f"is not read: {NOT_READ[kind]}")
+    if reason := next((reason for reason, kinds in UNREADABLE.items() if kind in kinds.split()), None):
+        raise Unreadable(f"is not read: {reason}")
     try:
         if (suffix := path.suffix.lower()) in COMPRESSIONS:
             with one_line_errors(), unpack(io.BytesIO(data), suffix) as file:
@@ -79,18 +77,17 @@ def _document(name: str, kind: str, read: dict) -> Document:
 
 
 def _rows(name: str, data: bytes, kind: str, text_column: str) -> Iterator[Document]:
-    from ...data.rows import parse_rows  # here: it brings datasets along
+    from ...data.rows import parse_rows  # here: it imports datasets
 
     with one_line_errors():
         for row in parse_rows(io.BytesIO(data), "it", f".{kind}"):
-            if isinstance(row.value, ValueError):
-                raise ValueError(f"{row.where} {row.value}")
             if not isinstance(row.value, dict):
-                raise ValueError(f"{row.where} is not an object with a field for the text")
+                wrong = row.value if isinstance(row.value, ValueError) else "is not an object with columns"
+                raise ValueError(f"{row.where} {wrong}")
             fields = dict(row.value)
             if text_column not in fields:
-                reason = f"has no column {text_column!r}, only {', '.join(fields)[:200]}: name one with --text_column"
-                raise ValueError(f"{row.where} {reason}")
+                has = f"no column {text_column!r}, only {', '.join(fields)[:200]}"
+                raise ValueError(f"{row.where} has {has}: name one with --text_column")
             text, title = fields.pop(text_column), fields.pop("title", "")
             if text is not None and not isinstance(text, str):
                 raise ValueError(f"{row.where} has {type(text).__name__} in {text_column!r}, not text")

@@ -1,7 +1,6 @@
-"""Bytes to text, metadata that an index can store, and what readers say of a file, which is without its name."""
+"""Decoding, metadata that an index can store, and errors of readers, which do not name the file."""
 
 import datetime
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -9,22 +8,22 @@ from contextlib import contextmanager, suppress
 from ...data.files import one_line_error
 from ..documents import DOCUMENT, Heading, Scalar, is_storable
 
-# What pages and mails name. Python knows others, some of which take quadratic time.
+# Encodings of web pages and mails. Some others that Python has take quadratic time.
 ENCODING = re.compile(r"(iso|windows|cp|koi8|gb|big5|euc|shift|sjis|mac|latin|tis|utf)[\w-]*", re.IGNORECASE)
 WESTERN = re.compile(r"(iso-?8859-?1|latin-?1)", re.IGNORECASE)  # Windows' encoding, as browsers read it
 
 
 class Unreadable(ValueError):
-    """A file that cannot be read as what its name says. The message is one line."""
+    """A file that does not have the format of its name. The message is one line."""
 
 
 class NoText(Unreadable):
-    """A file that was read and has nothing to find."""
+    """A file that was read and has no text."""
 
 
 def decode(data: bytes, encoding: str = "") -> str:
-    """Decode text in the encoding that it names, if that fits, otherwise in the one that it seems to have."""
-    from ...data import preprocessing  # here: it brings transformers along
+    """Decode text in the given encoding, if that succeeds, otherwise in the one that it seems to have."""
+    from ...data import preprocessing  # here: it imports transformers
 
     if ENCODING.fullmatch(encoding) and not data.startswith(tuple(preprocessing.BYTE_ORDER_MARKS)):
         with suppress(LookupError, UnicodeError):
@@ -35,11 +34,10 @@ def decode(data: bytes, encoding: str = "") -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Leave out the file's name in errors, and warnings of a guessed encoding: thousands of files may give them."""
+    """Turn errors into Unreadable without the file's name; hide warnings of guessed encodings, which can be many."""
     from ...data import preprocessing
 
-    level = preprocessing.logger.level
-    preprocessing.logger.setLevel(logging.ERROR)
+    preprocessing.logger.disabled = True
     try:
         with one_line_error("it"):
             yield
@@ -47,16 +45,16 @@ def one_line_errors() -> Iterator[None]:
         reason = re.sub("^it,? ", "", str(error))
         raise Unreadable(reason if reason == str(error) else reason.partition(";")[0]) from None
     finally:
-        preprocessing.logger.setLevel(level)
+        preprocessing.logger.disabled = False
 
 
 def storable(text: str) -> str:
-    """The text with a space for each NUL and "?" for each half of a character."""
+    """Replace each NUL by a space, and each half of a character (a surrogate) by "?"."""
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
 def scalars(fields: Mapping) -> dict[str, Scalar]:
-    """The fields that metadata can have: text, dates, booleans, and numbers that a database has."""
+    """Select the fields that metadata can have: text, dates, booleans, and numbers that a database can store."""
     kept: dict[str, Scalar] = {}
     for key, value in fields.items():
         value = value.isoformat() if isinstance(value, datetime.date) else value
@@ -67,7 +65,7 @@ def scalars(fields: Mapping) -> dict[str, Scalar]:
 
 
 def joined(parts: list[dict], title: str = "", are_pages: bool = False) -> dict:
-    """The parts of a file as one text with their headings."""
+    """Join the parts of a file to one text with their headings."""
     text, headings, pages, size = [], [], [], 0
     for part in parts:
         pages.append(size)

@@ -1,10 +1,10 @@
-"""A page in the browser for a checkpoint: chat, continued texts, the probabilities of tokens, and attention maps.
+"""Open a page in the browser for a checkpoint: chat, generated texts, token probabilities, attention maps.
 
     folio app --model runs/quickstart
     folio app --model runs/quickstart --port 8123
 
-It is for this machine alone: it listens at 127.0.0.1, and neither it nor the page sends anything to anybody. The
-address that it prints has a token, without which nobody else on the machine can use the page. Ctrl-C ends it.
+It is for this machine only: it listens at 127.0.0.1, and neither it nor the page sends anything elsewhere. The address
+that it prints has a token, without which other users of the machine cannot use the page. Ctrl-C ends it.
 """
 
 import os
@@ -16,9 +16,9 @@ from pathlib import Path
 
 @dataclass
 class AppArguments:
-    model: str = field(metadata={"help": "a checkpoint's or an adapter's directory or Hub name"})
-    port: int = field(default=7860, metadata={"help": "0 takes a free one"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code in the checkpoint; not for ours"})
+    model: str = field(metadata={"help": "directory or Hub name of a checkpoint or adapter"})
+    port: int = field(default=7860, metadata={"help": "port to listen at; 0 selects a free one"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the checkpoint's Python code (not for ours)"})
 
 
 def main(argv: list[str]) -> None:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
 
     (args,) = parse(argv, [AppArguments], "folio app", __doc__)
     with tempfile.TemporaryDirectory(prefix="folio-app-", ignore_cleanup_errors=True) as folder:
-        # All that visitors drop lies here, where nobody else may read it, and goes at the end.
+        # The uploads of visitors are here, where other users cannot read them. They are deleted at the end.
         tempfile.tempdir, os.environ["GRADIO_TEMP_DIR"] = folder, f"{folder}/gradio"
         try:
             run(args)

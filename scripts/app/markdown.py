@@ -1,22 +1,22 @@
-"""Markdown as `folio app` shows it: what is cited is marked, no HTML of the text is HTML, and nothing is loaded."""
+"""Markdown in `folio app`: a citation is marked, HTML in the text is escaped, and nothing is loaded."""
 
 import re
 from functools import cache
 
-OPEN, CLOSE = "\ufdd0", "\ufdd1"  # around what is cited; no text has these characters
-# Marks of headings, items, tables and fences that a quotation begins or ends with.
+OPEN, CLOSE = "\ufdd0", "\ufdd1"  # around a citation; no text has these characters
+# Markup of headings, items, tables and fences at the ends of a citation.
 BEGINNING = re.compile(r"(?:[ \t]*(?:(?:#{1,6}|>|[*+-]|\d+[.)])[ \t]+|\||(?:`{3,}|~{3,}).*\n))*")
 END = re.compile(r"(?:\s|\||(?<=\n)[ \t]*(?:`{3,}|~{3,}))*$")
 
 
 def marked_markdown(text: str, start: int, end: int, id: str) -> str:
-    """The text, whose part from `start` to `end` is in `mark` elements, of which the first has the id."""
+    """Render the text, with the part from `start` to `end` in `mark` elements, of which the first has the id."""
     if not text[text.rfind("\n", 0, start) + 1 : start].strip():
         start += len(BEGINNING.match(text[start:end])[0])  # pyright: ignore[reportOptionalSubscript]
     end -= len(END.search(text[start:end])[0])  # pyright: ignore[reportOptionalSubscript]
     tokens = _parser().parse(f"{text[:start]}{OPEN}{text[start:end]}{CLOSE}{text[end:]}")
     for token in tokens:
-        if token.type in ("heading_open", "heading_close"):  # the page has headings of its own
+        if token.type in ("heading_open", "heading_close"):  # the page has its own headings
             token.tag = "b"
     html, marked = "", False
     for part in re.split(f"(<[^>]*>|{OPEN}|{CLOSE})", _parser().renderer.render(tokens, _parser().options, {})):

@@ -1,4 +1,4 @@
-"""The page of `folio app`: one function a tab. What the model generates comes from one generator, in turn."""
+"""The page of `folio app`: one function per tab. One generator serves all requests, one after another."""
 
 import contextlib
 import copy
@@ -18,20 +18,19 @@ from ...tokenization import encode_chat, encode_texts
 from ...tokenization.inspection import shown, vocabulary_bytes
 from .documents import documents_tab
 from .html import attention_html, chat_html, heads_html, legend, tokens_html, written_html
-from .parts import EVENT, asked, box, check, fastapi, gr, one_line_errors
+from .parts import EVENT, box, check, fastapi, gr, one_line_errors, run_controls
 
 HERE = Path(__file__).parent
-MOST_TOKENS = 512  # in the token view
-MOST_ATTENDING = 48  # in the attention map
-SECONDS_BETWEEN = 0.1  # updates of a text that grows: small models are faster than browsers
-WAITING = 64  # requests in line, before others are sent away
-# Whatever a text or a model says, the page asks nobody but this server for anything.
+MAX_TOKENS = 512  # in the token view
+MAX_ATTENTION_TOKENS = 48  # in the attention map
+UPDATE_SECONDS = 0.1  # between updates of a streamed text: small models are faster than browsers
+MAX_QUEUE = 64  # waiting requests; others are rejected
+# The page sends requests to this server only, whatever a text contains.
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
 )
-SYSTEM_FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]
-SYSTEM_MONO = ["ui-monospace", "Consolas", "monospace"]
+FONTS = {"font": ["ui-sans-serif", "system-ui", "sans-serif"], "font_mono": ["ui-monospace", "Consolas", "monospace"]}
 CHATS = ["What can you help me with?", "Name three large cities of Europe.", "Explain in one sentence why it rains."]
 BEGINNINGS = ["The for statement", "Once upon a time", "ROMEO:", "def read(path):"]
 TEXTS = ["To be, or not to be, that is the question.", "The for statement is used to iterate over the elements.",
@@ -41,7 +40,7 @@ REPEATED = ["one two three four, one two three four, one two", "The cat sat on t
 
 
 def build_page(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, title: str = "FolioGPT") -> gr.Blocks:
-    """The page for one model and its tokenizer. `application` makes it a server's."""
+    """Build the page for one model and its tokenizer; `application` makes a server of it."""
     model, opened = generator.model, "Write" if why_no_chats(generator, tokenizer) else "Chat"
     tabs = {"Chat": chat_tab, "Write": write_tab, "Documents": documents_tab}
     tabs |= {"Tokens": tokens_tab, "Attention": attention_tab}
@@ -50,7 +49,7 @@ def build_page(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, tit
         about = f"{type(model).__name__}, {model.num_parameters():,} parameters{context}"
         gr.HTML(f'<div class="folio-title"><h1>{escape(title)}</h1><span>{about}</span></div>')
         sampling = sampling_controls(generator)
-        with gr.Row():  # on a phone, what is on the right comes below
+        with gr.Row():  # on a phone, the right column is below the left one
             with gr.Column(scale=3, min_width=320), gr.Tabs(selected=opened, overflow_behavior="wrap"):
                 for name, draw in tabs.items():
                     with gr.Tab(name, id=name, elem_id=f"folio-{name.lower()}"):
@@ -60,11 +59,11 @@ def build_page(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, tit
                 gr.HTML("<h2>How it answers</h2>")
                 for control in sampling.values():
                     control.render()
-    return page.queue(max_size=WAITING, api_open=False)
+    return page.queue(max_size=MAX_QUEUE, api_open=False)
 
 
 def why_no_chats(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Why there is nothing to say to a base model; "" if it chats. A base model may have a chat template too."""
+    """Explain why a model cannot chat; "" if it can. A base model may have a chat template, too."""
     ends = generator.model.generation_config.eos_token_id
     ends = [tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
     why = "it has no chat template"
@@ -77,7 +76,7 @@ def why_no_chats(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase) -
 
 
 def sampling_controls(generator: TextGenerator) -> dict[str, gr.Component]:
-    """How to generate, under transformers' names; what the checkpoint says is set."""
+    """Make the generation options, with transformers' names and the checkpoint's values."""
     config = generator.model.generation_config
     longest = min(generator.context_length or 2048, 2048) - 1
 
@@ -103,25 +102,24 @@ def chat_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampl
         return
     chat = Chat(generator, tokenizer, encode_chat)
 
-    async def reply(message: str, said: list[dict], system: str, *values) -> AsyncIterator[tuple[str, list[dict], str]]:
+    async def reply(message: str, turns: list[dict], system: str, *values) -> AsyncIterator[tuple[str, list, str]]:
         with one_line_errors():
             check(message, "message")
-            said = [*said, {"role": "user", "content": message}]
-            told = [{"role": "system", "content": system}] if system.strip() else []
-            choice, forgotten = chat.answer([*told, *said], **dict(zip(sampling, values, strict=True)))
-            async for text in _growing(generator, choice):
-                answered = [*said, {"role": "assistant", "content": text}]
+            turns = [*turns, {"role": "user", "content": message}]
+            before = [{"role": "system", "content": system}] if system.strip() else []
+            choice, forgotten = chat.answer([*before, *turns], **dict(zip(sampling, values, strict=True)))
+            async for text in _stream_text(generator, choice):
+                answered = [*turns, {"role": "assistant", "content": text}]
                 yield "", answered, chat_html(answered, forgotten)
 
-    said = gr.State([])
-    out = gr.HTML(chat_html([]), autoscroll=True, min_height=240, max_height=560)
+    turns, out = gr.State([]), gr.HTML(chat_html([]), autoscroll=True, min_height=240, max_height=560)
     message = box("Message", container=False)
-    system = box("What the model is told before the chat", value="", render=False)
-    inputs, outputs, names = [said, system, *sampling.values()], [message, said, out], ["Send", "Stop", "New chat"]
-    running, buttons = asked(reply, message, names, inputs, outputs, CHATS, [])
-    with gr.Accordion("System prompt", open=False):
-        system.render()
-    buttons[2].click(lambda: ([], chat_html([])), outputs=[said, out], cancels=running, api_visibility="private")
+    with gr.Accordion("System prompt", open=False, render=False) as accordion:
+        system = box("Instructions for the model, before the chat", value="")
+    inputs, outputs, names = [turns, system, *sampling.values()], [message, turns, out], ["Send", "Stop", "New chat"]
+    running, buttons = run_controls(reply, message, names, inputs, outputs, CHATS, [])
+    accordion.render()
+    buttons[2].click(lambda: ([], chat_html([])), outputs=[turns, out], cancels=running, api_visibility="private")
 
 
 def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, sampling: dict) -> None:
@@ -134,91 +132,90 @@ def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, samp
                 context = f"{generator.context_length:,}"
                 raise ValueError(f"The text has {len(ids):,} tokens, the context {context}: shorten it.")
             config = generation_config(generator.model, min(new, room), **options)
-            async for grown in _growing(generator, Choice(ids, config, generator.stop_strings)):
+            async for grown in _stream_text(generator, Choice(ids, config, generator.stop_strings)):
                 yield text + grown, written_html(text, grown)
 
     whole, out = gr.State(""), gr.HTML(render=False)
     text = box("A text for the model to continue", lines=4, max_lines=24)
     names = ["Continue", "Stop", "Edit"]
-    running, buttons = asked(write, text, names, list(sampling.values()), [whole, out], BEGINNINGS, ["", ""])
+    running, buttons = run_controls(write, text, names, list(sampling.values()), [whole, out], BEGINNINGS, ["", ""])
     out.render()
     moved = {"inputs": [text, whole], "outputs": [text, whole, out], "cancels": running, "api_visibility": "private"}
     buttons[2].click(lambda text, whole: (whole or text, "", ""), **moved)
 
 
 def tokens_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, _: dict) -> None:
-    spelled, most = _speller(tokenizer), min(generator.context_length or MOST_TOKENS, MOST_TOKENS)
+    token_text, limit = _token_texts(tokenizer), min(generator.context_length or MAX_TOKENS, MAX_TOKENS)
 
     def view(text: str) -> str:
         with one_line_errors():
-            ids = _encode(tokenizer, text, most)
-            return tokens_html(token_predictions(generator.model, ids), [spelled(id) for id in ids], spelled)
+            ids = _encode(tokenizer, text, limit)
+            return tokens_html(token_predictions(generator.model, ids), [token_text(id) for id in ids], token_text)
 
-    gr.Markdown("How likely the model found each token, after those before it. Point at one to see what it expected.")
-    text, out = box(f"A text of up to {most} tokens", max_lines=8), gr.HTML(render=False)
-    asked(view, text, ["Show"], [], [out], TEXTS, [legend()])
+    gr.Markdown("The probability of each token after the tokens before it. Point at a token to see the alternatives.")
+    text, out = box(f"A text of up to {limit} tokens", max_lines=8), gr.HTML(render=False)
+    run_controls(view, text, ["Show"], [], [out], TEXTS, [legend()])
     out.render()
 
 
 def attention_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, _: dict) -> None:
-    spelled, most = _speller(tokenizer), min(generator.context_length or MOST_ATTENDING, MOST_ATTENDING)
-    eager = with_attentions(generator.model)
+    token_text, eager = _token_texts(tokenizer), with_attentions(generator.model)
+    limit = min(generator.context_length or MAX_ATTENTION_TOKENS, MAX_ATTENTION_TOKENS)
     names = functools.cache(lambda: head_names(eager, generator.context_length))
 
     def view(text: str) -> tuple[tuple, str, str]:
         with one_line_errors():
-            ids = _encode(tokenizer, text, most)
-            looked = attention_weights(eager, ids).cpu(), [spelled(id) for id in ids]
-            first = min(names(), default=(0, 0))
-            return looked, heads_html(looked[0], names()), attention_html(*looked, first, names())
+            ids = _encode(tokenizer, text, limit)
+            weights, tokens = attention_weights(eager, ids).cpu(), [token_text(id) for id in ids]
+            large = attention_html(weights, tokens, min(names(), default=(0, 0)), names())
+            return (weights, tokens), heads_html(weights, names()), large
 
-    def enlarge(looked: tuple, event: gr.EventData) -> str:
+    def enlarge(drawn: tuple, event: gr.EventData) -> str:
         with one_line_errors():
             layer, head = map(int, event.place.split())
-            return attention_html(*looked, (layer, head), names())
+            return attention_html(*drawn, (layer, head), names())
 
-    gr.Markdown("Where each token (a row) looks, among those before it and itself (the columns).")
-    text, looked = box(f"A text of up to {most} tokens", max_lines=4), gr.State()
+    gr.Markdown("The weights with which each token (a row) attends to the tokens before it and itself (the columns).")
+    text, drawn = box(f"A text of up to {limit} tokens", max_lines=4), gr.State()
     on_load = (HERE / "heads.js").read_text(encoding="utf-8")
     small, large = gr.HTML(js_on_load=on_load, render=False), gr.HTML(render=False)
-    asked(view, text, ["Show"], [], [looked, small, large], REPEATED, ["", ""])
+    run_controls(view, text, ["Show"], [], [drawn, small, large], REPEATED, ["", ""])
     with gr.Row():
         for scale, pictures in (1, small), (2, large):
             with gr.Column(scale=scale, min_width=300):
                 pictures.render()
-    small.click(enlarge, looked, large, trigger_mode="always_last", **EVENT)
+    small.click(enlarge, drawn, large, trigger_mode="always_last", **EVENT)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, most: int | None = None) -> list[int]:
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, limit: int | None = None) -> list[int]:
     check(text, "text")
     ids = tokenizer("")["input_ids"] + encode_texts(tokenizer, [text])[0]
-    if most is not None and len(ids) > most:
-        raise ValueError(f"The text has {len(ids):,} tokens, and {most} are shown at most: shorten it.")
+    if limit is not None and len(ids) > limit:
+        raise ValueError(f"The text has {len(ids):,} tokens, and {limit} are shown at most: shorten it.")
     return ids
 
 
-def _speller(tokenizer: PreTrainedTokenizerBase):
-    """How a token is written, by its id."""
-    spelled = vocabulary_bytes(tokenizer)
-    return lambda id: shown(spelled.get(id, b"?"))
+def _token_texts(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], str]:
+    vocabulary = vocabulary_bytes(tokenizer)
+    return lambda id: shown(vocabulary.get(id, b"?"))
 
 
-async def _growing(generator: TextGenerator, choice: Choice) -> AsyncIterator[str]:
-    """The text so far, again and again, and at last the whole text."""
+async def _stream_text(generator: TextGenerator, choice: Choice) -> AsyncIterator[str]:
+    """Yield the text so far, at most every UPDATE_SECONDS, and at the end all of it."""
     shown_at = 0.0
     yield ""
     async with contextlib.aclosing(generator.stream(choice)) as pieces:
         async for _ in pieces:
-            if time.monotonic() > shown_at + SECONDS_BETWEEN:
+            if time.monotonic() > shown_at + UPDATE_SECONDS:
                 yield choice.text
                 shown_at = time.monotonic()
     yield choice.text
 
 
 def application(page: gr.Blocks, token: str) -> Callable:
-    """The page as an ASGI application that answers those who have the token, which the browser keeps in a cookie."""
-    page.has_launched = True  # mounted, it else takes whatever path a request names for a file that was dropped
-    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=SYSTEM_MONO)
+    """Return the page as an ASGI application for clients with the token, which the browser keeps in a cookie."""
+    page.has_launched = True  # otherwise a mounted page accepts any path in a request as an uploaded file
+    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", **FONTS)
     app = gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None), page, "/", theme=theme, css_paths=HERE / "page.css",
         footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, show_error=True,

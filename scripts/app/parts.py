@@ -1,4 +1,4 @@
-"""What the tabs of `folio app` share: Gradio, which calls nobody here, text boxes, examples, and errors in a line."""
+"""The common parts of the tabs of `folio app`: Gradio without telemetry, text boxes, examples, errors of one line."""
 
 import contextlib
 import json
@@ -8,29 +8,29 @@ from html import escape
 
 from ...jobs.extras import extra
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # before the import, which would call home
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # before the import, which would send telemetry
 with extra("app", "The app"):
     import fastapi
     import gradio as gr
 
-__all__ = ["EVENT", "asked", "box", "check", "fastapi", "gr", "one_line_errors"]
+__all__ = ["EVENT", "box", "check", "fastapi", "gr", "one_line_errors", "run_controls"]
 
-LONGEST_TEXT = 20_000  # characters, which are encoded in an instant; contexts are shorter than most
-# For whatever asks the model or the index.
+MAX_CHARACTERS = 20_000  # of a text, longer than most contexts, and quick to encode
+# The options of events that use the model or the index.
 EVENT = {"concurrency_limit": 1, "api_visibility": "private", "show_progress": "minimal"}
 
 
 def box(name: str, **options) -> gr.Textbox:
-    return gr.Textbox(label=name, show_label=False, placeholder=name, max_length=LONGEST_TEXT, **options)
+    return gr.Textbox(label=name, show_label=False, placeholder=name, max_length=MAX_CHARACTERS, **options)
 
 
-def asked(
+def run_controls(
     run: Callable, text: gr.Textbox, names: list[str], inputs: Sequence, out: list, examples: list[str], empty: list
 ) -> tuple[list, list[gr.Button]]:
-    """Draw buttons, of which the first runs on the text and the second stops that, and examples to click.
+    """Draw buttons, of which the first calls `run` and the second stops it, and examples to click.
 
-    Enter runs too if the text has one line. An error leaves no old picture: then the last ones of `out` are `empty`.
-    Returns the events that run, and the buttons.
+    Enter also calls `run` if the text has one line. After an error, the last outputs are `empty`. Returns the events
+    that call `run`, and the buttons.
     """
     with gr.Row():
         buttons = [gr.Button(name, size="md", min_width=90) for name in names]
@@ -51,7 +51,7 @@ def asked(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """What a user can cause is told in a line of the page, in which nothing is HTML."""
+    """Show errors that a user can cause as one line of plain text in the page."""
     try:
         yield
     except (ValueError, RuntimeError, LookupError, TypeError, OSError, ImportError) as error:
@@ -62,5 +62,5 @@ def one_line_errors() -> Iterator[None]:
 def check(text: str, name: str) -> None:
     if not text.strip():
         raise ValueError(f"The {name} is empty.")
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"The {name} has {len(text):,} characters: {LONGEST_TEXT:,} are the most.")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"The {name} has {len(text):,} characters: {MAX_CHARACTERS:,} are the most.")

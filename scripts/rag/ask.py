@@ -1,44 +1,39 @@
-"""Ask an index a question: the answer, and where each part of it stands.
+"""Ask an index a question, and get an answer with its sources.
 
     folio rag ask "How is a model exported?" --index runs/index
     folio rag ask "How is a model exported?" --index runs/index --reader runs/reader
-    folio rag ask "How is a model exported?" --index runs/index --writer runs/chat
-    folio rag ask "How is a model exported?" --index runs/index --writer runs/chat --max_new_tokens 90 --temperature 0.7
+    folio rag ask "How is a model exported?" --index runs/index --generator runs/chat
+    folio rag ask "How is a model exported?" --index runs/index --generator runs/chat --max_new_tokens 90
 
-By default the answer is the sentences of the documents that are nearest to the question, verbatim. --writer takes any
-causal language model that was made for chats, by directory or Hub name; what it quotes is looked up in the documents,
-and a sentence that rests on nothing there is marked. If nothing that was found has to do with the question, or the
-model finds no answer in it, there is none; the command says why and shows the nearest passages. --refuse never answers
-whatever is asked, --refuse strict only what the passages are clearly about.
+By default the answer quotes the sentences of your documents that are nearest to the question. --generator takes any
+causal language model with a chat template; its quotations are looked up in the documents, and a sentence without a
+valid one is marked. If no passage is relevant, or the model finds no answer, you get the reason and the nearest
+passages. --refuse never answers every question, --refuse strict only those that the passages are clearly about.
 
---reader takes a model of `folio finetune qa`, which marks the words that answer the question, if it finds any. They
-stand before the rest.
-
-Any other option is a field of transformers' GenerationConfig, for the model that writes.
+--reader takes a model of `folio finetune qa`, and puts the words that it marks before the rest. With --generator, other
+options are fields of transformers' GenerationConfig.
 """
 
 import contextlib
 from dataclasses import dataclass
 
 from ...evaluation.arguments import option
-from .common import IndexArguments, SearchArguments, open_index, print_passage, where_of, words_of
+from .common import IndexArguments, SearchArguments, open_index, print_passage, words_of
 
 QUOTE = "quote"
 
 
 @dataclass
 class AskArguments(SearchArguments, IndexArguments):
-    k: int = option(10, "how many passages to answer from")
-    writer: str = option(
-        QUOTE, "quote, or a causal language model's directory or Hub name (./quote for a folder of that name)"
-    )
-    reader: str | None = option(None, "a model of folio finetune qa, for a short answer before the rest")
-    refuse: str = option("default", "questions that the passages do not answer: never, default or strict")
-    seed: int | None = option(None, "makes sampling repeatable")
+    k: int = option(10, "number of passages to answer from")
+    generator: str = option(QUOTE, "how to answer: quote copies sentences; otherwise a chat model's directory or name")
+    reader: str | None = option(None, "model of folio finetune qa, for a short answer before the rest")
+    refuse: str = option("default", "refusal of questions without relevant passages: never, default or strict")
+    seed: int | None = option(None, "random seed of sampling")
 
 
 def ask(argv: list[str]) -> None:
-    from ...rag import load_writer
+    from ...rag import load_generator
     from ...rag.quotations import shown
     from ...rag.retrieval import check
     from ...rag.short_answers import load_reader
@@ -48,21 +43,21 @@ def ask(argv: list[str]) -> None:
     words, argv = words_of(argv)
     question = words[0] if words else ""
     args, options = parse_with_generation([*argv, *words[1:]], AskArguments, "folio rag ask QUESTION", __doc__)
-    where = where_of(args)
+    where = args.condition()
     if args.seed is not None:
         options["seed"] = args.seed
-    if options and args.writer == QUOTE:
-        raise ValueError(f"--{next(iter(options))} is for a model that writes: give --writer MODEL, or leave it out.")
+    if options and args.generator == QUOTE:
+        raise ValueError(f"--{next(iter(options))} needs a model: give --generator MODEL, or omit it.")
     with open_index(args, reranker=args.reranker) as rag, contextlib.ExitStack() as stack:
-        writer = None
+        generator = None
         reader = load_reader(args.reader) if args.reader else None
-        if args.writer != QUOTE:
-            check(question, args.k, args.mode, where)  # before a model is loaded; `answer` checks what it is asked
-            writer = stack.enter_context(load_writer(args.writer, **options))
+        if args.generator != QUOTE:
+            check(question, args.k, args.mode, where)  # before a model is loaded
+            generator = stack.enter_context(load_generator(args.generator, **options))
             with options_named(options):
-                writer.try_out()
+                generator.try_out()
         answer = rag.answer(
-            question, writer, args.k, args.mode, where,
+            question, generator, args.k, args.mode, where,
             stream=lambda piece: print(piece, end="", flush=True), refuse=args.refuse, reader=reader,
         )  # fmt: skip
     if answer.refused:

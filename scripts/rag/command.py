@@ -1,4 +1,4 @@
-"""Ask your documents: an index that follows them, search by meaning, by words, or both, and cited answers.
+"""Ask your documents: an index in sync with them, search by meaning, by words, or both, and cited answers.
 
     folio rag sync docs --index runs/index
     folio rag search "How is a model exported?" --index runs/index
@@ -9,9 +9,8 @@
     folio rag rebuild --index runs/index
     folio rag eval known-items --index runs/index
 
-PATH is a file, a folder, or python-manual for the manual of the Python that is running; sync and forget take several.
-A question or a path that begins with "-" comes last, after "--". `folio rag sync --help` lists the options of sync; so
-for the others.
+PATH is a file, a folder, or python-manual for the manual of the running Python; sync and forget take several. Put a
+question or a path that begins with "-" last, after "--". `folio rag sync --help` lists the options of sync.
 """
 
 import shlex
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from ...jobs.options import option
 from ..inputs import run_job
 from .ask import ask
-from .common import IndexArguments, SearchArguments, open_index, print_passage, show_progress, shown, where_of, words_of
+from .common import IndexArguments, SearchArguments, display_path, open_index, print_passage, show_progress, words_of
 from .evaluate import evaluate
 
 SHOWN_FAILURES = 20
@@ -30,35 +29,30 @@ SHOWN_FAILURES = 20
 
 @dataclass
 class SyncArguments:
-    delete_missing: bool = option(False, "delete documents that are no longer there")
-    text_column: str = option("text", "the column with the text, of CSV, TSV and JSONL")
+    prune: bool = option(False, "delete the documents of the folder whose files are gone")
+    text_column: str = option("text", "column of the text in CSV, TSV and JSONL")
 
 
 def main(argv: list[str]) -> None:
-    jobs = {
-        "sync": sync, "search": search, "ask": ask, "forget": forget, "eval": evaluate, "verify": verify,
-        "rebuild": rebuild,
-    }  # fmt: skip
-    run_job("folio rag", __doc__, jobs, argv)
+    jobs = [sync, search, ask, forget, verify, rebuild]
+    run_job("folio rag", __doc__, {**{job.__name__: job for job in jobs}, "eval": evaluate}, argv)
 
 
 def sync(argv: list[str]) -> None:
     what = "Bring an index up to date with documents."
-    paths, argv = words_of(argv)
-    argv = [*argv, "--", *paths[:1]]
-    _, index, args = _parse(argv, [IndexArguments, SyncArguments], "sync", what, ["PATH"])
+    paths, index, args = _parse(argv, [IndexArguments, SyncArguments], "sync", what, ["PATH..."])
     from ...rag import SyncReport
 
     total = SyncReport()
     with open_index(index) as rag:
         for path in paths:
-            total.add(rag.sync(path, args.delete_missing, args.text_column, progress=_show))
+            total.add(rag.sync(path, args.prune, args.text_column, progress=_show))
     show_progress("")
-    for name, why in list(total.failed.items())[:SHOWN_FAILURES]:
-        print(f"left out: {shown(name)} {why}", file=sys.stderr)
+    for name, reason in list(total.failed.items())[:SHOWN_FAILURES]:
+        print(f"left out: {display_path(name)} {reason}", file=sys.stderr)
     if len(total.failed) > SHOWN_FAILURES:
         print(f"left out: {len(total.failed) - SHOWN_FAILURES:,} more", file=sys.stderr)
-    skipped = f", {len(total.skipped)} links and the like skipped" if total.skipped else ""
+    skipped = f", {len(total.skipped)} links and special files skipped" if total.skipped else ""
     print(
         f"{total.added:,} added, {total.updated:,} updated, {total.deleted:,} deleted, {total.unchanged:,} "
         f"unchanged{skipped}; {total.embedded:,} chunks embedded"
@@ -68,8 +62,7 @@ def sync(argv: list[str]) -> None:
 
 def forget(argv: list[str]) -> None:
     what = "Delete documents by their names or those of their files or folders, with all traces in the index."
-    names, argv = words_of(argv)
-    _, index = _parse([*argv, "--", *names[:1]], [IndexArguments], "forget", what, ["PATH"])
+    names, index = _parse(argv, [IndexArguments], "forget", what, ["PATH..."])
     with open_index(index) as rag:
         count = rag.delete(*names)
     if not count:
@@ -79,13 +72,12 @@ def forget(argv: list[str]) -> None:
 
 def search(argv: list[str]) -> None:
     what = "Find the passages nearest to a question."
-    words, argv = words_of(argv)
-    query, index, args = _parse([*argv, "--", *words], [IndexArguments, SearchArguments], "search", what, ["Q"])
-    where = where_of(args)
+    query, index, args = _parse(argv, [IndexArguments, SearchArguments], "search", what, ["Q"])
+    where = args.condition()
     with open_index(index, reranker=args.reranker) as rag:
         hits = rag.search(query, args.k, args.mode, where)
     if not hits:
-        print("Nothing was found.")
+        print("No passage was found.")
     for number, hit in enumerate(hits, 1):
         heading = f"  {hit.heading or hit.title}".rstrip()
         print_passage(hit, f"{number}.", f"{heading}  ({hit.score:.4f})", hit.text, "   ")
@@ -93,18 +85,18 @@ def search(argv: list[str]) -> None:
 
 
 def verify(argv: list[str]) -> None:
-    (index,) = _parse(argv, [IndexArguments], "verify", "Compare all that the catalog and the index hold.")
+    (index,) = _parse(argv, [IndexArguments], "verify", "Compare all chunks and vectors of the catalog and the index.")
     with open_index(index) as rag:
         report = rag.verify()
     if not report.ok:
         repair = shlex.join(["folio", "rag", "rebuild", "--index", index.index])
         problems = "; ".join(report.problems).rstrip(".")
-        raise RuntimeError(f"{index.index} is not whole: {problems}. Repair it with: {repair}")
-    print(f"All there, and the same in both: documents {report.documents:,}, chunks {report.chunks:,}.")
+        raise RuntimeError(f"{index.index} is damaged: {problems}. Repair it with: {repair}")
+    print(f"Complete, and equal in both: documents {report.documents:,}, chunks {report.chunks:,}.")
 
 
 def rebuild(argv: list[str]) -> None:
-    (index,) = _parse(argv, [IndexArguments], "rebuild", "Make the dense index anew from the catalog.")
+    (index,) = _parse(argv, [IndexArguments], "rebuild", "Rebuild the dense index from the catalog.")
     with open_index(index) as rag:
         embedded = rag.rebuild()
         report = rag.verify()
@@ -112,8 +104,10 @@ def rebuild(argv: list[str]) -> None:
 
 
 def _parse(argv: list[str], groups: list[type], job: str, what: str, positional: Sequence[str] = ()) -> tuple:
-    from ..arguments import parse  # here: it brings transformers along
+    from ..arguments import parse  # here: it imports transformers
 
+    words, flags = words_of(argv)
+    argv = [*flags, "--", *words] if positional else argv
     return parse(argv, groups, f"folio rag {job}", f"{what}\n\n\n{__doc__}", positional=positional)
 
 

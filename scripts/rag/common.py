@@ -1,4 +1,4 @@
-"""What the commands of `folio rag` share: which index, which passages, and how they are shown."""
+"""Options and output that the commands of `folio rag` share."""
 
 import json
 import os
@@ -14,19 +14,24 @@ SHOWN_CHARACTERS = 400
 
 @dataclass
 class IndexArguments:
-    index: str = field(metadata={"help": "the folder of the index"})
-    url: str | None = option(None, "the Chroma server that has the vectors; by default the folder has them")
-    embedder: str | None = option(
-        None, "a sentence-transformers model; by default the index's own, or all-MiniLM-L6-v2 (English)"
-    )
+    index: str = field(metadata={"help": "folder of the index"})
+    url: str | None = option(None, "Chroma server that has the vectors; by default the folder has them")
+    embedder: str | None = option(None, "sentence-transformers model; by default the index's own, or all-MiniLM-L6-v2")
 
 
 @dataclass
 class SearchArguments:
-    k: int = option(5, "how many passages")
+    k: int = option(5, "number of passages")
     mode: str = option("hybrid", "hybrid, dense (by meaning) or lexical (by words)")
-    where: str | None = option(None, 'of which documents, as JSON: {"type": "pdf"}')
-    reranker: str | None = option(None, "a cross-encoder that reads the best ones again")
+    where: str | None = option(None, 'condition on the documents to search, as JSON: {"type": "pdf"}')
+    reranker: str | None = option(None, "cross-encoder that reranks the best 50 passages")
+
+    def condition(self) -> dict | None:
+        """Read `where`; ValueError if it is not JSON."""
+        try:
+            return None if self.where is None else json.loads(self.where)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f'--where is not JSON ({error}): give a mapping such as \'{{"type": "pdf"}}\'.') from None
 
 
 def open_index(index: IndexArguments, **options):
@@ -36,7 +41,7 @@ def open_index(index: IndexArguments, **options):
 
 
 def words_of(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The words that are neither an option nor the value of one, all that follow "--" among them, and the others."""
+    """Split arguments into the words that are neither an option nor its value, or follow "--", and the others."""
     end = argv.index("--") if "--" in argv else len(argv)
     words, others = [], []
     for before, word in zip(["", *argv], argv[:end], strict=False):
@@ -46,17 +51,10 @@ def words_of(argv: list[str]) -> tuple[list[str], list[str]]:
     return words + argv[end + 1 :], others
 
 
-def where_of(args: SearchArguments) -> dict | None:
-    try:
-        return None if args.where is None else json.loads(args.where)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'--where is not JSON ({error}): give a mapping such as \'{{"type": "pdf"}}\'.') from None
-
-
 def print_passage(found, before: str, after: str, text: str, indent: str) -> None:
-    """Print where a hit or a citation stands, and its text below."""
+    """Print the position of a hit or a citation, and its text below."""
     page = f", page {found.page}" if found.page else ""
-    name = shown(found.document).replace("\n", "\\n")  # a name may not begin the line of another
+    name = display_path(found.document).replace("\n", "\\n")  # a name must not fake another line
     print(f"{before} {name}{page} [{found.start}:{found.end}]{after}")
     text = textwrap.shorten(text, SHOWN_CHARACTERS, placeholder=" ...")
     print(textwrap.indent(textwrap.fill(text, 100), indent))
@@ -67,6 +65,6 @@ def show_progress(line: str) -> None:
         print(f"\r{line}", end="\033[K\r", file=sys.stderr)
 
 
-def shown(name: str) -> str:
-    """A path as it looks from here."""
+def display_path(name: str) -> str:
+    """Return a path relative to the current folder if it is below it."""
     return os.path.relpath(name) if name.startswith(f"{Path.cwd().as_posix()}/") else name

@@ -1,4 +1,4 @@
-"""A checkpoint that a process without foliogpt would get wrong text from is refused."""
+"""A checkpoint that gives wrong text in a process without foliogpt is rejected."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def swallow_cache(folder) -> None:
 
 
 @pytest.mark.slow
-def test_reload_and_push_refuse_code_that_swallows_the_cache(checkpoint):
+def test_reload_and_push_reject_code_that_drops_the_cache(checkpoint):
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         expected = FolioForCausalLM.from_pretrained(checkpoint)(ids).logits
@@ -50,7 +50,7 @@ def test_reload_and_push_refuse_code_that_swallows_the_cache(checkpoint):
     assert "CacheMismatchError: With transformers" in problem
 
 
-def test_a_head_loads_and_the_facts_name_it(checkpoint):
+def test_load_in_clean_process_loads_and_names_a_head(checkpoint):
     """A file of the checkpoint that is called like an installed module is not imported in its place."""
     config = preset_config("folio", "nano", vocab_size=270, num_hidden_layers=2, num_labels=3)
     FolioForSequenceClassification(config).save_pretrained(checkpoint)
@@ -66,7 +66,7 @@ def test_a_head_loads_and_the_facts_name_it(checkpoint):
         load_in_clean_process(checkpoint)
 
 
-def test_weights_of_another_config_are_refused_by_name(checkpoint):
+def test_logits_in_clean_process_names_weights_of_another_config(checkpoint):
     preset_config("folio", "nano", vocab_size=270, num_hidden_layers=3).save_pretrained(checkpoint)
     config = json.loads((checkpoint / "config.json").read_text())
     config["architectures"] = ["FolioForCausalLM"]
@@ -78,7 +78,7 @@ def test_weights_of_another_config_are_refused_by_name(checkpoint):
     )
 
 
-def test_serve_refuses_to_start_when_the_cache_is_swallowed(checkpoint, monkeypatch, capsys):
+def test_serve_does_not_start_when_the_cache_is_dropped(checkpoint, monkeypatch, capsys):
     forward = modeling.FolioModel.forward
 
     def swallow(self, *args, cache=None, past_key_values=None, **kwargs):

@@ -1,4 +1,4 @@
-"""Checkpoints go to native architectures and come back, or are refused with nothing written."""
+"""Checkpoints are converted to native architectures and back, or rejected with nothing written."""
 
 import contextlib
 import json
@@ -62,7 +62,7 @@ def test_there_and_back_is_bit_identical(save, tmp_path, to, tied, dtype, shards
 
 
 @pytest.mark.parametrize("to", PRESETS)
-def test_a_native_class_loads_the_export_whole(save, tmp_path, to):
+def test_a_native_class_loads_the_complete_export(save, tmp_path, to):
     """Strictly, by transformers' own account, and with the logits of the model that was exported."""
     source = save(PRESETS[to])
     convert(source, tmp_path / "native", to)
@@ -165,7 +165,7 @@ def test_a_model_without_biases_becomes_a_gpt2_with_biases_of_zero(save, tmp_pat
     assert not weights(tmp_path / "native")["transformer.h.0.mlp.c_fc.bias"].any()
 
 
-def test_the_tokenizer_and_the_settings_of_generation_travel(save, tokenizer, tmp_path):
+def test_convert_copies_the_tokenizer_and_the_generation_settings(save, tokenizer, tmp_path):
     source = save("llama")
     tokenizer.backend_tokenizer.model.save(str(source))  # vocab.json, merges.txt: files of the older kind
     (source / "generation_config.json").write_text('{"temperature": 0.3, "do_sample": false, "top_k": 7}')
@@ -199,14 +199,14 @@ INEXPRESSIBLE = [
 
 
 @pytest.mark.parametrize(("preset", "fields", "to", "message"), INEXPRESSIBLE)
-def test_what_cannot_be_expressed_is_refused_by_name(save, tmp_path, preset, fields, to, message):
+def test_convert_names_the_fields_that_the_target_lacks(save, tmp_path, preset, fields, to, message):
     source = save(preset, **fields)
     with nothing_written(tmp_path), pytest.raises(ValueError, match=message):
         convert(source, tmp_path / "native", to)
 
 
 @pytest.mark.parametrize("field", ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"])
-def test_a_native_choice_that_we_have_not_is_refused_by_name(save, tmp_path, field):
+def test_convert_names_the_native_fields_that_folio_lacks(save, tmp_path, field):
     convert(save("gpt2"), tmp_path / "native", "gpt2")
     edit_config(tmp_path / "native", **{field: True})
     with nothing_written(tmp_path), pytest.raises(ValueError, match=f"{field} is True"):
@@ -279,10 +279,10 @@ BAD = [
     (truncate, "model.safetensors is cut off"),
     (pickle_weights, r"weights in pytorch_model.bin, which is not opened, .*save_pretrained"),
     (adapter, "is an adapter.*folio merge"),
-    (interrupt, r"run that has not ended.*name .*checkpoint-1200, or go on with the run by --resume"),
+    (interrupt, r"an unfinished run.*name .*checkpoint-1200, or continue the run with --resume"),
     (other_tokenizer, "another model's tokenizer"),
     (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
-    (lambda folder: (folder / "config.json").write_text("[]"), "is not a config"),
+    (lambda folder: (folder / "config.json").write_text("[]"), "is not a JSON object"),
     (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is not a tokenizer's directory"),
     (lambda folder: edit_config(folder, model_type="mamba"), "give a causal language model of type folio, gpt2"),
     (lambda folder: edit_config(folder, hidden_size="wide"), "hidden_size"),
@@ -294,14 +294,14 @@ BAD = [
     (lambda folder: edit_config(folder, num_experts=8), "num_experts, which this version .* upgrade foliogpt"),
     (lambda folder: edit_config(folder, quantization_config={"bits": 4}), "quantization_config is set"),
     (lambda folder: edit_config(folder, is_causal=False), "is_causal is False: an encoder"),
-    (lambda folder: (folder / "generation_config.json").write_text("[]"), "generation_config.json is not a config"),
+    (lambda folder: (folder / "generation_config.json").write_text("[]"), "config.json is not a JSON object"),
     (lambda folder: edit_config(folder, architectures=["FolioForMaskedLM"]), "only causal language models"),
     (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("spoil", "message"), BAD, ids=lambda value: getattr(value, "__name__", str(value)[:20]))
-def test_a_spoilt_checkpoint_is_refused_with_one_clear_line(save, tmp_path, spoil, message):
+def test_convert_rejects_a_damaged_checkpoint_in_one_line(save, tmp_path, spoil, message):
     source = save("folio")
     spoil(source)
     with nothing_written(tmp_path), pytest.raises((ValueError, OSError), match=message) as caught:
@@ -310,7 +310,7 @@ def test_a_spoilt_checkpoint_is_refused_with_one_clear_line(save, tmp_path, spoi
 
 
 @pytest.mark.parametrize("damage", ["missing file", "missing tensor", "outside"])
-def test_an_index_that_promises_too_much_is_refused(save, tmp_path, damage):
+def test_convert_rejects_an_index_that_names_missing_weights(save, tmp_path, damage):
     source = save("folio", max_shard_size="40KB")
     index = source / "model.safetensors.index.json"
     weight_map = json.loads(index.read_text())["weight_map"]
@@ -326,21 +326,21 @@ def test_an_index_that_promises_too_much_is_refused(save, tmp_path, damage):
         convert(source, tmp_path / "native", "qwen3")
 
 
-def test_a_native_model_with_code_of_its_own_is_not_taken_for_the_native_one(save, tmp_path):
+def test_convert_rejects_a_native_model_with_code_of_its_own(save, tmp_path):
     convert(save("llama"), tmp_path / "native", "llama")
     edit_config(tmp_path / "native", auto_map={"AutoModelForCausalLM": "modeling_my_llama.MyLlamaForCausalLM"})
     with nothing_written(tmp_path), pytest.raises(ValueError, match="auto_map is set"):
         convert(tmp_path / "native", tmp_path / "ours", "folio")
 
 
-def test_a_head_that_is_not_for_language_is_refused(tiny, tmp_path):
+def test_convert_rejects_a_classifier(tiny, tmp_path):
     FolioForSequenceClassification(tiny("folio")).save_pretrained(tmp_path / "classifier")
     with pytest.raises(ValueError, match="FolioForSequenceClassification"):
         convert(tmp_path / "classifier", tmp_path / "native", "qwen3")
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
-def test_a_target_that_exists_is_left_alone(save, tmp_path, kind):
+def test_convert_leaves_an_existing_target_unchanged(save, tmp_path, kind):
     source, target = save("folio"), tmp_path / "there"
     if kind == "folder":
         target.mkdir()
@@ -407,7 +407,7 @@ def spoil(monkeypatch, fault) -> None:
 
 
 @pytest.mark.parametrize(("to", "fault"), FAULTS, ids=lambda value: getattr(value, "__name__", value))
-def test_logits_that_differ_are_refused(save, tmp_path, monkeypatch, to, fault):
+def test_convert_rejects_a_result_whose_logits_differ(save, tmp_path, monkeypatch, to, fault):
     """As they would be if a weight went to the wrong place, or the config said something else."""
     source = save(PRESETS[to])
     spoil(monkeypatch, fault)
@@ -436,7 +436,7 @@ def test_a_pretrained_model_goes_through_on_the_inputs_where_float32_rounds_most
 
 
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
-def test_what_fails_while_writing_leaves_nothing(save, tmp_path, monkeypatch, error):
+def test_convert_leaves_nothing_when_writing_fails(save, tmp_path, monkeypatch, error):
     source = save("folio")
 
     def fail(*args):
@@ -470,13 +470,13 @@ def test_a_conversion_takes_at_most_two_and_a_half_checkpoints_of_memory(save, t
     assert int(done.stdout.splitlines()[-1]) < 2.5 * size
 
 
-def test_unknown_targets_and_names_are_refused(save, tmp_path):
+def test_convert_rejects_unknown_targets_and_names(save, tmp_path):
     source = save("folio")
     with pytest.raises(ValueError, match="choose one of folio, gpt2, llama, qwen3, gguf"):
         convert(source, tmp_path / "x", "onnx")
     with pytest.raises(ValueError, match="is a folio checkpoint already"):
         convert(source, tmp_path / "x", "folio")
-    with pytest.raises(OSError, match="not a whole checkpoint's directory, nor a model on the Hub within reach"):
+    with pytest.raises(OSError, match="No model at 'nobody/nothing': there is no such directory"):
         convert("nobody/nothing", tmp_path / "x", "folio")
     with pytest.raises(ValueError, match=r"config.json is a file"):
         convert(source / "config.json", tmp_path / "x", "qwen3")

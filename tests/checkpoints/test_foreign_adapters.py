@@ -79,7 +79,7 @@ def bases(tmp_path_factory):
 
 
 def adapted(base, config, rows=ROWS, **options):
-    """A model of PEFT's whose trained weights are far from where they begin."""
+    """Make a PEFT model whose trained weights are far from their initial values."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(base, **options)
     if rows != ROWS:
@@ -125,7 +125,7 @@ def test_an_adapter_computes_the_same_loaded_and_merged(bases, tmp_path, base, k
     again.generate(IDS, max_new_tokens=2)
 
 
-def test_what_merging_unties_can_be_converted(bases, tmp_path):
+def test_convert_works_when_merging_has_untied_the_embeddings(bases, tmp_path):
     model = adapted(bases / "ours, tied", MERGED["embeddings"]())
     model.save_pretrained(tmp_path / "adapter")
     with pytest.raises(ValueError, match=r"is an adapter, not a model: make a checkpoint .* with folio merge"):
@@ -168,7 +168,7 @@ def test_a_base_in_16_bits_is_merged_in_32_and_rounded_once(bases, tmp_path, bas
             )
 
 
-def test_what_peft_cannot_merge_is_used_as_it_is_and_not_written(bases, tmp_path):
+def test_an_adapter_that_peft_cannot_merge_is_loaded_unmerged_and_not_written(bases, tmp_path):
     model = adapted(bases / "llama, tied", lora(lora_bias=True))  # the layers of the base have no bias to add to
     model.save_pretrained(tmp_path / "adapter")
     loaded, _ = load_model(str(tmp_path / "adapter"))
@@ -221,7 +221,7 @@ def test_several_adapters_in_a_folder_are_named_one_by_one(bases, tmp_path):
     loaded, _ = load_model(str(tmp_path / "with default"))
     assert distance(loaded, logits(model)) < 1e-5
     (tmp_path / "with default" / "adapter_config.json").unlink()
-    with pytest.raises(OSError, match=r"has adapters in it, and is none: name one of the 1, for instance .*other\."):
+    with pytest.raises(OSError, match=r"contains adapters, and is none: name one of the 1, for instance .*other\."):
         load_model(str(tmp_path / "with default"))
     model.set_adapter("other")
     assert distance(load_model(str(tmp_path / "with default" / "other"))[0], logits(model)) < 1e-5
@@ -241,7 +241,7 @@ def test_a_classifier_has_the_labels_of_its_adapter(bases, tmp_path, base):
         load_model(str(tmp_path / "adapter"))
 
 
-def test_a_head_that_nobody_trained_is_not_made_up(bases, tmp_path):
+def test_load_model_rejects_an_adapter_without_a_trained_head(bases, tmp_path):
     adapted(bases / "ours, tied", MERGED["lora"]()).save_pretrained(tmp_path / "adapter")
     file = tmp_path / "adapter" / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "task_type": None}))

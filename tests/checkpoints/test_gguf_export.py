@@ -76,7 +76,7 @@ def test_a_file_comes_back_the_way_that_the_page_shows(save, tokenizer, tmp_path
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("bos", [True, False], ids=["bos", "no bos"])
-def test_text_is_cut_as_before(save, tokenizer, tmp_path, split, bos):
+def test_load_gguf_tokenizer_cuts_text_as_before(save, tokenizer, tmp_path, split, bos):
     """transformers' own reader does not know the name of SmolLM2's way."""
     spec, steps = json.loads(tokenizer.backend_tokenizer.to_str()), [{"trim_offsets": True, **s} for s in SPLITS[split]]
     spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps} if len(steps) > 1 else steps[0]
@@ -117,7 +117,7 @@ def test_the_chat_template_prints_the_same_without_the_tag_that_llama_cpp_does_n
     assert again.apply_chat_template(CHAT, tokenize=False) == expected
 
 
-def test_a_gpt2_of_another_width_is_written_though_transformers_cannot_be_told(save, tmp_path):
+def test_a_gpt2_of_another_width_is_written_although_transformers_cannot_read_it(save, tmp_path):
     convert(save("gpt2", intermediate_size=48), tmp_path / "model.gguf", "gguf")
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     assert reader.fields["gpt2.feed_forward_length"].contents() == 48
@@ -143,14 +143,14 @@ def test_a_vocabulary_that_was_rounded_up_is_filled(save, tmp_path):
         ("speedrun", {}, "final_logit_softcapping"),
     ],
 )  # fmt: skip
-def test_what_llama_cpp_cannot_compute_is_refused_by_name(save, tmp_path, preset, fields, message):
+def test_convert_names_the_fields_that_llama_cpp_lacks(save, tmp_path, preset, fields, message):
     source = save(preset, **fields)
     with pytest.raises(ValueError, match=message):
         convert(source, tmp_path / "model.gguf", "gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_a_tokenizer_that_llama_cpp_has_no_name_for_is_refused(save, tokenizer, tmp_path):
+def test_convert_rejects_a_tokenizer_that_llama_cpp_lacks(save, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="WordLevel that is not byte-level"):
         convert(save("folio", tokenizer=train_char_tokenizer(["abc"])), tmp_path / "model.gguf", "gguf")
     tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = True
@@ -182,39 +182,46 @@ def test_the_name_must_end_in_gguf_and_the_package_be_there(save, tmp_path, monk
 
 LLAMA_CPP = """
 import json, sys
-import numpy as np
-from llama_cpp import Llama
-path, text = sys.argv[1:]
-model = Llama(path, n_ctx=256, logits_all=True, verbose=False, n_threads=1)
-ids = model.tokenize(text.encode(), add_bos=False, special=True)
-model.eval(ids)
-logits = np.array(model.scores[: len(ids)])
-tokens, continuation = model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0), []
-while len(continuation) < 100:
-    continuation.append(int(next(tokens)))
-chat = model.create_chat_completion([{"role": "user", "content": "Fold."}], max_tokens=2)["choices"][0]["message"]
-print(json.dumps({"ids": ids, "logits": logits.tolist(), "continuation": continuation, "role": chat["role"]}))
+from xllamacpp import CommonParams, Server, ggml_type, llama_flash_attn_type
+path, text, *lists = sys.argv[1:]
+ids, parts = map(json.loads, lists)
+settings = CommonParams()
+settings.model.path, settings.n_ctx, settings.n_parallel, settings.warmup = path, 256, 1, False
+settings.cache_type_k = settings.cache_type_v = ggml_type.GGML_TYPE_F32
+settings.flash_attn_type = llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+server = Server(settings)
+asked = {"max_tokens": 100, "temperature": 0.0, "logprobs": 1, "ignore_eos": True}
+asked["logit_bias"] = [[part, False] for part in parts]
+done = [server.handle_completions({"prompt": prompt, **asked})["choices"][0] for prompt in (text, ids)]
+chat = server.handle_chat_completions({"messages": [{"role": "user", "content": "Fold."}], "max_tokens": 2})
+print(json.dumps({"texts": [each["logprobs"]["content"] for each in done], "chat": chat["choices"][0]["message"]}))
 """
 
 
 @pytest.mark.parametrize("preset", ARCHITECTURES)
 def test_llama_cpp_itself_continues_a_prompt_with_the_same_tokens(save, tokenizer, tmp_path, preset):
-    pytest.importorskip("llama_cpp", reason="needs pip install llama-cpp-python, which compiles for 10 to 20 minutes")
+    pytest.importorskip("xllamacpp", reason="needs pip install xllamacpp, which is llama.cpp")
     source = save(preset, max_position_embeddings=256, tie_word_embeddings=False)
     convert(source, tmp_path / "model.gguf", "gguf")
     text = "<|im_start|>user\nIn 1623 thirty-six plays isn't Größe, 東京 🙂<|im_end|>\n"
-    command = [sys.executable, "-c", LLAMA_CPP, str(tmp_path / "model.gguf"), text]
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    # The server tells nothing of tokens that are a part of a character.
+    parts = [id for id in range(len(tokenizer)) if "\N{REPLACEMENT CHARACTER}" in tokenizer.decode([id])]
+    lists = json.dumps(ids[0].tolist()), json.dumps(parts)
+    command = [sys.executable, "-c", LLAMA_CPP, str(tmp_path / "model.gguf"), text, *lists]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    got = json.loads(done.stdout)
+    got = json.loads(done.stdout.splitlines()[-1])
 
-    ids = tokenizer(text, return_tensors="pt")["input_ids"]
-    assert got["ids"] == ids[0].tolist()
     model = FolioForCausalLM.from_pretrained(source)
+    limits = {"min_new_tokens": 100, "max_new_tokens": 100, "suppress_tokens": parts}
+    expected = model.generate(ids, do_sample=False, **limits)
     with torch.no_grad():
-        logits = model(ids).logits[0]
-    # llama.cpp keeps keys and values in float16.
-    torch.testing.assert_close(torch.tensor(got["logits"]), logits, atol=0.02, rtol=0.02)
-    continuation = model.generate(ids, do_sample=False, min_new_tokens=100, max_new_tokens=100)[0, ids.shape[1] :]
-    assert got["continuation"] == continuation.tolist()
-    assert got["role"] == "assistant"
+        logprobs = model(expected).logits.log_softmax(-1)[0, ids.shape[1] - 1 : -1]
+    for tokens in got["texts"]:  # of the text, which it cuts as the tokenizer does, and of the tokens
+        assert [token["id"] for token in tokens] == expected[0, ids.shape[1] :].tolist()
+        found = torch.tensor([token["logprob"] for token in tokens])
+        chosen = logprobs.gather(-1, expected[0, ids.shape[1] :, None])[:, 0]
+        torch.testing.assert_close(found, chosen, atol=1e-3, rtol=1e-3)
+    assert got["chat"]["role"] == "assistant"

@@ -57,7 +57,7 @@ def base(tokenizer, tmp_path):
 
 
 def adapter_of(base, folder, config=None, **record):
-    """An adapter with random weights, and the logits that it gives."""
+    """Save an adapter with random weights, and return its logits."""
     model, _ = load_model(str(base))
     weights_hash = hash_weights(model)
     torch.manual_seed(1)
@@ -84,14 +84,14 @@ def adapter_of(base, folder, config=None, **record):
     ],
 )
 @pytest.mark.parametrize("kind", ["folio", "llama"])
-def test_a_config_that_lies_about_sizes_is_refused_before_memory_is_taken(base, tmp_path, kind, lie, name):
+def test_a_config_with_false_sizes_is_rejected_before_memory_is_allocated(base, tmp_path, kind, lie, name):
     if kind == "llama":
         fields = {field: SMALL[field] for field in ("vocab_size", "hidden_size", "num_hidden_layers")}
         LlamaForCausalLM(LlamaConfig(**fields, num_attention_heads=2, intermediate_size=48)).save_pretrained(base)
     file = base / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | lie))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(OSError, match=rf"base is not a whole checkpoint's directory.*{name}"):
+    with pytest.raises(OSError, match=rf"base is not a complete checkpoint.*{name}"):
         load_model(str(base))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
 
@@ -108,7 +108,7 @@ def test_a_checkpoint_is_loaded_for_its_task(base, tokenizer, tmp_path):
     assert isinstance(load_model(str(tmp_path / "classes"), "classify")[0], FolioForSequenceClassification)
     with pytest.raises(ValueError, match="no causal language model"):
         load_model(str(tmp_path / "classes"))
-    with pytest.raises(OSError, match=r"nowhere is not a whole checkpoint's directory.*owner/name"):
+    with pytest.raises(OSError, match=r"No model at 'nowhere': there is no such directory, and .*owner/name"):
         load_model("nowhere")
 
 
@@ -120,7 +120,7 @@ def test_a_hub_out_of_reach_is_asked_once(monkeypatch):
         raise RuntimeError("no route")  # the class differs between versions of huggingface_hub
 
     monkeypatch.setattr("foliogpt.checkpoints.loading.HfApi.model_info", out_of_reach)
-    with pytest.raises(OSError, match=r"me/r9 is not a whole checkpoint's directory.*no route"):
+    with pytest.raises(OSError, match=r"No model at 'me/r9': .*no route"):
         load_model("me/r9")
     assert asked == [("me/r9", 10)]
 
@@ -163,7 +163,7 @@ def test_a_stock_model_has_the_context_of_its_config_or_no_end():
     assert context_length(BloomForCausalLM(BloomConfig(**size))) is None  # ALiBi
 
 
-def test_another_base_is_refused(base, tmp_path):
+def test_load_model_rejects_another_base(base, tmp_path):
     adapter_of(base, tmp_path / "adapter")
     torch.manual_seed(5)
     FolioForCausalLM(preset_config("folio", "nano", **SMALL)).save_pretrained(base)
@@ -183,20 +183,34 @@ def move_base(folder):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (spoil_config, "not a whole"),
-        (move_base, "The base model of the adapter .* is missing: /no/where"),
+        (spoil_config, "not a complete"),
+        (move_base, "The base model of the adapter .* is missing: No model at '/no/where'"),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no adapter_model.safetensors"),
-        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 99), "not a whole"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 99), "not a complete"),
         (lambda folder: (folder / BASE_FILE).write_text("{"), "not the record of a base model"),
         (lambda folder: BaseRecord("0", "qa").save(folder), "is an adapter for qa, and no causal"),
     ],
 )
-def test_an_adapter_that_is_not_whole_is_one_line(base, tmp_path, spoil, says):
+def test_load_model_names_the_fault_of_an_incomplete_adapter_in_one_line(base, tmp_path, spoil, says):
     adapter_of(base, tmp_path / "adapter")
     spoil(tmp_path / "adapter")
     with pytest.raises((ValueError, OSError), match=says) as error:
         load_model(str(tmp_path / "adapter"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [None, "multi_label_classification"])
+def test_base_record_reads_records_of_older_versions_and_rejects_tasks_that_are_gone(tmp_path, kind):
+    record = BaseRecord("0", "classify", {0: "cat", 1: "dog"})
+    record.save(tmp_path)
+    fields = json.loads((tmp_path / BASE_FILE).read_text())
+    assert "problem_type" not in fields
+    (tmp_path / BASE_FILE).write_text(json.dumps({**fields, "problem_type": kind}))
+    if kind is None:
+        assert BaseRecord.load(tmp_path) == record
+    else:
+        with pytest.raises(ValueError, match="is an adapter for multi_label_classification: train one that"):
+            BaseRecord.load(tmp_path)
 
 
 def test_stock_models_and_their_heads(tokenizer, tmp_path):
@@ -219,7 +233,7 @@ def test_the_hash_tells_weights_apart_and_leaves_out_what_is_new(tmp_path):
     assert hash_weights(model, ["score.weight"]) == backbone
 
 
-def test_what_cannot_continue_text_is_named(tokenizer, tmp_path):
+def test_load_model_names_the_kind_of_a_model_that_cannot_continue_text(tokenizer, tmp_path):
     size = {
         "vocab_size": 265,
         "hidden_size": 32,
@@ -298,15 +312,15 @@ def a_run_of_others(folder, base):
         ),
         (
             an_interrupted_run,
-            "is a run that has not ended, .*: name .*checkpoint-10, or go on .* --resume",
+            "is an unfinished run, .*: name .*checkpoint-10, or continue .* --resume",
         ),
-        (a_run_of_others, "is a run that has not ended, .*: name .*checkpoint-10,"),
+        (a_run_of_others, "is an unfinished run, .*: name .*checkpoint-10,"),
         (a_folder_with("run.yaml"), "stopped before its first checkpoint, .*: start it again"),
         (a_folder_with("one/adapter_config.json", "two/adapter_config.json"), "name one of the 2, for instance .*one"),
-        (a_folder_with("notes.txt"), "not a whole checkpoint's directory"),
+        (a_folder_with("notes.txt"), "is not a complete checkpoint"),
     ],
 )
-def test_what_is_no_checkpoint_is_named_with_its_remedy(base, tmp_path, make, says):
+def test_load_model_explains_a_name_that_is_no_checkpoint(base, tmp_path, make, says):
     with pytest.raises(OSError, match=says) as error:
         load_model(str(make(tmp_path / "thing", base)))
     assert "\n" not in str(error.value)

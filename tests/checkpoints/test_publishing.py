@@ -1,4 +1,4 @@
-"""What is pushed is whole, opens elsewhere, and holds nothing that nobody should see; against a Hub on this machine."""
+"""Uploads are complete, load elsewhere, and disclose nothing private; tested with a Hub on this machine."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def checkpoint(saved, tmp_path):
 @pytest.fixture
 def without_loading(monkeypatch):
     """Leaves out the check in another process, which takes seconds and is not what these tests are about."""
-    monkeypatch.setattr("foliogpt.checkpoints.publishing._opens_elsewhere", lambda publication: [])
+    monkeypatch.setattr("foliogpt.checkpoints.publishing._check_in_clean_process", lambda publication: [])
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def environment(hub: FakeHub, home: Path, token: str = WRITER) -> dict[str, str]
 
 @pytest.fixture
 def here(hub, monkeypatch, tmp_path):
-    """Makes huggingface_hub talk to the fake in this process, too."""
+    """Make huggingface_hub use the fake in this process, too."""
     for name, value in {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
@@ -93,7 +93,7 @@ def push(folder: Path, *argv: str) -> int:
 
 
 @pytest.mark.slow
-def test_what_arrives_is_what_was_listed_and_checked(checkpoint, hub, tmp_path):
+def test_push_uploads_the_files_that_were_listed_and_checked(checkpoint, hub, tmp_path):
     for name in ("run.yaml", "trainer_state.json", "optimizer.pt", "pytorch_model.bin"):
         (checkpoint / name).write_text("{}")
     (checkpoint / "checkpoint-4").mkdir()
@@ -114,7 +114,7 @@ def test_what_arrives_is_what_was_listed_and_checked(checkpoint, hub, tmp_path):
 
 
 @pytest.mark.usefixtures("without_loading", "here")
-def test_nothing_goes_unasked_and_nothing_is_replaced_unasked(checkpoint, hub, capsys):
+def test_push_sends_nothing_without_yes_and_replaces_nothing_without_overwrite(checkpoint, hub, capsys):
     assert push(checkpoint) == 0
     assert "Nothing was sent" in capsys.readouterr().out
     assert not hub.repos
@@ -130,7 +130,7 @@ def test_nothing_goes_unasked_and_nothing_is_replaced_unasked(checkpoint, hub, c
 
 
 @pytest.mark.usefixtures("without_loading", "here")
-def test_push_from_python_uploads_once_and_refuses_what_is_not_ready(checkpoint, hub):
+def test_push_from_python_uploads_once_and_rejects_a_checkpoint_with_problems(checkpoint, hub):
     assert checkpoints.push(checkpoint, "me/gpt", license="mit").endswith("/me/gpt")
     assert "model.safetensors" in hub.repos["me/gpt"]
     (checkpoint / "README.md").unlink()
@@ -140,7 +140,7 @@ def test_push_from_python_uploads_once_and_refuses_what_is_not_ready(checkpoint,
 
 
 @pytest.mark.usefixtures("without_loading", "here")
-def test_what_should_be_private_does_not_go_to_a_public_repository(checkpoint, hub, capsys):
+def test_push_with_private_rejects_a_public_repository(checkpoint, hub, capsys):
     assert push(checkpoint, "--yes") == 0
     before = hub.repos["me/gpt"]
     assert push(checkpoint, "--yes", "--private", "--overwrite") == 2
@@ -186,7 +186,7 @@ save_file(out, "out.safetensors")
 
 
 @pytest.mark.usefixtures("without_loading", "here")
-def test_what_the_hub_refuses_is_one_line(checkpoint, hub, capsys, monkeypatch):
+def test_push_reports_an_error_of_the_hub_in_one_line(checkpoint, hub, capsys, monkeypatch):
     def refusal() -> str:
         capsys.readouterr()
         assert push(checkpoint, "--yes") == 2
@@ -194,7 +194,7 @@ def test_what_the_hub_refuses_is_one_line(checkpoint, hub, capsys, monkeypatch):
         assert said.count("\n") == 1
         return said
 
-    for token, says in (("", "hf auth login"), ("hf_nobody", "does not know the token"), (READER, "may not write")):
+    for token, says in (("", "hf auth login"), ("hf_nobody", "rejects the token"), (READER, "may not write")):
         monkeypatch.setenv("HF_TOKEN", token)
         assert says in refusal()
     monkeypatch.setenv("HF_TOKEN", WRITER)
@@ -245,21 +245,20 @@ SPOILT = [
     (lambda folder: (folder / "README.md").unlink(), "no model card"),
     (lambda folder: (folder / "README.md").write_text("---\n: [\n---\n"), "cannot be read"),
     (lambda folder: (folder / "README.md").write_text(f"{CARD}\n--hub_token hf_{'a1' * 17}\n"), "secret token"),
-    (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
-    (spoil_weights, "model.safetensors is not whole"),
+    (spoil_weights, "model.safetensors is cut off"),
     (spoil_index, "model-00002-of-00003.safetensors, which"),
     (only_a_pickle, "pytorch_model.bin is a pickle"),
     (anothers_code, "takes code from another repository (them/theirs--"),
     (another_runs_card, "they are of two runs"),
     (lambda folder: another_runs_card(folder, "low"), "says bits_per_byte low"),
-    (lambda folder: (folder / "report.json").write_text("[]"), "report.json is no mapping"),
+    (lambda folder: (folder / "report.json").write_text("[]"), "report.json is not a JSON object"),
     (lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": []}}'), "not an index"),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "says"), SPOILT, ids=[says for _, says in SPOILT])
 @pytest.mark.usefixtures("without_loading")
-def test_what_others_could_not_use_is_not_ready(checkpoint, capsys, spoil, says):
+def test_prepare_finds_problems_that_others_would_have(checkpoint, capsys, spoil, says):
     spoil(checkpoint)
     assert main(["push", str(checkpoint), "--repo_id", "me/gpt", "--license", "mit"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -269,13 +268,13 @@ def test_what_others_could_not_use_is_not_ready(checkpoint, capsys, spoil, says)
 
 
 @pytest.mark.usefixtures("without_loading")
-def test_a_licence_a_name_and_a_checkpoint_are_needed(checkpoint, capsys, tmp_path):
+def test_push_needs_a_license_a_name_and_a_checkpoint(checkpoint, capsys, tmp_path):
     for argv, says in (
         ([checkpoint, "--repo_id", "me/gpt"], "--license apache-2.0"),
         ([checkpoint, "--repo_id", "me/gpt", "--license", "My Own"], "My Own"),
         ([checkpoint, "--repo_id", "me/my/gpt"], "cannot be a name"),
-        ([tmp_path / "nowhere", "--repo_id", "me/gpt"], "no directory"),
-        ([tmp_path, "--repo_id", "me/gpt"], "no checkpoint"),
+        ([tmp_path / "nowhere", "--repo_id", "me/gpt"], "no checkpoint's directory"),
+        ([tmp_path, "--repo_id", "me/gpt"], "has no config.json"),
         ([checkpoint], "--repo_id"),
     ):
         assert main(["push", *map(str, argv)]) == 2
@@ -283,6 +282,10 @@ def test_a_licence_a_name_and_a_checkpoint_are_needed(checkpoint, capsys, tmp_pa
     with FileLock(checkpoint / ".lock"):
         assert main(["push", str(checkpoint), "--repo_id", "me/gpt", "--license", "mit"]) == 2
     assert "A run is writing" in capsys.readouterr().err
+    for config, says in (("{", "config.json is not JSON"), ('{"auto_map": ["a.B"]}', "is no mapping")):
+        (checkpoint / "config.json").write_text(config)
+        assert push(checkpoint) == 2
+        assert says in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_loading")
@@ -294,7 +297,7 @@ def test_the_card_of_a_run_names_the_repository_where_it_named_a_folder(checkpoi
 
 
 @pytest.mark.usefixtures("without_loading")
-def test_no_file_goes_that_a_link_only_points_to(checkpoint, tmp_path):
+def test_prepare_rejects_links_to_files_outside(checkpoint, tmp_path):
     (tmp_path / "id_rsa").write_text("my key")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "config.json").write_text("{}")
@@ -305,7 +308,7 @@ def test_no_file_goes_that_a_link_only_points_to(checkpoint, tmp_path):
         (checkpoint / name).symlink_to(target)
         (problem,) = prepare(checkpoint, "me/gpt", "mit").problems
         assert f"{name}" in problem
-        assert "is a link to what is not in" in problem
+        assert "is a link to a file that is not in" in problem
         (checkpoint / name).unlink()
     (checkpoint / "README.md").unlink()
     (checkpoint / "README.md").symlink_to(tmp_path / "id_rsa")
@@ -313,7 +316,7 @@ def test_no_file_goes_that_a_link_only_points_to(checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("without_loading", "here")
-def test_what_goes_is_what_was_checked(checkpoint, hub, tmp_path):
+def test_upload_sends_the_bytes_that_were_checked(checkpoint, hub, tmp_path):
     secret = tmp_path / "id_rsa"
     secret.write_text("my key")
     code = next(checkpoint.glob("*.py"))
@@ -334,7 +337,7 @@ def test_what_goes_is_what_was_checked(checkpoint, hub, tmp_path):
 
 
 @pytest.mark.usefixtures("without_loading")
-def test_a_checkpoint_in_the_cache_of_the_hubs_client_goes(saved, tmp_path):
+def test_prepare_accepts_the_links_of_the_hub_clients_cache(saved, tmp_path):
     blobs, snapshot = tmp_path / "models--me--gpt" / "blobs", tmp_path / "models--me--gpt" / "snapshots" / "1234"
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
@@ -349,7 +352,7 @@ def test_a_checkpoint_in_the_cache_of_the_hubs_client_goes(saved, tmp_path):
 
 
 @pytest.mark.usefixtures("without_loading")
-def test_only_names_that_a_checkpoint_has_go(checkpoint):
+def test_prepare_chooses_only_files_with_names_of_a_checkpoint(checkpoint):
     strange = [
         "run.yaml",
         "my_notes.py",
@@ -362,7 +365,7 @@ def test_only_names_that_a_checkpoint_has_go(checkpoint):
         (checkpoint / name).write_text("mine")
     publication = prepare(checkpoint, "me/gpt", "mit", trust_remote_code=True)
     assert publication.problems == []
-    assert set(strange) <= set(publication.stays)
+    assert set(strange) <= set(publication.left_out)
     assert not set(strange) & publication.files.keys()
     assert {path.name for path in checkpoint.glob("*.py")} - {"my_notes.py"} <= publication.files.keys()
 
@@ -395,7 +398,7 @@ def test_a_secret_in_any_text_is_found_and_not_repeated(checkpoint, kind, name):
         text += f"\n{SECRETS[kind]}\n"
     (checkpoint / name).write_text(text)
     (problem,) = prepare(checkpoint, "me/gpt", "mit").problems
-    assert problem.startswith(f"{name} holds what looks like a secret token ({kind})")
+    assert problem.startswith(f"{name} contains what looks like a secret token ({kind})")
     assert SECRETS[kind].strip() not in problem
 
 
@@ -409,7 +412,7 @@ def test_vocabularies_and_weights_are_no_secrets(tokenizer, tmp_path):
 
 
 @pytest.mark.usefixtures("without_loading")
-def test_no_path_of_the_machine_goes(checkpoint, tmp_path, monkeypatch):
+def test_prepare_removes_local_paths(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     report = {
         "output_dir": str(checkpoint), "corpus": f"{tmp_path}/my data/play.txt", "val_bits_per_byte": 2.5,
@@ -436,14 +439,14 @@ def test_no_path_of_the_machine_goes(checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_weights_that_are_not_the_configs_are_found(checkpoint):
+def test_prepare_finds_weights_of_another_config(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3, "layer_types": None}))
     (problem,) = prepare(checkpoint, "me/gpt", "mit").problems
     assert "it does not work in a process without foliogpt: the weights are not those of the config: " in problem
 
 
-def test_an_adapter_goes_if_others_can_load_its_base(checkpoint, tmp_path):
+def test_prepare_accepts_an_adapter_if_others_can_load_its_base(checkpoint, tmp_path):
     adapter = get_peft_model(FolioForCausalLM.from_pretrained(checkpoint), LoraConfig(target_modules=["q_proj"]))
     folder = tmp_path / "adapter"
     adapter.save_pretrained(folder)

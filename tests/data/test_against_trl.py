@@ -1,4 +1,4 @@
-"""What carries a loss in rows of each form is what TRL's own trainers make of them."""
+"""The labels of rows of each form are those of TRL's own trainers."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from foliogpt.data.examples import prepare_examples
 from foliogpt.data.formats import as_messages, load_examples
 from foliogpt.jobs.report import Stages
 from foliogpt.tokenization import chat_tokenizer, train_tokenizer
-from foliogpt.tokenization.control_tokens import ChatEncoder
+from foliogpt.tokenization.special_tokens import ChatEncoder
 
 CODE = "    if x:\n        return 1\n\n"
 UNMARKED = (
@@ -56,7 +56,7 @@ SYSTEM, ASKED, SAID, AGAIN, CODED = (
 CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "now",
         "arguments": {}}}]}  # fmt: skip
 TIMED = [ASKED, CALL, {"role": "tool", "name": "now", "content": "noon"}, said("It is noon.")]
-# A row as it is in somebody's file, and the same in TRL's form.
+# A row as it is in a public file, and the same in TRL's form.
 SUPERVISED = {
     "messages": ({"messages": [SYSTEM, ASKED, SAID, AGAIN, CODED]},) * 2,
     "content in parts": (
@@ -170,7 +170,7 @@ def model(tokenizer):
 
 @pytest.fixture
 def trained(model, tokenizer, tmp_path):
-    """What a trainer of TRL makes of rows."""
+    """Encode rows with a trainer of TRL."""
 
     def prepare(rows: list[dict], tokenizer=tokenizer, dpo=False, marked=True) -> list[dict]:
         shared = {"output_dir": str(tmp_path / "trl"), "report_to": [], "bf16": False, "max_length": None}
@@ -242,15 +242,15 @@ def test_no_character_of_an_answer_is_lost_to_the_prompt(tokenizer, answer, temp
     changed.chat_template = template
     prompt = changed.apply_chat_template([ASKED], tokenize=False, add_generation_prompt=True)
     labels = encode_turns(changed, [ASKED, said(answer)])["labels"]
-    learnt = changed.decode([label for label in labels if label != -100], clean_up_tokenization_spaces=False)
-    assert learnt.endswith(f"{answer}<|im_end|>\n")
-    assert f"\n{answer}<|im_end|>\n".endswith(learnt)  # a newline of the prompt may be in the same token
+    learned = changed.decode([label for label in labels if label != -100], clean_up_tokenization_spaces=False)
+    assert learned.endswith(f"{answer}<|im_end|>\n")
+    assert f"\n{answer}<|im_end|>\n".endswith(learned)  # a newline of the prompt may be in the same token
     assert prompt.endswith("\n")
     pair = encode_preference(ChatEncoder(changed), [ASKED], [said(answer)], [said(f"{answer} no")])
     assert changed.decode(pair["prompt_ids"] + pair["chosen_ids"]) == f"{prompt}{answer}<|im_end|>\n"
 
 
-def test_a_chat_is_learnt_as_trl_learns_it_by_the_whole_road(tokenizer, trained, tmp_path):
+def test_chat_labels_are_those_of_trl_from_file_to_batch(tokenizer, trained, tmp_path):
     rows = [{"messages": [user(f"number {i}"), said("  " * i + "x" * i)]} for i in range(1, 12)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     args = DataArguments("sft", str(tmp_path / "rows.jsonl"))

@@ -31,7 +31,7 @@ UNTOUCHED = "def f(x):\n\treturn  x  # 漢字\u3000नमस्ते مرحبا
         (normalize_whitespace, "a\xa0b \t\n c  d\u2003\n\n\n\n\ne ", "a b\n c  d\n\n\ne", 6),
     ],
 )
-def test_a_step_changes_and_counts_what_it_is_for(step, text, expected, count):
+def test_a_step_changes_and_counts_its_characters(step, text, expected, count):
     assert step(text) == (expected, count)
     assert step(expected) == (expected, 0)
 
@@ -41,17 +41,17 @@ def test_a_step_leaves_good_text_alone(step):
     assert step(UNTOUCHED) == (UNTOUCHED, 0)
 
 
-def test_documents_in_one_text_are_told_apart():
+def test_split_documents_cuts_a_text_at_separators():
     assert split_documents("a", "one<|endoftext|>two", "<|endoftext|>") == [("a#1", "one"), ("a#2", "two")]
     assert split_documents("a", "one", "<|endoftext|>") == [("a", "one")]
-    with pytest.raises(ValueError, match="separator of documents is empty"):
+    with pytest.raises(ValueError, match="--separator is empty"):
         split_documents("a", "one", "")
 
 
 PROSE = " ".join(f"word{number}" for number in range(100))
 
 
-def test_the_report_says_what_was_changed_and_dropped_and_why():
+def test_the_report_lists_changes_and_dropped_documents():
     documents = [
         ("a", PROSE + "\r\n"),
         ("b", PROSE + "\n"),
@@ -80,7 +80,7 @@ def test_near_duplicates_can_be_kept():
 
 @settings(max_examples=500, deadline=None)
 @given(text=st.text(st.characters() | st.sampled_from("\r\n \t\xa0\u0301e\x00\ufeff")))
-def test_what_is_clean_stays_as_it_is(text):
+def test_preprocess_keeps_clean_documents_as_they_are(text):
     cleaned, _ = preprocess([("a", text)])
     again, report = preprocess(cleaned)
     assert again == cleaned

@@ -75,14 +75,14 @@ def test_shakespeare_is_split_as_usual(shared_data):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_an_empty_split_is_refused(tmp_path, streaming, monkeypatch):
+def test_load_corpus_rejects_an_empty_split(tmp_path, streaming, monkeypatch):
     monkeypatch.setattr("foliogpt.data.corpora.is_validation", lambda name: False)
     path = write_jsonl(tmp_path / "rows.jsonl", numbered(120))
     with pytest.raises(ValueError, match=r"the validation split of .* would be empty; add text"):
         both(load_corpus(str(path), streaming=streaming))
 
 
-def test_a_text_too_short_to_split_is_refused(tmp_path):
+def test_load_corpus_rejects_a_text_too_short_to_split(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(ValueError, match=r"the train split of .* would be empty; add text"):
         load_corpus(str(tmp_path / "a.txt"))
@@ -132,16 +132,16 @@ def test_a_hub_dataset_without_a_validation_split_is_split(fake_hub, streaming):
     assert corpus["train"][0] == ("some/name:1", "text number 0")
 
 
-def test_a_hub_dataset_without_a_train_split_is_refused(fake_hub):
+def test_load_corpus_rejects_a_hub_dataset_without_a_train_split(fake_hub):
     fake_hub["splits"] = {"test": numbered(9)}
     with pytest.raises(ValueError, match="has no train split, only test"):
         load_corpus("hub:some/name")
 
 
-def test_a_hub_dataset_without_the_column_is_refused(fake_hub):
+def test_load_corpus_rejects_a_hub_dataset_without_the_column(fake_hub):
     fake_hub["splits"] = {"train": [{"body": "a"}], "validation": [{"body": "a"}]}
     for streaming in (False, True):
-        with pytest.raises(ValueError, match="no column 'text'; pass --text-column with one of body"):
+        with pytest.raises(ValueError, match="no column 'text'; use --text-column with one of body"):
             both(load_corpus("hub:some/name", streaming=streaming))
 
 

@@ -132,7 +132,7 @@ def test_real_rows_are_read(shared_data):
     assert both(corpus) == both(load_corpus(path, text_column="dialogue", streaming=True))
 
 
-def test_streams_begin_anew_shuffle_without_moving_the_split_and_can_be_pickled(tmp_path):
+def test_streams_restart_shuffle_without_moving_the_split_and_can_be_pickled(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", numbered(200))
     write_jsonl(tmp_path / "b.jsonl", numbered(200))
     (tmp_path / "c.txt").write_text("a text among the rows")
@@ -179,12 +179,12 @@ BAD_FILES = {
     "null.jsonl": (b'{"text": null}\n', "holds no text"),
     "column.jsonl": (
         b'{"body": "a", "id": 1}\n',
-        "no column 'text'; pass --text-column with one of body, id",
+        "no column 'text'; use --text-column with one of body, id",
     ),
-    "column.csv": (b"body,id\na,1\n", "no column 'text'; pass --text-column with one of body, id"),
+    "column.csv": (b"body,id\na,1\n", "no column 'text'; use --text-column with one of body, id"),
     "number.jsonl": (
         b'{"text": "a"}\n{"text": 5}\n',
-        "number.jsonl, line 2 has int '5' in the column 'text', not a string: correct it, or leave .* --skip_malformed",
+        "number.jsonl, line 2 has int '5' in the column 'text', not a string: correct it, or skip .* --skip_malformed",
     ),
     "numbers.jsonl": (b'{"text": 4}\n{"text": 5}\n', "numbers.jsonl, line 1 has int '4'"),
     "list.jsonl": (b'{"text": ["a"]}\n', "list.jsonl, line 1 has list"),
@@ -211,7 +211,7 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_file_is_refused_in_one_line_that_says_why(tmp_path, name, streaming):
+def test_load_corpus_rejects_a_bad_file_in_one_line(tmp_path, name, streaming):
     data, message = BAD_FILES[name]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=message) as caught:
@@ -223,7 +223,7 @@ def test_a_bad_file_is_refused_in_one_line_that_says_why(tmp_path, name, streami
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_rows_that_break_off_later_are_refused_too(tmp_path, streaming):
+def test_a_row_that_breaks_off_after_many_rows_is_an_error(tmp_path, streaming):
     path = write_jsonl(tmp_path / "late.jsonl", [{"text": "x" * 100}] * 100_000)
     with path.open("a") as file:
         file.write('{"text": "broken\n')
@@ -232,13 +232,13 @@ def test_rows_that_break_off_later_are_refused_too(tmp_path, streaming):
 
 
 @pytest.mark.parametrize("spec", ["missing.txt", "missing/*.txt", "*.none", "", " "])
-def test_what_does_not_exist_is_refused_with_the_accepted_forms(tmp_path, monkeypatch, spec):
+def test_load_corpus_names_the_accepted_forms_for_a_missing_path(tmp_path, monkeypatch, spec):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match='give "python-manual", a file, a folder, a pattern'):
         load_corpus(spec)
 
 
-def test_a_folder_without_text_is_refused(tmp_path):
+def test_load_corpus_rejects_a_folder_without_text(tmp_path):
     with pytest.raises(ValueError, match="holds no text"):
         load_corpus(str(tmp_path))
 
@@ -331,7 +331,7 @@ def test_documents_of_rows_are_read_once_until_the_file_changes(tmp_path, monkey
     for _ in range(2):
         caplog.clear()
         assert documents(load_documents(str(path), skip_malformed=True)) == [("rows.jsonl:1", "a")]
-        assert "left out 1 malformed of 3 rows, the first one at line 3 is int" in caplog.text
+        assert "skipped 1 malformed of 3 rows, the first one at line 3 is int" in caplog.text
         assert "skipped 1 of 3 rows" in caplog.text
     assert len(reads) == 1
     write_jsonl(path, [{"text": "b"}])
@@ -366,7 +366,7 @@ def test_malformed_rows_are_left_out_if_asked_and_move_no_other(tmp_path, stream
     with pytest.raises(ValueError, match=r"rows.jsonl, line 4 is not JSON .*--skip_malformed"):
         both(load_corpus(str(path), streaming=streaming))
     after = both(load_corpus(str(path), streaming=streaming, skip_malformed=True))
-    assert "rows.jsonl: left out 3 malformed of 200 rows, the first one at line 4 is not JSON" in caplog.text
+    assert "rows.jsonl: skipped 3 malformed of 200 rows, the first one at line 4 is not JSON" in caplog.text
     left_out = {f"rows.jsonl:{number}" for number in (4, 51, 121)}
     assert after == {split: [row for row in before[split] if row[0] not in left_out] for split in before}
 
@@ -389,7 +389,7 @@ def test_only_the_column_of_the_text_is_read_from_parquet(tmp_path):
     ]
 
 
-def test_a_pattern_passes_over_training_runs_and_hidden_files(tmp_path):
+def test_a_pattern_skips_training_runs_and_hidden_files(tmp_path):
     for name in ("a/rows.txt", "run/run.yaml", "run/deep/rows.txt", ".hidden/rows.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("some text that can be split")

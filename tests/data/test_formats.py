@@ -1,4 +1,4 @@
-"""Examples of every common form are recognised, and a row that is not as it should be is named."""
+"""Examples of every common form are recognized, and a row that is not as it should be is named."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ def other(row: dict) -> dict:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_form_is_recognised(tmp_path, name):
+def test_every_form_is_recognized(tmp_path, name):
     examples, kind = load_examples(lines(tmp_path, [ROWS[name], other(ROWS[name])]))
     assert kind == KINDS.get(name, name)
     assert len(examples) == 2
@@ -63,7 +63,7 @@ def test_every_form_is_recognised(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["chat", "prompt-completion", "instruction", "summary", "qa"])
-def test_what_sft_learns_ends_with_what_the_assistant_says(tmp_path, name):
+def test_as_messages_ends_with_the_assistants_reply(tmp_path, name):
     (example,), kind = load_examples(lines(tmp_path, [ROWS[name]]), "sft")
     messages = as_messages(example, kind)
     assert [message["role"] for message in messages] == ["user", "assistant"]
@@ -105,12 +105,12 @@ def test_chats_by_other_names(tmp_path, row, columns, expected):
     assert found == expected
 
 
-def test_columns_that_are_not_used_are_said_once(tmp_path, caplog):
+def test_unused_columns_give_one_warning(tmp_path, caplog):
     file = lines(tmp_path, [{"id": 7, **ROWS["chat"]}, {**ROWS["chat"], "system": "be kind", "source": "web"}])
     examples, _ = load_examples(file, "sft")
     load_examples(file, "sft")
     assert examples[1]["messages"][0] == {"role": "system", "content": "be kind"}
-    assert [record.getMessage() for record in caplog.records] == [f"{file}: not used are the columns id, source"]
+    assert [record.getMessage() for record in caplog.records] == [f"{file} has unused columns id, source"]
 
 
 def test_a_column_that_the_user_named_must_be_there(tmp_path):
@@ -201,29 +201,31 @@ def test_a_movie_line_that_is_missing_is_named(tmp_path):
 MALFORMED = [
     ("chat", {"messages": "Hi"}, "has str 'Hi' as messages"),
     ("chat", {"messages": [{"role": "me", "content": "x"}, SAID]}, "who is none of"),
-    ("chat", {"messages": [ASKED]}, "nothing that the assistant says"),
+    ("chat", {"messages": [ASKED]}, "no message of the assistant to learn from"),
     ("chat", {"messages": ["Hi"]}, "not a message"),
     ("chat", {"messages": [{"role": "user", "content": [{"type": "image"}]}, SAID]}, "a part of type image"),
     ("chat", {"messages": [ASKED, {"role": "assistant", "tool_calls": [{"function": {"name": "now"}}]}]},
      "a call of now without arguments"),
     ("chat", {"messages": [ASKED, {"role": "assistant", "content": "half \ud83d"}]}, "half a character"),
-    ("chat", {"messages": [ASKED, {**SAID, "weight": 0}]}, "nothing that the assistant says"),
+    ("chat", {"messages": [ASKED, {**SAID, "weight": 0}]}, "no message of the assistant to learn from"),
     ("chat", {"messages": [ASKED, {**SAID, "weight": 0.5}]}, "a message of weight 0.5"),
     ("chat", {"messages": [{"role": "system", "content": "a"}, ASKED, SAID], "system": "b"}, "another message of the"),
     ("chat", {"messages": [ASKED, SAID], "tools": "[{"}, "has str '[{' as tools, not a list"),
     ("prompt-completion", {"prompt": "x", "completion": "y", "history": [["a"]]}, "not a pair"),
     ("preference", {"chosen": "Yes", "rejected": "No"}, "has no prompt"),
     ("preference", {"prompt": "x", "chosen": "Yes", "rejected": [SAID]}, "a chat and a text"),
-    ("preference", {"prompt": "x", "chosen": [SAID], "rejected": [ASKED]}, "nothing that the assistant says"),
+    ("preference", {"prompt": "x", "chosen": [SAID], "rejected": [ASKED]}, "no message of the assistant to learn from"),
     ("instruction", {"instruction": "", "output": "3"}, "has nothing as instruction"),
     ("instruction", {"instruction": "Add.", "output": 3}, "has int '3' as output"),
     ("preference", {"prompt": "Hi?", "chosen": "Hello."}, "has no value as rejected"),
     ("preference", {"chosen": [ASKED, SAID], "rejected": [SAID, SAID]}, "answer different chats"),
     ("qa", {**ROWS["qa"], "answers": {"text": ["Rome"], "answer_start": [9]}}, "'Rome', which is not at 9"),
-    ("qa", {**ROWS["qa"], "answers": "Paris"}, "no JSON"),
+    ("qa", {**ROWS["qa"], "answers": "Paris"}, "has str 'Paris' as answers, not text and"),
     ("summary", {"dialogue": None, "summary": "x"}, "has no value as dialogue"),
     ("tags", {"tokens": ["a", "b"], "ner_tags": ["O"]}, "has 2 tokens and 1 ner_tags"),
     ("classification", {"text": "x", "label": None}, "has no value as label"),
+    ("classification", {"text": "x", "label": ["a", "b"]}, "as label: a row needs one label"),
+    ("classification", {"text": "x", "label": 0.37}, "has float '0.37' as label: a row needs one label"),
     ("text", ["x"], "is list, not an object"),
 ]  # fmt: skip
 
@@ -236,7 +238,7 @@ def test_a_malformed_row_is_named_and_skipped_only_when_asked(tmp_path, caplog, 
     assert says in str(error.value)
     examples, _ = load_examples(file, skip_malformed=True)
     assert len(examples) == 2
-    assert "1 malformed rows left out" in caplog.text
+    assert "1 malformed rows skipped" in caplog.text
 
 
 def test_a_line_that_is_not_json_and_one_with_too_many_fields_are_named(tmp_path):
@@ -252,25 +254,24 @@ def test_a_line_that_is_not_json_and_one_with_too_many_fields_are_named(tmp_path
     ("content", "says"),
     [
         ("", "no usable row"),
-        ("[1, 2]\n", "no usable row"),
+        ("[1, 2]\n", "row 1 is int, not an object with columns"),
         ('{"a": 1, "b": 2}\n', "has the columns a, b; no kind of data"),
         ('{"messages": []}\n', "line 1 has list"),
         ('{"text": "a", "label": 1}\n' * 2, "one label only, '1'"),
-        ('{"text": "a", "label": "x"}\n{"text": "b", "label": ["x"]}\n', "lists of labels in some rows"),
     ],
 )
-def test_data_that_nothing_can_be_learnt_from_is_an_error(tmp_path, content, says):
+def test_load_examples_rejects_data_without_examples(tmp_path, content, says):
     (tmp_path / "rows.jsonl").write_text(content)
     with pytest.raises(ValueError, match=says):
         load_examples(str(tmp_path / "rows.jsonl"))
 
 
-def test_if_all_rows_are_skipped_there_is_no_usable_row(tmp_path):
+def test_load_examples_raises_if_all_rows_are_skipped(tmp_path):
     with pytest.raises(ValueError, match=r"no usable row \(rows.jsonl, line 1 "):
         load_examples(lines(tmp_path, [{"text": ""}]), skip_malformed=True)
 
 
-def test_what_is_not_there_or_no_rows_is_said(tmp_path):
+def test_load_examples_rejects_missing_sources_and_other_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or folder 'nowhere'"):
         load_examples("nowhere")
     with pytest.raises(FileNotFoundError, match="has no rows for train"):
@@ -296,22 +297,30 @@ def test_the_task_chooses_among_the_kinds_that_the_columns_allow(tmp_path):
         (["b", "a"], ["b", "a"]),
         ([1, 0], ["1", "0"]),
         ([True, False], ["true", "false"]),
-        ([0.5, 2.0], [0.5, 2.0]),
-        (["0.5", "2"], [0.5, 2.0]),
-        ([["x", "y"], []], [["x", "y"], []]),
+        (["-1", "3"], ["-1", "3"]),
+        (["3.11", "dev"], ["3.11", "dev"]),
     ],
 )
-def test_labels_of_every_type(tmp_path, labels, expected):
+def test_labels_are_names_of_classes(tmp_path, labels, expected):
     examples, _ = load_examples(lines(tmp_path, [{"text": "t", "label": label} for label in labels]))
     assert examples["label"] == expected
 
 
-def test_columns_of_other_names_and_several_columns_of_labels(tmp_path):
-    file = lines(tmp_path, [{"comment": "a", "rude": 1, "long": 0}, {"comment": "b", "rude": "1", "long": "true"}])
-    examples, kind = load_examples(file, "classify", text_column="comment", label_column=["rude", "long"])
-    assert (examples["text"], examples["label"], kind) == (["a", "b"], [["rude"], ["rude", "long"]], "classification")
-    with pytest.raises(ValueError, match="as comment, not 0 or 1"):
-        load_examples(file, "classify", text_column="comment", label_column=["rude", "comment"])
+def test_scores_in_a_csv_file_are_rejected_as_labels(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\na,3\nb,0.37\n")
+    with pytest.raises(ValueError, match=r"^rows\.csv, line 3 has '0\.37' as label: a row needs one label"):
+        load_examples(str(tmp_path / "rows.csv"))
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "names"),
+    [("classify", "label", {"comment": "a", "rude": "yes"}), ("tag", "tags", {"words": ["a"], "rude": ["B-X"]})],
+)
+def test_columns_of_other_names_are_read(tmp_path, task, column, names):
+    file = lines(tmp_path, [names, {**names, "rude": type(names["rude"])("n")}])
+    options = {"text_column": "comment"} if task == "classify" else {}
+    examples, _ = load_examples(file, task, label_column="rude", **options)
+    assert list(examples[column]) == [names["rude"], type(names["rude"])("n")]
 
 
 def test_calls_of_tools_keep_their_arguments(tmp_path):

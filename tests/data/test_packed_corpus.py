@@ -24,7 +24,7 @@ def _cache(private_datasets_cache):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """A corpus of the letter a, and one of the letter b that is four times as long."""
+    """Write a corpus of the letter a, and one of the letter b that is four times as long."""
     folder = tmp_path_factory.mktemp("corpora")
     for letter, length in (("a", 1000), ("b", 4000)):
         (folder / f"{letter}.txt").write_text(letter * length)
@@ -90,7 +90,7 @@ def test_a_stream_is_shuffled_within_its_buffer_and_differently_in_each_pass(tmp
     assert far == order(shuffle_buffer_size=100)
 
 
-def test_a_mixture_of_streams_goes_on_when_one_has_ended_in_another_order(tmp_path):
+def test_a_mixture_of_streams_repeats_an_ended_stream_in_another_order(tmp_path):
     for letter, rows in (("a", 120), ("b", 400)):
         lines = [json.dumps({"text": f"{letter}{i:03}"}) for i in range(rows)]
         (tmp_path / f"{letter}.jsonl").write_text("\n".join(lines))
@@ -113,7 +113,7 @@ def test_workers_of_the_data_loader_share_a_stream_and_none_repeats_it(tmp_path)
     assert len(set(loaded)) == 40
 
 
-def test_a_tokenizer_that_fails_in_rust_is_one_line(two, tmp_path):
+def test_pack_corpora_rejects_a_broken_tokenizer_in_one_line(two, tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
     with pytest.raises(ValueError, match="is not a tokenizer's directory") as error:
         pack_corpora(CorpusArguments(two), str(tmp_path), 4096, 256, Stages(silent=True))
@@ -130,7 +130,7 @@ def test_a_tokenizer_that_fails_in_rust_is_one_line(two, tmp_path):
         ({"corpus": "a", "shuffle_buffer_size": 0}, "at least 1"),
     ],
 )
-def test_mixtures_that_cannot_be_are_refused(arguments, says):
+def test_corpus_arguments_reject_invalid_mixtures(arguments, says):
     with pytest.raises(ValueError, match=says):
         CorpusArguments(**arguments)
 

@@ -70,19 +70,19 @@ def test_blocks_are_made_once_and_found_again_by_their_documents_tokenizer_and_s
     first = pack(documents, tokenizer, 7, "these documents")
     assert len(first.cache_files) == 1  # memory-mapped
 
-    def tokenise(*_):
-        raise AssertionError("tokenised again")
+    def tokenize(*_):
+        raise AssertionError("tokenized again")
 
-    monkeypatch.setattr(packing, "encode_texts", tokenise)
+    monkeypatch.setattr(packing, "encode_texts", tokenize)
     again = pack(documents, tokenizer, 7, "these documents")
     assert again.to_list() == first.to_list()
     other = train_char_tokenizer([*TEXTS, "xyz"])
     for changed in ((tokenizer, 8, "these documents"), (tokenizer, 7, "others"), (other, 7, "these documents")):
-        with pytest.raises(AssertionError, match="tokenised again"):
+        with pytest.raises(AssertionError, match="tokenized again"):
             pack(documents, *changed)
 
 
-def test_processes_that_start_together_share_one_tokenisation(tmp_path):
+def test_processes_that_start_together_share_one_tokenization(tmp_path):
     code = """
 import sys
 from datasets import Dataset
@@ -113,7 +113,7 @@ def test_blocks_that_were_cut_off_are_made_again(documents, tokenizer, private_d
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(documents, tokenizer, tmp_path, monkeypatch):
+def test_pack_names_a_cache_that_cannot_be_written(documents, tokenizer, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file" / "cache")
     with pytest.raises(OSError, match=r"cannot be stored in .*file/cache.*HF_DATASETS_CACHE"):
@@ -146,12 +146,12 @@ def test_ids_are_stored_whatever_the_size_of_the_vocabulary(documents, last):
     assert max(blocks[0]["input_ids"]) == last
 
 
-def test_a_block_of_one_token_is_refused(documents, tokenizer):
+def test_pack_rejects_a_block_of_one_token(documents, tokenizer):
     with pytest.raises(ValueError, match="at least 2"):
         pack(documents, tokenizer, 1)
 
 
-def test_a_tokenizer_without_end_of_text_is_refused(documents):
+def test_pack_rejects_a_tokenizer_without_end_of_text(documents):
     tokenizer = train_char_tokenizer(TEXTS)
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="eos_token"):

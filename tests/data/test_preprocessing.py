@@ -27,7 +27,7 @@ def test_unicode_is_decoded_without_its_byte_order_mark_or_a_warning(data, caplo
     assert not caplog.records
 
 
-def test_no_bytes_are_no_text():
+def test_decode_returns_an_empty_text_for_no_bytes():
     assert decode(b"") == ""
 
 
@@ -47,7 +47,7 @@ def test_no_bytes_are_no_text():
         ("吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。", "shift_jis"),
     ],
 )
-def test_other_encodings_are_recognised_and_the_guess_is_logged(text, encoding, caplog):
+def test_other_encodings_are_recognized_and_the_guess_is_logged(text, encoding, caplog):
     with caplog.at_level(logging.WARNING):
         assert decode(text.encode(encoding), "old.txt") == text
     assert "old.txt is not UTF-8 from the byte at offset " in caplog.text
@@ -75,13 +75,13 @@ def test_a_real_file_is_decoded_from_the_encoding_it_was_published_in(shared_dat
         (codecs.BOM_UTF16_LE + b"a", "mark of utf-16 but is not valid utf-16"),
     ],
 )
-def test_what_is_not_text_is_refused_in_one_line_that_names_it(data, reason):
+def test_decode_rejects_binary_data_in_one_line(data, reason):
     with pytest.raises(ValueError, match=reason.replace("(", r"\(").replace(")", r"\)")) as caught:
         decode(data, "photo.jpg")
     assert "\n" not in str(caught.value)
 
 
-def test_text_in_no_known_encoding_is_refused_with_the_first_bad_byte(monkeypatch):
+def test_decode_rejects_unknown_encodings_with_the_first_bad_byte(monkeypatch):
     monkeypatch.setattr("foliogpt.data.preprocessing._guess_encoding", lambda data: None)
     with pytest.raises(ValueError, match="first byte that is not UTF-8 is at offset 3; save it as UTF-8"):
         decode(b"caf\xe9", "old.txt")
@@ -133,6 +133,6 @@ def test_dropping_duplicates_twice_gives_the_same_and_then_nothing_more():
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.1])
-def test_a_threshold_that_is_no_similarity_is_refused(threshold):
+def test_drop_duplicates_rejects_a_threshold_that_is_no_similarity(threshold):
     with pytest.raises(ValueError, match=f"threshold must be .* got {threshold}"):
         drop_duplicates(["a"], threshold=threshold)

@@ -129,7 +129,7 @@ def test_csv_rows_that_do_not_fit_are_errors_among_the_rows(tmp_path):
 
 
 @pytest.mark.parametrize("data", ['a\n"b\nc\n', 'a\n"b\nc\n"d"\n'])
-def test_a_quote_that_never_ends_is_refused_for_it_hides_rows(tmp_path, data):
+def test_an_unclosed_quote_is_an_error_as_it_hides_rows(tmp_path, data):
     with pytest.raises(ValueError, match=r"rows.csv, line 2 is not CSV"):
         read(tmp_path / "rows.csv", data)
 
@@ -144,7 +144,7 @@ def test_a_header_with_a_comma_is_separated_by_commas(tmp_path):
     assert values(tmp_path / "rows.csv", "a;b;c,d\n1;2;3,4") == [{"a;b;c": "1;2;3", "d": "4"}]
 
 
-def test_csv_whose_lines_end_as_on_old_macs_is_refused(tmp_path):
+def test_csv_with_carriage_returns_alone_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"rows.csv, line 1 is not CSV \(new-line character"):
         values(tmp_path / "rows.csv", "a,b\r1,x\r2,y")
 
@@ -178,7 +178,7 @@ def test_archives_say_what_to_do(tmp_path):
             list(read_rows(str(source)))
 
 
-def test_a_column_that_is_there_twice_is_refused_if_it_is_read(tmp_path):
+def test_a_duplicate_csv_column_is_an_error_if_it_is_read(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("text,label,text\na,b,c\n")
     with pytest.raises(ValueError, match=r"rows\.csv has two columns 'text'"):
@@ -202,6 +202,6 @@ def test_a_file_of_one_chat_with_tools_is_one_row(tmp_path):
         assert [row for _, row in read(tmp_path / "rows.json", json.dumps(chat))] == [chat]
 
 
-def test_an_object_with_several_lists_of_rows_is_refused(tmp_path):
+def test_a_json_object_with_several_lists_of_rows_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"several lists of rows \(train, test\)"):
         read(tmp_path / "rows.json", '{"train": [{"a": 1}], "test": [{"a": 2}]}')

@@ -36,18 +36,18 @@ WRITTEN = ["The cat is on the mat.", "He was never in Paris.", "Two dogs are bar
         ("Ünïcode — yes", ["ünïcode yes"], 0, 0.8),
     ],
 )
-def test_it_counts_as_the_official_script(prediction, references, exact, f1):
+def test_answer_metrics_are_those_of_the_official_script(prediction, references, exact, f1):
     found = {metric.name: metric.value for metric in answer_metrics([references], [prediction])}
     assert found == pytest.approx({"exact_match": exact, "f1": f1})
 
 
-def test_figures_are_means_over_questions():
+def test_answer_metrics_are_means_over_questions():
     exact, f1 = answer_metrics([["blue"], ["dark red"], []], ["Blue.", "red", "green"])
     assert exact.value == pytest.approx(1 / 3)
     assert f1.value == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
-def test_normalising_twice_changes_nothing():
+def test_normalize_answer_is_idempotent():
     for text in ("A the an", "It's — a (test)!", "ΑΒΓ the", ""):
         assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
     assert exact_match("An.", "") == token_f1("An.", "") == 1
@@ -73,7 +73,7 @@ def test_empty_references_and_predictions_share_nothing():
         assert {metric.value for metric in overlap_metrics(true, written)} == {0}
 
 
-def test_a_text_of_its_own_is_perfect_and_has_an_interval():
+def test_overlap_metrics_of_equal_texts_are_one_and_have_an_interval():
     pytest.importorskip("rouge_score")
     for metric in overlap_metrics(TRUE * 3, TRUE * 3):
         assert metric.value == pytest.approx(1)

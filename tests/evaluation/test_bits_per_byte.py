@@ -15,7 +15,7 @@ from foliogpt.tokenization import train_char_tokenizer
 TEXTS = ["abcdefgh" * 3, "hgfedcba", "aaaa"]
 
 
-def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary():
+def test_a_uniform_model_needs_log2_of_the_vocabulary_per_token():
     tokenizer = train_char_tokenizer(TEXTS)
     model = FolioForCausalLM(preset_config("gpt2", "nano", vocab_size=len(tokenizer), max_position_embeddings=64))
     torch.nn.init.zeros_(model.lm_head.weight)
@@ -27,7 +27,7 @@ def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary():
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_the_loss_of_a_document_does_not_depend_on_its_neighbours_or_the_batch(batch_size):
+def test_the_loss_of_a_document_does_not_depend_on_its_neighbors_or_the_batch(batch_size):
     torch.manual_seed(0)
     tokenizer = train_char_tokenizer(TEXTS)
     config = preset_config("folio", "nano", vocab_size=len(tokenizer), initializer_range=0.3)

@@ -29,7 +29,7 @@ def test_a_paired_interval_covers_a_difference_and_is_narrower_than_two_interval
     assert np.mean(widths) < 0.5
 
 
-def test_a_figure_that_is_no_mean_is_computed_from_the_sums_of_the_drawn_rows():
+def test_a_metric_that_is_no_mean_is_computed_from_the_sums_of_the_resampled_rows():
     generator = np.random.default_rng(2)
     nats, tokens = generator.random(40) * 100, generator.integers(1, 90, 40)
     metric = ratio("loss", nats, tokens, False)
@@ -48,7 +48,7 @@ def test_resampling_in_pieces_is_resampling_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5])
-def test_so_few_rows_show_nothing_about_others(rows):
+def test_intervals_are_none_when_there_are_too_few_rows(rows):
     """Five coins all show the same side once in 16 times: whatever is made of five signs errs more often than 5 %."""
     worse, better = mean("a", np.zeros(rows)), mean("a", np.ones(rows))
     assert interval(better) is None
@@ -56,7 +56,7 @@ def test_so_few_rows_show_nothing_about_others(rows):
 
 
 @pytest.mark.parametrize("rows", [6, 8, 15])
-def test_few_rows_seldom_tell_equal_models_apart(rows):
+def test_few_rows_seldom_make_equal_models_differ(rows):
     """A percentile interval of 2.5 % at each end does in 13 % of the cases with 6 rows."""
     generator = np.random.default_rng(rows)
     told_apart = 0
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_interval_and_equal_models_do_not_differ():
     assert paired_interval(metric, metric) == (0, 0)
 
 
-def test_figures_of_other_rows_cannot_be_paired():
+def test_paired_interval_rejects_metrics_of_other_rows():
     with pytest.raises(ValueError, match="2 rows before and 3 after"):
         paired_interval(mean("accuracy", [1, 0]), mean("accuracy", [1, 0, 1]))
 

@@ -1,11 +1,11 @@
-"""Runs side by side: what differs is named, and what cannot be compared is not shown as if it could."""
+"""Comparison of training runs: differing settings are named, and metrics that cannot be compared are left out."""
 
 import json
 
 import pytest
 import yaml
 
-from foliogpt.evaluation.comparison import METRICS_FILE, compare, draw, find_runs, read_run, show
+from foliogpt.evaluation.comparison import METRICS_FILE, compare, find_runs, plot_losses, read_run, show
 from foliogpt.scripts.cli import main
 
 SETTINGS = {"corpus": ["a.txt"], "preset": "folio", "size": "nano", "corpus_fingerprint": "f", "torchrun_job": None}
@@ -33,7 +33,7 @@ def make_run(tmp_path):
     return make
 
 
-def test_settings_that_differ_are_named_and_no_others(make_run):
+def test_compare_names_the_settings_that_differ_and_no_others(make_run):
     make_run("a", learning_rate=0.02, seed=1)
     make_run("b", learning_rate=0.01, seed=1, torchrun_job="x")
     compared = compare(find_runs(make_run("c", learning_rate=0.02, seed=1) + "/.."))
@@ -46,7 +46,7 @@ def test_settings_that_differ_are_named_and_no_others(make_run):
     ("changes", "caution", "shows_loss"),
     [({"tokenizer": "[]"}, "tokenizers differ", False), ({"corpus_fingerprint": "g"}, "texts differ", True)],
 )
-def test_what_cannot_be_compared_is_said(make_run, changes, caution, shows_loss):
+def test_compare_warns_of_metrics_that_cannot_be_compared(make_run, changes, caution, shows_loss):
     compared = compare([read_run(make_run("a")), read_run(make_run("b", **changes))])
     assert [caution in line for line in compared["cautions"]] == [True]
     text = show(compared)
@@ -54,22 +54,22 @@ def test_what_cannot_be_compared_is_said(make_run, changes, caution, shows_loss)
     assert "validation bits per byte" in text
 
 
-def test_losses_of_two_tokenizers_are_drawn_in_bits_a_byte(make_run, tmp_path, monkeypatch):
+def test_plot_losses_converts_to_bits_per_byte_when_tokenizers_differ(make_run, tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
     drawn = []
     plot = Axes.plot
     monkeypatch.setattr(Axes, "plot", lambda self, *a, **k: [drawn.append(a[1]), plot(self, *a, **k)][1])
     one, other = read_run(make_run("a")), read_run(make_run("b", tokenizer="[]"))
-    draw([one, one], tmp_path / "same.png")
+    plot_losses([one, one], tmp_path / "same.png")
     assert set(drawn) == {(5.0,), (4.5,)}
     drawn.clear()
-    draw([one, other], tmp_path / "other.png")
-    assert set(drawn) == {(2.5,), (2.25,)}  # 2.2 bits a byte are 4.4 nats a token
+    plot_losses([one, other], tmp_path / "other.png")
+    assert set(drawn) == {(2.5,), (2.25,)}  # 2.2 bits per byte are 4.4 nats per token
     assert (tmp_path / "other.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_that_goes_on_is_listed_with_what_it_has(make_run, capsys):
+def test_runs_lists_an_unfinished_run_with_its_metrics_so_far(make_run, capsys):
     folder = make_run("a", finished=False)
     assert read_run(folder).summary() | {"run": ""} == {
         "run": "", "task": "pretrain", "finished": False, "seconds": 6.1, "parameters": None, "steps": 5,
@@ -79,10 +79,10 @@ def test_a_run_that_goes_on_is_listed_with_what_it_has(make_run, capsys):
     assert "(unfinished)" in capsys.readouterr().out
 
 
-def test_commands_write_a_picture_and_json_or_say_what_is_missing(make_run, tmp_path, capsys):
+def test_compare_writes_a_plot_and_json_or_names_the_mistake(make_run, tmp_path, capsys):
     folders = [make_run("a"), make_run("b", learning_rate=0.5)]
     picture, output = tmp_path / "new" / "x.png", tmp_path / "x.json"
-    assert main(["compare", *folders, "--picture", str(picture), "--output", str(output)]) == 0
+    assert main(["compare", *folders, "--plot", str(picture), "--output", str(output)]) == 0
     assert "learning_rate" in capsys.readouterr().out
     assert picture.is_file()
     assert json.loads(output.read_text())["runs"][1]["val_loss"] == 4.4

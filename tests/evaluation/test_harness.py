@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     return place
 
 
-def test_a_task_of_ones_own_runs_by_the_command_of_the_harness(folder, tmp_path):
+def test_a_custom_task_runs_by_the_command_of_the_harness(folder, tmp_path):
     given = f"pretrained={folder / 'model'},trust_remote_code=True"
     argv = ["--model", "hf", "--model_args", given, "--tasks", "rhymes", "--include_path", str(folder / "tasks")]
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}

@@ -1,4 +1,4 @@
-"""No figure depends on batches, padding, or where a text was cut into windows."""
+"""Metrics do not depend on batches, padding, or the places where a text is cut into windows."""
 
 import copy
 
@@ -142,24 +142,25 @@ def test_a_window_is_no_longer_than_the_model_reads():
             Subject(model, None, max_length=wrong).input_length()
 
 
-def test_what_is_judged_whole_is_what_a_model_of_a_long_context_reads():
+def test_evaluate_labels_reads_texts_as_far_as_classify_when_the_context_is_long():
     """`folio classify` reads up to 4,096 tokens with this model, and `folio evaluate` has to."""
     tokenizer = train_tokenizer(["the cat is free"] * 20, vocab_size=270, show_progress=False)
-    model = folio(FolioForSequenceClassification, vocab_size=270, max_position_embeddings=4096, num_labels=1).eval()
-    texts = ["the cat is free " * 450, "the cat"]
+    model = folio(FolioForSequenceClassification, vocab_size=270, max_position_embeddings=4096, num_labels=40).eval()
+    texts = ["the cat is free " * 450 + word for word in ("the", " cat", "is")] + ["the cat"]
     assert len(tokenizer(texts[0])["input_ids"]) > Subject(model, tokenizer).input_length() == 2048
-    said = [score for scores in classify(model, tokenizer, texts) for score in scores.values()]
-    rows = [{"text": text, "label": score} for text, score in zip(texts, said, strict=True)]
+    said = [next(iter(scores)).removeprefix("LABEL_") for scores in classify(model, tokenizer, texts)]
+    assert len(set(said[:3])) > 1  # cut to 2,048 tokens, these three would be the same text
+    rows = [{"text": text, "label": label} for text, label in zip(texts, said, strict=True)]
     evaluation = evaluate_labels(Subject(model, tokenizer, batch_size=1), rows)
-    assert [metric.value for metric in evaluation.metrics] == pytest.approx([0, 0], abs=1e-6)
+    assert [metric.value for metric in evaluation.metrics] == [1, 1]
     assert evaluation.notes == []
 
 
-def test_broken_weights_are_said_to_be_broken():
+def test_token_nats_reports_broken_weights():
     model = folio()
     with torch.no_grad():
         model.model.norm.weight.fill_(np.nan)
-    with pytest.raises(ValueError, match="input 4 are not numbers"):
+    with pytest.raises(ValueError, match="input 4 are NaN or infinite"):
         token_nats(model, INPUTS, 2)
 
 

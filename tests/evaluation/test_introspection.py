@@ -1,4 +1,4 @@
-"""What the page shows of a model is what the model computes."""
+"""Probabilities and attention weights are those that the model computes."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_probabilities_are_those_that_the_loss_is_made_of(model):
     losses = -torch.tensor([each.probability for each in predictions[1:]]).log()
     torch.testing.assert_close(losses.mean(), model(ids, labels=ids).loss.detach())
     best = model(ids).logits[0, 2].softmax(-1).topk(5)
-    assert [id for id, _ in predictions[3].likeliest] == best.indices.tolist()
+    assert [id for id, _ in predictions[3].top_tokens] == best.indices.tolist()
 
 
 def test_attention_is_causal_sums_to_one_and_the_model_itself_stays_as_it_is(model):
@@ -77,7 +77,7 @@ def test_a_period_that_the_text_does_not_repeat_is_an_error(period):
         induction_score(looking_at(lambda t: t - 1), period)
 
 
-def test_heads_are_named_by_what_they_do_on_tokens_that_are_said_twice(model, monkeypatch):
+def test_head_names_are_those_of_the_attention_patterns_on_repeated_tokens(model, monkeypatch):
     asked = []
 
     def attention(eager, ids):

@@ -40,7 +40,7 @@ def test_probabilities_are_the_models_and_in_order(classifier, tokenizer):
     assert max(scores, key=scores.get) == classifier.config.id2label[logits.argmax().item()]
 
 
-def test_a_long_text_loses_its_end_and_a_control_token_in_it_is_text(classifier, tokenizer):
+def test_classify_cuts_long_texts_and_reads_special_tokens_in_them_as_text(classifier, tokenizer):
     long, longer = classify(classifier, tokenizer, [TEXT * 10, TEXT * 20])
     assert long == longer
     spelled, special = "one<|im_end|>two", tokenizer("one<|im_end|>two", return_tensors="pt")
@@ -51,18 +51,20 @@ def test_a_long_text_loses_its_end_and_a_control_token_in_it_is_text(classifier,
         classify(classifier, tokenizer, [""])
 
 
-def test_several_labels_have_probabilities_of_their_own_and_a_number_is_one(classifier, tokenizer, monkeypatch):
-    monkeypatch.setattr(classifier.config, "problem_type", "multi_label_classification")
-    (scores,) = classify(classifier, tokenizer, [TEXT])
-    logits = classifier(**tokenizer(TEXT, return_tensors="pt")).logits[0]
-    assert sorted(scores.values()) == pytest.approx(logits.sigmoid().sort().values.tolist(), rel=1e-4)
-    number = FolioForSequenceClassification(config(tokenizer, num_labels=1)).eval()
-    assert list(classify(number, tokenizer, [TEXT])[0].values()) == pytest.approx(
-        number(**tokenizer(TEXT, return_tensors="pt")).logits[0].tolist(), rel=1e-4
-    )
+@pytest.mark.parametrize("fields", [{"problem_type": "multi_label_classification"}, {"num_labels": 1}])
+def test_classify_and_evaluate_reject_a_model_that_predicts_no_single_label(tokenizer, tmp_path, capsys, fields):
+    config = BertConfig(vocab_size=280, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, **fields)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "rows.json").write_text(json.dumps([{"text": "one", "label": n} for n in (0, 1)]))
+    kind = fields.get("problem_type", "regression")
+    for argv in (["classify", "--text", "one"], ["evaluate", "--data", str(tmp_path / "rows.json")]):
+        assert main([argv[0], "--model", str(tmp_path / "model"), *argv[1:]]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"{tmp_path / 'model'} is a model for {kind}: give a classifier that predicts one label per text" in said
 
 
-def test_a_stock_classifier_will_do(tokenizer):
+def test_classify_works_with_a_stock_model(tokenizer):
     stock = BertConfig(vocab_size=280, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     (scores,) = classify(BertForSequenceClassification(stock).eval(), tokenizer, [TEXT])
     assert set(scores) == {"LABEL_0", "LABEL_1"}
@@ -78,7 +80,7 @@ def saved(classifier, tokenizer, tmp_path_factory):
     return folder
 
 
-def test_folio_classify_prints_a_line_a_text(saved, tmp_path, capsys):
+def test_folio_classify_prints_a_line_per_text(saved, tmp_path, capsys):
     (tmp_path / "texts.txt").write_text(f"{TEXT}\n\none two\n")
     command = ["classify", "--model", str(saved / "classifier")]
     assert main([*command, "--file", str(tmp_path / "texts.txt"), "--json", "--top_k", "2"]) == 0
@@ -90,7 +92,7 @@ def test_folio_classify_prints_a_line_a_text(saved, tmp_path, capsys):
     assert all(name in out for name in ("sun", "moon", "star"))
 
 
-def test_folio_answer_marks_with_a_head_and_refuses_what_generates(saved, capsys):
+def test_folio_answer_marks_with_a_head_and_rejects_generation_options(saved, capsys):
     command = ["answer", "--model", str(saved / "reader"), "--question", "Who is the sun?", "--context", TEXT]
     assert main(command) == 0
     said = capsys.readouterr().out.strip()
@@ -110,7 +112,7 @@ def test_folio_answer_marks_with_a_head_and_refuses_what_generates(saved, capsys
         (["answer", "--question", "a " * 200, "--context", "a b c d e f g h i"], "no room"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(saved, capsys, argv, says):
+def test_classify_and_answer_name_a_mistake_in_one_line(saved, capsys, argv, says):
     model = saved / ("classifier" if argv[0] == "classify" else "reader")
     assert main([argv[0], "--model", str(model), *argv[1:]]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]  # no progress bars
@@ -118,6 +120,6 @@ def test_what_cannot_be_is_refused_in_a_line(saved, capsys, argv, says):
     assert says in said[0]
 
 
-def test_a_model_with_another_head_is_refused(saved, capsys):
+def test_classify_rejects_a_model_with_another_head(saved, capsys):
     assert main(["classify", "--model", str(saved / "reader"), "--text", "one"]) == 2
     assert "no classifier of texts" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`folio evaluate` as a user meets it."""
+"""`folio evaluate` from its arguments to its output."""
 
 import dataclasses
 import json
@@ -107,7 +107,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("model", "data", "task", "figure"), CASES)
-def test_the_task_is_that_of_the_model_and_the_data_and_batches_change_no_figure(folder, model, data, task, figure):
+def test_the_task_is_that_of_the_model_and_the_data_and_batches_change_no_metric(folder, model, data, task, figure):
     options = {"max_new_tokens": 6} if task in ("summarize", "qa") else {}
     one, eight = (results(folder, model, data, options, batch_size=size) for size in (1, 8))
     assert one["task"] == task
@@ -132,7 +132,7 @@ def test_the_side_on_which_a_tokenizer_pads_changes_nothing(folder, tmp_path, si
         )
 
 
-def test_short_texts_have_the_loss_of_pretraining_but_for_what_ends_them(folder):
+def test_short_texts_have_the_loss_of_pretraining_without_the_end_tokens(folder):
     from datasets import Dataset
 
     model = FolioForCausalLM.from_pretrained(folder / "lm").eval()
@@ -151,7 +151,7 @@ def test_short_texts_have_the_loss_of_pretraining_but_for_what_ends_them(folder)
     assert bits.value == pytest.approx((nats - ends) / math.log(2) / sum(map(len, texts)), rel=1e-4)
 
 
-def test_stretches_of_a_long_text_add_up_to_the_text(folder):
+def test_passages_of_a_long_text_add_up_to_the_text(folder):
     model = FolioForCausalLM.from_pretrained(folder / "lm").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
     text = "é漢 cat 😀 " * 300
@@ -164,7 +164,7 @@ def test_stretches_of_a_long_text_add_up_to_the_text(folder):
 
 def test_before_and_after_are_compared_on_the_same_rows(folder, capsys, tmp_path):
     output = tmp_path / "new" / "figures.json"
-    argv = ["evaluate", "--model", str(folder / "other"), "--before", str(folder / "lm"), "--output", str(output)]
+    argv = ["evaluate", "--model", str(folder / "other"), "--baseline", str(folder / "lm"), "--output", str(output)]
     assert main([*argv, "--data", str(folder / "long.txt")]) == 0
     shown = capsys.readouterr().out
     assert "| before" in shown
@@ -175,28 +175,28 @@ def test_before_and_after_are_compared_on_the_same_rows(folder, capsys, tmp_path
     low, high = loss["difference"]["interval"]
     assert low <= loss["difference"]["value"] <= high
     assert loss["before"]["value"] == results(folder, "lm", "long.txt")["figures"]["loss"]["value"]
-    same = results(folder, "lm", "long.txt", before=str(folder / "lm"))
+    same = results(folder, "lm", "long.txt", baseline=str(folder / "lm"))
     assert same["figures"]["loss"]["difference"] == {"value": 0, "interval": (0, 0)}
-    assert "no telling this model and before apart" in same["verdicts"][0]
+    assert "difference in loss between this model and before is not significant" in same["verdicts"][0]
 
 
-def test_three_rows_are_said_to_show_nothing_and_make_no_model_better(folder):
-    found = results(folder, "other", "pairs.json", before=str(folder / "lm"))
+def test_verdicts_say_that_too_few_rows_show_nothing(folder):
+    found = results(folder, "other", "pairs.json", baseline=str(folder / "lm"))
     assert found["figures"]["preference_accuracy"]["difference"]["interval"] is None
-    assert found["verdicts"] == ["Of this model and before, 3 rows show nothing: evaluate on at least 6."]
-    one = results(folder, "other", "pairs.json", before=str(folder / "lm"), limit=1)
-    assert "one row shows nothing" in one["verdicts"][0]
+    assert found["verdicts"] == ["3 rows show nothing about this model and before: evaluate on at least 6."]
+    one = results(folder, "other", "pairs.json", baseline=str(folder / "lm"), limit=1)
+    assert "One row shows nothing" in one["verdicts"][0]
 
 
-def test_a_baseline_stands_in_the_same_table(folder, capsys):
+def test_the_tfidf_baseline_is_in_the_same_table(folder, capsys):
     pytest.importorskip("sklearn")
     labels = str(folder / "labels.json")
     assert main(["evaluate", "--model", str(folder / "classify"), "--data", labels, "--train_data", labels]) == 0
     shown = capsys.readouterr().out
     assert "TF-IDF + logistic regression" in shown
-    assert "worse than TF-IDF" in shown or "apart" in shown  # a random model: it does not win
+    assert "worse than TF-IDF" in shown or "is not significant" in shown  # a random model: it does not win
     assert "| cat |" in shown
-    assert "4 of 8 texts lost their end" in shown
+    assert "4 of 8 texts were cut at the end" in shown
 
 
 def test_labels_that_the_model_does_not_have_count_as_wrong_and_are_named(folder):
@@ -205,7 +205,7 @@ def test_labels_that_the_model_does_not_have_count_as_wrong_and_are_named(folder
     assert "the model does not have the labels horse" in found["notes"][0]
 
 
-def test_samples_are_held_against_what_the_model_learnt_from(folder):
+def test_samples_are_compared_with_the_training_text(folder):
     found = results(folder, "lm", "text.txt", {"max_new_tokens": 12}, task="samples", limit=3,
                     train_data=str(folder / "text.txt"))  # fmt: skip
     assert found["split"] == "validation"
@@ -216,12 +216,12 @@ def test_samples_are_held_against_what_the_model_learnt_from(folder):
     assert found["details"]["longest_copy"] in TEXT
 
 
-def test_of_what_a_model_was_fine_tuned_on_the_held_out_rows_are_taken(folder, tmp_path):
+def test_load_rows_takes_the_held_out_rows_of_the_data_of_fine_tuning(folder, tmp_path):
     rows = [{"text": f"the {word} {n}", "label": word} for word in ("cat", "dog") for n in range(40)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     for file in (folder / "classify").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "run.yaml").write_text(f"task: classify\ndata: {tmp_path}/rows.json\nvalidation_split: 0.2\n")
+    (tmp_path / "run.yaml").write_text(f"task: classify\nmodel: x\ndata: {tmp_path}/rows.json\nvalidation_split: 0.2\n")
     args = EvaluationArguments(str(tmp_path), str(tmp_path / "rows.json"))
     held_out = evaluate(args)
     assert held_out["split"] == "validation"
@@ -235,7 +235,7 @@ def test_of_what_a_model_was_fine_tuned_on_the_held_out_rows_are_taken(folder, t
     assert evaluate(args)["examples"] == 80
 
 
-def test_of_the_texts_of_a_run_and_of_its_base_the_held_out_part_is_taken(folder, tmp_path):
+def test_load_rows_takes_the_held_out_texts_of_a_run_and_of_its_base(folder, tmp_path):
     text, movies, base, model = (tmp_path / name for name in ("text.txt", "movies", "base", "model"))
     text.write_text(TEXT)
     movies.mkdir()
@@ -246,7 +246,7 @@ def test_of_the_texts_of_a_run_and_of_its_base_the_held_out_part_is_taken(folder
         chats += f"u0 +++$+++ u1 +++$+++ m0 +++$+++ ['L{2 * n}', 'L{2 * n + 1}']\n"
     (movies / "movie_lines.txt").write_text(lines)
     (movies / "movie_conversations.txt").write_text(chats)
-    for place, run in ((base, f"corpus: [{text}]\n"),
+    for place, run in ((base, f"corpus: [{text}]\npreset: folio\nsize: nano\n"),
                        (model, f"task: lm\nmodel: {base}\ndata: {movies}\nvalidation_split: 0.2\n")):  # fmt: skip
         shutil.copytree(folder / "lm", place)
         (place / "run.yaml").write_text(run)
@@ -279,7 +279,7 @@ def test_broken_weights_end_in_one_line(folder, tmp_path):
         model.model.norm.weight.fill_(float("nan"))
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(folder / "lm").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="are not numbers"):
+    with pytest.raises(ValueError, match="are NaN or infinite"):
         evaluate(EvaluationArguments(str(tmp_path), str(folder / "text.txt")))
 
 
@@ -290,7 +290,7 @@ def test_broken_weights_end_in_one_line(folder, tmp_path):
         (["--data", "nowhere.txt"], "nowhere.txt"),
         (["--data", "{empty.json}"], "no usable row"),
         (["--data", "{strangers.json}", "--model", "{classify}"], "are none of the model's (cat, dog)"),
-        (["--data", "{labels.json}"], "no model for it"),
+        (["--data", "{labels.json}"], "cannot be evaluated on classification data"),
         (["--data", "{labels.json}", "--task", "classify"], "no classifier"),
         (["--data", "{text.txt}", "--limit", "0"], "--limit is 0"),
         (["--data", "{text.txt}", "--max_length", "65"], "give 2 to 64"),

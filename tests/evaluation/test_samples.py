@@ -29,7 +29,7 @@ def test_the_longest_copy_is_the_longest(seed, alphabet, monkeypatch):
         assert copy == "" or any(copy in document for document in documents)
 
 
-def test_a_copy_does_not_go_on_from_one_document_into_the_next():
+def test_a_copy_does_not_continue_in_the_next_document():
     assert longest_copies(["abcdef"], ["abc", "def"]) == ["abc"]
 
 

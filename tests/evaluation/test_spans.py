@@ -58,7 +58,7 @@ def test_an_answer_is_found_wherever_it_is_in_a_text_longer_than_the_context(tok
     assert spans == [(text.index("Juliet"), text.index("Juliet") + len("Juliet")) for text in texts]
 
 
-def test_no_answer_is_an_answer_and_a_question_is_not_taken_for_the_text(tokenizer):
+def test_find_answers_may_find_none_and_never_marks_the_question(tokenizer):
     subject, blank = (Subject(Marker(tokenizer, answer), tokenizer) for answer in (" Juliet", " "))
     assert find_answers(subject, ["Is it Juliet or not?"], [FILLER * 30]) == [None]
     assert find_answers(blank, ["Who?"], ["one  two"]) == [None]  # whitespace is none
@@ -69,8 +69,8 @@ def test_no_answer_is_an_answer_and_a_question_is_not_taken_for_the_text(tokeniz
 
 
 @pytest.mark.parametrize("answered", [[True, True, True], [True, False, True]], ids=["all", "some"])
-def test_what_is_measured_is_what_is_printed(tokenizer, tmp_path, capsys, answered):
-    """Whether other questions of a data set have answers must not change what a model says to one."""
+def test_evaluate_measures_the_answers_that_folio_answer_prints(tokenizer, tmp_path, capsys, answered):
+    """Answers to other questions of a dataset must not change the answer to one."""
     model = FolioForQuestionAnswering(config(tokenizer)).eval()
     ids = tokenizer("W", return_tensors="pt")["input_ids"]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The sentence about a run says what its figures say."""
+"""The advice about a run follows from its losses."""
 
 import pytest
 
@@ -20,15 +20,15 @@ def history(evaluations, training):
         ((5.0, 3.0, 2.99), 2.9, "leveled off"),
     ],
 )
-def test_the_course_of_the_losses_is_told_apart(evaluations, training, says):
+def test_verdict_distinguishes_the_courses_of_the_losses(evaluations, training, says):
     text = verdict(REPORT, history(evaluations, training))
     assert "better than zlib (3.00) and worse than xz (2.00)" in text
     assert says in text
 
 
-def test_a_run_of_a_few_steps_is_told_to_go_on():
+def test_verdict_advises_to_train_longer_after_few_steps():
     assert "only 4 steps: train longer" in verdict({**REPORT, "steps": 4}, history((5.0, 4.0), 4.0))
 
 
-def test_a_text_too_short_for_compressors_is_no_error():
+def test_verdict_works_without_compressors():
     assert verdict({**REPORT, "baseline_bits_per_byte": {}}, []).startswith("The model needs 2.20 bits")

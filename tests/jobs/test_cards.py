@@ -94,7 +94,7 @@ def test_a_card_holds_the_name_the_code_the_command_and_the_versions(make, repor
     assert json.dumps(report["output_dir"]) in snippet(text)  # by which publishing finds it
     assert "\n```\nfolio do --it\n```\n" in card.text
     assert "\nfoliogpt 0.1.0 (4c82541), transformers 5.24.0, torch 2.11.0, seed 7.\n" in card.text
-    assert "figure in `report.json`" in card.text
+    assert "metrics in `report.json`" in card.text
     assert card.data.tags[0] == "foliogpt"
     assert "custom_code" in card.data.tags or make is finetuned_card
 
@@ -105,10 +105,17 @@ def test_a_pretrained_card_has_its_figures_for_people_and_for_the_hub():
     assert card.data.model_name == NAME
     assert figures(card) == {"perplexity": 12.1825, "bits_per_byte": 1.8034}
     assert {(r.dataset_name, r.dataset_split) for r in card.data.eval_results or []} == {("a: b.txt", "validation")}
-    assert "an unknown number of documents,\n5,000 bytes, 10 steps, 1,000 tokens in fp32." in card.text
+    assert "an unknown number of documents,\n5,000 bytes, 10 steps,\n1,000 tokens in fp32." in card.text
     assert re.search(r"\| this model +\| \*\*1\.803\*\* +\|\n\| xz, given the training text \| 2\.250 +\|", card.text)
     assert "The curve is in `loss.png`" in card.text
-    assert "1.0 minutes on 2 CPU cores, training at an unknown number of tokens a second." in card.text
+    assert "1.0 minutes on 2 CPU cores.\nIt trained at an unknown number of tokens per second." in card.text
+
+
+def test_a_card_writes_one_document_without_a_plural_s():
+    one = {"train_documents": 1, "val_documents": 1, "train_bytes": 5001}
+    text = pretrained_card({**PRETRAINED, **one})
+    assert "`a: b.txt`: 1 document,\n5,001 bytes" in text
+    assert "On 1 held-out document (" in text
 
 
 def test_an_adapters_card_loads_the_base_first_and_a_merged_ones_does_not():

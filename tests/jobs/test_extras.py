@@ -40,7 +40,7 @@ def test_every_extra_in_the_docs_exists():
         (ImportError("It needs torch 3.\nUpgrade."), "It needs torch 3"),
     ],
 )
-def test_a_missing_library_is_one_line_that_names_the_extra(error, package):
+def test_extra_raises_a_one_line_error_when_a_library_is_missing(error, package):
     with pytest.raises(ImportError) as caught, extra("rag", "A reranker"):
         raise error
     assert str(caught.value) == f"A reranker needs {package}: pip install 'foliogpt[rag]'."

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed as dist
 
-from foliogpt.jobs.processes import command_to_resume, to_say
+from foliogpt.jobs.processes import command_to_resume, message_to_print
 
 NO_CONSENT = {"push_to_hub": False, "report_to": []}
 START = "torchrun --nproc_per_node 2 -m foliogpt.scripts.cli"
@@ -39,7 +39,7 @@ def test_a_run_is_continued_as_it_was_started(settings, command, monkeypatch):
     ],
 )
 def test_an_error_that_only_names_gloo_is_not_taken_for_a_lost_process(said, is_lost):
-    message = to_say(f"folio pretrain: {said}", RuntimeError(said))
+    message = message_to_print(f"folio pretrain: {said}", RuntimeError(said))
     assert ("Another process has ended" in message) is is_lost
     assert is_lost or said in message
 
@@ -53,7 +53,7 @@ def test_of_an_error_each_machine_prints_the_first_once(monkeypatch):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("GROUP_RANK", str(machine))
         begun = time.monotonic()
-        said = to_say(message)
+        said = message_to_print(message)
         assert time.monotonic() - begun < 1
         return said
 

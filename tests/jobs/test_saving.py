@@ -41,7 +41,7 @@ def test_the_last_checkpoint_is_by_number_and_torn_ones_are_skipped_with_a_warni
     assert last_checkpoint(run).name == "checkpoint-20"
     (run / "checkpoint-20" / STATE_FILE).write_text('{"global_st')
     assert last_checkpoint(run).name == "checkpoint-10"
-    assert f"checkpoint-20 is not whole ({STATE_FILE})" in caplog.text
+    assert f"checkpoint-20 is damaged or incomplete ({STATE_FILE})" in caplog.text
     (run / "checkpoint-10" / STATE_FILE).unlink()
     assert last_checkpoint(run).name == "checkpoint-5"
     (run / "checkpoint-5" / STATE_FILE).unlink()
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_as_it_was_written_makes_a_checkpoint_torn(run, name,
     if harm == "gone":
         file.unlink()
     assert last_checkpoint(run).name == "checkpoint-10"
-    assert "checkpoint-20 is not whole (" in caplog.text
+    assert "checkpoint-20 is damaged or incomplete (" in caplog.text
 
 
 def test_the_hashes_are_those_of_sha256sum(run):
@@ -83,7 +83,7 @@ def test_the_hashes_are_those_of_sha256sum(run):
     assert subprocess.run(check, cwd=run / "checkpoint-20", capture_output=True).returncode == 1
 
 
-def test_a_checkpoint_without_its_optimizer_is_none_to_go_on_from(run):
+def test_last_checkpoint_skips_one_without_its_optimizer(run):
     (run / "checkpoint-20" / "optimizer.pt").unlink()  # as --save_only_model leaves it
     write_checksums(run / "checkpoint-20")
     assert last_checkpoint(run).name == "checkpoint-10"
@@ -102,7 +102,7 @@ def test_an_interruption_while_saving_leaves_no_half_checkpoint(run):
     assert last_checkpoint(run) == checkpoint
 
 
-def test_what_only_looks_like_a_checkpoint_is_none(run):
+def test_checkpoints_ignores_files_and_other_folders(run):
     (run / "checkpoint-30").write_text("")
     (run / "checkpoint-40").symlink_to(run / "checkpoint-5")
     assert last_checkpoint(run).name == "checkpoint-20"
@@ -120,7 +120,7 @@ def test_files_appear_together_and_the_config_last(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(moved)
 
 
-def test_what_the_new_checkpoint_lacks_does_not_stay_from_the_old(tmp_path):
+def test_staged_removes_optional_files_that_the_new_checkpoint_lacks(tmp_path):
     for name in ("chat_template.jinja", "model-00001-of-00002.safetensors", "notes.txt"):
         (tmp_path / name).write_text("old")
     with staged(tmp_path) as folder:
@@ -129,7 +129,7 @@ def test_what_the_new_checkpoint_lacks_does_not_stay_from_the_old(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "notes.txt"}
 
 
-def test_folders_are_replaced_whole_and_stay_as_readable(tmp_path):
+def test_staged_replaces_folders_completely_and_keeps_permissions(tmp_path):
     for names in (("config.json", "extra.json"), ("config.json",)):
         with staged(tmp_path) as folder:
             (folder / "config.json").write_text("{}")

@@ -12,7 +12,7 @@ from foliogpt.data import packed_corpus as data
 from foliogpt.jobs.saving import last_checkpoint
 from foliogpt.jobs.signals import Interrupted, handled, interrupt
 from foliogpt.scripts.cli import main
-from foliogpt.training import callbacks, pretraining, trainer
+from foliogpt.training import callbacks, pretraining, run, trainer
 from foliogpt.training.callbacks import StopOnInterrupt
 
 TERM = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -46,7 +46,7 @@ def test_a_step_is_ended_and_saved(command, tmp_path, monkeypatch, capsys):
     terminated_in(monkeypatch, trainer.FolioTrainer, "training_step", call=5)
     assert main(command) == 143
     said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("Stopped after step 5 of 8; step 5 is saved. Go on with: folio pretrain")
+    assert said[-1].startswith("Stopped after step 5 of 8; step 5 is saved. Continue with: folio pretrain")
     assert said[-1].endswith("--resume")
     assert last_checkpoint(tmp_path / "run").name == "checkpoint-5"
     monkeypatch.undo()
@@ -57,7 +57,7 @@ def test_a_step_is_ended_and_saved(command, tmp_path, monkeypatch, capsys):
 def test_a_second_signal_ends_at_once(command, tmp_path, monkeypatch, capsys):
     terminated_in(monkeypatch, trainer.FolioTrainer, "training_step", times=2, call=5)
     assert main(command) == 143
-    assert "Stopped after step 4 of 8; step 3 is saved. Go on with" in capsys.readouterr().err
+    assert "Stopped after step 4 of 8; step 3 is saved. Continue with" in capsys.readouterr().err
     assert last_checkpoint(tmp_path / "run").name == "checkpoint-3"
 
 
@@ -111,10 +111,10 @@ def test_set_up_of_a_resume_costs_nothing(command, tmp_path, monkeypatch):
 @TERM
 @pytest.mark.parametrize(
     "name",
-    ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("save_checkpoint", "write_result"))],
+    ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("save_result", "write_result"))],
 )
 def test_after_the_training_its_result_is_saved_by_a_resume(command, tmp_path, monkeypatch, capsys, name):
-    terminated_in(monkeypatch, pretraining, name)
+    terminated_in(monkeypatch, run if name == "write_result" else pretraining, name)
     assert main(command) == 143
     assert "The training is complete. To save its result: folio pretrain" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.json").exists()
@@ -127,7 +127,7 @@ def test_of_several_processes_that_save_the_result_of_a_run_that_had_ended_one_w
     def lost(*args, **kwargs):
         raise Interrupted(signum=signal.SIGTERM)
 
-    monkeypatch.setattr(pretraining, "finish", lost)
+    monkeypatch.setattr(pretraining, "evaluate_and_save", lost)
     command = [*command, "--max_steps=2", "--save_steps=2"]
     assert main(command) == 143
     names = [tmp_path / "run" / name for name in ("metrics.jsonl", "run.yaml")]
@@ -166,7 +166,7 @@ def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
         return number
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "largest_of_all", agree)
+        patch.setattr(callbacks, "all_reduce_max", agree)
         stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
     assert not control.should_training_stop
     stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
@@ -176,7 +176,7 @@ def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch):
 
 def test_the_first_signal_of_a_process_is_not_a_second_one_because_another_had_one(monkeypatch):
     stop, control = StopOnInterrupt(), TrainerControl()
-    monkeypatch.setattr(callbacks, "largest_of_all", lambda number, device: signal.SIGTERM)
+    monkeypatch.setattr(callbacks, "all_reduce_max", lambda number, device: signal.SIGTERM)
     stop.on_step_end(SimpleNamespace(device="cpu"), None, control)
     assert control.should_training_stop
     stop._interrupt(signal.SIGTERM, None)  # while the checkpoint is written

@@ -1,10 +1,8 @@
 """Two processes compute what one does: DDP, FSDP2 and tensor parallel, over gloo on CPU."""
 
 import json
-import os
-import subprocess
-import sys
 
+import process_groups
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,7 +14,7 @@ IDS = torch.randint(3, 99, (4, 12), generator=torch.Generator().manual_seed(1))
 WAYS = ["ddp", "fsdp", "tensor"]
 PRESETS = ["folio", "gpt2"]
 
-# All of them in one launch, since most of a launch is imports. Each job: (way, checkpoint, file for the weights).
+# All of them in one launch. Each job: (way, checkpoint, file for the weights).
 WORKER = """
 import json, os, sys
 import torch, torch.distributed as dist
@@ -64,16 +62,11 @@ os._exit(0)  # gloo's threads may outlive the group, and end an interpreter that
 def trained(tiny_config, tmp_path_factory):
     """The folder with each preset's model, and with the weights that two processes have come to in each way."""
     folder = tmp_path_factory.mktemp("distributed")
-    (folder / "worker.py").write_text(WORKER)
     torch.manual_seed(0)
     for preset in PRESETS:
         FolioForCausalLM(tiny_config(preset)).save_pretrained(folder / preset)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     jobs = [(way, preset, f"{way}-{preset}.safetensors") for way in WAYS for preset in PRESETS]
-    command = [*launcher, "worker.py", json.dumps(jobs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    process_groups.run([WORKER, json.dumps(jobs)], 2, cwd=folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Two embedders: words hashed to a vector, with nothing to load, and a tiny random Transformer."""
+"""Two embedding models: words hashed to a vector, with nothing to load, and a tiny random Transformer."""
 
 import re
 import zlib
@@ -9,7 +9,7 @@ DIMENSION = 32
 
 
 class WordEmbedder:
-    """What `Embedder` has, in which texts with the same words are near each other."""
+    """An `Embedder` without weights: texts with the same words are near each other."""
 
     def __init__(self, seed: int = 0) -> None:
         self.name, self.hash, self.dtype, self.max_tokens = f"words-{seed}", f"hash-{seed}", "float32", 254

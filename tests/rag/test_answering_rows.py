@@ -1,4 +1,4 @@
-"""Rows that teach to answer from passages: right ones are quoted, and what is not there is not answered."""
+"""Rows that teach to answer from passages quote the right ones, and do not answer what they lack."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_an_answer_quotes_the_passage_that_the_question_was_taken_from(filled, d
     assert len({exercise.right for exercise in made}) > 1  # it stands anywhere
 
 
-def test_what_the_passages_do_not_have_is_not_answered(filled, dataset):
+def test_rows_have_no_answer_when_the_passages_lack_it(filled, dataset):
     made = list(exercises(filled, dataset, dataset.questions, lambda messages: True, without_answer=1))
     assert len(made) == len(THINGS)
     for exercise, question in zip(made, dataset.questions, strict=True):

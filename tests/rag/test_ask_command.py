@@ -53,7 +53,7 @@ def test_the_answer_is_printed_and_then_where_it_stands(index, capsys):
 def test_a_refusal_says_why_and_is_no_error(index, capsys):
     assert main(["rag", "ask", "love war peace?", "--index", index]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("No answer: nothing that was found has enough to do with the question")
+    assert out.startswith("No answer: no passage is relevant enough to the question")
     assert "\n\nThe nearest passages, though none may answer it:\n[1] " in out
     assert "[3] " in out
 
@@ -63,18 +63,18 @@ def test_a_question_may_begin_with_a_dash(index, capsys):
     assert '"the moon is silver" [1]' in capsys.readouterr().out
 
 
-def test_nothing_is_refused_if_so_asked(index, capsys):
+def test_ask_answers_every_question_with_refuse_never(index, capsys):
     assert main(["rag", "ask", "love war peace?", "--index", index, "--refuse", "never"]) == 0
     assert capsys.readouterr().out.splitlines()[0].endswith("[1]")
 
 
-def test_a_model_writes_and_what_it_makes_up_is_marked(index, checkpoint, capsys, monkeypatch):
+def test_ask_marks_invented_sentences_of_a_model(index, checkpoint, capsys, monkeypatch):
     def generate(self, choice, emit) -> None:
         for piece in ('It is "the moon is', ' silver" [1]. It', "\x1b[2J is cheese", "."):
             emit(piece)
 
     monkeypatch.setattr("foliogpt.serving.generator.TextGenerator._generate", generate)
-    argv = ["rag", "ask", "is the moon silver?", "--index", index, "--writer", str(checkpoint), "--k", "1"]
+    argv = ["rag", "ask", "is the moon silver?", "--index", index, "--generator", str(checkpoint), "--k", "1"]
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert out.startswith(
@@ -87,7 +87,7 @@ def test_the_options_of_generate_reach_the_model_wherever_the_question_stands(in
     monkeypatch.setattr(
         "foliogpt.serving.generator.TextGenerator._generate", lambda self, choice, emit: choices.append(choice)
     )
-    argv = ["--index", index, "--writer", str(checkpoint), "--max_new_tokens", "7", "is the moon silver?"]
+    argv = ["--index", index, "--generator", str(checkpoint), "--max_new_tokens", "7", "is the moon silver?"]
     assert main(["rag", "ask", *argv, "--temperature", "0.5", "--seed", "3", "--no_repeat_ngram_size=4"]) == 0
     config = choices[-1].config
     assert (config.max_new_tokens, config.temperature, config.do_sample) == (7, 0.5, True)
@@ -104,16 +104,16 @@ def test_the_options_of_generate_reach_the_model_wherever_the_question_stands(in
         (["moon", "--index", "EMPTY"], "is empty"), (["moon", "--index", "INDEX", "--where", "["], "not JSON"),
         (["moon", "--index", "INDEX", "--mode", "best"], "hybrid"),
         (["moon", "--index", "INDEX", "--refuse", "often"], "never, default, strict"),
-        (["moon", "--index", "INDEX", "--temperature", "1"], "give --writer MODEL"),
-        (["moon", "--index", "INDEX", "--writer", "MODEL", "--max_new_tokens", "9999"], "max_new_tokens 1199 or less"),
-        (["moon", "--index", "INDEX", "--writer", "MODEL", "--top_p=-1"], "check --top_p"),
-        (["moon", "--index", "INDEX", "--writer", "MODEL", "--beams", "7"], "no option '--beams'"),
-        (["moon", "--index", "INDEX", "--writer", "nowhere"], "nowhere is not a whole checkpoint"),
-        (["moon", "--index", "INDEX", "--writer", "EMBEDDER"], "no causal language model"),
-        (["moon", "--index", "INDEX", "--writer", "PLAIN"], "no chat template"),
+        (["moon", "--index", "INDEX", "--temperature", "1"], "give --generator MODEL"),
+        (["moon", "--index", "INDEX", "--generator", "MODEL", "--max_new_tokens", "9999"], "max_new_tokens 1199 or"),
+        (["moon", "--index", "INDEX", "--generator", "MODEL", "--top_p=-1"], "check --top_p"),
+        (["moon", "--index", "INDEX", "--generator", "MODEL", "--beams", "7"], "no option '--beams'"),
+        (["moon", "--index", "INDEX", "--generator", "nowhere"], "No model at 'nowhere'"),
+        (["moon", "--index", "INDEX", "--generator", "EMBEDDER"], "no causal language model"),
+        (["moon", "--index", "INDEX", "--generator", "PLAIN"], "no chat template"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_asked_is_said_in_one_line(argv, says, index, tmp_path, embedder_folder, checkpoint, capsys):
+def test_ask_reports_invalid_arguments_in_one_line(argv, says, index, tmp_path, embedder_folder, checkpoint, capsys):
     plain = shutil.copytree(checkpoint, tmp_path / "plain", ignore=shutil.ignore_patterns("chat_template*"))
     paths = {
         "INDEX": index,

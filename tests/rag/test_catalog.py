@@ -1,4 +1,4 @@
-"""The catalog is a file that tells what is ours from what is not."""
+"""The catalog distinguishes our files from others."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def test_a_catalog_of_another_version_is_left_as_it_is(rag, tmp_path, words):
         assert file.read_bytes() == before
 
 
-def test_somebody_elses_file_or_folder_is_left_alone(tmp_path, words):
+def test_files_of_other_programs_are_not_changed(tmp_path, words):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
     (tmp_path / "theirs").mkdir()
@@ -47,14 +47,14 @@ def test_somebody_elses_file_or_folder_is_left_alone(tmp_path, words):
         Rag.open(tmp_path / "notes" / "mine.txt", embedder=words).sync([])
 
 
-def test_a_torn_catalog_is_found(rag):
+def test_verify_reports_a_damaged_catalog(rag):
     rag.sync([Document(str(n), f"the cat {n}") for n in range(3)])
     db = rag._store.catalog.connection
     db.execute("UPDATE chunks SET text = 'the dog' WHERE id = 1")
     db.execute("DELETE FROM vectors WHERE hash = (SELECT hash FROM chunks WHERE id = 2)")
     db.execute("DELETE FROM words WHERE rowid = 3")
     problems = "; ".join(rag.verify().problems)
-    assert "1 documents are not what their chunks say" in problems
+    assert "1 documents differ from their chunks" in problems
     assert "1 chunks have no vector" in problems
     assert "index of words" in problems
     assert rag.rebuild() == 1  # the vector that was lost
@@ -84,7 +84,7 @@ def test_threads_share_an_index(rag):
 
 def test_vectors_of_texts_that_are_gone_go_with_a_rebuild(rag):
     rag.sync([Document("a", "cat"), Document("b", "dog")])
-    rag.sync([Document("a", "cat")], delete_missing=True)
+    rag.sync([Document("a", "cat")], prune=True)
     count = "SELECT count(*) FROM vectors"
     assert rag._store.catalog.connection.execute(count).fetchone()[0] == 2
     rag.rebuild()
@@ -104,7 +104,7 @@ def test_vectors_of_texts_that_are_gone_go_with_a_rebuild(rag):
     ],
     ids=str,
 )
-def test_an_index_with_other_tables_than_ours_is_refused_before_anything_is_asked_of_it(rag, tmp_path, words, hostile):
+def test_index_with_foreign_tables_is_rejected_before_any_query(rag, tmp_path, words, hostile):
     rag.sync([Document("a", "cat")])
     rag.close()
     with sqlite3.connect(tmp_path / "index" / "catalog.sqlite3") as db:
@@ -188,8 +188,8 @@ def test_an_index_on_a_read_only_mount_is_searched_in_every_mode_and_not_changed
     assert {path: path.stat().st_mtime_ns for path in index.rglob("*")} == before
 
 
-def test_what_sqlite_refuses_is_no_damage(rag):
-    """Whoever is told that an index is damaged throws it away."""
+def test_rejected_statements_are_not_reported_as_damage(rag):
+    """Users delete an index that is reported as damaged."""
     rag.sync([Document("a", "cat")])
     db = rag._store.catalog.connection
     for statement in ("INSERT INTO meta VALUES ('index_id', 'x')", "SELECT * FROM nothing", "SELECT ?"):

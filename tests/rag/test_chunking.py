@@ -63,7 +63,7 @@ def test_a_long_title_leaves_room_for_the_text():
     assert len(token_starts(chunk.context)) == CONTEXT_TOKENS
 
 
-def test_the_same_text_under_another_title_is_embedded_anew():
+def test_the_same_text_under_another_title_is_embedded_again():
     first, second = (chunk_document(Document("name", "the same text", title), token_starts)[0] for title in "ab")
     assert first.text == second.text
     assert first.hash != second.hash
@@ -74,7 +74,7 @@ def test_a_document_without_words_has_no_chunks(text):
     assert chunk_document(Document("name", text), token_starts) == []
 
 
-def test_what_cannot_be_stored_is_no_document():
+def test_document_rejects_values_that_cannot_be_stored():
     for wrong in ({"name": " "}, {"text": "\ud800"}, {"text": "a\0b"}, {"text": 5}, {"metadata": {"document": "x"}}):
-        with pytest.raises(ValueError, match=r"document|Metadata|holds"):
+        with pytest.raises(ValueError, match=r"document|Metadata|has half a character|has a NUL"):
             Document(**{"name": "name", "text": "text", **wrong})

@@ -1,11 +1,11 @@
-"""Which citations in a model's text count."""
+"""Valid citations in a model's text."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from foliogpt.rag import Citation, Passage
-from foliogpt.rag.citations import Sentences, verified
+from foliogpt.rag.citations import SentenceSplitter, verified
 
 SOURCES = [
     Passage(
@@ -74,7 +74,7 @@ def test_sentences_do_not_depend_on_the_pieces_and_lose_nothing(words, size):
     text = "".join(words)
 
     def cut(size: int) -> list[str]:
-        sentences = Sentences()
+        sentences = SentenceSplitter()
         found = [each for i in range(0, len(text), size) for each in sentences.push(text[i : i + size])]
         return found + sentences.flush()
 
@@ -92,5 +92,5 @@ def test_sentences_do_not_depend_on_the_pieces_and_lose_nothing(words, size):
     ],
 )
 def test_a_sentence_has_its_citations(text, sentences):
-    cutter = Sentences()
+    cutter = SentenceSplitter()
     assert cutter.push(text) + cutter.flush() == sentences

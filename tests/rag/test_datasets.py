@@ -1,4 +1,4 @@
-"""Data sets in BEIR's layout and in SQuAD's form, and what is wrong with those that are not."""
+"""Datasets in BEIR's layout and in SQuAD's form, and the errors of others."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def nested():
     return {"version": "v2.0", "data": [{"title": "A_tale", "paragraphs": paragraphs}]}
 
 
-def test_beir_in_both_of_its_layouts(tmp_path):
+def test_load_dataset_reads_both_beir_layouts(tmp_path):
     dataset = load_dataset(beir(tmp_path))
     assert [document.text for document in dataset.documents or []] == ["Moon\n\nThe moon is silver.", "A king."]
     assert [(q.id, q.text, q.relevant) for q in dataset.questions] == [
@@ -49,12 +49,12 @@ def test_beir_in_both_of_its_layouts(tmp_path):
     assert load_dataset(flat).documents == dataset.documents
 
 
-def test_a_folder_without_a_corpus_asks_about_what_the_index_has(tmp_path):
+def test_load_dataset_has_no_documents_without_a_corpus(tmp_path):
     (beir(tmp_path) / "corpus.jsonl").unlink()
     assert load_dataset(tmp_path).documents is None
 
 
-def test_squad_nested_makes_an_article_of_a_title(tmp_path):
+def test_squad_nested_makes_one_document_of_a_title(tmp_path):
     (tmp_path / "squad.json").write_text(json.dumps(nested()))
     dataset = load_dataset(tmp_path / "squad.json")
     (document,) = dataset.documents or []
@@ -91,16 +91,16 @@ def test_squad_in_flat_rows_makes_a_document_of_each_context(tmp_path):
         ({"corpus": [*CORPUS, {"_id": "3"}]}, "line 3 has no text"),
         ({"corpus": [*CORPUS, ["3"]]}, "line 3 is not an object"),
         ({"queries": [{"_id": "q1", "text": " "}]}, "line 1 has no text"),
-        ({"corpus": [{"_id": "1", "text": "a", "title": 3}]}, "line 1 has int as title"),
+        ({"corpus": [{"_id": "1", "text": "a", "title": 3}]}, "line 1 has no text as title"),
         ({"corpus": [{"_id": "1", "text": "\0"}]}, "NUL"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_in_a_beir_folder_is_named(tmp_path, change, says):
+def test_load_dataset_names_the_row_that_is_wrong_in_a_beir_folder(tmp_path, change, says):
     with pytest.raises(ValueError, match=says):
         load_dataset(beir(tmp_path, **change))
 
 
-def test_what_is_no_data_set_is_said(tmp_path):
+def test_load_dataset_rejects_other_files_with_a_reason(tmp_path):
     for source in ("", tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match=r"known-items"):
             load_dataset(source)
@@ -117,14 +117,14 @@ def test_what_is_no_data_set_is_said(tmp_path):
     for name, text, says in (
         ("notes.txt", "no rows", "no file of rows"), ("a.json", "{", "not JSON"),
         ("b.json", '{"data": []}', "has the columns data; qa needs"),
-        ("c.jsonl", '{"text": "x"}', "qa needs"), ("d.jsonl", "[1]", "no object"),
+        ("c.jsonl", '{"text": "x"}', "qa needs"), ("d.jsonl", "[1]", "not an object"),
     ):  # fmt: skip
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=says):
             load_dataset(tmp_path / name)
 
 
-def test_an_answer_that_is_not_where_it_is_said_to_be_is_named(tmp_path):
+def test_load_dataset_names_an_answer_at_a_wrong_position(tmp_path):
     data = nested()
     data["data"][0]["paragraphs"][1]["qas"][0]["answers"][0]["answer_start"] = 13
     (tmp_path / "squad.json").write_text(json.dumps(data))

@@ -34,7 +34,7 @@ from foliogpt.rag import Rag
 from foliogpt.rag.documents import Document
 from foliogpt.rag.embedder import training as embedder_training
 from foliogpt.rag.embedder.encoder import load_encoder
-from foliogpt.rag.embedder.pair_ranking import by_words, held_by_kind, with_hard_negatives
+from foliogpt.rag.embedder.pair_ranking import by_words, group_by_kind, hard_negatives, recall
 from foliogpt.rag.embedder.pairs import SENTENCE, TITLE, Pair
 from foliogpt.rag.embedding import load_embedder
 from foliogpt.rag.retrieval import RERANKER_WEIGHT, load_reranker
@@ -46,7 +46,7 @@ PLACES = ["at sea", "by day", "at night", "in the wind", "on the hill"]
 
 
 def make_checkpoint(folder, preset: str = "folio"):
-    """A tiny random GPT."""
+    """Save a tiny random GPT."""
     tokenizer = train_tokenizer([f"the {thing} {place}" for thing in THINGS for place in PLACES], 300, False)
     torch.manual_seed(0)
     fields = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": 256}
@@ -64,7 +64,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Things are asked for by their names, and found in sentences about them."""
+    """Write pairs: the names of things, and sentences about them."""
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     rows = [{"query": f"{thing} {place}", "text": f"about the {thing} {place}"} for thing in THINGS for place in PLACES]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -91,7 +91,7 @@ def trained(checkpoint, pairs, tmp_path_factory):
     return folder
 
 
-def test_it_learns_to_find_and_says_how_well(trained):
+def test_training_improves_recall_and_reports_it(trained):
     report = json.loads((trained / "report.json").read_text())
     recall = {who: figures["question"]["recall@1"]["value"] for who, figures in report["metrics"].items()}
     assert recall.keys() == {"before", "after", "BM25"}
@@ -105,14 +105,14 @@ def test_it_learns_to_find_and_says_how_well(trained):
     assert not list(trained.glob("checkpoint-*"))
 
 
-def test_an_index_is_made_and_searched_with_it(trained, folder, tmp_path, capsys):
+def test_trained_embedder_indexes_and_searches(trained, folder, tmp_path, capsys):
     index = str(tmp_path / "index")
     assert main(["rag", "sync", str(folder), "--index", index, "--embedder", str(trained)]) == 0
     assert main(["rag", "search", "the moon is silver", "--index", index, "--mode", "dense", "--k", "1"]) == 0
     assert "2.txt" in capsys.readouterr().out
 
 
-def test_it_reads_in_both_directions_and_its_vectors_do_not_depend_on_what_is_beside(trained):
+def test_embedder_reads_in_both_directions_and_independently_of_the_batch(trained):
     embedder = load_embedder(trained)
     alone, together = embedder.encode(["the cat"])[0], embedder.encode(["the cat", "the dog at sea by day " * 5])[0]
     np.testing.assert_allclose(alone, together, atol=1e-5)
@@ -130,7 +130,7 @@ def test_the_same_seed_makes_the_same_embedder(checkpoint, pairs, trained, tmp_p
     assert load_embedder(tmp_path / "again").hash == load_embedder(trained).hash
 
 
-def test_it_is_trained_further_with_less_memory_and_replaced_only_when_asked(trained, pairs, tmp_path, capsys):
+def test_training_continues_an_embedder_and_replaces_it_only_with_overwrite(trained, pairs, tmp_path, capsys):
     source, out = ("--pairs", str(pairs)), tmp_path / "further"
     for more in (["--mini_batch_size", "4", "--max_steps", 2], ["--overwrite", "--max_length", "32", "--max_steps", 2]):
         assert train(trained, out, *more, source=source) == 0
@@ -141,7 +141,7 @@ def test_it_is_trained_further_with_less_memory_and_replaced_only_when_asked(tra
     assert sorted((path.name, path.stat().st_mtime_ns) for path in out.iterdir()) == before
 
 
-def test_documents_are_corpus_enough(checkpoint, tmp_path):
+def test_training_makes_pairs_of_plain_documents(checkpoint, tmp_path):
     texts = [
         f"The {a} sings to the {b} at night. The {b} hears the {a} by day, and says so." for a in THINGS for b in THINGS
     ]
@@ -190,7 +190,7 @@ def test_a_single_question_that_is_held_out_has_no_interval(checkpoint, tmp_path
 
 
 @pytest.mark.parametrize("end", [("--max_steps", "3"), ("--max_steps", "-1")])
-def test_pairs_that_all_share_a_question_cannot_be_told_apart(checkpoint, tmp_path, capsys, end):
+def test_training_rejects_pairs_that_all_share_a_question(checkpoint, tmp_path, capsys, end):
     rows = [json.dumps({"query": "which", "text": thing}) + "\n" for thing in THINGS]
     (tmp_path / "same.jsonl").write_text("".join(rows))
     assert train(checkpoint, tmp_path / "out", *end, source=("--pairs", str(tmp_path / "same.jsonl"))) == 2
@@ -198,7 +198,7 @@ def test_pairs_that_all_share_a_question_cannot_be_told_apart(checkpoint, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, tmp_path, capsys):
+def test_training_rejects_invalid_input_in_one_line(checkpoint, pairs, tmp_path, capsys):
     size = {"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
     T5Model(T5Config(**size)).save_pretrained(tmp_path / "t5")
     (tmp_path / "adapter").mkdir()
@@ -207,8 +207,8 @@ def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, tmp_path,
     (tmp_path / "one.csv").write_text("query,text\na,b\n")
     good = ["--model", checkpoint, "--pairs", pairs]
     cases = [
-        (["--model", tmp_path / "t5", "--pairs", pairs], "type t5, an encoder and a decoder"),
-        (["--model", tmp_path / "nowhere", "--pairs", pairs], "not a whole checkpoint"),
+        (["--model", tmp_path / "t5", "--pairs", pairs], "type t5, an encoder-decoder"),
+        (["--model", tmp_path / "nowhere", "--pairs", pairs], "No model at "),
         (["--model", tmp_path / "adapter", "--pairs", pairs], "folio merge"),
         (["--model", checkpoint], "--corpus"),
         ([*good, "--corpus", "python-manual"], "not both"),
@@ -230,7 +230,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(checkpoint, pairs, tmp_path,
     assert main(["embedder", "dance"]) == 2
 
 
-def test_a_gpt_is_not_replaced_by_the_embedder_that_is_made_of_it(checkpoint, pairs, tmp_path, capsys):
+def test_training_does_not_overwrite_its_own_base_model(checkpoint, pairs, tmp_path, capsys):
     own = tmp_path / "gpt"
     shutil.copytree(checkpoint, own)
     (own / "run.yaml").write_text("{corpus: a, preset: folio, size: nano}")
@@ -240,31 +240,36 @@ def test_a_gpt_is_not_replaced_by_the_embedder_that_is_made_of_it(checkpoint, pa
     assert (own / "model.safetensors").read_bytes() == before
 
 
-def test_weights_that_are_no_numbers_are_not_written(checkpoint, pairs, tmp_path, capsys):
+def test_weights_that_are_not_finite_are_not_written(checkpoint, pairs, tmp_path, capsys):
     assert train(checkpoint, tmp_path / "out", "--learning_rate", "1e30", source=("--pairs", str(pairs))) == 2
     assert "--learning_rate" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_words_rank_as_in_an_index():
+def test_by_words_ranks_as_an_index_does():
     texts = ["the JSONDecodeError of json", "a king in a castle", "the moon is silver"]
     assert by_words(["silver moons", "decode error", "zebra"], texts) == [[2], [0], []]
 
 
-def test_of_a_passage_one_sentence_is_asked_for_and_any_text_of_a_title_counts():
+def test_recall_asks_one_sentence_per_passage_and_accepts_any_text_of_a_title():
     pairs = [Pair("s1", "rest 1", kind=SENTENCE, source="a"), Pair("s2", "rest 2", kind=SENTENCE, source="a")]
     pairs += [Pair("t", "part 1", kind=TITLE, source="a"), Pair("t", "part 2", kind=TITLE, source="a")]
-    held = held_by_kind(pairs)
-    assert len(held[SENTENCE].wanted) == 1
-    assert list(held[TITLE].wanted) == ["t"]
-    figures = held[TITLE].figures(lambda anchors, texts: [[1, 0]])
-    assert figures["recall@1"]["value"] == 1
+    held = group_by_kind(pairs)
+    assert len(held[SENTENCE]) == 1
+    asked = []
+    metrics = recall(held, lambda anchors, texts: asked.append((anchors, texts)) or [[len(texts) - 1, 0]])
+    assert asked[0] == (["t"], ["part 1", "part 2"])
+    assert metrics[TITLE]["recall@1"]["value"] == 1
+    (wrong,) = recall({TITLE: held[TITLE][:1]}, lambda anchors, texts: [[]]).values()
+    assert wrong["recall@10"]["value"] == 0
 
 
-def test_a_figure_of_one_question_has_no_interval():
-    held = held_by_kind([Pair("a", "the moon", source="x")])
-    figures = {who: {"question": held["question"].figures(by_words)} for who in ("before", "after")}
-    report = {"metrics": figures, "held_out": {"question": {"anchors": 1, "texts": 1}}}
+def test_recall_of_one_question_has_no_interval():
+    held = group_by_kind([Pair("a", "the moon", source="x")])
+    report = {
+        "metrics": dict.fromkeys(("before", "after"), recall(held, by_words)),
+        "held_out": {"question": {"anchors": 1, "texts": 1}},
+    }
     assert "| 1 questions of 1 texts | before | 0.000    |" in recall_table(report)
 
 
@@ -308,7 +313,7 @@ def test_a_stock_model_becomes_an_embedder_that_stock_code_opens(cls, config_cla
     assert type(after[0].auto_model).__name__ == config_class.__name__.replace("Config", "Model")
 
 
-def test_an_embedder_of_others_is_trained_further_with_its_own_pooling(embedder_folder, pairs, tmp_path):
+def test_training_keeps_the_pooling_of_a_sentence_transformers_model(embedder_folder, pairs, tmp_path):
     """At the rate of pretrained encoders, by default: at that of our small GPTs it would forget all it knows."""
     before, source = load_embedder(embedder_folder), ("--pairs", str(pairs))
     argv = ["--model", str(embedder_folder), "--output_dir", str(tmp_path / "out"), *source, "--max_steps", "5"]
@@ -320,11 +325,11 @@ def test_an_embedder_of_others_is_trained_further_with_its_own_pooling(embedder_
 
 
 @pytest.mark.slow
-def test_all_of_it_goes_to_the_hub(trained):
+def test_publishing_includes_all_files_of_an_embedder(trained):
     publication = prepare(trained, "me/embedder", license="apache-2.0")
     assert publication.problems == []
     assert {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"} <= publication.files.keys()
-    assert publication.stays == ["run.yaml"]
+    assert publication.left_out == ["run.yaml"]
 
 
 @pytest.mark.slow
@@ -343,14 +348,14 @@ np.save("out.npy", SentenceTransformer({str(trained)!r}, trust_remote_code=True)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
 
 
-def test_a_text_is_no_turn_of_a_chat(checkpoint):
+def test_encoder_ignores_the_chat_template(checkpoint):
     encoder = load_encoder(str(checkpoint))
     ids = encoder.preprocess(["the cat"])["input_ids"][0].tolist()
     assert encoder.tokenizer.decode(ids) == "the cat"
 
 
 @pytest.mark.parametrize("preset", ["gpt2", "vaswani", "speedrun"])
-def test_every_preset_makes_an_encoder_that_padding_does_not_move(preset, tmp_path):
+def test_padding_does_not_change_vectors_for_any_preset(preset, tmp_path):
     folder = make_checkpoint(tmp_path / preset, preset)
     chat, _ = chat_tokenizer(AutoTokenizer.from_pretrained(folder))
     chat.save_pretrained(folder)  # pads on the left
@@ -359,7 +364,7 @@ def test_every_preset_makes_an_encoder_that_padding_does_not_move(preset, tmp_pa
     np.testing.assert_allclose(encoder.encode(["the cat"])[0], together[0], atol=1e-5)
 
 
-def test_a_stack_of_its_own_is_an_encoder_too(checkpoint, tmp_path):
+def test_load_encoder_reads_a_backbone_without_a_head(checkpoint, tmp_path):
     gpt = FolioForCausalLM.from_pretrained(checkpoint)
     gpt.model.save_pretrained(tmp_path / "stack")
     (tmp_path / "stack" / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
@@ -376,7 +381,7 @@ def reranker(checkpoint, pairs, tmp_path_factory):
     return folder
 
 
-def test_a_reranker_learns_which_text_answers_and_says_how_well(reranker):
+def test_reranker_training_learns_and_reports_recall(reranker):
     report = json.loads((reranker / "report.json").read_text())
     assert report["metrics"].keys() == {"before", "after"}
     assert report["metrics"]["before"]["question"]["recall@10"] == report["metrics"]["after"]["question"]["recall@10"]
@@ -412,30 +417,30 @@ def test_a_reranker_keeps_the_two_texts_of_a_pair_apart(reranker):
     assert pair[0] != pair[1]
 
 
-def test_a_wrong_text_is_never_one_that_answers():
+def test_hard_negatives_never_answer_the_question():
     pairs = [Pair(f"{a} {p}", f"about {a} {p}", source=a) for a in THINGS for p in PLACES]
     pairs.append(Pair("cat at sea", "a second text at sea", source="second"))
-    found = with_hard_negatives(pairs, pairs, 3, seed=0)
+    found = hard_negatives(pairs, pairs, 3, seed=0)
     assert [pair for pair, _ in found] == pairs
     for pair, wrong in found:
         assert len(set(wrong)) == 3
         assert not any(pair.source in text for text in wrong)
         assert pair.anchor != "cat at sea" or not {"a second text at sea", "about cat by day"} & set(wrong)
     given = [Pair("a", "b", negative="c", source="b"), Pair("d", "e", negative="f", source="e")]
-    assert [wrong for _, wrong in with_hard_negatives(given, given, 2, seed=0)] == [["c", "e"], ["f", "b"]]
+    assert [wrong for _, wrong in hard_negatives(given, given, 2, seed=0)] == [["c", "e"], ["f", "b"]]
 
 
-def test_wrong_texts_are_of_the_kind_of_the_right_one_and_a_pair_without_any_is_left_out():
+def test_hard_negatives_have_the_kind_of_the_positive_or_the_pair_is_left_out():
     titles = [Pair("songs", f"verse {n}", kind=TITLE, source=f"a:{n}") for n in range(3)]
     clozes = [Pair(f"line {n}", f"songs\nrest {n}", kind=SENTENCE, source=f"a:{n}") for n in range(3)]
-    found = with_hard_negatives(titles + clozes, titles + clozes, 2, seed=0)
+    found = hard_negatives(titles + clozes, titles + clozes, 2, seed=0)
     assert [pair for pair, _ in found] == clozes
     assert all(text.startswith("songs") for _, wrong in found for text in wrong)
     with pytest.raises(ValueError, match="give pairs with different ones"):
-        with_hard_negatives(titles, titles, 2, seed=0)
+        hard_negatives(titles, titles, 2, seed=0)
 
 
-def test_what_is_no_reranker_is_refused_in_one_line(reranker, trained, checkpoint, embedder_folder, tmp_path):
+def test_load_reranker_rejects_other_models_in_one_line(reranker, trained, checkpoint, embedder_folder, tmp_path):
     config = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     source = embedder_folder.with_name(f"{embedder_folder.name}-transformer")
     for name, labels in (("classes", 3), ("pickled", 1)):

@@ -1,4 +1,4 @@
-"""`where` means what it means to Chroma."""
+"""`where` has the meaning that it has in Chroma."""
 
 import math
 import os
@@ -42,7 +42,7 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.parametrize("where", CONDITIONS, ids=str)
-def test_every_mode_finds_what_chroma_would(both, where):
+def test_every_mode_filters_like_chroma(both, where):
     rag, theirs = both
     expected = sorted(theirs.get(where=where)["ids"])
     for mode in ("hybrid", "dense", "lexical"):
@@ -62,7 +62,7 @@ def test_documents_are_chosen_by_name(both):
         {"a": [1]}, {"$and": []}, {"$or": [5]}, {'a"': 1}, {"a": None}, {"a": {"$nin": [[1]]}},
     ],
 )  # fmt: skip
-def test_what_is_not_in_the_language_is_refused(where):
+def test_where_rejects_conditions_outside_the_language(where):
     with pytest.raises(ValueError, match="where"):
         where_sql(where)
 
@@ -72,12 +72,12 @@ def test_what_is_not_in_the_language_is_refused(where):
     [{"$or": [{"a": {"$gt": 1}}] * 400}, {"$and": [{"a": 1}] * 300}, nested(15), {"a": {"$in": [*range(10**5)]}}],
     ids=["gt", "eq", "nested", "in"],
 )
-def test_all_that_is_accepted_sqlite_can_do(both, where):
+def test_sqlite_evaluates_every_accepted_condition(both, where):
     assert both[0].search("cat", mode="lexical", where=where) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2**63, -(2**63) - 1])
-def test_a_number_that_cannot_be_compared_is_refused_where_it_is_given(value):
+def test_document_rejects_numbers_that_cannot_be_compared(value):
     with pytest.raises(ValueError, match="64 bits"):
         Document("a", "cat", metadata={"n": value})
 

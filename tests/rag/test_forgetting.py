@@ -1,4 +1,4 @@
-"""What is forgotten is gone: from what is found, and from the bytes of the files."""
+"""Forgotten documents are neither found nor in the bytes of the files."""
 
 import shutil
 
@@ -59,15 +59,15 @@ def test_one_document_is_forgotten_by_its_name_and_comes_back_if_it_is_still_the
     assert full.sync(folder).deleted == 1
 
 
-def test_what_was_deleted_before_leaves_no_byte_either(full, folder):
+def test_forget_removes_traces_of_earlier_deletions(full, folder):
     shutil.rmtree(folder / "gone")
-    assert full.sync(folder, delete_missing=True).deleted == 40
+    assert full.sync(folder, prune=True).deleted == 40
     assert full.delete(folder / "gone") == 0
     full.close()
     assert b"wordgone" not in bytes_of(full)
 
 
-def test_forgetting_that_is_cut_short_is_finished_by_the_next_who_opens_the_index(full, folder, monkeypatch):
+def test_an_interrupted_forget_is_completed_by_the_next_process(full, folder, monkeypatch):
     def killed(*command, **options):
         raise KeyboardInterrupt
 

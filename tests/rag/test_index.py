@@ -1,4 +1,4 @@
-"""The dense index can be lost, damaged or served, and the catalog makes it anew."""
+"""The dense index can be lost, damaged or served; the catalog rebuilds it."""
 
 import os
 import shutil
@@ -88,7 +88,7 @@ def test_a_search_or_sync_of_a_damaged_index_says_what_to_do(flushed, words, dam
         assert rag.search("a new text")[0].document == "new"
 
 
-def test_an_index_from_another_time_is_noticed(indexed, words, tmp_path):
+def test_search_rejects_outdated_files_of_the_dense_index(indexed, words, tmp_path):
     shutil.copytree(indexed / "chroma", tmp_path / "old")
     with Rag.open(indexed, embedder=words) as rag:
         rag.sync([Document("d0", "something else")])
@@ -100,13 +100,13 @@ def test_an_index_from_another_time_is_noticed(indexed, words, tmp_path):
         assert not rag.verify().ok
 
 
-def test_nobody_else_may_look_into_an_index(indexed):
+def test_index_is_private_to_its_user(indexed):
     assert indexed.stat().st_mode & 0o077 == 0
     assert (indexed / "chroma").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("wrong", ["embedding function", "space"])
-def test_a_collection_that_is_not_ours_is_refused(tmp_path, words, wrong):
+def test_foreign_collection_is_rejected(tmp_path, words, wrong):
     from chromadb.utils.embedding_functions import DefaultEmbeddingFunction
 
     with Rag.open(tmp_path / "index", embedder=words) as rag:
@@ -124,7 +124,7 @@ def test_a_collection_that_is_not_ours_is_refused(tmp_path, words, wrong):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_is_refused_instead_of_hanging(indexed):
+def test_forked_child_gets_an_error_instead_of_hanging(indexed):
     script = f"""
 import os, sys
 sys.path.insert(0, {str(os.path.dirname(__file__))!r})
@@ -165,7 +165,7 @@ def test_addresses_are_read(url, expected):
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://h:99999", "http://u:secret@h/path"])
-def test_what_is_no_address_is_refused_without_its_password(tmp_path, url):
+def test_invalid_address_is_rejected_without_its_password(tmp_path, url):
     with pytest.raises(ValueError, match="HOST:PORT") as raised:
         Rag.open(tmp_path, url=url)
     assert "secret" not in str(raised.value)
@@ -212,7 +212,7 @@ def test_a_server_has_the_vectors_by_the_same_api(tmp_path, words, server):
             other.sync([Document("new", "a new text")])
         assert rag.search("a new text")[0].document == "new"
         assert rag.search("cat", mode="dense", where={"document": "d1"})[0].document == "d1"
-        assert rag.sync([Document("new", "a new text")], delete_missing=True).deleted == len(ANIMALS)
+        assert rag.sync([Document("new", "a new text")], prune=True).deleted == len(ANIMALS)
         assert rag.verify().ok
         assert rag.rebuild() == 0
         assert rag.verify().ok
@@ -237,7 +237,7 @@ def test_vectors_survive_both_ways(indexed, words):
     np.testing.assert_allclose(np.stack([dense[id] for id in ids]), vectors, atol=1e-6)
 
 
-def test_another_embedder_is_refused_until_the_index_is_rebuilt_with_it(indexed):
+def test_another_embedder_is_rejected_until_the_index_is_rebuilt_with_it(indexed):
     other = WordEmbedder(seed=1)
     with Rag.open(indexed, embedder=other) as rag:
         with pytest.raises(ValueError, match=r"folio rag rebuild --index \S+ --embedder words-1"):

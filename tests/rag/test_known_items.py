@@ -15,7 +15,7 @@ def only(document: Document, count: int = 10):
     return dataset, dataset.documents[0]
 
 
-def test_a_docstring_is_sought_by_its_first_sentence_without_its_name():
+def test_known_items_ask_for_a_docstring_by_its_first_sentence_without_its_name():
     dataset, left = only(Document("manual/json.dumps", DUMPS, "json.dumps"))
     (question,) = dataset.questions
     assert question.text == "Serialize obj by it to a JSON string."
@@ -23,7 +23,7 @@ def test_a_docstring_is_sought_by_its_first_sentence_without_its_name():
     assert left.text == f"json.dumps(obj, *, indent=None)\n\n{REST}\n"
 
 
-def test_every_section_is_asked_for_without_the_words_of_its_heading():
+def test_known_items_ask_for_each_section_without_the_words_of_its_heading():
     parts = ["# A guide", "It begins here.", "## Deep Nets", f"The deep nets learn by descent. {REST}"]
     text = "\n\n".join([*parts, f"## Rest\nA king sleeps at night. {REST}"])
     lines = [line for line in text.split("\n") if line.startswith("#")]
@@ -48,7 +48,7 @@ def test_a_long_text_without_headings_has_sections():
     assert len(dataset.questions) == len(starts)
 
 
-def test_only_what_is_asked_for_is_taken_out():
+def test_known_items_remove_only_the_sentences_of_chosen_questions():
     documents = [Document(f"d{n}", f"The river {n} flows into the sea. {REST}") for n in range(30)]
     dataset = known_items(documents, count=7)
     assert dataset.documents is not None
@@ -62,17 +62,17 @@ def test_only_what_is_asked_for_is_taken_out():
     [f"- a list of more than words. {REST}", f">>> print(1 and 2 and 3). {REST}", "A sentence and no more of it.",
      f"No sign that ends it\n\n{REST.replace('. ', ' , ')}", f"Three words only. {REST.replace('. ', ' , ')}"],
 )  # fmt: skip
-def test_what_is_no_sentence_of_prose_is_not_asked_for(text):
-    with pytest.raises(ValueError, match="sentence to ask for"):
+def test_known_items_skip_text_without_prose_sentences(text):
+    with pytest.raises(ValueError, match="No document has a sentence"):
         known_items([Document("d", text)])
 
 
-def test_what_two_documents_say_in_the_same_words_is_not_asked_for():
+def test_known_items_skip_sentences_that_two_documents_share():
     same = [Document(name, f"Return a copy of the object. {REST}") for name in "ab"]
     dataset = known_items([*same, Document("c", f"Return nothing that is known. {REST}")])
     assert [question.text for question in dataset.questions] == ["Return nothing that is known."]
 
 
-def test_languages_without_spaces_are_asked_for():
+def test_known_items_ask_in_languages_without_spaces():
     dataset, _ = only(Document("zh", "向量数据库保存文本的向量。" + "它还说了很多别的事情。" * 40))
     assert dataset.questions[0].text == "向量数据库保存文本的向量。"

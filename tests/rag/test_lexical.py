@@ -1,4 +1,4 @@
-"""Search by words finds every word of every script, however it is spelled, and identifiers whole and in parts."""
+"""Search by words finds words of any script and spelling, and identifiers complete and in parts."""
 
 import sqlite3
 import sys
@@ -149,7 +149,7 @@ def test_coverage_says_of_each_text_what_the_index_finds(texts):
 
 
 def test_stems_are_the_same_in_many_threads():
-    """Snowball's stemmers keep the word in themselves."""
+    """Snowball's stemmers store the word as their state."""
     russian = ["книгами", "библиотеками", "читателями", "городами", "столицами", "историями", "государствами"]
     texts = [" ".join(f"{word}{n}" if n % 2 else word for word in russian) + f" {n}" for n in range(400)]
     sys.setswitchinterval(1e-6)

@@ -1,4 +1,4 @@
-"""Whatever a file does to its reader, the file is named and the others are indexed."""
+"""A file that harms its reader is named, and the others are indexed."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from foliogpt.jobs import limited_process
 from foliogpt.rag.readers import NoText, pool, read_documents
 
-# What a reader may do, by the name of its file; the file is read as usual afterwards.
+# The actions of a reader, by the name of its file; the file is read as usual afterwards.
 ACTIONS = {
     "hang.md": "while True: pass",
     "backtrack.md": "re.match('(a+)+$', 'a' * 60 + 'b')",
@@ -97,13 +97,13 @@ def test_a_reader_ends_with_the_process_that_started_it():
     assert not os.path.exists(f"/proc/{int(done.stdout)}")
 
 
-def test_readers_bring_no_deep_learning_library():
+def test_readers_import_no_deep_learning_library():
     script = "import foliogpt.rag.readers.pool, sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_that_a_file_holds_nothing_is_told_from_that_it_cannot_be_read():
+def test_pool_distinguishes_empty_files_from_unreadable_ones():
     with closing(pool.ReaderPool()) as readers:
         with pytest.raises(NoText, match="is empty"):
             readers.read(PurePath("/x/a.md"), b" ", "text")

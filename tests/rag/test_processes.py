@@ -69,7 +69,7 @@ def test_two_writers_lose_nothing_and_a_reader_sees_all_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_sync_that_is_killed_anywhere_is_made_good_by_the_next(tmp_path, seed):
+def test_a_killed_sync_is_completed_by_the_next(tmp_path, seed):
     """benchmarks/rag.py kills more often."""
     chance = random.Random(seed)
     folder, index = tmp_path / "documents", tmp_path / "index"
@@ -78,7 +78,7 @@ def test_a_sync_that_is_killed_anywhere_is_made_good_by_the_next(tmp_path, seed)
     for turn in range(5):
         for _ in range(400):
             (folder / f"{chance.randrange(600)}.txt").write_text(f"text {chance.random()} of turn {turn}")
-        script = "print('go', flush=True); rag.sync(sys.argv[2], delete_missing=True)"
+        script = "print('go', flush=True); rag.sync(sys.argv[2], prune=True)"
         process = start(script, str(index), str(folder))
         process.stdout.readline()
         time.sleep(chance.uniform(0.05, 1.5))
@@ -98,7 +98,7 @@ def test_a_sync_that_is_killed_anywhere_is_made_good_by_the_next(tmp_path, seed)
 
 
 def test_nothing_is_sent_anywhere(tmp_path, embedder_folder):
-    """Whatever the user's environment says of telemetry and proxies."""
+    """The user's environment may turn telemetry and proxies on."""
     script = f"""
 import socket
 class Nowhere(socket.socket):

@@ -1,4 +1,4 @@
-"""What can be quoted of a passage, and how it is shown."""
+"""Quotations of a passage, and their display."""
 
 from itertools import pairwise
 
@@ -109,7 +109,7 @@ def test_the_heading_above_tells_what_a_quotation_is_about(rag):
     assert rag.answer("kings", refuse="never").text.startswith('"They reign')
 
 
-def test_what_says_the_same_is_quoted_once_and_the_best_of_the_whole_question_first(rag):
+def test_duplicates_are_quoted_once_and_the_best_quotation_comes_first(rag):
     rag.sync(
         [
             Document("force", "--force\n\nPush and destroy what others pushed."),

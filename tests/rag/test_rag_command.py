@@ -38,9 +38,9 @@ def test_an_index_is_made_searched_checked_and_repaired(index, folder, capsys, m
     assert main(["rag", "search", "bird", "--index", index, "--mode", "lexical", "--where", where]) == 0
     assert "deep/page.md [" in capsys.readouterr().out
     assert main(["rag", "search", "zebra", "--index", index, "--mode", "lexical"]) == 0
-    assert "Nothing was found" in capsys.readouterr().out
+    assert "No passage was found" in capsys.readouterr().out
     assert main(["rag", "verify", "--index", index]) == 0
-    assert "All there, and the same in both: documents 6, chunks 6." in capsys.readouterr().out
+    assert "Complete, and equal in both: documents 6, chunks 6." in capsys.readouterr().out
     shutil.rmtree(f"{index}/chroma")
     said = error_of(capsys, ["verify", "--index", index])
     assert f" Repair it with: folio rag rebuild --index {index}" in said
@@ -48,7 +48,7 @@ def test_an_index_is_made_searched_checked_and_repaired(index, folder, capsys, m
     assert main(["rag", "rebuild", "--index", index]) == 0
     assert "6 chunks written, 0 of them embedded" in capsys.readouterr().out
     (folder / "4.txt").write_bytes(b"\0" * 100)
-    assert main(["rag", "sync", ".", "--index", index, "--delete_missing"]) == 0
+    assert main(["rag", "sync", ".", "--index", index, "--prune"]) == 0
     out, err = capsys.readouterr()
     assert "6 unchanged" in out
     assert "left out: 4.txt is not text" in err
@@ -79,7 +79,7 @@ def test_a_document_cannot_steer_the_terminal(index, folder, capsys):
         (["search", "x", "--index", "INDEX", "--embedder", "/nowhere"], "/nowhere"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_said_in_one_line(argv, says, index, capsys, tmp_path, monkeypatch):
+def test_rag_reports_invalid_arguments_in_one_line(argv, says, index, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert says in error_of(capsys, [index if word == "INDEX" else word for word in argv])
     assert not (tmp_path / "nowhere").exists()

@@ -34,7 +34,7 @@ def index(tmp_path, embedder_folder, capsys):
 
 def test_known_items_are_judged_and_the_index_calibrated(index, tmp_path, capsys):
     figures = tmp_path / "out" / "figures.json"
-    options = ["--calibrate", "--output", str(figures), "--writer", "quote"]
+    options = ["--calibrate", "--output", str(figures), "--generator", "quote"]
     assert main(["rag", "eval", "known-items", "--index", index, *options]) == 0
     out = capsys.readouterr().out
     for said in (
@@ -48,7 +48,7 @@ def test_known_items_are_judged_and_the_index_calibrated(index, tmp_path, capsys
     found = json.loads(figures.read_text())
     assert found["figures"]["recall@1"]["lexical"]["value"] == 1
     with Rag.open(index) as rag:
-        stored = json.loads(rag._store.catalog.meta.get(SETTING))
+        stored = json.loads(rag._store.catalog.setting(SETTING))
     assert stored["least"] == found["refusal"]["threshold"]["least"]
 
 
@@ -61,20 +61,20 @@ def test_a_beir_folder_goes_into_an_index_of_its_own(index, tmp_path, embedder_f
     new = ["--index", str(tmp_path / "data-index"), "--embedder", str(embedder_folder)]
     assert main(["rag", "eval", str(data), *new, "--modes", "lexical"]) == 0
     assert "| recall@1  | 1.000   |" in capsys.readouterr().out
-    assert "other documents than data" in error_of(capsys, ["eval", str(data), "--index", index])
+    assert "documents that are not in data" in error_of(capsys, ["eval", str(data), "--index", index])
 
 
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["nowhere", "--index", "INDEX"], "no data set 'nowhere'"), (["INDEX", "--index", "INDEX"], "qrels/test.tsv"),
+        (["nowhere", "--index", "INDEX"], "no dataset 'nowhere'"), (["INDEX", "--index", "INDEX"], "qrels/test.tsv"),
         (["known-items", "--index", "nowhere"], "no index"), (["known-items"], "--index"),
         (["known-items", "--index", "INDEX", "--questions", "0"], "at least 1"),
         (["known-items", "--index", "INDEX", "--modes", "best"], "hybrid"),
         (["known-items", "--index", "INDEX", "--output", "/proc/x/y.json"], "another place"),
         (["known-items", "--index", "INDEX", "--output", "INDEX"], "a folder"),
         (["known-items", "--index", "INDEX", "--questions", "3", "--calibrate"], "needs 20 questions"),
-        (["known-items", "--index", "INDEX", "--writer", "/nowhere"], "/nowhere"),
+        (["known-items", "--index", "INDEX", "--generator", "/nowhere"], "/nowhere"),
         (["known-items", "--index", "INDEX", "--embedder", "/nowhere"], "/nowhere"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`Rag.evaluate`: what is found, refused and answered, and what it leaves alone."""
+"""`Rag.evaluate`: metrics of retrieval, refusals and answers; the index stays unchanged."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from foliogpt.evaluation.bootstrap import mean
 from foliogpt.rag import Citation, Document, Rag, Sentence
 from foliogpt.rag.evaluation.datasets import Dataset, Question
 from foliogpt.rag.evaluation.report import EvaluationReport
-from foliogpt.rag.refusal import OTHERWISE, Features, Threshold, measure, threshold_of
+from foliogpt.rag.refusal import DEFAULT_THRESHOLD, Features, Threshold, measure, threshold_of
 
 THINGS = "moon sun river stone tree bird fish king queen castle sword ship sea wind rain snow fire gold silver bread"
 
@@ -31,7 +31,7 @@ def many(rag):
 
 
 def tale() -> Dataset:
-    """A question that is answered, one that is not, and the text."""
+    """Return a question with an answer, one without, and the text."""
     text = "The moon is silver. The sun is gold. The king sleeps in the castle."
     start = text.index("castle")
     questions = [
@@ -41,7 +41,7 @@ def tale() -> Dataset:
     return Dataset("tale", questions, [Document("tale", text)])
 
 
-def test_known_items_are_asked_of_a_copy_that_embeds_what_is_new_alone(many, words, monkeypatch):
+def test_evaluate_asks_known_items_of_a_copy_that_embeds_only_changed_passages(many, words, monkeypatch):
     monkeypatch.setattr("foliogpt.rag.evaluation.evaluate.features", lambda *given: Features(0.5, 0.5))
     before, embedded = many._store.catalog.generation, words.seen
     report = many.evaluate("known-items", questions=30)
@@ -54,7 +54,7 @@ def test_known_items_are_asked_of_a_copy_that_embeds_what_is_new_alone(many, wor
     assert report.figures["recall@10"]["lexical"].value > 0.9  # each question names its topic
 
 
-def test_a_reranker_is_judged_with_the_index(tmp_path, words):
+def test_evaluate_applies_the_reranker(tmp_path, words):
     class Contrary:
         def predict(self, pairs):
             return [-1.0, *[1.0] * (len(pairs) - 1)]
@@ -67,7 +67,7 @@ def test_a_reranker_is_judged_with_the_index(tmp_path, words):
     assert first[False] < first[True]
 
 
-def test_documents_of_a_data_set_get_an_index_of_their_own(rag, words):
+def test_evaluate_indexes_the_documents_of_a_dataset_and_rejects_an_index_with_others(rag, words):
     report = rag.evaluate(tale(), ["lexical"])
     assert (report.questions, report.documents) == (1, 1)
     assert report.figures["span recall@1"]["lexical"].value == 1
@@ -75,55 +75,55 @@ def test_documents_of_a_data_set_get_an_index_of_their_own(rag, words):
     rag.evaluate(tale(), ["lexical"])
     assert words.seen == embedded
     rag.sync([Document("note", "the moon")])
-    with pytest.raises(ValueError, match="other documents than tale, 'note' for instance"):
+    with pytest.raises(ValueError, match="documents that are not in tale, such as 'note'"):
         rag.evaluate(tale())
     assert rag._store.catalog.counts()[0] == 2
 
 
-def test_questions_that_nothing_answers_have_no_figures(rag):
+def test_evaluate_rejects_a_dataset_without_answerable_questions(rag):
     dataset = tale()
-    with pytest.raises(ValueError, match="Of the 1 questions of tale none has an answer"):
+    with pytest.raises(ValueError, match="None of the 1 questions of tale has an answer"):
         rag.evaluate(replace(dataset, questions=dataset.questions[1:]))
     assert not rag._store.path.exists()
 
 
-def test_a_mode_that_is_named_twice_counts_once(many):
+def test_evaluate_counts_a_repeated_mode_once(many):
     once, twice = (many.evaluate("known-items", ["dense"] * times, 20) for times in (1, 2))
     assert len(twice.figures["nDCG@10"]["dense"].rows) == 20
     assert str(twice) == str(once)
 
 
-def test_an_index_that_was_begun_is_completed(many):
+def test_evaluate_completes_a_partial_index(many):
     questions = [Question("q", "topic7", {("d7", 0): 1})]
     more = [*texts(), Document("another", "a bird")]
     assert many.evaluate(Dataset("begun", questions, more), ["lexical"]).documents == 41
 
 
-def test_questions_about_what_the_index_has_need_no_documents(many):
+def test_evaluate_needs_no_corpus_when_the_index_has_the_documents(many):
     questions = [Question(f"q{n}", f"topic{n}", {(f"d{n}", 0): 1}) for n in range(10)]
     report = many.evaluate(Dataset("mine", questions), ["lexical"], questions=6)
     assert (report.questions, report.figures["recall@1"]["lexical"].value) == (6, 1)
     unknown = Question("q", "what?", {("d77", 0): 1})
-    with pytest.raises(ValueError, match="'d77' for instance"):
+    with pytest.raises(ValueError, match="such as 'd77'"):
         many.evaluate(Dataset("mine", [*questions, unknown]))
 
 
-def test_a_calibrated_index_refuses_by_the_line_from_then_on(many):
-    assert threshold_of(many._store.catalog) == OTHERWISE
+def test_calibrate_stores_the_threshold_in_the_index(many):
+    assert threshold_of(many._store.catalog) == DEFAULT_THRESHOLD
     report = many.evaluate("known-items", ["hybrid"], 40, calibrate=True)
     assert report.refusal is not None
     assert threshold_of(many._store.catalog) == report.refusal.threshold
     assert report.refusal.figures["calibrated"]["refused"].value > 0.5  # nothing else names the topic
 
 
-def test_one_document_draws_no_line_and_is_not_asked_for_it(rag, monkeypatch):
+def test_calibrate_rejects_an_index_of_one_document_before_searching(rag, monkeypatch):
     rag.sync([Document("d", " ".join(document.text for document in texts(8)))])
     monkeypatch.setattr("foliogpt.rag.retrieval.Retriever.search", lambda *args: pytest.fail("was asked"))
-    with pytest.raises(ValueError, match="calibrate on two at least"):
+    with pytest.raises(ValueError, match="at least two documents"):
         rag.evaluate("known-items", calibrate=True)
 
 
-def test_too_few_questions_draw_no_line(many, monkeypatch):
+def test_calibrate_rejects_too_few_questions(many, monkeypatch):
     report = many.evaluate("known-items", ["dense"], 19)
     assert report.refusal is None
     assert "needs 20 questions" in str(report)
@@ -136,14 +136,14 @@ def test_too_few_questions_draw_no_line(many, monkeypatch):
 
 @pytest.mark.parametrize(("options", "says"), [
     ({"modes": ["best"]}, "hybrid"), ({"modes": []}, "hybrid"), ({"questions": 0}, "at least 1"),
-    ({"generator": "poet"}, "load_writer"),
+    ({"generator": "poet"}, "load_generator"),
 ])  # fmt: skip
-def test_wrong_settings_are_refused(many, options, says):
+def test_evaluate_rejects_invalid_arguments(many, options, says):
     with pytest.raises(ValueError, match=says):
         many.evaluate("known-items", **options)
 
 
-def test_an_index_of_another_embedder_is_not_judged(many, tmp_path):
+def test_evaluate_rejects_an_index_of_another_embedder(many, tmp_path):
     with Rag.open(tmp_path / "index", embedder=WordEmbedder(1)) as opened, pytest.raises(ValueError, match="rebuild"):
         opened.evaluate("known-items")
     with Rag.open(tmp_path / "nowhere") as opened, pytest.raises(FileNotFoundError, match="no index"):
@@ -167,7 +167,7 @@ class Liar(Poet):
         emit(Sentence(("In the castle ", Citation("tale", 0, 3, None, "not"))))
 
 
-def test_answers_are_judged_beside_the_writer_without_and_with_the_right_passage(rag):
+def test_answers_are_compared_with_those_without_and_with_the_right_passage(rag):
     report = rag.evaluate(tale(), generator=Poet())
     figures = {name: {given: each.value for given, each in by.items()} for name, by in report.answers.items()}
     assert figures["exact_match"] == {"passages found": 1, "no passages": 0, "the right passage": 1}
@@ -177,7 +177,7 @@ def test_answers_are_judged_beside_the_writer_without_and_with_the_right_passage
     assert rag.evaluate(tale(), generator=Liar()).answers["citations that hold"]["passages found"].value == 0
 
 
-def test_where_nothing_is_cited_no_share_of_the_citations_is_given(rag):
+def test_evaluate_omits_shares_of_citations_when_there_are_none(rag):
     class Silent:
         def write(self, question, passages, emit):
             pass
@@ -187,13 +187,13 @@ def test_where_nothing_is_cited_no_share_of_the_citations_is_given(rag):
     assert report.answers["answered"]["passages found"].value == 0
 
 
-def test_quotations_are_judged_as_what_they_quote(rag):
+def test_quotations_are_scored_by_the_text_that_they_quote(rag):
     answers = rag.evaluate(tale(), generator="quote").answers
     assert answers["f1"]["passages found"].value > 0
     assert answers["citations that hold"]["passages found"].value == 1
 
 
-def test_the_verdict_says_what_is_better_and_what_cannot_be_told_apart():
+def test_verdict_names_worse_modes_and_those_without_a_significant_difference():
     chance = random.Random(0)
     base = [chance.random() / 2 for _ in range(200)]
     by_mode = {
@@ -204,13 +204,13 @@ def test_the_verdict_says_what_is_better_and_what_cannot_be_told_apart():
     report = EvaluationReport("d", "e", 1, 1, 200, {"nDCG@10": by_mode})
     assert report.verdict() == "By nDCG@10, hybrid is better than dense and lexical."
     del by_mode["hybrid"]
-    assert "there is no telling" in report.verdict()
+    assert "does not differ significantly" in report.verdict()
     by_mode["hybrid"] = mean("nDCG@10", [value + 0.001 for value in base])
     by_mode["lexical"] = mean("nDCG@10", [value / 2 for value in base])
     assert report.verdict() == "By nDCG@10, hybrid is better than dense and lexical."  # paired: 0.001 is sure
 
 
-def test_the_figures_of_a_line_are_of_questions_that_no_line_was_fitted_to():
+def test_refusal_metrics_come_from_questions_that_the_threshold_was_not_fitted_on():
     chance = random.Random(0)
     good = [Features(chance.gauss(0.6, 0.1), chance.gauss(0.6, 0.1)) for _ in range(300)]
     bad = [Features(chance.gauss(0.4, 0.1), chance.gauss(0.4, 0.1)) for _ in range(300)]

@@ -1,4 +1,4 @@
-"""The figures of rankings, against values worked out by hand."""
+"""Metrics of rankings, against values that were computed by hand."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_ndcg_weighs_grades_by_rank(ranking, gain):
     assert ndcg(ranking, GRADES, 3) == pytest.approx(gain)
 
 
-def test_ndcg_of_more_relevant_ones_than_fit_can_be_one():
+def test_ndcg_is_one_when_the_first_k_are_all_relevant():
     assert ndcg("ab", dict.fromkeys("abcd", 1), 2) == 1
 
 
@@ -37,7 +37,7 @@ def test_recall_and_reciprocal_rank_look_no_further_than_k():
     assert reciprocal_rank("xxab", GRADES, 2) == 0
 
 
-def test_a_document_stands_at_its_best_passage_and_a_passage_for_what_it_touches():
+def test_ranked_places_list_each_section_at_its_best_passage():
     dataset = Dataset("d", [], None, {"book": [0, 100, 200]})
     question = Question("q", "?", {("book", 1): 1})
     hits = [hit("a"), hit("book", 10, 20), hit("a"), hit("book", 30, 90), hit("book", 90, 101), hit("book", 200, 210)]
@@ -45,7 +45,7 @@ def test_a_document_stands_at_its_best_passage_and_a_passage_for_what_it_touches
     assert dataset.places(hit("book", 100, 200)) == [("book", 1)]
 
 
-def test_a_span_has_to_be_whole():
+def test_has_span_needs_the_complete_span():
     question = Question("q", "?", {("d", 0): 1}, (("d", 5, 15), ("d", 40, 50)))
     assert not has_span([hit("d", 0, 14), hit("d", 14, 49), hit("e", 0, 100)], question)
     assert has_span([hit("e"), hit("d", 40, 50)], question)

@@ -1,4 +1,4 @@
-"""Every format becomes text with its structure; what is wrong with a file is said in one line."""
+"""Every format becomes text with its structure; an error is one line."""
 
 import bz2
 import gzip
@@ -99,7 +99,7 @@ def test_numbers_that_no_database_has_are_left_out_of_metadata():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("a.PNG", "it is a picture"), ("a.mp3", "it is sound or video"), ("a.woff2", "it is a font"),
+        ("a.PNG", "it is an image"), ("a.mp3", "it is sound or video"), ("a.woff2", "it is a font"),
         ("a.doc", "save it as .docx"), ("a.rtf", "save it as .docx"),
     ],
 )  # fmt: skip
@@ -108,8 +108,8 @@ def test_binary_kinds_are_named_as_not_read(name, says):
         read(name, b"\x89 caf\xe9")
 
 
-def test_archives_and_compressed_bombs_are_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"^is an archive: unpack it"):
+def test_archives_and_compressed_bombs_are_rejected(monkeypatch):
+    with pytest.raises(ValueError, match=r"^is not read: it is an archive; unpack it"):
         read("a.tar.gz", b"")
     with pytest.raises(ValueError, match=r"^cannot be read: "):
         read("a.jsonl.gz", b"no gzip")
@@ -123,14 +123,14 @@ def manual():
     return {document.name: document for document in readers.manual_documents()}
 
 
-def test_the_manual_is_a_document_a_name(manual):
+def test_manual_has_a_document_for_each_name(manual):
     assert len(manual) > 5000
     assert manual["python-manual/json.dumps"].title == "json.dumps"
     assert not any(name.startswith("python-manual/_") for name in manual)
 
 
 @pytest.mark.parametrize("name", ["datetime.date.weekday", "decimal.Decimal.sqrt", "io.IOBase", "collections.abc"])
-def test_what_is_written_in_c_is_in_the_manual_under_its_public_name(manual, name):
+def test_manual_has_modules_written_in_c_under_their_public_names(manual, name):
     document = manual[f"python-manual/{name}"]
     assert document.title == name
     assert document.text.removeprefix("class ").startswith(name)

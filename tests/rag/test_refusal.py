@@ -1,4 +1,4 @@
-"""When a question is refused."""
+"""The refusal of questions."""
 
 import math
 
@@ -8,9 +8,9 @@ import pytest
 from foliogpt.rag import Document, Rag
 from foliogpt.rag.embedding import MINILM
 from foliogpt.rag.refusal import (
-    CHANCE,
+    DEFAULT_THRESHOLD,
     DEFAULTS,
-    OTHERWISE,
+    SIZE_PENALTY,
     Features,
     Threshold,
     calibrate,
@@ -36,7 +36,7 @@ def test_rare_words_count_more_and_words_are_stemmed(indexed):
     assert 0 < common.coverage < rare.coverage < 1
     for mode in ("dense", "lexical", "hybrid"):
         near = features_of(indexed, "the dog is sleeping", mode).nearness
-        assert near == pytest.approx(1 - CHANCE * math.log10(4), abs=1e-4)
+        assert near == pytest.approx(1 - SIZE_PENALTY * math.log10(4), abs=1e-4)
 
 
 def test_passages_do_not_share_the_words_of_a_question(indexed):
@@ -50,7 +50,7 @@ def test_nothing_found_has_no_features(indexed):
     assert features("cat", [], indexed._store.catalog, indexed._store.embedder) == Features(0, 0)
 
 
-def test_words_do_not_judge_passages_in_another_script(indexed):
+def test_coverage_is_ignored_for_passages_in_another_script(indexed):
     assert features_of(indexed, "猫在哪里睡觉？").coverage == 1
     assert features_of(indexed, "zebra").coverage == 0
     assert not indexed.answer("猫在哪里睡觉？").refused
@@ -64,7 +64,7 @@ def test_one_sentence_of_a_long_passage_is_near_enough(rag):
     assert found.nearness == pytest.approx((hit.cosine + 1) / 2, abs=1e-3)
 
 
-def test_calibration_keeps_what_it_is_told_and_refuses_what_either_feature_alone_would_not():
+def test_calibrate_keeps_its_share_and_refuses_more_than_either_feature_alone():
     generator = np.random.default_rng(0)
     good = [Features(*pair) for pair in generator.normal((0.6, 0.6), 0.1, (1000, 2))]
     bad = [Features(*pair) for pair in generator.normal((0.4, 0.4), 0.1, (1000, 2))]
@@ -85,7 +85,7 @@ def test_all_of_the_answerable_can_be_kept():
     assert not threshold.answers(bad[0])
 
 
-def test_the_question_that_the_line_runs_through_is_kept():
+def test_calibrate_keeps_the_question_on_the_threshold():
     generator = np.random.default_rng(0)
     for _ in range(100):
         good = [Features(*map(float, pair)) for pair in generator.uniform(0.4, 1, (30, 2))]
@@ -103,14 +103,14 @@ def test_a_threshold_holds_for_the_embedder_that_it_was_made_with(indexed, tmp_p
     from embedders import WordEmbedder
 
     catalog = indexed._store.catalog
-    assert threshold_of(catalog) == OTHERWISE
-    catalog.meta["embedder"] = MINILM
+    assert threshold_of(catalog) == DEFAULT_THRESHOLD
+    catalog.set_setting("embedder", MINILM)
     assert threshold_of(catalog) == DEFAULTS[MINILM]
-    catalog.meta["embedder"] = "words-0"
+    catalog.set_setting("embedder", "words-0")
     never = Threshold(1.0, 0.0, 2.0)
     store_threshold(catalog, never)
     assert threshold_of(catalog) == never
     assert indexed.answer("the cat is sleeping").refused
     with Rag.open(tmp_path / "index", embedder=WordEmbedder(seed=1)) as other:
         other.rebuild()
-        assert threshold_of(other._store.catalog) == OTHERWISE
+        assert threshold_of(other._store.catalog) == DEFAULT_THRESHOLD

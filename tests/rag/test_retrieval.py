@@ -1,4 +1,4 @@
-"""What a search gives, and in which order."""
+"""The hits of a search and their order."""
 
 import pytest
 from scipy.stats import zscore
@@ -13,7 +13,7 @@ def indexed(rag):
     return rag
 
 
-def test_what_both_have_near_the_top_comes_first():
+def test_fuse_ranks_chunks_near_the_top_of_both_first():
     assert fuse([[(1, 9.0), (2, 8.0)], [(2, 0.9), (3, 0.8)]])[0][0] == 2
     assert fuse([[(1, 1.0)]]) == [(1, 1 / 61)]
 
@@ -34,7 +34,7 @@ def test_scores_are_those_of_the_mode(indexed):
         ({"where": {"a": {"$x": 1}}}, r"\$x"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_searched_for_is_refused(indexed, arguments, says):
+def test_search_rejects_invalid_arguments(indexed, arguments, says):
     with pytest.raises(ValueError, match=says):
         indexed.search(**{"query": "cat", **arguments})
 
@@ -52,7 +52,7 @@ def test_copies_of_a_text_take_one_place(indexed, mode):
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
-def test_rows_with_the_same_words_are_told_apart_by_whoever_filters_by_metadata(rag, mode):
+def test_rows_with_the_same_words_are_all_found_when_metadata_is_filtered(rag, mode):
     rag.sync(
         Document(f"r{n}", "refund, please", metadata={"year": year}) for n, year in enumerate((2001, 2002, 2002.0))
     )
@@ -66,9 +66,7 @@ def test_a_question_without_words_is_left_to_the_vectors(indexed):
     assert len(indexed.search("?!")) == 3
 
 
-def test_vectors_of_a_script_that_the_embedder_does_not_know_are_left_out_and_that_is_said_once(
-    tmp_path, embedder, caplog
-):
+def test_vectors_of_an_unknown_script_are_left_out_with_one_warning(tmp_path, embedder, caplog):
     texts = {"en": "the cat", "zh": "中国的人口超过十三亿", "ru": "Книги читают в библиотеках"}
     with Rag.open(tmp_path / "index", embedder=embedder) as rag:
         rag.sync(Document(*each) for each in texts.items())

@@ -1,4 +1,4 @@
-"""A reader marks a short answer in the passages, which stands before the quotations with a citation that holds."""
+"""A reader marks a short answer in the passages, which comes before the quotations with a valid citation."""
 
 import json
 import random
@@ -22,7 +22,7 @@ THINGS = ["moon", "ship", "king", "tree"]
 
 
 def rows(count: int, seed: int) -> list[dict]:
-    """What is answered is the color in a text, which every fourth text lacks."""
+    """The answer is the color in a text, which every fourth text lacks."""
     chance, found = random.Random(seed), []
     for _ in range(count):
         color, thing = chance.choice(COLORS), chance.choice(THINGS)
@@ -85,18 +85,18 @@ def test_the_span_with_the_most_over_no_answer_wins_wherever_it_stands(loaded):
     assert loaded.read("which color has the ship", []) is None
 
 
-def test_the_short_answer_stands_before_what_the_other_writer_says(loaded):
+def test_the_short_answer_comes_before_the_other_generators_text(loaded):
     class Quoting:
         def write(self, question, passages, emit):
             emit(Sentence(('"all of it" ', passages[0].citation(0, 8))))
 
     for text, parts in (("the moon is blue at night", 2), ("the moon is at sea at night", 1)):
         emitted = []
-        replace(loaded, writer=Quoting()).write("which color has the moon", [passage("a", text)], emitted.append)
+        replace(loaded, generator=Quoting()).write("which color has the moon", [passage("a", text)], emitted.append)
         assert [isinstance(each, ShortAnswer) for each in emitted] == [True, False][-parts:]
 
 
-def test_a_checkpoint_that_marks_no_answers_is_refused_in_one_line(reader, tmp_path):
+def test_load_reader_rejects_other_checkpoints_in_one_line(reader, tmp_path):
     for name in (reader.parent / "base", tmp_path / "nowhere"):
         with pytest.raises((ValueError, OSError)) as raised:
             load_reader(str(name))

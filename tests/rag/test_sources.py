@@ -1,4 +1,4 @@
-"""Which files are read, and which never."""
+"""The files that a sync reads, and those that it skips."""
 
 import os
 
@@ -24,7 +24,7 @@ def test_links_hidden_files_pipes_and_indexes_are_left_out(tmp_path, folder, wor
 
 
 @pytest.mark.parametrize("path", ["link.txt", "pipe.txt", "."])
-def test_what_became_no_file_after_it_was_listed_is_not_read(folder, path):
+def test_read_file_rejects_a_path_that_is_no_longer_a_file(folder, path):
     (folder / "link.txt").symlink_to("/etc/passwd")
     os.mkfifo(folder / "pipe.txt")
     with pytest.raises((OSError, ValueError)):
@@ -44,14 +44,14 @@ def test_a_file_that_cannot_be_read_keeps_what_it_had(rag, folder, monkeypatch):
     (folder / "2.txt").write_bytes(b"\0\1\2")
     monkeypatch.setattr("foliogpt.rag.sync.find_files", lambda root: (*find_files(root)[:2], {f"{root}/deep": "gone"}))
     (folder / "deep" / "0.txt").unlink()
-    report = rag.sync(folder, delete_missing=True)
+    report = rag.sync(folder, prune=True)
     assert report.deleted == 0
     assert "not text" in report.failed[(folder / "2.txt").as_posix()]
     for query in ("moon", "dance"):
         assert rag.search(query, mode="lexical")
 
 
-def test_folders_that_cannot_be_listed_are_told(tmp_path, monkeypatch):
+def test_folders_that_cannot_be_listed_are_reported(tmp_path, monkeypatch):
     def walk(root, onerror):
         onerror(PermissionError(13, "Permission denied", f"{root}/closed"))
         return iter(())

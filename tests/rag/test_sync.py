@@ -26,7 +26,7 @@ def test_a_folder_is_indexed_found_and_followed(rag, folder):
     assert counts(report) == (0, 1, 0, 4)
     assert report.embedded == 1
     assert rag.search("wine", mode="lexical")[0].document.endswith("3.txt")
-    assert counts(rag.sync(folder, delete_missing=True)) == (0, 0, 1, 5)
+    assert counts(rag.sync(folder, prune=True)) == (0, 0, 1, 5)
     assert not rag.search("wine", mode="lexical")
     assert rag.verify().ok
 
@@ -76,7 +76,7 @@ def test_two_roots_may_have_the_same_file_names(rag, tmp_path):
         (tmp_path / root / "same.txt").write_text(f"the cat of {root}")
         rag.sync(tmp_path / root)
     (tmp_path / "a" / "same.txt").rename(tmp_path / "a" / "other.txt")
-    assert counts(rag.sync(tmp_path / "a", delete_missing=True)) == (1, 0, 1, 0)
+    assert counts(rag.sync(tmp_path / "a", prune=True)) == (1, 0, 1, 0)
     names = {hit.document for hit in rag.search("cat", mode="lexical")}
     assert names == {(tmp_path / name).as_posix() for name in ("a/other.txt", "b/same.txt")}
 
@@ -87,18 +87,18 @@ def test_a_root_named_like_another_ones_beginning_is_another(rag, tmp_path):
         (tmp_path / root / "f.txt").write_text("cat")
         rag.sync(tmp_path / root)
     (tmp_path / "docs" / "f.txt").rename(tmp_path / "docs" / "g.txt")
-    assert counts(rag.sync(tmp_path / "docs", delete_missing=True)) == (1, 0, 1, 0)
+    assert counts(rag.sync(tmp_path / "docs", prune=True)) == (1, 0, 1, 0)
 
 
 def test_an_emptied_folder_deletes_nothing(rag, folder):
     rag.sync(folder)
     for path in sorted(folder.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    with pytest.raises(ValueError, match="nothing was changed"):
-        rag.sync(folder, delete_missing=True)
+    with pytest.raises(ValueError, match="was not changed"):
+        rag.sync(folder, prune=True)
     folder.rmdir()
     with pytest.raises(FileNotFoundError, match="no file or folder"):
-        rag.sync(folder, delete_missing=True)
+        rag.sync(folder, prune=True)
     assert len(rag.search("a")) == 6
 
 
@@ -107,7 +107,7 @@ def test_given_documents_are_followed_too(rag, folder):
     assert counts(rag.sync([Document("x", "old red wine"), Document("y", "white bread")])) == (2, 0, 0, 0)
     assert counts(rag.sync([Document("x", "old red wine", metadata={"a": 1})])) == (0, 1, 0, 0)
     assert rag.search("wine", where={"a": 1})[0].document == "x"
-    report = rag.sync([Document("x", "old red wine", metadata={"a": 1}), Document("x", "again")], delete_missing=True)
+    report = rag.sync([Document("x", "old red wine", metadata={"a": 1}), Document("x", "again")], prune=True)
     assert counts(report) == (0, 0, 1, 1)
     assert "x" in report.failed
     assert len(rag.search("a", mode="dense", k=50)) == 7
@@ -126,7 +126,7 @@ def test_rows_that_left_a_file_leave_the_index(rag, tmp_path):
     assert len(rag.search("cat", mode="dense")) == 2
 
 
-def test_two_that_look_at_a_file_at_different_times_keep_the_newer(tmp_path, folder, words):
+def test_concurrent_syncs_keep_the_newer_version_of_a_file(tmp_path, folder, words):
     """One process reads a file, another indexes it after it changed, and the first one writes last."""
     slow, fast = (Rag.open(tmp_path / "index", embedder=words) for _ in range(2))
     slow.sync(folder)
@@ -172,7 +172,7 @@ def test_a_full_disk_costs_nothing_that_was_there(rag, folder):
     assert rag.sync(folder).added == 1
 
 
-def test_what_is_no_source_is_refused(rag, tmp_path):
+def test_sync_rejects_invalid_sources(rag, tmp_path):
     for wrong in ("", " ", "a\0b"):
         with pytest.raises(ValueError, match="python-manual"):
             rag.sync(wrong)
@@ -182,14 +182,14 @@ def test_what_is_no_source_is_refused(rag, tmp_path):
     assert not (tmp_path / "index").exists()
 
 
-def test_a_name_is_of_its_source(rag, folder):
-    """Neither takes the other's place, whoever comes first, and what is left out is told by each sync."""
+def test_a_documents_name_belongs_to_its_source(rag, folder):
+    """Neither replaces the other, in any order, and each sync reports what it leaves out."""
     path = folder / "2.txt"
     assert rag.sync([Document((folder / "0.txt").as_posix(), "given zebra")]).added == 1
     for _ in range(2):
         report = rag.sync(folder)
-        assert "those that were given" in report.failed[(folder / "0.txt").as_posix()]
-    report = rag.sync([Document(path.as_posix(), "given moon")], delete_missing=True)
+        assert "the documents that you gave" in report.failed[(folder / "0.txt").as_posix()]
+    report = rag.sync([Document(path.as_posix(), "given moon")], prune=True)
     assert path.as_posix() in report.failed[path.as_posix()]
     assert rag.document(path.as_posix()).text == "the moon is silver\n"
     assert rag.search("dog", mode="lexical") == []  # the given zebra is gone, its file is not yet back
@@ -218,7 +218,7 @@ def test_a_name_that_is_not_utf8_is_indexed_followed_and_found_under_a_readable_
     assert hit.text == "latte"
     assert rag.sync(folder).unchanged == 7
     os.unlink(path)
-    assert rag.sync(folder, delete_missing=True).deleted == 1
+    assert rag.sync(folder, prune=True).deleted == 1
 
 
 def test_progress_is_a_share_that_grows_to_one(rag, folder, monkeypatch):

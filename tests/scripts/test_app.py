@@ -1,4 +1,4 @@
-"""The page as people meet it, in a real browser."""
+"""The page in a real browser."""
 
 import contextlib
 import importlib.metadata
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import forks
 import httpx
 import pytest
 import torch
@@ -114,7 +115,7 @@ def user(page, driver):
 
 
 class User:
-    """What somebody does in the page."""
+    """A user of the page."""
 
     def __init__(self, driver):
         self.driver = driver
@@ -171,7 +172,7 @@ def slowly(generator: TextGenerator):
 
 
 @needs_browser
-def test_a_chat_remembers_and_begins_anew_and_html_in_it_is_text(page, user, monkeypatch):
+def test_chat_remembers_and_starts_again_and_escapes_html(page, user, monkeypatch):
     asked = []
     generate = page[1]._generate
     monkeypatch.setattr(page[1], "_generate", lambda choice, emit: (asked.append(choice), generate(choice, emit))[1])
@@ -187,7 +188,7 @@ def test_a_chat_remembers_and_begins_anew_and_html_in_it_is_text(page, user, mon
 
 
 @needs_browser
-def test_what_a_model_says_is_text(page, user, monkeypatch):
+def test_chat_escapes_the_output_of_the_model(page, user, monkeypatch):
     monkeypatch.setattr("foliogpt.serving.generator.IncrementalDecoder.push", lambda self, token: "")
     monkeypatch.setattr("foliogpt.serving.generator.IncrementalDecoder.flush", lambda self: HOSTILE)
     user.type("one", Keys.ENTER)
@@ -197,7 +198,7 @@ def test_what_a_model_says_is_text(page, user, monkeypatch):
 
 
 @needs_browser
-def test_stop_keeps_what_was_said_and_ends_the_generation(page, user):
+def test_stop_keeps_the_text_and_ends_the_generation(page, user):
     with slowly(page[1]):
         user.type("one", Keys.ENTER)
         user.wait_for(lambda: len(user.said()[1]) > 5)
@@ -211,7 +212,7 @@ def test_stop_keeps_what_was_said_and_ends_the_generation(page, user):
 
 
 @needs_browser
-def test_two_people_are_both_answered_and_one_who_leaves_holds_nobody_up(page, user, driver):
+def test_two_users_are_both_answered_and_a_closed_page_blocks_none(page, user, driver):
     first = driver.current_window_handle
     with slowly(page[1]):
         user.type("one", Keys.ENTER)
@@ -230,7 +231,7 @@ def test_two_people_are_both_answered_and_one_who_leaves_holds_nobody_up(page, u
 
 
 @needs_browser
-def test_what_the_model_wrote_is_set_off_and_can_be_edited_and_continued(page, user):
+def test_write_highlights_the_continuation_and_edit_moves_it(page, user):
     user.open_tab("Write")
     user.type("one two <b>")
     user.click("Continue")
@@ -246,7 +247,7 @@ def test_what_the_model_wrote_is_set_off_and_can_be_edited_and_continued(page, u
 
 
 @needs_browser
-def test_tokens_are_coloured_and_tell_what_was_expected(user):
+def test_tokens_are_colored_and_show_the_alternatives(user):
     user.open_tab("Tokens")
     text = HOSTILE + " the cat" * 6
     user.type(text)
@@ -256,8 +257,8 @@ def test_tokens_are_coloured_and_tell_what_was_expected(user):
     assert user.driver.execute_script(
         "const e = arguments[0].parentElement; return e.scrollWidth <= e.clientWidth", tokens[0]
     )
-    colours = {token.get_attribute("style") for token in tokens[1:]}
-    assert len(colours) > 3
+    colors = {token.get_attribute("style") for token in tokens[1:]}
+    assert len(colors) > 3
     tokens[3].click()
     rows = user.wait_for(lambda: user.texts(".folio-tokens .row"))
     assert len(rows) in (5, 6)
@@ -290,7 +291,7 @@ def test_all_heads_are_shown_and_a_click_or_an_arrow_key_enlarges_one(user):
 
 @needs_browser
 @pytest.mark.parametrize("tab", ["Tokens", "Attention"])
-def test_an_error_clears_the_picture_of_the_text_before(user, tab):
+def test_an_error_clears_the_previous_output(user, tab):
     user.open_tab(tab)
     picture = {"Tokens": ".folio-tokens .token", "Attention": ".folio-heads, .folio-map"}[tab]
     user.type("the cat", Keys.ENTER)
@@ -322,7 +323,7 @@ def violations(driver) -> list[str]:
 @needs_browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_each_tab_has_examples_and_can_be_used_by_everybody_empty_and_full(page, width, theme, tmp_path):
+def test_each_tab_has_examples_and_no_accessibility_violation(page, width, theme, tmp_path):
     pytest.importorskip("axe_core_python", reason="needs the extra dev")
     with chromium(width) as driver:
         size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -337,7 +338,7 @@ def test_each_tab_has_examples_and_can_be_used_by_everybody_empty_and_full(page,
             examples = user.visible(".folio-examples button")
             assert len(examples) >= 3
             driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", examples[0])
-            examples[0].click()  # refused if something covers it
+            examples[0].click()  # an error if something covers it
             user.wait_for(lambda picture=picture: user.visible(picture), seconds=30)
             user.wait_for(lambda: not page.generator.unfinished, seconds=30)
             assert violations(driver) == []
@@ -399,11 +400,11 @@ def test_a_citation_that_is_clicked_is_marked_in_its_document(page, user, tmp_pa
     marked = "Birds sleep in tall trees at night.\nThey sing in the morning of every day."
     user.wait_for(lambda: [text.startswith(marked) for text in user.texts(".folio-document mark")] == [True])
     user.ask("What is quantum chromodynamics?")
-    user.wait_for(lambda: any("No answer: nothing" in text for text in user.texts(".folio-answer")))
+    user.wait_for(lambda: any("No answer: no passage" in text for text in user.texts(".folio-answer")))
 
 
 @needs_browser
-def test_the_model_can_write_the_answer_and_what_it_makes_up_is_marked(page, user, tmp_path, monkeypatch):
+def test_documents_marks_claims_of_the_model_without_a_source(page, user, tmp_path, monkeypatch):
     def generate(choice, emit) -> None:
         for piece in (f'They sleep "in tall trees" [1]. {HOSTILE}', " [1] Yes."):
             emit(piece)
@@ -411,7 +412,7 @@ def test_the_model_can_write_the_answer_and_what_it_makes_up_is_marked(page, use
     monkeypatch.setattr(page[1], "_generate", generate)
     user.open_tab("Documents")
     user.drop(tmp_path, {"birds.txt": DOCUMENTS["birds.txt"][:200]})
-    user.click("The model writes (else the documents are quoted)", "label")
+    user.click("The model answers (otherwise the documents are quoted)", "label")
     user.ask("Where do birds sleep?")
     user.wait_for(lambda: user.visible(".folio-answer li a"))
     text = user.texts(".folio-answer .text")[0]
@@ -450,14 +451,14 @@ def test_names_of_files_and_errors_are_text(page, user, tmp_path, monkeypatch):
 
 
 @needs_browser
-def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexed(page, user, tmp_path):
+def test_documents_names_unreadable_files_and_indexes_uploads_only(page, user, tmp_path):
     user.open_tab("Documents")
     user.drop(tmp_path, {"noise.bin": b"\0" * 100, "one.txt": "one"})
     assert user.texts(".folio-answer .folio-hint")[0].startswith(
-        "1 document in 1 passage. Left out: noise.bin is not text"
+        "Documents: 1, passages: 1. Left out: noise.bin is not text"
     )
     user.visible("button[aria-label=Clear]")[0].click()
-    user.wait_for(lambda: "0 documents in 0 passages." in user.texts(".folio-answer .folio-hint"))
+    user.wait_for(lambda: "Documents: 0, passages: 0." in user.texts(".folio-answer .folio-hint"))
     user.ask("one?")
     user.wait_for(lambda: "drop a file first" in user.texts(".toast-body, .toast-wrap")[0])
     secret = tmp_path / "secret.txt"
@@ -477,7 +478,7 @@ def test_what_cannot_be_read_is_named_and_nothing_that_was_not_dropped_is_indexe
 
 
 def admitted(page: Page) -> httpx.Cookies:
-    """The cookie of somebody who has opened the printed address."""
+    """The cookie of a user who has opened the printed address."""
     return httpx.get(f"{page.address}/?token={TOKEN}").cookies
 
 
@@ -509,7 +510,7 @@ def test_a_page_of_another_origin_cannot_upload(page):
 
 
 @needs_browser
-def test_what_was_dropped_goes_when_the_page_is_closed(page, user, driver, tmp_path):
+def test_uploads_are_deleted_when_the_page_is_closed(page, user, driver, tmp_path):
     driver.switch_to.new_window("tab")
     page.open(driver)
     other = User(driver)
@@ -551,12 +552,12 @@ def test_errors_are_a_line_in_the_page(user, tab, text, says):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_command_is_for_this_machine_alone_reaches_for_no_other_and_leaves_nothing(tmp_path, signum):
+def test_app_command_uses_no_network_and_deletes_its_files(tmp_path, signum):
     model, tokenizer = make_model()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     script = f"""
-import signal, socket, sys
+import signal, socket
 signal.signal({int(signum)}, signal.default_int_handler if {int(signum)} == signal.SIGINT else signal.SIG_DFL)  # nohup
 def refuse(self, address):
     if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
@@ -571,12 +572,13 @@ def refuse_name(host, *rest, **others):
         raise OSError("no network")
     return look_up(host, *rest, **others)
 socket.getaddrinfo = refuse_name
-from foliogpt.scripts.cli import main
-sys.exit(main(["app", "--model", {str(tmp_path)!r}, "--port", "0"]))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [script + forks.FOLIO, "app", "--model", str(tmp_path), "--port", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    if signum == signal.SIGINT:  # once with the imports, which may ask the network for something
+        process = subprocess.Popen([sys.executable, "-c", *command], **pipes)
+    else:
+        process = forks.Popen(command, **pipes)
     url = process.stdout.readline().split()[4]
     assert url.startswith("http://127.0.0.1:")
     assert httpx.get(url.partition("?")[0]).status_code == 403
@@ -596,7 +598,7 @@ sys.exit(main(["app", "--model", {str(tmp_path)!r}, "--port", "0"]))
     assert not folder.exists()
 
 
-def test_a_port_that_is_taken_is_told_in_a_line(capsys):
+def test_app_command_rejects_a_port_that_is_in_use(capsys):
     from foliogpt.scripts.cli import main
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -604,14 +606,14 @@ def test_a_port_that_is_taken_is_told_in_a_line(capsys):
     assert "give another --port" in capsys.readouterr().err
 
 
-def test_a_document_that_has_gone_is_told_in_a_line():
+def test_one_line_errors_shows_a_missing_document():
     from foliogpt.scripts.app.parts import gr, one_line_errors
 
     with pytest.raises(gr.Error, match="note"), one_line_errors():
         raise KeyError("note")
 
 
-def test_a_model_whose_turns_end_chats_and_a_base_model_does_not():
+def test_why_no_chats_explains_base_models_only():
     from foliogpt.scripts.app.page import why_no_chats
     from foliogpt.tokenization import chat_tokenizer
 

@@ -51,7 +51,7 @@ def test_texts_are_escaped_wherever_they_are_shown():
     assert any(HOSTILE in attributes.get("title", "") for _, attributes in attention.tags)
 
 
-def test_likely_tokens_and_surprises_differ_in_colour_and_a_rare_token_is_listed_too():
+def test_tokens_html_colors_by_probability_and_lists_a_rare_token():
     predictions = [Prediction(0, None, []), Prediction(1, 0.9, [(1, 0.9)]), Prediction(2, 1e-9, [(1, 0.9)])]
     page = Reader(tokens_html(predictions, ["a", "b", "c"], "xyz".__getitem__))
     tokens = [attributes for _, attributes in page.tags if attributes.get("class") == "token"]
@@ -62,14 +62,14 @@ def test_likely_tokens_and_surprises_differ_in_colour_and_a_rare_token_is_listed
     assert "3 tokens, loss" in page.text
 
 
-def test_where_a_chat_is_forgotten_is_marked():
+def test_chat_html_marks_the_start_of_the_context():
     said = [{"role": "user", "content": str(i)} for i in range(4)]
     assert "no room" not in chat_html(said)
     before, after = chat_html(said, 2).split("no room")
     assert (before.count('class="user"'), after.count('class="user"')) == (2, 2)
 
 
-def test_a_small_picture_has_the_weights_of_its_head_and_the_initial_of_its_name():
+def test_heads_html_has_the_weights_and_the_initial_of_each_head():
     image = pytest.importorskip("PIL.Image")
     weights = torch.rand(2, 3, 5, 5).tril()
     page = Reader(heads_html(weights, {(1, 2): "induction", (0, 0): "previous token"}))

@@ -62,7 +62,7 @@ def test_a_block_of_a_page_can_be_cited_and_its_words_alone_are_marked(page):
         assert letters(html.marked) == letters(expected), block[0]
 
 
-def test_no_html_link_or_picture_of_a_text_is_one_in_the_page():
+def test_html_links_and_images_of_a_text_are_escaped():
     html = Marks(marked_markdown(f"# One {HOSTILE}\n\nTwo {HOSTILE}", 6, 12, "cited"))
     assert html.tags <= {"b", "p", "mark"}
     assert "<script>alert(1)</script>" in html.text

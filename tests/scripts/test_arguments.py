@@ -1,13 +1,22 @@
-"""Settings from files: what a run's own file may decide, and what only the command line may."""
+"""Help, settings from files, and errors of a command's options."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
 
 import pytest
 import yaml
 
+from foliogpt.data.arguments import CorpusArguments, DataArguments
 from foliogpt.jobs.run_folder import RUN_FILE
-from foliogpt.scripts.arguments import parse
-from foliogpt.training.arguments import PretrainingArguments
+from foliogpt.scripts.arguments import command_line, parse, parse_with_generation
+from foliogpt.scripts.cli import COMMANDS, main
+from foliogpt.training.arguments import ModelArguments, PretrainingArguments
+from foliogpt.training.depth import DepthArguments
+from foliogpt.training.finetuning.arguments import MethodArguments
+from foliogpt.training.finetuning.trainers import arguments_of
+
+JOBS = {"tokenizer": "train", "finetune": "sft", "rag": "sync", "embedder": "train"}
+WITHOUT_OPTIONS = {"config", "runs"}
 
 
 @dataclass
@@ -44,7 +53,106 @@ def test_a_flag_repeats_the_consent_that_a_run_had(tmp_path):
     assert args.seed == 3
 
 
-def test_a_run_that_asked_for_nothing_resumes_as_it_was(tmp_path):
+def test_a_run_without_consent_resumes_unchanged(tmp_path):
     settings = {"trust_remote_code": False, "push_to_hub": False, "report_to": ["none"], "seed": 3}
     method, args = resumed(tmp_path, settings)
     assert (method.trust_remote_code, args.push_to_hub, args.report_to, args.seed) == (False, False, [], 3)
+
+
+def printed(capsys, *argv: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(list(argv))
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def options(text: str) -> dict[str, str]:
+    """Each option that help lists, and its text."""
+    parts = re.split(r"^  (?:-h, )?(--\w[\w-]*)", text, flags=re.MULTILINE)
+    return {name: " ".join(rest.split()) for name, rest in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in WITHOUT_OPTIONS])
+def test_help_has_an_example_and_a_text_for_every_option(command, capsys):
+    words = [command, *filter(None, [JOBS.get(command)])]
+    text = printed(capsys, *words, "--help")
+    assert re.search(rf"^ *folio {' '.join(words)}", text, flags=re.MULTILINE)
+    assert "None" not in text
+    assert "==" not in text
+    assert [name for name, said in options(text).items() if not re.search(r"[a-z]{2} ", said)] == []
+
+
+def test_help_of_training_lists_the_common_options_first(capsys):
+    text, everything = (printed(capsys, "pretrain", flag) for flag in ("--help", "--help-all"))
+    shown, all_of_them = options(text), options(everything)
+    assert len(text.splitlines()) < 120
+    assert {"--corpus", "--size", "--num_train_epochs", "--weight_decay", "--minutes"} <= shown.keys()
+    assert "(default: 0.1)" in shown["--weight_decay"]
+    assert "(default: 0)" in options(printed(capsys, "quickstart", "--help"))["--seed"]
+    assert "--dataloader_num_workers" not in shown
+    assert "subprocesses" in all_of_them["--dataloader_num_workers"]
+    assert shown.keys() < all_of_them.keys()
+    assert {name for name, said in all_of_them.items() if not said} == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "groups"),
+    [
+        (["pretrain"], [CorpusArguments, ModelArguments, PretrainingArguments, DepthArguments]),
+        (["finetune", "sft"], [DataArguments, MethodArguments, arguments_of("sft")]),
+        (["finetune", "dpo"], [DataArguments, MethodArguments, arguments_of("dpo")]),
+    ],
+)
+def test_config_prints_the_defaults(words, groups, capsys, tmp_path):
+    text = printed(capsys, "config", *words)
+    required = {"task": words[-1], "data": "rows.jsonl", "model": "runs/a"} if len(words) > 1 else {}
+    settings = yaml.safe_load(re.sub(r"^#(?=\w)", "", text, flags=re.MULTILINE))
+    assert {name for name, value in settings.items() if value is None} >= required.keys()
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump({**settings, **required}))
+    (tmp_path / "none.yaml").write_text(yaml.safe_dump(required))
+    given, bare = (parse(["--config", str(tmp_path / name)], groups, "folio", "") for name in ("all.yaml", "none.yaml"))
+    for one, other in zip(given, bare, strict=True):
+        assert all(getattr(one, field.name) == getattr(other, field.name) for field in fields(one))
+
+
+def test_config_rejects_an_unknown_command(capsys):
+    assert main(["config", "dance"]) == 2
+    assert "no command 'dance'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["pretrian"], "pretrain"),
+        (["pretrain", "--num_epochs", "3"], "--num_train_epochs"),
+        (["pretrain", "--weight-decay-rate=3"], "--weight-decay"),
+        (["generate", "--model", "a", "--prompt", "b", "--temprature", "1"], "--temperature"),
+    ],
+)
+def test_an_unknown_name_is_an_error_with_the_nearest_name(argv, meant, capsys):
+    assert main(argv) == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_generation_options_are_read_as_yaml(tmp_path):
+    (tmp_path / "g.yaml").write_text("top_k: 5\nstop_strings: ['a b', c]\ntemperature: 0.2\n")
+    argv = ["--config", str(tmp_path / "g.yaml"), "--do_sample", "--temperature", "0.7", "--min-p=0.1"]
+    argv += ["--eos_token_id", "[1, 2]", "--trust_remote_code", "true"]
+    method, options = parse_with_generation(argv, Method, "folio generate", "")
+    assert method.trust_remote_code
+    assert options == {
+        "top_k": 5, "stop_strings": ["a b", "c"], "temperature": 0.7, "do_sample": True, "min_p": 0.1,
+        "eos_token_id": [1, 2],
+    }  # fmt: skip
+    for argv, message in {"--top_kk 5": "did you mean --top_k?", "--stop_strings *": "put it in quotes"}.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            parse_with_generation(argv.split(), Method, "folio generate", "")
+
+
+@pytest.mark.parametrize("flag", ["--hub_token", "--hub-token"])
+def test_command_line_hides_the_token(flag):
+    for secret in ([flag, "s3cret x"], [f"{flag}=s3cret\nx"]):
+        command = command_line("folio pretrain", ["--seed", "1", *secret, "--corpus", "a b"])
+        assert "s3cret" not in command
+        assert "HIDDEN" in command
+        assert command.endswith("--corpus 'a b'")

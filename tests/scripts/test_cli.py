@@ -1,4 +1,4 @@
-"""The `folio` command as a user meets it: every error is one line and exit code 2."""
+"""The `folio` command: every error of a user is one line and exit code 2."""
 
 import contextlib
 import json
@@ -67,7 +67,7 @@ def test_an_unknown_command_lists_those_that_exist(capsys):
         (["pretrain", "--corpus", "{empty}"], "no text"),
         (["pretrain", "--corpus", "{binary}"], "not text"),
         (["pretrain", "--corpus", "{rows}", "--text_column", "body"], "--text-column"),
-        (["pretrain", "--corpus", "{text}", "--vocab_size", "60000"], "vocab_size of at most"),
+        (["pretrain", "--corpus", "{text}", "--vocab_size", "60000"], "is too large for this text"),
         (["pretrain", "--corpus", "{text}", "--vocab_size", "100"], "256 bytes"),
         (["pretrain", "--corpus", "{text}", "--tokenizer", "{text}"], "is not a tokenizer"),
         (["pretrain", "--corpus", "{text}", "--preset", "gpt9"], "gpt9"),
@@ -76,8 +76,8 @@ def test_an_unknown_command_lists_those_that_exist(capsys):
         (["pretrain", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["pretrain", "--config", "{bad_yaml}"], "learning_rat"),
         (["pretrain", "--corpus", "{text}", "--resume"], "no run to resume"),
-        (["tokenizer", "inspect"], "Give the text"),
-        (["tokenizer", "train", "--corpus", "{text}", "--vocab_size", "60000"], "vocab_size of at most"),
+        (["tokenizer", "inspect"], "TEXT|FILE"),
+        (["tokenizer", "train", "--corpus", "{text}", "--vocab_size", "60000"], "is too large for this text"),
         (["generate", "--model", "nowhere", "--prompt", "x"], "nowhere"),
         (["quickstart", "--minutes", "-1"], "minutes"),
         (["quickstart", "--minutes", "soon"], "minutes"),
@@ -91,11 +91,11 @@ def test_an_unknown_command_lists_those_that_exist(capsys):
         (["pretrain", "--corpus", "hub:nobody/nothing"], "hub:nobody/nothing"),
         (["pretrain", "--max_steps", "0"], "max_steps"),
         (["generate", "--prompt", "x"], "--model"),
-        (["generate", "--model", "{folder}", "--prompt", "x"], "not a whole checkpoint's directory"),
+        (["generate", "--model", "{folder}", "--prompt", "x"], "is not a complete checkpoint"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line_that_says_what_to_do(argv, says, capsys, tmp_path, text_file):
+def test_a_mistake_is_one_line_with_a_remedy(argv, says, capsys, tmp_path, text_file):
     files = {name: str(tmp_path / name) for name in ("empty", "binary", "rows.jsonl", "bad_yaml", "list_yaml")}
     (tmp_path / "nested_yaml").write_text("config: other.yaml\n")
     (tmp_path / "rows.csv").write_text("text\nOnce upon a time, a fox met a crow, and they talked.\n")
@@ -107,7 +107,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(argv, says, capsys, tmp_path
     names = {**files, "rows": files["rows.jsonl"], "text": text_file, "folder": str(tmp_path)}
     names |= {"csv": str(tmp_path / "rows.csv"), "nested_yaml": str(tmp_path / "nested_yaml")}
     argv = [word.format(**names) if word.startswith("{") else word for word in argv]
-    if argv[0] != "generate":
+    if argv[0] != "generate" and argv[1] != "inspect":
         argv += ["--output_dir", str(tmp_path / "out")]
     assert says in error_of(capsys, argv)
 
@@ -117,7 +117,7 @@ def test_a_run_is_not_overwritten(checkpoint, text_file, capsys):
     assert "--overwrite" in line
 
 
-def test_a_run_is_replaced_when_asked(text_file, tmp_path):
+def test_a_run_is_replaced_with_overwrite(text_file, tmp_path):
     command = ["pretrain", "--corpus", text_file, "--output_dir", str(tmp_path / "run"), *TINY_RUN]
     assert main(command) == 0
     assert main([*command, "--overwrite", "--seed", "1"]) == 0
@@ -137,14 +137,14 @@ def test_a_resume_in_the_default_folder_finds_the_settings_of_its_run(text_file,
     assert not Path("runs/pretrain").exists()
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(checkpoint):
+def test_a_reader_of_the_output_that_ends_early_is_no_error(checkpoint):
     for argv in (["--help"], ["generate", "--model", checkpoint, "--prompt", "One", "--max_new_tokens", "4"]):
         with forks.Popen(forks.folio(*argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             process.stdout.close()
             assert (process.wait(), process.stderr.read()) == (0, b"")
 
 
-def test_an_error_of_ours_is_told_from_one_of_the_user(monkeypatch, capsys):
+def test_exit_code_distinguishes_our_errors_from_those_of_the_user(monkeypatch, capsys):
     monkeypatch.setattr("foliogpt.scripts.cli.usage", lambda: {}["missing"])
     assert main(["--help"]) == 1
     assert "KeyError 'missing'" in capsys.readouterr().err
@@ -161,14 +161,14 @@ def test_a_secret_is_not_shown(text_file, tmp_path):
     assert "--hub_token HIDDEN" in (folder / "README.md").read_text()
 
 
-def test_a_folder_of_a_run_is_no_part_of_the_corpus_around_it(text_file, tmp_path):
+def test_corpus_excludes_the_folder_of_a_run(text_file, tmp_path):
     (tmp_path / "text.txt").write_text(Path(text_file).read_text())
     argv = ["pretrain", "--corpus", str(tmp_path), "--output_dir", str(tmp_path / "run"), *TINY_RUN]
     assert main(argv) == 0
     assert main(["pretrain", "--output_dir", str(tmp_path / "run"), "--resume", "--max_steps", "6"]) == 0
 
 
-def test_a_setting_may_begin_with_a_dash(tmp_path, text_file, capsys):
+def test_config_file_accepts_a_value_that_begins_with_a_dash(tmp_path, text_file, capsys):
     (tmp_path / "run.yaml").write_text("corpus: -not a flag-\n")
     line = error_of(capsys, ["pretrain", "--config", str(tmp_path / "run.yaml"), "--output_dir", str(tmp_path / "out")])
     assert "-not a flag-" in line
@@ -180,7 +180,7 @@ def test_a_finished_run_repeats_from_its_own_settings(checkpoint, tmp_path):
     assert reports[0]["val_loss"] == reports[1]["val_loss"]
 
 
-def test_flags_win_over_the_config_file(text_file, tmp_path):
+def test_flags_override_the_config_file(text_file, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text(
         f"corpus: {text_file}\ntokenizer: char\nblock_size: 32\nmax_steps: 2\nbf16: false\nsave_steps: 1\n"
@@ -242,5 +242,5 @@ def test_generate_continues_the_prompt(checkpoint, capsys):
         (["--prompt", "One" * 11], "has 33 tokens, the model's context 32"),
     ],
 )
-def test_generate_refuses_what_cannot_be(checkpoint, capsys, argv, says):
+def test_generate_rejects_invalid_options(checkpoint, capsys, argv, says):
     assert says in error_of(capsys, ["generate", "--model", checkpoint, *argv])

@@ -54,9 +54,7 @@ def place(tmp_path_factory):
         ("qa", ["answer", "--question", "who", "--context", "one tree"]),
     ],
 )
-def test_an_adapter_is_taken_and_says_what_its_merged_checkpoint_says(
-    place, tmp_path, monkeypatch, capsys, task, command
-):
+def test_an_adapter_and_its_merged_checkpoint_print_the_same(place, tmp_path, monkeypatch, capsys, task, command):
     assert main(["merge", str(place / task), str(tmp_path / "merged")]) == 0
     said = []
     for model in (place / task, tmp_path / "merged"):
@@ -110,7 +108,7 @@ def prompted(request, tmp_path_factory):
     ],
     ids=lambda command: " ".join(word for word in command if len(word) < 20),
 )
-def test_virtual_tokens_leave_the_text_and_the_answer_less_room(prompted, monkeypatch, capsys, command):
+def test_virtual_tokens_reduce_the_context_of_the_text_and_the_answer(prompted, monkeypatch, capsys, command):
     monkeypatch.setattr("sys.stdin", io.StringIO("one two three four\n" * 8))
     files = {name: str(prompted / name) for name in ("text.txt", "summaries.json")}
     less_likely_to_end = ["--suppress_tokens", "[0, 1, 2, 3, 4]"] if command[0] in ("chat", "generate") else []
@@ -118,7 +116,7 @@ def test_virtual_tokens_leave_the_text_and_the_answer_less_room(prompted, monkey
     assert main([*argv, *less_likely_to_end]) == 0, capsys.readouterr().err
 
 
-def test_limits_that_are_named_are_those_of_the_adapter(prompted, capsys):
+def test_errors_name_the_limits_of_the_adapter(prompted, capsys):
     model = ["--model", str(prompted / "adapter")]
     most = CONTEXT - VIRTUAL
     assert main(["generate", *model, "--prompt", "one two " * 70]) == 2

@@ -1,4 +1,4 @@
-"""The text that the pages speak of can be had."""
+"""`folio data` writes the texts that the pages use."""
 
 import json
 
@@ -15,8 +15,8 @@ def test_shakespeare_is_written_once_and_nothing_is_replaced(tmp_path, monkeypat
     assert main(["data", "shakespeare"]) == 0  # it is the same
     (tmp_path / "mine.txt").write_text("mine")
     for argv, says in (
-        (["data", "shakespeare", "--output", "mine.txt"], "there already"),
-        (["data", "shakespeare", "--output", "."], "there already"),
+        (["data", "shakespeare", "--output", "mine.txt"], "exists with other content"),
+        (["data", "shakespeare", "--output", "."], "exists with other content"),
         (["data", "milton"], "give shakespeare or dialogues"),
     ):
         assert main(argv) == 2

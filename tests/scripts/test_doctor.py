@@ -65,7 +65,7 @@ def test_doctor_counts_the_cores_that_a_container_may_use(capsys, monkeypatch, t
     assert "SLOW" not in out
 
 
-def test_doctor_says_why_a_gpu_is_not_used(capsys, monkeypatch):
+def test_doctor_reports_why_a_gpu_is_not_used(capsys, monkeypatch):
     monkeypatch.setattr("foliogpt.training.device.missing_gpu", lambda: "Its driver is too old.")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, out, _ = checked(capsys)

@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import forks
 import pytest
 
+ROOT = Path(__file__).parents[2]
 TINY_RUN = ["--corpus", "text.txt", "--tokenizer", "char", "--block_size", "32", "--bf16", "false"]
 
 SMALL_DISK = """
@@ -20,17 +23,53 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 """
 
 
+LINK_VENV = """#!/bin/sh
+mkdir .venv && ln -s "$TESTED_VENV"/* .venv && rm -f .venv/installed && touch .venv/installed
+"""
+
+
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
+    """What the README's first commands do, and the folder that they leave a reader in.
+
+    Clones this repository, and links this environment after the checkout, so that make installs nothing.
+    """
+    if not (ROOT / ".git").exists() or not Path(sys.prefix, "bin", "activate").exists():
+        pytest.skip("needs a clone and a venv")
     folder = tmp_path_factory.mktemp("quickstart")
-    command = [sys.executable, "-m", "foliogpt.scripts.cli", "quickstart", "--minutes", "0.1"]
-    return folder, subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    hooks = folder / "template" / "hooks"
+    hooks.mkdir(parents=True)
+    (hooks / "post-checkout").write_text(LINK_VENV)
+    (hooks / "post-checkout").chmod(0o755)
+    environment = {
+        "PATH": os.defpath,
+        "HOME": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MAKEFLAGS": r"ARGS=--minutes\ 0.02",
+        "TESTED_VENV": sys.prefix,
+        "GIT_TEMPLATE_DIR": str(hooks.parent),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/foliogpt/foliogpt",
+    }
+    commands = re.search(r"^```console\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    done = subprocess.run(["bash", "-e", "-c", commands], cwd=folder, env=environment, capture_output=True, text=True)
+    return folder / "foliogpt", done
 
 
 @pytest.mark.slow
-def test_it_ends_with_figures_samples_and_next_steps(quickstart):
+def test_the_readme_works_when_it_is_pasted_into_a_shell_that_knows_nothing(quickstart):
     folder, done = quickstart
     assert done.returncode == 0, done.stderr
+    assert "bit for bit" in done.stderr + done.stdout
+    assert done.stdout.rpartition("The for statement")[2].strip()
+    assert (folder / "runs" / "quickstart" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_quickstart_prints_metrics_samples_and_next_steps(quickstart):
+    folder, done = quickstart
     report = json.loads((folder / "runs/quickstart/report.json").read_text())
     assert report["reload_identical"] is True
     assert len(report["samples"]) == 3
@@ -51,7 +90,7 @@ def test_it_ends_with_figures_samples_and_next_steps(quickstart):
         assert re.search(rf"^{stage} .*\(\d+\.\d s\)$", done.stdout, re.MULTILINE), stage
 
 
-def test_without_the_extra_the_question_is_left_out_in_a_line(monkeypatch):
+def test_quickstart_skips_the_question_without_the_extra(monkeypatch):
     from foliogpt.scripts.quickstart import ask_manual
 
     said = []
@@ -61,7 +100,7 @@ def test_without_the_extra_the_question_is_left_out_in_a_line(monkeypatch):
     assert "pip install 'foliogpt[rag]'" in line
 
 
-def test_a_question_that_fails_does_not_take_the_report_of_the_training_along(monkeypatch):
+def test_quickstart_reports_the_training_when_the_question_fails(monkeypatch):
     from foliogpt.scripts.quickstart import ask_manual
 
     def fail(*args) -> None:
@@ -74,19 +113,19 @@ def test_a_question_that_fails_does_not_take_the_report_of_the_training_along(mo
 
 
 @pytest.mark.slow
-def test_the_next_steps_it_prints_work(quickstart):
+def test_next_steps_of_quickstart_work(quickstart):
     folder, done = quickstart
     commands = re.findall(r"^  (folio .*)$", done.stdout, re.MULTILINE)
     assert len(commands) == 3
     (folder / "YOUR_TEXT_FILE_OR_FOLDER").write_text("To be, or not to be, that is the question.\n" * 500)
-    environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
     for command in commands:
         command = command.replace("--minutes 10", "--minutes 0.02 --vocab_size 280")
-        subprocess.run(command, shell=True, cwd=folder, env=environment, check=True, capture_output=True)
+        done = forks.run(forks.folio(*shlex.split(command)[1:]), cwd=folder)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
-def test_a_second_run_does_not_overwrite_the_first(quickstart):
+def test_quickstart_does_not_overwrite_a_run(quickstart):
     folder, _ = quickstart
     before = (folder / "runs/quickstart/report.json").read_bytes()
     done = forks.run(forks.folio("quickstart", "--minutes", "0.01"), cwd=folder)
@@ -99,7 +138,7 @@ def test_a_second_run_does_not_overwrite_the_first(quickstart):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, signum, code):
+def test_a_signal_saves_a_checkpoint_and_prints_the_command_to_resume(tmp_path, signum, code):
     (tmp_path / "text.txt").write_text("One two three, the cat is free; four five six, the dog has tricks.\n" * 60)
     argv = [
         "--corpus",
@@ -122,7 +161,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, signum, cod
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
-    command = re.search(r"Go on with: (folio .*--resume)$", errors, re.MULTILINE)
+    command = re.search(r"Continue with: (folio .*--resume)$", errors, re.MULTILINE)
     assert command, errors
     assert "Traceback" not in errors
     step = int(re.search(r"after step ([\d,]+)", errors)[1].replace(",", ""))

@@ -1,4 +1,4 @@
-"""Nothing that a stranger wrote steers the terminal, whatever command prints it."""
+"""No text of a model, a file or a user controls the terminal, whichever command prints it."""
 
 import contextlib
 import io
@@ -38,7 +38,7 @@ def steers(said: str) -> bool:
     return any(not (each.isprintable() or each in "\n\t") for each in said)
 
 
-def test_labels_texts_and_lines_of_json_are_shown_and_do_not_steer(classifier, capsys):
+def test_output_shows_control_characters_as_escapes(classifier, capsys):
     assert main(["classify", "--model", classifier, "--text", HOSTILE]) == 0
     said = capsys.readouterr().out
     assert "\\u001b[2J" in said
@@ -57,14 +57,14 @@ def test_labels_texts_and_lines_of_json_are_shown_and_do_not_steer(classifier, c
     ],
     ids=["command", "model", "push", "file", "option"],
 )  # fmt: skip
-def test_errors_do_not_steer(argv, capsys):
+def test_errors_show_control_characters_as_escapes(argv, capsys):
     assert main(argv) == 2
     said = capsys.readouterr().err
     assert said.startswith("folio ")
     assert not steers(said)
 
 
-def test_what_the_encoding_does_not_have_is_replaced_and_bars_go_on_drawing():
+def test_stream_replaces_characters_outside_the_encoding_and_keeps_progress_bars():
     raw = io.BytesIO()
     stream = TextStream(io.TextIOWrapper(raw, "cp1252", write_through=True), bars=True)
     print("ä 漢 \udc9b \x1b[A", file=stream)
@@ -80,7 +80,7 @@ def test_what_the_encoding_does_not_have_is_replaced_and_bars_go_on_drawing():
     assert filtered.getvalue() == plain.getvalue()
 
 
-def test_the_streams_are_put_back():
+def test_text_streams_restores_the_streams():
     streams = sys.stdout, sys.stderr
     with contextlib.suppress(KeyError), text_streams():
         assert sys.stdout.isatty() is streams[0].isatty()

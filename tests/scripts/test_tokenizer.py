@@ -1,9 +1,10 @@
-"""`folio tokenizer inspect` as a user meets it, with files that somebody spoilt."""
+"""`folio tokenizer inspect` as a user meets it, with spoiled files."""
 
 import json
 import shutil
 
 import pytest
+from transformers import AutoTokenizer
 
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import train_tokenizer
@@ -37,7 +38,15 @@ def test_a_text_is_shown_with_its_figures_beside_another_tokenizer(folder, capsy
     assert "290" in out
 
 
-def test_of_a_large_file_only_the_beginning_is_printed(folder, tmp_path, capsys):
+def test_inspect_prints_json_alone(folder, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("the dog, the cat")
+    assert main(["tokenizer", "inspect", str(tmp_path / "text.txt"), "--tokenizer", str(folder), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    ids = AutoTokenizer.from_pretrained(folder)("the dog, the cat")["input_ids"]
+    assert (found["tokens"], found["num_bytes"], found["used"]) == (len(ids), 16, len(set(ids)))
+
+
+def test_inspect_prints_the_beginning_of_a_large_file(folder, tmp_path, capsys):
     (tmp_path / "large.txt").write_text(TEXT * 300)
     assert main(["tokenizer", "inspect", str(tmp_path / "large.txt"), "--tokenizer", str(folder)]) == 0
     out = capsys.readouterr().out
@@ -48,8 +57,8 @@ def test_of_a_large_file_only_the_beginning_is_printed(folder, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ([], "Give the text, or a file, first"),
-        (["--tokenizer", "{folder}"], "Give the text, or a file, first"),
+        ([], "required: TEXT|FILE"),
+        (["--tokenizer", "{folder}"], "required: TEXT|FILE"),
         ([""], "The text is empty"),
         (["{folder}"], "is a folder"),
         (["a\ud800"], "lone surrogate at position 1"),
@@ -59,7 +68,7 @@ def test_of_a_large_file_only_the_beginning_is_printed(folder, tmp_path, capsys)
         (["text", "--tokeniser", "{folder}"], "--tokeniser"),
     ],
 )
-def test_what_cannot_be_inspected_is_said_in_one_line(argv, says, folder, tmp_path, capsys):
+def test_inspect_rejects_invalid_input_in_one_line(argv, says, folder, tmp_path, capsys):
     (tmp_path / "binary").write_bytes(b"\x89PNG\r\n\x00\x00")
     names = {"folder": str(folder), "binary": str(tmp_path / "binary")}
     argv = [word.format(**names) if word.startswith("{") else word for word in argv]

@@ -128,8 +128,8 @@ def watched(generator: TextGenerator) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", [*OURS, *THEIRS])
-def test_texts_that_come_and_go_are_those_of_generate(make, tokenizer, name, monkeypatch):
-    monkeypatch.setattr(batching, "CHUNK", 16)
+def test_batch_gives_the_texts_of_generate_while_texts_join_and_leave(make, tokenizer, name, monkeypatch):
+    monkeypatch.setattr(batching, "PREFILL_CHUNK", 16)
     model = make(name)
     generator = TextGenerator(model, tokenizer)
     assert generator.why_alone is None
@@ -288,8 +288,8 @@ def test_a_cancelled_text_leaves_the_batch_at_once_and_the_others_stay_what_they
     asyncio.run(together())
     assert all(choice.tokens < 60 for choice in gone)
     assert [tokens_of(choice) for choice in kept] == [expected(model, choice) for choice in kept]
-    assert not generator._batch.rows + generator._batch.reading
-    assert not generator._batch.cache.layers, "its keys and values are still there"
+    assert not generator.batch.rows + generator.batch.reading
+    assert not generator.batch.cache.layers, "its keys and values are still there"
     assert not generator.unfinished
 
 
@@ -353,15 +353,15 @@ def test_texts_that_memory_has_no_room_for_wait_and_are_the_same(generator):
     assert generator.why_alone is None
     config = model.config
     width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    generator._batch.most_bytes = 4 * 24 * width
+    generator.batch.max_bytes = 4 * 24 * width
     run(generator, choices)
     assert [tokens_of(choice) for choice in choices] == [expected(model, choice) for choice in choices]
     assert (6, 1) in shapes
     assert any(tokens > 4 for _, tokens in shapes), "none had to leave and was read again"
 
 
-def test_a_long_prompt_holds_nobody_up(generator, monkeypatch):
-    monkeypatch.setattr(batching, "CHUNK", 8)
+def test_batch_serves_others_while_it_reads_a_long_prompt(generator, monkeypatch):
+    monkeypatch.setattr(batching, "PREFILL_CHUNK", 8)
     model = generator.model
     order = []
     short, long = (generation_config(model, new, do_sample=False) for new in (10, 3))
@@ -393,12 +393,12 @@ def test_the_beginning_that_two_prompts_share_is_read_once(generator):
     assert [tokens_of(choice) for choice in choices] == [expected(model, choice) for choice in choices]
 
 
-def test_what_is_kept_of_prompts_has_a_bound(generator, monkeypatch):
-    monkeypatch.setattr(batching, "MOST_KEPT", 100)
+def test_prefix_cache_has_a_limit(generator, monkeypatch):
+    monkeypatch.setattr(batching, "MAX_PREFIX_TOKENS", 100)
     config = generation_config(generator.model, 1, do_sample=False)
     for i in range(30):
         run(generator, [Choice(prompt(40, i), config)])
-    assert list(generator._batch.kept) == [tuple(prompt(40, 28)), tuple(prompt(40, 29))]
+    assert list(generator.batch.prefixes) == [tuple(prompt(40, 28)), tuple(prompt(40, 29))]
 
 
 def test_beams_wait_for_the_batch_and_are_not_overtaken_for_ever(generator):
@@ -411,7 +411,7 @@ def test_beams_wait_for_the_batch_and_are_not_overtaken_for_ever(generator):
 
 
 def test_more_texts_than_rows_are_all_served(generator, monkeypatch):
-    monkeypatch.setattr("foliogpt.serving.generator.MOST_ROWS", 3)
+    monkeypatch.setattr("foliogpt.serving.generator.MAX_ROWS", 3)
     shapes = watched(generator)
     choices = choices_of(generator.model, [{"do_sample": False}] * 16)
     run(generator, choices)
@@ -442,7 +442,7 @@ def test_drafted_tokens_are_those_of_generate(make, tokenizer, by):
 
 
 def test_closing_ends_texts_that_are_generated_and_those_that_wait(make, tokenizer, monkeypatch):
-    monkeypatch.setattr("foliogpt.serving.generator.MOST_ROWS", 2)
+    monkeypatch.setattr("foliogpt.serving.generator.MAX_ROWS", 2)
     generator = TextGenerator(make(), tokenizer)
     begun = threading.Event()
     hook = generator.model.register_forward_hook(lambda *_: begun.set())

@@ -18,7 +18,7 @@ def tokenizer():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_pieces_are_together_what_decoding_all_tokens_gives(tokenizer, seed):
+def test_decoder_gives_in_pieces_the_text_of_all_tokens(tokenizer, seed):
     """Random tokens are mostly bytes that make no character, in all the ways in which they cannot."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(len(tokenizer), (60,), generator=generator).tolist()
@@ -28,7 +28,7 @@ def test_pieces_are_together_what_decoding_all_tokens_gives(tokenizer, seed):
     assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def test_text_is_not_held_back_for_long_and_characters_come_whole(tokenizer):
+def test_decoder_emits_complete_characters_at_once(tokenizer):
     decoder = IncrementalDecoder(tokenizer)
     nonsense = tokenizer.convert_tokens_to_ids("Ģ")  # a byte that can only go on with a character
     assert len("".join(decoder.push(nonsense) for _ in range(50))) == 47
@@ -67,7 +67,7 @@ def test_the_client_overrides_the_checkpoint_and_nothing_else(tiny):
     assert generation_config(model, 5, do_sample=True).do_sample is True
 
 
-def test_a_text_that_nobody_reads_ends_at_once_and_those_behind_it_never_begin(tiny, tokenizer):
+def test_generator_drops_a_text_when_its_reader_stops(tiny, tokenizer):
     model = FolioForCausalLM(tiny(vocab_size=len(tokenizer), max_position_embeddings=5000, eos_token_id=None))
     model.generation_config.eos_token_id = None
 

@@ -1,4 +1,4 @@
-"""What the API does with models that are not as one expects; `tests/scripts/test_serve.py` has the rest."""
+"""The API with unusual models; `tests/scripts/test_serve.py` has the rest."""
 
 import asyncio
 import collections
@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import json
+import re
 import socket
 import struct
 import sys
@@ -20,6 +21,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from foliogpt.modeling import FolioForCausalLM
+from foliogpt.serving.generator import Choice
 from foliogpt.serving.openai_api import Api
 from foliogpt.tokenization import encode_chat, train_tokenizer
 
@@ -78,7 +80,7 @@ def test_generation_stops_when_the_client_goes(tiny, tokenizer, monkeypatch, str
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-def test_three_hundred_clients_that_go_leave_nothing_behind(tiny, tokenizer, monkeypatch, path):
+def test_api_keeps_nothing_of_three_hundred_clients_that_disconnect(tiny, tokenizer, monkeypatch, path):
     model = FolioForCausalLM(tiny(vocab_size=len(tokenizer), max_position_embeddings=50_000))
     api = Api("tiny", model, tokenizer, encode_chat)
     begun, loops, stream = weakref.WeakSet(), set(), api.generator.stream
@@ -150,7 +152,7 @@ def test_the_stop_strings_of_the_checkpoint_hold_too(model, tokenizer):
 def complete(api: TestClient, **fields) -> dict:
     answer = api.post("/v1/completions", json={"model": "tiny", "prompt": "the", **fields})
     assert answer.status_code == 200, answer.text
-    (choice,) = answer.json()["choices"]
+    choice, *_ = answer.json()["choices"]
     return choice | {"tokens": answer.json()["usage"]["completion_tokens"]}
 
 
@@ -179,6 +181,47 @@ def test_fields_of_vllm_and_llama_cpp_do_what_they_do_there(model, tokenizer):
     assert configs[2].do_sample is not True  # a penalty alone draws nothing
     assert lengths == [7, 7]
     assert (len(drawn), len(fixed)) == (3, 1)
+
+
+# Bodies that Open WebUI sends (its routers/openai.py and utils/payload.py): a chat with every advanced parameter of its
+# form, a chat with a tool, and the task that names a chat.
+OPEN_WEBUI = {
+    "chat": {
+        "stream": True, "model": "tiny", "stream_options": {"include_usage": True},
+        "messages": [
+            {"role": "system", "content": "Be a cat."}, *HELLO["messages"], {"role": "assistant", "content": "three"},
+            {"role": "user", "content": [{"type": "text", "text": "one"}]},
+        ],
+        "temperature": 0.8, "top_p": 0.9, "min_p": 0.0, "max_tokens": 5, "frequency_penalty": 1.1,
+        "presence_penalty": 0.0, "reasoning_effort": "low", "seed": 1, "stop": ["\n"], "logit_bias": {"70": -100},
+        "response_format": {"type": "text"}, "top_k": 40, "repeat_penalty": 1.1, "num_ctx": 2048, "num_keep": 24,
+        "repeat_last_n": 64, "keep_alive": "5m", "think": False, "function_calling": "default",
+        "user": {"name": "Ann", "id": "1", "email": "ann@example.com", "role": "admin"},
+    },
+    "tools": {
+        "stream": True, "model": "tiny", "messages": HELLO["messages"], "max_tokens": 5,
+        "tools": [{"type": "function", "function": {"name": "t", "parameters": {"type": "object"}}}],
+    },
+    "title": {"stream": False, "model": "tiny", "messages": HELLO["messages"], "max_completion_tokens": 5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", OPEN_WEBUI.values(), ids=OPEN_WEBUI)
+def test_requests_of_open_webui_are_answered(tiny, tokenizer, body):
+    model = FolioForCausalLM(tiny(vocab_size=len(tokenizer), max_position_embeddings=1024))
+    with open_api(model, tokenizer) as api:
+        assert [model["id"] for model in api.get("/v1/models").json()["data"]] == ["tiny"]
+        answer = api.post("/v1/chat/completions", json=body, headers={"X-OpenWebUI-User-Name": "Ann"})
+    assert answer.status_code == 200, answer.text
+    if not body["stream"]:
+        assert answer.json()["usage"]["completion_tokens"] <= 5
+        return
+    *chunks, last = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    assert last == "[DONE]"
+    chunks = [json.loads(chunk) for chunk in chunks]
+    assert "error" not in chunks[-1]
+    if "stream_options" in body:
+        assert 0 < chunks[-1]["usage"]["completion_tokens"] <= 5
 
 
 def test_max_tokens_of_minus_one_fills_the_context(model, tokenizer):
@@ -271,11 +314,72 @@ def test_after_an_error_of_the_server_the_next_request_is_served(model, tokenize
         assert api.post("/v1/chat/completions", json=HELLO).status_code == 200
 
 
+def test_log_probabilities_of_a_model_that_cannot_be_batched_are_rejected(model, tokenizer):
+    api = Api("tiny", model, tokenizer, encode_chat)
+    api.generator.batch.fault = "this model's layers are recurrent"
+    with TestClient(api.application()) as client:
+        for path, fields in (("completions", {"prompt": "a", "logprobs": 1}), ("chat/completions", {"logprobs": True})):
+            body = {**HELLO, **fields} if "chat" in path else {"model": "tiny", **fields}
+            answer = client.post(f"/v1/{path}", json=body)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "logprobs")
+            assert "layers are recurrent" in answer.json()["error"]["message"]
+
+
 def test_when_too_many_wait_the_next_is_told_to_come_later(model, tokenizer, monkeypatch):
-    monkeypatch.setattr("foliogpt.serving.openai_api.MOST_WAITING", 0)
+    monkeypatch.setattr("foliogpt.serving.openai_api.MAX_WAITING", 0)
     with open_api(model, tokenizer) as api:
         answer = api.post("/v1/chat/completions", json=HELLO)
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
+
+
+SAMPLE = re.compile(r'(folio_[a-z_]+)(?:\{([a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*)\})? ([0-9.e+-]+)')
+
+
+def metrics_of(api: TestClient) -> dict[str, float]:
+    """The samples of /metrics, each of which has Prometheus' form and comes after the type of its family."""
+    answer = api.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    *lines, end = answer.text.split("\n")
+    assert end == ""
+    family, samples = "", {}
+    for line in lines:
+        if found := re.fullmatch(r"# TYPE (folio_[a-z_]+) (counter|gauge|summary)", line):
+            family = found[1]
+        else:
+            assert line.startswith(family)
+            samples[line.rpartition(" ")[0]] = float(SAMPLE.fullmatch(line)[3])
+    return samples
+
+
+def test_metrics_count_requests_tokens_and_first_tokens(model, tokenizer):
+    with open_api(model, tokenizer) as api:
+        before = metrics_of(api)
+        assert (before["folio_texts_running"], before["folio_texts_waiting"]) == (0, 0)
+        length = len(tokenizer("the").input_ids)
+        for _ in range(2):
+            complete(api, max_tokens=5, ignore_eos=True, n=2)
+        api.post("/v1/completions", json={"model": "tiny", "prompt": ""})
+        api.post("/v1/completions", json={"model": "tiny", "prompt": "the", "max_tokens": 1, "stream": True})
+        api.post("/v1/chat/completions", json={"model": "gpt2", "messages": []})
+        after = metrics_of(api)
+    assert after['folio_requests_total{endpoint="/v1/completions",status="200"}'] == 3
+    assert after['folio_requests_total{endpoint="/v1/completions",status="400"}'] == 1
+    assert after['folio_requests_total{endpoint="/v1/chat/completions",status="400"}'] == 1
+    assert after['folio_requests_total{endpoint="/metrics",status="200"}'] == 1
+    assert after["folio_prompt_tokens_total"] == 5 * length
+    assert after["folio_generated_tokens_total"] == 21
+    assert after["folio_first_token_seconds_count"] == 5
+    assert 0 < after["folio_first_token_seconds_sum"] < 60
+
+
+def test_metrics_tell_running_texts_from_waiting_ones(model, tokenizer, monkeypatch):
+    api = Api("tiny", model, tokenizer, encode_chat)
+    running, waiting = (Choice([5], model.generation_config) for _ in range(2))
+    running.tokens = 1
+    with TestClient(api.application()) as client:
+        monkeypatch.setattr(api.generator, "unfinished", {running, waiting})
+        samples = metrics_of(client)
+    assert (samples["folio_texts_running"], samples["folio_texts_waiting"]) == (1, 1)
 
 
 def test_without_its_packages_the_extra_is_named(monkeypatch):

@@ -79,7 +79,7 @@ def test_an_echo_without_log_probabilities_is_the_text_and_comes_for_each_prompt
     assert json.loads(stream.split("\n\n")[0].removeprefix("data: "))["choices"][0]["text"] == "the"
 
 
-def test_a_chat_has_the_log_probability_of_each_token_and_the_likeliest(api, model, tokenizer):
+def test_chat_has_log_probabilities_of_each_token_and_the_most_likely(api, model, tokenizer):
     prompt = encode_chat(tokenizer, HELLO, add_generation_prompt=True)["input_ids"]
     ids = generated(model, prompt, 8)
     scores = scores_of(model, ids)[len(prompt) - 1 : -1]

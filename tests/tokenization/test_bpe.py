@@ -81,7 +81,7 @@ def test_merges_and_ids_are_those_of_the_library_in_many_tongues(pattern):
         assert_same(ours, of_the_library(texts, vocab_size, pattern), texts)
 
 
-def test_ties_and_repetitions_are_settled_as_in_the_library():
+def test_ties_and_repetitions_are_resolved_as_in_the_library():
     rng = random.Random(0)
     for _ in range(40):
         texts = ["".join(rng.choices("ab ", k=40)) for _ in range(6)]
@@ -126,7 +126,7 @@ def test_text_that_spells_a_special_token_is_text(tokenizer):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_file_is_read_by_everybody(tmp_path, pattern):
+def test_save_writes_a_file_that_the_library_reads(tmp_path, pattern):
     ours = BPETokenizer.train([MANY_TONGUES], 300, pattern=pattern, special_tokens=SPECIAL)
     ours.save(tmp_path / "tokenizer.json")
     again = BPETokenizer.from_file(tmp_path / "tokenizer.json")
@@ -164,19 +164,19 @@ def test_a_long_line_without_a_space_takes_work_in_proportion_to_its_length(toke
 @pytest.mark.parametrize(
     ("texts", "vocab_size", "says"),
     [
-        ([], 300, "supports a vocabulary of 258"),
-        ([""], 300, "supports a vocabulary of 258"),
-        (["a" * 1000], 300, "supports a vocabulary of"),
+        ([], 300, "only 258"),
+        ([""], 300, "only 258"),
+        (["a" * 1000], 300, "tokens can be learned from it"),
         (["some text"], 257, "at least 258"),
         (["a\ud800b"], 300, "lone surrogate at position 1"),
     ],
 )
-def test_what_cannot_be_trained_says_why(texts, vocab_size, says):
+def test_train_rejects_invalid_texts_and_sizes(texts, vocab_size, says):
     with pytest.raises(ValueError, match=says):
         BPETokenizer.train(texts, vocab_size, special_tokens=SPECIAL)
 
 
-def test_what_cannot_be_encoded_or_decoded_says_why(tokenizer):
+def test_encode_and_decode_reject_invalid_input(tokenizer):
     with pytest.raises(ValueError, match="lone surrogate at position 2"):
         tokenizer.encode("ab\udfff")
     with pytest.raises(ValueError, match="no token 5000: ids go from 0 to 999"):
@@ -191,11 +191,11 @@ def test_what_cannot_be_encoded_or_decoded_says_why(tokenizer):
     [
         (cut_off, "is not a tokenizer.json"),
         (lambda _: "[" * 100_000, "is not a tokenizer.json"),
-        (lambda _: "[]", "not a whole tokenizer.json"),
+        (lambda _: "[]", "not a complete tokenizer.json"),
         (lambda _: "\x00\x01", "is not a tokenizer.json"),
         (changed(model__type="WordPiece"), "only a BPE model"),
-        (changed(model__merges=None), "not a whole tokenizer.json"),
-        (changed(model__merges=[["a", "☃"]]), "not a whole tokenizer.json"),
+        (changed(model__merges=None), "not a complete tokenizer.json"),
+        (changed(model__merges=[["a", "☃"]]), "not a complete tokenizer.json"),
         (changed(model__merges=[["a", "b", "c"]]), "cannot be read"),
         (changed(model__merges=[["Q", "Z"]]), "not in the vocabulary"),
         (changed(model__vocab__a=3), "without a gap or a repetition"),
@@ -205,7 +205,7 @@ def test_what_cannot_be_encoded_or_decoded_says_why(tokenizer):
         (changed(pre_tokenizer={"type": "Whitespace"}), "pre-tokenizer"),
     ],
 )
-def test_a_file_that_is_no_such_tokenizer_is_refused_in_one_line(tokenizer, tmp_path, spoil, says):
+def test_from_file_rejects_other_files_in_one_line(tokenizer, tmp_path, spoil, says):
     (tmp_path / "tokenizer.json").write_text(spoil(tokenizer.to_dict()))
     with pytest.raises(ValueError, match=says) as error:
         BPETokenizer.from_file(tmp_path / "tokenizer.json")

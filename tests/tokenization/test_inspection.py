@@ -1,4 +1,4 @@
-"""What `folio tokenizer inspect` says is so."""
+"""The metrics and tokens that `folio tokenizer inspect` prints."""
 
 import re
 
@@ -29,7 +29,7 @@ def tokenizer():
     return train_tokenizer([TEXT], 285, show_progress=False)
 
 
-def test_the_figures_are_those_of_the_text(tokenizer):
+def test_inspect_counts_tokens_bytes_words_and_ids(tokenizer):
     text = TEXT + "<|im_end|>"
     (ids,) = encode_texts(tokenizer, [text])
     found = inspect(tokenizer, text, "ours")
@@ -54,7 +54,7 @@ def test_every_token_is_spelled_in_bytes(tokenizer):
     assert vocabulary_bytes(train_char_tokenizer(["é\n"]))[5] == b"\n"
 
 
-def test_tokens_that_no_text_gives_are_found():
+def test_unreachable_finds_tokens_that_no_text_gives():
     characters = byte_characters()
     vocab = {character: id for id, character in enumerate(characters)}
     vocab |= {"ab": 256, "abc": 257, "xy": 258, "aĠ": 259, "ĠĠ": 260}
@@ -69,7 +69,7 @@ def test_tokens_that_no_text_gives_are_found():
 
 def test_cells_show_text_ids_and_bytes(tokenizer):
     text = "a k speaks of 漢字.\n\t" + "\x1b[31m"
-    plain, coloured = (cells(tokenizer, text, 100, colours=colours, width=60) for colours in (False, True))
+    plain, colored = (cells(tokenizer, text, 100, colors=colors, width=60) for colors in (False, True))
     assert "\x1b" not in plain
     (ids,) = encode_texts(tokenizer, [text])
     shown_ids = [
@@ -77,11 +77,11 @@ def test_cells_show_text_ids_and_bytes(tokenizer):
     ]
     assert [id for id in ids if id in shown_ids] == ids
     assert all(columns(line) <= 60 for line in plain.splitlines())
-    assert "\x1b[31m" not in coloured, "the text cannot steer the terminal"
-    assert len(cells(tokenizer, TEXT * 100, 50, colours=False, width=80).splitlines()) < 100
+    assert "\x1b[31m" not in colored, "the text cannot steer the terminal"
+    assert len(cells(tokenizer, TEXT * 100, 50, colors=False, width=80).splitlines()) < 100
 
 
-def test_what_cannot_be_seen_is_shown():
+def test_shown_makes_invisible_characters_visible():
     assert shown(b" a\n\t\r\x1b\xe2") == "\\x20a\\x0a\\x09\\x0d\\x1b\\xe2"
     assert shown(" é\n\t\r\x1b\u200b".encode()) == "·é⏎→␍\\x1b\\u200b"
 

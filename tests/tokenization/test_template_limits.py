@@ -1,4 +1,4 @@
-"""A chat template that never ends, or writes without end, is one error, and the process goes on."""
+"""A chat template that never ends, or writes without end, is one error, and the process continues."""
 
 import copy
 import multiprocessing
@@ -14,7 +14,7 @@ from foliogpt.jobs import limited_process
 from foliogpt.modeling import FolioForCausalLM
 from foliogpt.serving.openai_api import Api
 from foliogpt.tokenization import encode_chat, template_limits, train_tokenizer
-from foliogpt.tokenization.control_tokens import ChatEncoder
+from foliogpt.tokenization.special_tokens import ChatEncoder
 
 HELLO = [{"role": "user", "content": "the cat"}]
 NESTED = "{% set n = namespace(a=(0,), b=(0,)) %}{% for i in range(60) %}{% set n.a = (n.a, n.a) %}{% endfor %}"

@@ -1,4 +1,4 @@
-"""The Python of docs/tokenizers.md prints what the page says."""
+"""The Python of docs/tokenizers.md prints the output on the page."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", PAGE, flags=re.DO
 
 
 @pytest.mark.parametrize("example", range(len(EXAMPLES)))
-def test_an_example_prints_what_the_page_says(example, tmp_path):
+def test_an_example_prints_the_output_on_the_page(example, tmp_path):
     code, expected = EXAMPLES[example]
     done = forks.run([code], cwd=tmp_path)
     assert done.stdout == expected, done.stderr

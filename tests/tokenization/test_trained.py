@@ -1,4 +1,4 @@
-"""The tokenizer that checkpoints carry: any text comes back, chats have one form, plain AutoTokenizer opens it."""
+"""The tokenizer of checkpoints: any text comes back, chats have one form, plain AutoTokenizer opens it."""
 
 import json
 import random
@@ -16,10 +16,10 @@ from transformers import AutoTokenizer, GenerationConfig, GPT2Tokenizer
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.tokenization import BPETokenizer, chat_tokenizer, encode_chat, train_char_tokenizer, train_tokenizer
 from foliogpt.tokenization.tokenizer_json import LONGEST_RUN, cut_long_runs
-from foliogpt.tokenization.trained import SMALLEST_VOCABULARY, SPECIAL_TOKENS
+from foliogpt.tokenization.trained import SPECIAL_TOKENS
 
-TEXTS = [f"the {animal} sat on the {thing}, and the {thing} was {colour}." for animal in ("cat", "dog", "owl")
-         for thing in ("mat", "log", "roof") for colour in ("red", "blue")]  # fmt: skip
+TEXTS = [f"the {animal} sat on the {thing}, and the {thing} was {color}." for animal in ("cat", "dog", "owl")
+         for thing in ("mat", "log", "roof") for color in ("red", "blue")]  # fmt: skip
 
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -70,28 +70,28 @@ def test_special_tokens_are_the_first_ids(tokenizer):
     assert tokenizer.convert_tokens_to_ids(SPECIAL_TOKENS) == [0, 1, 2, 3]
 
 
-def test_a_vocabulary_without_room_for_the_bytes_is_refused():
-    with pytest.raises(ValueError, match=str(SMALLEST_VOCABULARY)):
+def test_train_tokenizer_rejects_a_vocabulary_without_room_for_the_bytes():
+    with pytest.raises(ValueError, match=str(256 + len(SPECIAL_TOKENS))):
         train_tokenizer(TEXTS, 100, show_progress=False)
 
 
-def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_what_it_can():
-    with pytest.raises(ValueError, match=r"at most (\d+)") as error:
+def test_train_tokenizer_rejects_a_large_vocabulary_with_the_largest_possible():
+    with pytest.raises(ValueError, match=r"only \d+ tokens") as error:
         train_tokenizer(TEXTS, 5000, show_progress=False)
-    possible = int(str(error.value).split("at most ")[1].split(",")[0])
+    possible = int(re.search(r"only (\d+) tokens", str(error.value))[1])
     assert len(train_tokenizer(TEXTS, possible, show_progress=False)) == possible
 
 
 @pytest.mark.parametrize(
     "train", [lambda texts: train_tokenizer(texts, 261, show_progress=False), train_char_tokenizer]
 )
-def test_a_text_that_is_not_unicode_is_refused_with_its_place(train):
+def test_training_rejects_invalid_unicode_with_its_position(train):
     with pytest.raises(ValueError, match="lone surrogate at position 2"):
         train(["fine", "ab\ud800"])
 
 
 @pytest.mark.parametrize("run", ["".join(random.Random(0).choices("abc", k=30_000)), " " * 30_000, "\r\n" * 9000])
-def test_endless_runs_are_learnt_from_in_parts(run):
+def test_long_runs_are_cut_for_training(run):
     text = f"the cat {run} the cat"
     parts = list(cut_long_runs(text))
     assert "".join(parts) == text
@@ -100,7 +100,7 @@ def test_endless_runs_are_learnt_from_in_parts(run):
     assert ours.to_dict()["model"]["vocab"] == train_tokenizer([text], 262, show_progress=False).get_vocab()
 
 
-def test_other_texts_are_learnt_from_whole():
+def test_other_texts_are_not_cut_for_training():
     for text in ("", "the cat " * 5000, "x" * (LONGEST_RUN - 1), "\n    indented" * 3000):
         assert list(cut_long_runs(text)) == [text]
 
@@ -132,7 +132,7 @@ def test_tools_are_described_once_before_the_chat(tokenizer):
     assert text.count("<|im_start|>system") == 1
 
 
-def test_characters_come_back_and_strangers_become_unknown():
+def test_known_characters_come_back_and_others_become_unknown():
     tokenizer = train_char_tokenizer(["abc \n", "é"])
     assert tokenizer.decode(tokenizer.encode("cab\n é  a")) == "cab\n é  a"
     assert len(tokenizer.encode("cab")) == 3
@@ -165,9 +165,9 @@ def test_parts_of_text_are_joined_and_no_content_is_empty(tokenizer, role):
     assert empty == rendered(tokenizer, CHAT[1], {"role": role, "content": ""})
 
 
-def test_a_part_that_is_not_text_is_refused_by_its_name(tokenizer):
+def test_a_message_part_that_is_not_text_is_rejected(tokenizer):
     picture = {"type": "image_url", "image_url": {"url": "http://localhost/cat.png"}}
-    with pytest.raises(ValueError, match="refuses these messages: a message has a part of type image_url"):
+    with pytest.raises(ValueError, match="rejects these messages: a message has a part of type image_url"):
         encode_chat(tokenizer, [{"role": "user", "content": [{"type": "text", "text": "What?"}, picture]}])
 
 
@@ -188,27 +188,27 @@ def test_the_tokenizer_of_a_chat_model_ends_where_the_turn_does(tokenizer, tmp_p
         assert encode_chat(each, CHAT) == encode_chat(tokenizer, CHAT)
 
 
-def test_a_strangers_tokenizer_gets_the_tokens_it_lacks_after_its_own():
+def test_chat_tokenizer_appends_missing_tokens_to_another_tokenizer():
     vocab = {token: id for id, token in enumerate(["<|endoftext|>", *map(chr, range(33, 127)), "Ġ", "Ċ"])}
-    stranger = GPT2Tokenizer(vocab=vocab, merges=[])
-    chat, generation = chat_tokenizer(stranger)
-    assert len(chat) == len(stranger) + 2
+    other = GPT2Tokenizer(vocab=vocab, merges=[])
+    chat, generation = chat_tokenizer(other)
+    assert len(chat) == len(other) + 2
     assert generation == {"eos_token_id": [98, 0], "pad_token_id": 0, "bos_token_id": 0}
     assert chat.decode(encode_chat(chat, CHAT[:2])["input_ids"]) == rendered(chat, *CHAT[:2])
 
 
-def test_a_strangers_chat_template_and_end_of_turn_stay(tokenizer):
-    stranger = train_tokenizer(TEXTS, 290, show_progress=False)
-    stranger.chat_template = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
-    chat, generation = chat_tokenizer(stranger)
-    assert chat.chat_template == stranger.chat_template
+def test_chat_tokenizer_keeps_another_chat_template_and_end_of_turn(tokenizer):
+    other = train_tokenizer(TEXTS, 290, show_progress=False)
+    other.chat_template = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
+    chat, generation = chat_tokenizer(other)
+    assert chat.chat_template == other.chat_template
     assert (chat.eos_token, generation["eos_token_id"]) == ("<|endoftext|>", [0])
 
 
 # The way to the Hub and back
 
 
-def test_it_is_pushed_whole_and_without_code(tokenizer, monkeypatch, tmp_path):
+def test_push_uploads_the_complete_tokenizer_without_code(tokenizer, monkeypatch, tmp_path):
     def no_card(*args, **kwargs):
         raise EntryNotFoundError("there is no card yet")
 

@@ -6,7 +6,7 @@ import subprocess
 import forks
 
 
-def test_a_tokenizer_is_trained_although_nobody_reads(tmp_path):
+def test_training_survives_a_closed_stdout(tmp_path):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("the cat is free. " * 300)
     command = forks.folio(

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import unicodedata
 from collections import Counter
 from fractions import Fraction
@@ -40,7 +41,7 @@ def assert_same(ours: WordPieceTokenizer, texts: list[str]) -> None:
 
 
 def pieces_by_recounting(text: str, merges: int, score) -> list[str]:
-    """The plainest trainer there is: count everything anew for each merge."""
+    """Train in the plainest way: count everything again for each merge."""
     words = [[word[0], *("##" + character for character in word[1:])] for word in split_words(text)]
     tokens = [*SPECIAL_TOKENS, *sorted({piece for word in words for piece in word})]
     alphabet = len(tokens)
@@ -161,28 +162,28 @@ def test_control_characters_leave_no_trace(tokenizer):
 @pytest.mark.parametrize(
     ("texts", "vocab_size", "says"),
     [
-        ([], 10, "supports a vocabulary of 5, not of 10"),
-        (["", "\x00"], 10, "supports a vocabulary of 5, not of 10"),
-        (["a" * 1000], 10, "supports a vocabulary of 5, not of 10"),
-        (["a" * 8], 100, "supports a vocabulary of 1"),
+        ([], 10, "only 5 tokens can be learned"),
+        (["", "\x00"], 10, "only 5 tokens can be learned"),
+        (["a" * 1000], 10, "only 5 tokens can be learned"),
+        (["a" * 8], 100, "only 1"),
         (["some text"], 11, "no room for the 7 characters .* at least 12"),
         (["a\ud800b"], 300, "lone surrogate at position 1"),
     ],
 )
-def test_what_cannot_be_trained_says_why(texts, vocab_size, says):
+def test_train_rejects_invalid_texts_and_sizes(texts, vocab_size, says):
     with pytest.raises(ValueError, match=says):
         WordPieceTokenizer.train(texts, vocab_size)
 
 
-def test_what_the_text_supports_can_be_had():
+def test_train_fills_the_largest_possible_vocabulary():
     for text in (PLAIN, "a" * 8):
-        with pytest.raises(ValueError, match=r"at most (\d+)") as error:
+        with pytest.raises(ValueError, match=r"only \d+ tokens") as error:
             WordPieceTokenizer.train([text], 5000)
-        supported = int(str(error.value).split("at most ")[1].split(",")[0])
+        supported = int(re.search(r"only (\d+) tokens", str(error.value))[1])
         assert len(WordPieceTokenizer.train([text], supported)) == supported
 
 
-def test_what_cannot_be_encoded_or_decoded_says_why(tokenizer):
+def test_encode_and_decode_reject_invalid_input(tokenizer):
     with pytest.raises(ValueError, match="lone surrogate at position 2"):
         tokenizer.encode("ab\udfff")
     for id in (200, -1):
@@ -193,7 +194,7 @@ def test_what_cannot_be_encoded_or_decoded_says_why(tokenizer):
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_a_file_is_read_by_everybody(tmp_path, lowercase):
+def test_save_writes_a_file_that_the_library_reads(tmp_path, lowercase):
     ours = WordPieceTokenizer.train([MANY_TONGUES], 180, lowercase)
     path = tmp_path / "tokenizer.json"
     ours.save(path)
@@ -221,10 +222,10 @@ ONLY_UNKNOWN = {"[UNK]": 0}
         (cut_off, "is not a tokenizer.json"),
         (lambda _: "[" * 100_000, "is not a tokenizer.json"),
         (lambda _: "\x00\x01", "is not a tokenizer.json"),
-        (lambda _: "[]", "not a whole tokenizer.json"),
-        (lambda _: "null", "not a whole tokenizer.json"),
-        (changed(model=None), "not a whole tokenizer.json"),
-        (changed(normalizer=[]), "not a whole tokenizer.json"),
+        (lambda _: "[]", "not a complete tokenizer.json"),
+        (lambda _: "null", "not a complete tokenizer.json"),
+        (changed(model=None), "not a complete tokenizer.json"),
+        (changed(normalizer=[]), "not a complete tokenizer.json"),
         (changed(model__type="BPE"), "its model is not"),
         (changed(model__continuing_subword_prefix="@@"), "its model is not"),
         (changed(model__vocab__the=3), "without a gap or a repetition"),
@@ -240,7 +241,7 @@ ONLY_UNKNOWN = {"[UNK]": 0}
         (changed(truncation={"max_length": 8}), "its truncation is not"),
     ],
 )
-def test_a_file_that_is_no_such_tokenizer_is_refused_in_one_line(tokenizer, tmp_path, spoil, says):
+def test_from_file_rejects_other_files_in_one_line(tokenizer, tmp_path, spoil, says):
     (tmp_path / "tokenizer.json").write_text(spoil(tokenizer.to_dict()))
     with pytest.raises(ValueError, match=says) as error:
         WordPieceTokenizer.from_file(tmp_path / "tokenizer.json")

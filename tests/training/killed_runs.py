@@ -21,7 +21,8 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NU
 
 TIMES = ("seconds", "runtime", "per_second", "flops")  # what may differ: log entries with these words in their names
 SETTINGS = {
-    "block_size": 32, "tokenizer": "char", "max_steps": 30, "per_device_train_batch_size": 4, "bf16": "false",
+    "hidden_size": 32, "num_hidden_layers": 2, "block_size": 32, "tokenizer": "char",
+    "max_steps": 30, "per_device_train_batch_size": 4, "bf16": "false",
     # No interval is a multiple of another, and six steps are a pass.
     "logging_steps": 5, "eval_steps": 7, "save_steps": 3, "num_train_epochs": 9,
 }  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_long_run_is_compiled_and_its_minutes_count_compiled_steps(gpu, tmp_pa
     assert args.max_steps == 6000
 
 
-def test_a_small_model_is_recorded_as_a_whole_if_that_works(gpu, tmp_path):
+def test_choose_compiler_records_a_small_model_in_full_if_that_works(gpu, tmp_path):
     tried = gpu(0.02, reduce_overhead=0.005, by_parts=0.01)
     args = arguments(tmp_path)
     assert calibrate(model_of(), batch_of(), args, steps=10**6) == {"bf16": 0.005}
@@ -112,7 +112,7 @@ def test_a_short_run_is_not_compiled(gpu, tmp_path):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_what_was_asked_for_is_not_decided_again(given, gpu, tmp_path):
+def test_calibrate_keeps_given_settings(given, gpu, tmp_path):
     tried = gpu(0.02, by_parts=0.01)
     args = arguments(tmp_path, torch_compile=given, minutes=10, max_steps=-1)
     assert calibrate(model_of(), batch_of(), args) == {"bf16": 0.01 if given else 0.02}

@@ -15,7 +15,7 @@ from foliogpt.modeling.presets import PRESETS, SIZES
 from foliogpt.scripts.arguments import parse
 from foliogpt.tokenization import train_char_tokenizer
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments, run_settings
-from foliogpt.training.config_fields import FIELDS, SETTLED
+from foliogpt.training.config_fields import FIELDS, NOT_FLAGS
 from foliogpt.training.new_model import configured_model, starting_config
 from foliogpt.training.scaling.plan import SHAPE, ScaleArguments
 
@@ -67,9 +67,9 @@ def model_of(argv: list[str]) -> ModelArguments:
 
 def test_there_is_a_value_for_every_field_that_a_user_may_set():
     assert set(VALUES) == set(FIELDS)
-    assert set(FIELDS) | SETTLED == set(FolioConfig.__annotations__)
+    assert set(FIELDS) | NOT_FLAGS == set(FolioConfig.__annotations__)
     assert {f.name for f in dataclasses.fields(ModelArguments)} >= set(FIELDS)
-    assert set(FIELDS) <= set(PretrainingArguments.FIXED)
+    assert set(FIELDS) <= set(PretrainingArguments.IMMUTABLE_ON_RESUME)
     assert {f.name for f in dataclasses.fields(ScaleArguments)} >= set(FIELDS) - set(SHAPE)
 
 
@@ -129,17 +129,17 @@ def test_the_weights_are_those_of_the_config(tmp_path):
         (["--layer_types", "full_attention"], "1 entries for num_hidden_layers=4"),
         (["--dropout", "1.5"], "dropout is 1.5: give a number from 0 to less than 1"),
         (["--hidden_act", "wave"], "hidden_act is 'wave': use one of"),
-        (["--model_config", "a", "--init_from", "b"], "are both given, and each says"),
-        (["--init_from", "b", "--size", "nano"], "init_from and size are both given"),
+        (["--model_config", "a", "--init_from", "b"], "both set the model"),
+        (["--init_from", "b", "--size", "nano"], "--init_from and --size both set the model"),
     ],
 )
-def test_fields_that_do_not_fit_are_refused_in_one_line(argv, says):
+def test_fields_that_do_not_fit_give_a_one_line_error(argv, says):
     with pytest.raises(ValueError, match=says) as error:
         starting_config(model_of(argv))
     assert "\n" not in str(error.value)
 
 
-def test_what_suggested_heads_say_works():
+def test_suggested_heads_fit():
     with pytest.raises(ValueError, match="These fit") as error:
         starting_config(model_of(["--hidden_size", "100"]))
     words = str(error.value).partition("These fit: ")[2].rstrip(".").split()

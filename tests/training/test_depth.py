@@ -11,9 +11,9 @@ from foliogpt.scripts.arguments import parse
 from foliogpt.scripts.cli import main
 from foliogpt.training import ModelArguments, PretrainingArguments
 from foliogpt.training import depth as depth_module
-from foliogpt.training.depth import Dial, settings_of_depth
+from foliogpt.training.depth import DepthArguments, settings_of_depth
 
-GROUPS = [CorpusArguments, ModelArguments, PretrainingArguments, Dial]
+GROUPS = [CorpusArguments, ModelArguments, PretrainingArguments, DepthArguments]
 
 
 def given(*words: str) -> dict:
@@ -62,7 +62,7 @@ def test_rates_of_muon_are_not_given_to_another_optimizer():
         ["--depth", "many"],
     ],
 )
-def test_what_cannot_be_is_one_line(words, capsys, tmp_path):
+def test_invalid_depths_give_a_one_line_error(words, capsys, tmp_path):
     assert main(["pretrain", *words, "--corpus", "no-text", "--output_dir", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err.strip()
     assert "depth" in said
@@ -76,7 +76,7 @@ def test_a_run_is_trained_repeated_and_resumed_without_the_dial(corpus, tmp_path
     argv = ["--corpus", *corpus.corpus, "--tokenizer", "char", "--block_size", "16", "--output_dir", str(run)]
     argv += ["--depth", "2", "--bf16", "false", "--max_steps", "2", "--preset", "gpt2"]
     assert main(["pretrain", *argv, "--gradient_accumulation_steps", "1"]) == 0
-    assert "depth 2: width 32, 256 tokens a step" in capsys.readouterr().out
+    assert "depth 2: width 32, 256 tokens/step" in capsys.readouterr().out
     config = FolioForCausalLM.from_pretrained(run).config
     assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (2, 32, 2)
     monkeypatch.setattr(depth_module, "WIDTH", 10**6)  # which must not matter now

@@ -75,7 +75,7 @@ def test_on_an_old_gpu_it_is_fp16_with_a_mask_and_a_reason(gpu, tmp_path, capsys
     assert "attention with a mask, as" in said
 
 
-def test_what_was_asked_for_stays(gpu, tmp_path, capsys):
+def test_choose_for_device_keeps_given_settings(gpu, tmp_path, capsys):
     tf32, network = gpu(), model_of()
     model = SimpleNamespace(**{**vars(MODEL), "attn_implementation": "eager"})
     args, collator, said = chosen(network, tmp_path, capsys, model, bf16=False, tf32=False)
@@ -85,7 +85,7 @@ def test_what_was_asked_for_stays(gpu, tmp_path, capsys):
     assert "fp32; attention eager" in said
 
 
-def test_a_kernel_that_lets_documents_see_each_other_is_refused(tmp_path, capsys):
+def test_a_kernel_that_lets_documents_see_each_other_is_rejected(tmp_path, capsys):
     model = SimpleNamespace(**{**vars(MODEL), "attn_implementation": "flash_attention_2"})
     with pytest.raises(ValueError, match="'flash_attention_2', which does not keep packed documents apart: choose one"):
         chosen(model_of(), tmp_path, capsys, model)
@@ -125,7 +125,7 @@ def test_one_process_uses_one_gpu(gpu, tmp_path, capsys):
         (None, "0", False, None),
     ],
 )
-def test_a_gpu_that_is_not_used_is_told_why(cuda, visible, there, says, monkeypatch, tmp_path):
+def test_missing_gpu_explains_why_a_gpu_is_not_used(cuda, visible, there, says, monkeypatch, tmp_path):
     file = tmp_path / "nvidia0"
     if there:
         file.touch()
@@ -139,7 +139,7 @@ def test_a_gpu_that_is_not_used_is_told_why(cuda, visible, there, says, monkeypa
     assert (reason is None) if says is None else (says in reason)
 
 
-def test_compiling_without_a_compiler_is_refused(tmp_path, monkeypatch, gpu):
+def test_compiling_without_a_compiler_is_rejected(tmp_path, monkeypatch, gpu):
     args = settings(tmp_path, torch_compile=True)
     monkeypatch.setattr(device.sys, "platform", "linux")
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -189,7 +189,7 @@ def test_a_step_waits_for_nothing(corpus, tmp_path, monkeypatch):
     seen = []
 
     class Counted(FolioTrainer):
-        looks_at_each_step = property(lambda self: False, lambda self, value: None)  # as on a GPU
+        checks_each_step = property(lambda self: False, lambda self, value: None)  # as on a GPU
 
         def training_step(self, *args):
             with Waits() as waits:

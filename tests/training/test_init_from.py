@@ -16,7 +16,7 @@ from foliogpt.data.arguments import CorpusArguments
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import train_tokenizer
 from foliogpt.training import ModelArguments, PretrainingArguments, pretrain
-from foliogpt.training.arguments import CONTINUED
+from foliogpt.training.arguments import CONTINUED_SHARE
 from foliogpt.training.new_model import LONGEST_BLOCK, configured_model, starting_config
 
 IDS_OF_TOKENS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
@@ -106,7 +106,7 @@ def test_a_resumed_run_takes_its_own_checkpoint(corpus, checkpoint, tmp_path):
     for name in ("config.json", "generation_config.json"):
         assert json.loads((stopped / name).read_text()) == json.loads((whole / name).read_text())
     saved = yaml.safe_load((stopped / "run.yaml").read_text())
-    assert saved["learning_rate"] == 0.02 * CONTINUED
+    assert saved["learning_rate"] == 0.02 * CONTINUED_SHARE
 
 
 def test_old_and_new_text_are_mixed_by_weight(corpus, checkpoint, tmp_path):
@@ -120,10 +120,10 @@ def test_old_and_new_text_are_mixed_by_weight(corpus, checkpoint, tmp_path):
 
 def test_open_rates_are_smaller_for_weights_that_are_trained():
     args = PretrainingArguments(output_dir="unused")
-    args.settle_learning_rates(128, is_trained=True)
-    assert (args.learning_rate, args.adam_learning_rate) == (0.02 * CONTINUED, 0.02 * CONTINUED)
+    args.set_default_learning_rates(128, is_trained=True)
+    assert (args.learning_rate, args.adam_learning_rate) == (0.02 * CONTINUED_SHARE, 0.02 * CONTINUED_SHARE)
     args = PretrainingArguments(output_dir="unused", learning_rate=0.5, adam_learning_rate=0.25)
-    args.settle_learning_rates(128, is_trained=True)
+    args.set_default_learning_rates(128, is_trained=True)
     assert (args.learning_rate, args.adam_learning_rate) == (0.5, 0.25)
 
 
@@ -156,7 +156,7 @@ def test_the_blocks_of_a_long_context_are_shorter_and_the_context_is_kept(checkp
     assert "reads 8192 tokens at once; it is trained on blocks of 1024" in caplog.text
 
 
-def test_a_stream_goes_on_from_a_checkpoint(corpus, checkpoint, tmp_path):
+def test_a_stream_continues_from_a_checkpoint(corpus, checkpoint, tmp_path):
     folder, run = checkpoint("llama"), tmp_path / "run"
     argv = ["pretrain", "--init_from", str(folder), "--corpus", *corpus.corpus, "--streaming", "--output_dir", str(run)]
     rates = ["--learning_rate", "1e-9", "--adam_learning_rate", "1e-9", "--per_device_train_batch_size", "2"]
@@ -182,7 +182,7 @@ def remote(checkpoint) -> Path:
 
 
 @pytest.mark.parametrize("flag", ["--init_from", "--model_config"])
-def test_code_beside_a_checkpoint_is_run_only_if_allowed(flag, remote, corpus, tmp_path, capfd, monkeypatch):
+def test_code_of_a_checkpoint_runs_only_if_allowed(flag, remote, corpus, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # nobody is asked
     run = tmp_path / "run"
     argv = ["pretrain", flag, str(remote), "--corpus", *corpus.corpus, "--output_dir", str(run), "--block_size", "32"]
@@ -200,7 +200,7 @@ def test_only_what_the_weights_leave_open_can_be_set(checkpoint, tmp_path):
     folder = str(checkpoint("gpt2"))
     config = starting_config(ModelArguments(init_from=folder, block_size=32, dropout=0.3))
     assert (config.attn_pdrop, config.embd_pdrop) == (0.3, 0.3)
-    with pytest.raises(ValueError, match=r"num_hidden_layers is given, and the weights of .* settle it"):
+    with pytest.raises(ValueError, match=r"num_hidden_layers is given, but the weights of .* determine it"):
         starting_config(ModelArguments(init_from=folder, block_size=32, num_hidden_layers=1))
     with pytest.raises(ValueError, match="The tokenizer char has another vocabulary"):
         starting_config(ModelArguments(init_from=folder, block_size=32, tokenizer="char"))
@@ -211,8 +211,8 @@ def test_only_what_the_weights_leave_open_can_be_set(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "hub:no/where"])
-def test_a_checkpoint_that_is_not_there_is_told_before_any_data_is_read(name, tmp_path, capsys):
+def test_a_missing_checkpoint_is_reported_before_any_data_is_read(name, tmp_path, capsys):
     assert main(["pretrain", "--corpus", "no-text", "--init_from", name, "--output_dir", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err.strip()
-    assert "nor a model on the Hub within reach" in said
+    assert "No model at " in said
     assert len(said.splitlines()) == 1

@@ -28,7 +28,7 @@ def test_training_stops_when_all_gradients_are_zero(corpus, tmp_path, monkeypatc
         pretrain(corpus, MODEL, settings(tmp_path / "run"))
 
 
-def test_training_goes_on_when_the_loss_is_zero(corpus, tmp_path, monkeypatch):
+def test_training_continues_when_the_loss_is_zero(corpus, tmp_path, monkeypatch):
     compute = FolioTrainer.compute_loss
 
     def nothing_left(self, model, inputs, **kwargs):
@@ -71,7 +71,7 @@ def test_the_newest_checkpoints_are_kept_whatever_the_times_of_the_files(corpus,
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-16", "checkpoint-20"]
 
 
-def test_resuming_a_complete_run_without_checkpoints_is_refused_without_harm(corpus, tmp_path):
+def test_resuming_a_complete_run_without_checkpoints_is_rejected_without_harm(corpus, tmp_path):
     pretrain(corpus, MODEL, settings(tmp_path, max_steps=4, save_strategy="no"))
     with pytest.raises(FileNotFoundError, match=r"complete at step 4.*ready to use.*another --output_dir") as error:
         pretrain(corpus, MODEL, settings(tmp_path, max_steps=8, resume=True))
@@ -83,20 +83,20 @@ import sys
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.pretraining import pretrain
-from foliogpt.jobs.processes import leave
+from foliogpt.jobs.processes import exit_process
 try:
     pretrain(CorpusArguments(sys.argv[1]), ModelArguments(tokenizer="char", block_size=32),
              PretrainingArguments(output_dir="run", max_steps=2, bf16=False))
 except OSError as error:
     print(error)
-    leave(2)
-leave(0)
+    exit_process(2)
+exit_process(0)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-def test_processes_whose_folders_differ_are_refused_before_training(corpus, tmp_path):
+def test_processes_with_different_folders_are_rejected_before_training(corpus, tmp_path):
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29731", "OMP_NUM_THREADS": "1"}
     running = []
     for rank in range(2):  # each in a folder of its own, as on two machines

@@ -1,4 +1,4 @@
-"""What a run writes down, and what it warns of."""
+"""Metrics, samples and warnings of a run."""
 
 import json
 from types import SimpleNamespace
@@ -9,8 +9,9 @@ from transformers import TrainerControl, TrainerState
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.tokenization import train_char_tokenizer
+from foliogpt.training.callbacks import StepClock
 from foliogpt.training.flops import flops_per_token, peak_flops
-from foliogpt.training.monitoring import MetricsFile, Samples, Speed, Warnings, read_metrics
+from foliogpt.training.monitoring import MetricsFile, Samples, Warnings, read_metrics
 
 ARGS = SimpleNamespace(
     learning_rate=0.03, adam_learning_rate=0.03, use_muon=True, weight_decay=0.1, world_size=1, seed=0
@@ -27,48 +28,52 @@ def log(callback, step: int, **logs) -> None:
 
 
 @pytest.fixture
-def warnings():
-    said = []
-    callback = Warnings(said.append, "a smaller --size")
+def warn():
+    """Return a function that logs as Trainer does, and returns the warnings so far."""
+    shown, history = [], []
+    callback = Warnings(shown.append, "a smaller --size")
     callback.on_train_begin(ARGS, state(0), CONTROL)
-    return callback, said
+
+    def log(step: int, **logs) -> list[str]:
+        history.append({"step": step, **logs})
+        callback.on_log(ARGS, state(step, log_history=history), CONTROL, logs=logs)
+        return shown
+
+    return log
 
 
-def test_a_training_loss_that_rises_and_stays_is_told_once_with_smaller_rates(warnings):
-    callback, said = warnings
+def test_warnings_name_smaller_rates_once_when_the_training_loss_rises_and_stays(warn):
     for step, loss in enumerate([4.0, 3.0, 3.6, 3.1, 2.9, 3.5, 3.6, 3.7, 3.8]):
-        log(callback, step, loss=loss)
-        assert len(said) == (step >= 7)
-    assert "risen from 2.90 to 3.70" in said[0]
-    assert "--learning_rate 0.01 --adam_learning_rate 0.01" in said[0]
+        shown = warn(step, loss=loss)
+        assert len(shown) == (step >= 7)
+    assert "risen from 2.90 to 3.70" in shown[0]
+    assert "--learning_rate 0.01 --adam_learning_rate 0.01" in shown[0]
 
 
-def test_a_validation_loss_that_rises_while_training_falls_is_told_with_its_best_step(warnings):
-    callback, said = warnings
+def test_warnings_name_the_best_step_when_validation_loss_rises_while_training_loss_falls(warn):
     for step, (loss, held_out) in enumerate([(3.0, 3.1), (2.0, 2.5), (1.5, 2.6), (1.0, 2.7), (0.5, 2.9)]):
-        log(callback, step, loss=loss)
-        log(callback, step, eval_loss=held_out)
-        assert len(said) == (step >= 3)
-    assert "lowest at step 1 (2.500)" in said[0]
-    assert "--max_steps 1" in said[0]
+        warn(step, loss=loss)
+        shown = warn(step, eval_loss=held_out)
+        assert len(shown) == (step >= 3)
+    assert "lowest at step 1 (2.500) and is 2.700 now" in shown[0]
+    assert "--max_steps 1" in shown[0]
 
 
-def test_losses_that_rise_together_are_no_memorising(warnings):
-    callback, said = warnings
+def test_warnings_stay_silent_when_both_losses_rise(warn):
     for step, (loss, held_out) in enumerate([(2.0, 2.5), (2.1, 2.6), (2.2, 2.7), (2.3, 2.8)]):
-        log(callback, step, loss=loss)
-        log(callback, step, eval_loss=held_out)
-    assert not said
+        warn(step, loss=loss)
+        assert not warn(step, eval_loss=held_out)
 
 
-def test_a_run_that_goes_on_knows_what_was_before(warnings):
-    callback, said = warnings
+def test_warnings_of_a_resumed_run_use_its_earlier_losses():
+    shown = []
+    callback = Warnings(shown.append, "a smaller --size")
     history = [{"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 2.1}, {"step": 2, "loss": 1.0}]
     callback.on_train_begin(ARGS, state(2, log_history=history), CONTROL)
     for step in (3, 4):
-        log(callback, step, loss=0.9)
-        log(callback, step, eval_loss=2.3)
-    assert "lowest at step 1" in said[0]
+        history += [{"step": step, "loss": 0.9}, {"step": step, "eval_loss": 2.3}]
+        callback.on_log(ARGS, state(step, log_history=history), CONTROL, logs=history[-1])
+    assert "lowest at step 1" in shown[0]
 
 
 def test_metrics_are_lines_of_json_and_a_resumed_run_writes_none_twice(tmp_path):
@@ -89,7 +94,7 @@ def test_metrics_are_lines_of_json_and_a_resumed_run_writes_none_twice(tmp_path)
     assert read_metrics(file.path) == []
 
 
-def test_what_was_logged_at_a_step_after_its_checkpoint_comes_again(tmp_path):
+def test_metrics_logged_after_a_checkpoint_are_cut_off_on_resume(tmp_path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
     file.on_train_begin(ARGS, state(0), CONTROL)
     log(file, 0, eval_loss=3.0)
@@ -115,20 +120,22 @@ def test_a_kill_while_the_metrics_are_cut_back_loses_none(tmp_path, monkeypatch)
     assert file.path.read_bytes() == before
 
 
-def test_metrics_that_cannot_be_written_say_what_to_do(tmp_path):
+def test_metrics_that_cannot_be_written_raise_an_error_with_the_remedy(tmp_path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
     file.on_train_begin(ARGS, state(0), CONTROL)
     file.path.unlink()
     file.path.mkdir()
-    with pytest.raises(OSError, match=r"Cannot write to .*metrics.jsonl .*Make room, then go on with --resume"):
+    with pytest.raises(OSError, match=r"Cannot write to .*metrics.jsonl .*Make room, then continue with --resume"):
         log(file, 1, loss=1.0)
 
 
-def test_speed_is_compared_with_the_peak():
-    clock = SimpleNamespace(tokens_per_second=lambda _: 500.0)
-    speed = Speed(clock, flops_per_token=1e6, peak_flops=1e9)
-    assert speed(state(1)) == {"tokens_per_second": 500.0, "fraction_of_peak_flops": 0.5}
-    assert Speed(clock, flops_per_token=1e6, peak_flops=None)(state(1)) == {"tokens_per_second": 500.0}
+def test_step_clock_reports_speed_and_its_share_of_the_peak():
+    clock = StepClock()
+    assert clock.metrics(state(1)) == {}
+    clock.seconds, clock.tokens_before, clock.flops_per_token = 2.0, 0, 1e6
+    assert clock.metrics(state(100)) == {"tokens_per_second": 500.0}
+    clock.peak_flops = 1e9
+    assert clock.metrics(state(100)) == {"tokens_per_second": 500.0, "fraction_of_peak_flops": 0.5}
 
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -144,7 +151,7 @@ def test_flops_are_those_that_torch_counts(tie):
     assert flops_per_token(model, 64) == pytest.approx(counter.get_total_flops() / ids.numel(), rel=0.02)
 
 
-def test_a_cpu_has_a_peak():
+def test_peak_flops_of_a_cpu_are_measured():
     assert 1e8 < peak_flops(torch.device("cpu"), torch.float32) < 1e15
 
 

@@ -68,7 +68,7 @@ def test_its_steps_are_those_of_the_two_optimizers(monkeypatch):
 
 
 @pytest.mark.parametrize("saved_by_gpu", [True, False])
-def test_a_run_goes_on_where_adamw_is_fused_and_where_it_is_not(saved_by_gpu, monkeypatch):
+def test_a_run_resumes_with_and_without_fused_adamw(saved_by_gpu, monkeypatch):
     expected = small()
     take_steps(expected, MuonAdamW(expected), 4)
     model, state = small(), None
@@ -96,7 +96,7 @@ def test_orthogonalised_matrices_keep_their_directions_and_lose_their_sizes(shap
     assert ((values > 0.5) & (values < 1.3)).all()
 
 
-def test_neurons_are_moved_equally_far_and_the_whole_as_far_as_without():
+def test_neuron_beta_moves_neurons_equally_far_and_keeps_the_norm():
     def update(neuron_beta):
         model = small()
         weight = model.model.layers[0].mlp.down_proj.weight  # (16, 64): its inputs are the neurons
@@ -119,7 +119,7 @@ def test_a_layer_whose_gradient_is_nothing_yet_stays_finite():
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def test_a_restored_optimizer_goes_on_bit_for_bit():
+def test_a_restored_optimizer_continues_bit_for_bit():
     model = small()
     optimizer = MuonAdamW(model)
     take_steps(model, optimizer, 3)
@@ -176,7 +176,7 @@ def test_embeddings_of_wide_models_are_trained_in_smaller_steps_unless_told(give
     assert embeddings["lr"] == rate
 
 
-def test_weights_that_are_not_finite_are_told_before_there_is_an_optimizer(tmp_path):
+def test_weights_that_are_not_finite_are_reported_before_there_is_an_optimizer(tmp_path):
     model = small()
     next(model.parameters()).data.fill_(float("nan"))
     with pytest.raises(NotFinite, match="not finite"):

@@ -81,7 +81,7 @@ def test_flags_change_the_fields_that_it_has(file):
         ("llama", {"hidden_size": 33}, "No model can be made of .*llama.json: .*33"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_data_is_read(file, kind, fields, says):
+def test_an_invalid_config_is_rejected_before_any_data_is_read(file, kind, fields, says):
     with pytest.raises(ValueError, match=says) as error:
         starting_config(ModelArguments(model_config=file(kind), **fields))
     assert "\n" not in str(error.value)
@@ -90,10 +90,10 @@ def test_what_cannot_be_is_refused_before_any_data_is_read(file, kind, fields, s
 @pytest.mark.parametrize(
     ("kind", "fields", "says"),
     [
-        ("bert", {}, "sees the tokens that it has to predict"),
+        ("bert", {}, "attends to the tokens that it has to predict"),
     ],
 )
-def test_a_model_that_cannot_learn_this_is_refused(corpus, tmp_path, file, kind, fields, says):
+def test_a_model_that_cannot_learn_the_next_token_is_rejected(corpus, tmp_path, file, kind, fields, says):
     model = ModelArguments(tokenizer="char", block_size=32, model_config=file(kind), **fields)
     with pytest.raises(ValueError, match=says) as error:
         pretrain(corpus, model, settings(tmp_path / "run"))
@@ -108,7 +108,7 @@ def test_a_model_that_cannot_learn_this_is_refused(corpus, tmp_path, file, kind,
         (None, "config"),
     ],
 )
-def test_a_file_that_is_no_config_is_told_in_one_line(tmp_path, written, says):
+def test_a_file_that_is_no_config_gives_a_one_line_error(tmp_path, written, says):
     if written is not None:
         (tmp_path / "config").write_text(written)
     with pytest.raises(ValueError, match=f"No model can be made of .*{says}") as found:

@@ -49,7 +49,7 @@ def trained(tmp_path, corpus, name, **changes) -> dict:
     return pretrain(corpus, MODEL, settings(tmp_path, name, **changes), stages=Stages(silent=True))
 
 
-def test_what_saves_memory_changes_no_loss(tmp_path, corpus, monkeypatch):
+def test_settings_that_save_memory_change_no_loss(tmp_path, corpus, monkeypatch):
     plain = trained(tmp_path, corpus, "plain")["val_loss"]
     accumulated = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4}
     assert trained(tmp_path, corpus, "accumulated", **accumulated)["val_loss"] == pytest.approx(plain, abs=1e-4)
@@ -81,7 +81,7 @@ def test_the_batch_size_that_is_found_gives_the_same_run(tmp_path, corpus, monke
     assert again["per_device_train_batch_size"] == size
 
 
-def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path, corpus, monkeypatch):
+def test_a_run_that_cannot_fit_is_rejected_before_it_starts(tmp_path, corpus, monkeypatch):
     monkeypatch.setattr(out_of_memory, "available_bytes", lambda device: 4_000_000)
     for changes in ({}, {"auto_find_batch_size": True}):
         changes["per_device_train_batch_size"] = 1
@@ -103,7 +103,7 @@ def test_the_proposal_makes_up_the_same_batch_and_leaves_the_model_as_it_was():
 
 
 @pytest.mark.parametrize("size", ["nano", "mini"])
-def test_what_surely_fits_is_several_times_what_is_needed(size):
+def test_fits_upper_bound_is_several_times_the_needed_memory(size):
     network = FolioForCausalLM(preset_config("gpt2", size, max_position_embeddings=512))
     model, args = ModelArguments(block_size=512), PretrainingArguments(output_dir="unused")
     step = pretraining_step(network, model, args)
@@ -122,11 +122,11 @@ def test_what_surely_fits_is_several_times_what_is_needed(size):
         (RuntimeError("The loss is nan"), False),
     ],
 )
-def test_errors_of_memory_are_told_from_others(error, expected):
+def test_is_out_of_memory_recognizes_errors_of_memory_only(error, expected):
     assert is_out_of_memory(error) == expected
 
 
-def test_memory_that_runs_out_on_the_way_leaves_the_checkpoint_and_says_how_to_go_on(tmp_path, corpus, monkeypatch):
+def test_memory_that_runs_out_leaves_the_checkpoint_and_a_command_that_resumes(tmp_path, corpus, monkeypatch):
     step = FolioTrainer.training_step
 
     def too_much(self, *args):
@@ -141,7 +141,7 @@ def test_memory_that_runs_out_on_the_way_leaves_the_checkpoint_and_says_how_to_g
     assert re.search(r"a step needs [\d.]+ MB, and [\d.]+ GB were free on cpu", message)
     assert last_checkpoint(tmp_path / "run").name == "checkpoint-2"
     assert "checkpoint-2 is kept" in message
-    command = shlex.split(message.rpartition("go on from it: ")[2])
+    command = shlex.split(message.rpartition("continue from it: ")[2])
     assert command[:5] == ["folio", "pretrain", "--output_dir", str(tmp_path / "run"), "--resume"]
     assert int(command[6]) * int(command[8]) == 12
     monkeypatch.undo()
@@ -151,25 +151,25 @@ def test_memory_that_runs_out_on_the_way_leaves_the_checkpoint_and_says_how_to_g
     assert report["val_loss"] == pytest.approx(plain, abs=1e-4)
 
 
-def test_an_evaluation_that_does_not_fit_says_how_to_evaluate_in_smaller_parts(tmp_path, corpus, monkeypatch):
-    judge = FolioTrainer._judge
+def test_an_evaluation_that_does_not_fit_suggests_a_smaller_batch(tmp_path, corpus, monkeypatch):
+    judge = FolioTrainer._eval_sums
 
     def too_much(self, model, batch):
         if self.state.global_step == 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return judge(self, model, batch)
 
-    monkeypatch.setattr(FolioTrainer, "_judge", too_much)
+    monkeypatch.setattr(FolioTrainer, "_eval_sums", too_much)
     settings = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "per_device_eval_batch_size": 8}
     with pytest.raises(OutOfMemory, match="in an evaluation: try --per_device_eval_batch_size 2") as error:
         trained(tmp_path, corpus, "run", **settings)
     monkeypatch.undo()
-    command = shlex.split(str(error.value).rpartition("go on from it: ")[2])
+    command = shlex.split(str(error.value).rpartition("continue from it: ")[2])
     assert command[-2:] == ["--per_device_eval_batch_size", "2"]
     assert main(command[1:]) == 0
 
 
-def test_a_checkpoint_that_cannot_be_gathered_is_one_line(tmp_path, corpus, monkeypatch):
+def test_a_checkpoint_that_cannot_be_gathered_gives_a_one_line_error(tmp_path, corpus, monkeypatch):
     def too_much(self):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -187,7 +187,7 @@ def test_on_a_gpu_a_batch_that_does_not_fit_is_taken_in_parts(tmp_path, monkeypa
     there = property(lambda args: (args._setup_devices, torch.device("cuda"))[1])
     monkeypatch.setattr(PretrainingArguments, "device", there)
     monkeypatch.setattr(out_of_memory, "available_bytes", lambda device: free)
-    with out_of_memory.memory_watched(args) as check:
+    with out_of_memory.guard_memory(args) as check:
         check(step)
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (6, 2)
     assert "A batch of 12 does not fit into memory: it is taken by --per_device_train_batch_size 6" in caplog.text
@@ -213,7 +213,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the address space")
-def test_an_allocation_that_fails_ends_in_one_line(tmp_path, corpus):
+def test_an_allocation_that_fails_gives_a_one_line_error(tmp_path, corpus):
     text = tmp_path / "text.txt"
     text.write_text(text.read_text() * 100)
     options = ["--corpus", str(text), "--tokenizer", "char", "--per_device_train_batch_size", "512", "--max_steps", "2"]

@@ -25,7 +25,7 @@ from foliogpt.jobs.saving import last_checkpoint
 from foliogpt.scripts.cli import main
 from foliogpt.training.arguments import TRACKERS, ModelArguments, PretrainingArguments, run_settings
 from foliogpt.training.calibration import calibrate
-from foliogpt.training.pretraining import first_words, judged_on_the_way, pretrain
+from foliogpt.training.pretraining import first_words, pretrain, validation_subset
 from foliogpt.training.trainer import FolioTrainer, NotFinite
 
 
@@ -134,7 +134,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_no_such_weights_are_kept(
     assert not (tmp_path / "config.json").exists()
 
 
-def test_a_loss_that_is_no_number_is_one_line_for_the_user(corpus, tmp_path, capsys):
+def test_a_loss_of_nan_gives_a_one_line_error(corpus, tmp_path, capsys):
     rates = ["--learning_rate", "99", "--adam_learning_rate", "99"]
     model = ["--tokenizer", "char", "--block_size", "32", "--preset", "vaswani", "--bf16", "false"]
     command = ["pretrain", "--corpus", *corpus.corpus, *model, *rates, "--output_dir", str(tmp_path)]
@@ -149,7 +149,7 @@ def test_a_secret_is_not_kept(tmp_path):
     assert "even_batches: false" in text
 
 
-def test_a_block_longer_than_the_corpus_is_refused_with_the_size_that_works(corpus, tmp_path):
+def test_a_block_longer_than_the_corpus_is_rejected_with_the_size_that_works(corpus, tmp_path):
     with pytest.raises(ValueError, match=r"use --block_size (\d+)") as error:
         pretrain(corpus, replace(MODEL, block_size=10_000), settings(tmp_path))
     largest = int(re.search(r"--block_size (\d+)", str(error.value))[1])
@@ -159,19 +159,19 @@ def test_a_block_longer_than_the_corpus_is_refused_with_the_size_that_works(corp
 @pytest.mark.parametrize(
     ("fields", "world", "says"),
     [
-        ({"fsdp": True}, 1, "fsdp spreads the weights over several processes, and this is one: start it with torchrun"),
+        ({"fsdp": True}, 1, "fsdp shards the weights over several processes, and this is one: start it with torchrun"),
         ({"auto_find_batch_size": True}, 2, "auto_find_batch_size works in one process"),
         ({"fsdp": True, "z_loss": 1e-4}, 2, "z_loss"),
         ({"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}, 2, "state_dict_type"),
     ],
 )
-def test_what_does_not_fit_the_processes_is_refused(fields, world, says, tmp_path, monkeypatch):
+def test_settings_that_do_not_fit_the_processes_are_rejected(fields, world, says, tmp_path, monkeypatch):
     monkeypatch.setattr(PretrainingArguments, "world_size", world)
     with pytest.raises(ValueError, match=says):
         settings(tmp_path, **fields)
 
 
-def test_a_schedule_that_does_not_fit_the_run_is_refused(corpus, tmp_path):
+def test_a_schedule_that_does_not_fit_the_run_is_rejected(corpus, tmp_path):
     with pytest.raises(ValueError, match="1 warmup_steps and 50 decay_steps do not fit into 20 steps"):
         pretrain(corpus, MODEL, settings(tmp_path, decay_steps=50))
 
@@ -189,7 +189,7 @@ def test_only_tokens_that_there_were_are_counted(corpus, tmp_path):
     report = pretrain(corpus, MODEL, args)
     blocks = math.ceil((int(0.9 * Path(corpus.corpus[0]).stat().st_size) + 1) / 31)  # that overlap by one token
     assert report["tokens"] == 2 * blocks * 32
-    with pytest.raises(ValueError, match="no whole batch"):
+    with pytest.raises(ValueError, match="fewer than one batch"):
         pretrain(corpus, MODEL, settings(tmp_path / "b", per_device_train_batch_size=4096, dataloader_drop_last=True))
 
 
@@ -309,7 +309,7 @@ def test_a_stream_trains(corpus, tmp_path, private_datasets_cache):
         ({"weight_decay": float("nan")}, "weight_decay"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(fields, message, tmp_path):
+def test_settings_that_cannot_work_are_rejected(fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         PretrainingArguments(output_dir=str(tmp_path), **fields)
 
@@ -324,7 +324,7 @@ class Tracker(TrainerCallback):
         self.told |= logs
 
 
-def test_trackers_are_told_all_that_is_shown(corpus, tmp_path, monkeypatch):
+def test_trackers_receive_all_logged_metrics(corpus, tmp_path, monkeypatch):
     from transformers import trainer
 
     tracker = Tracker()
@@ -343,7 +343,7 @@ def test_trackers_are_told_all_that_is_shown(corpus, tmp_path, monkeypatch):
         ("wandbb", "report_to names 'wandbb': choose of none, all, "),
     ],
 )
-def test_a_tracker_that_is_not_there_is_told_before_anything_is_read(name, says, tmp_path, monkeypatch, capsys):
+def test_a_missing_tracker_is_reported_before_any_data_is_read(name, says, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("foliogpt.training.arguments.get_available_reporting_integrations", lambda: [])
     argv = ["pretrain", "--corpus", "no-text", "--output_dir", str(tmp_path / "run"), "--report_to", name]
     assert main(argv) == 2
@@ -368,12 +368,12 @@ def test_evaluations_on_the_way_take_a_tenth_of_the_time(blocks, steps, room, tm
     data = SimpleNamespace(validation_blocks=[stored], train_documents=1)
     args = settings(tmp_path, max_steps=steps, per_device_train_batch_size=16, per_device_eval_batch_size=16,
                     eval_strategy="steps", eval_steps=0.2)  # fmt: skip
-    found = judged_on_the_way(data, args)["n"]
+    found = validation_subset(data, args)["n"]
     stride = found[1]
     assert room / 2 < len(found) <= room
     assert found == list(range(0, blocks, stride))  # of all parts of the text alike
     args.load_best_model_at_end = True
-    assert len(judged_on_the_way(data, args)) == blocks
+    assert len(validation_subset(data, args)) == blocks
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import forks
+import process_groups
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,14 +15,14 @@ pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo"),
 ]
 
-# Several runs in one launch, since most of a launch is imports. Each job: (folder, settings of the run).
+# Several runs in one launch. Each job: (folder, settings of the run).
 DRIVER = """
 import json, sys
 from accelerate.state import AcceleratorState
 from foliogpt.data.arguments import CorpusArguments
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.pretraining import pretrain
-from foliogpt.jobs.processes import leave, world_size
+from foliogpt.jobs.processes import exit_process, world_size
 from foliogpt.jobs.report import Stages
 
 text, jobs = sys.argv[1], json.loads(sys.argv[2])
@@ -33,11 +31,11 @@ for folder, changes in jobs:
     fields = dict(max_steps=12, bf16=False, save_steps=5, save_total_limit=None, eval_steps=4, decay_steps=4)
     fields["logging_steps"] = 1
     args = PretrainingArguments(output_dir=folder, **{**fields, **changes})
-    model = ModelArguments(tokenizer="char", block_size=32, preset=changes.get("preset", "folio"))
+    model = ModelArguments("char", block_size=32, hidden_size=32, num_hidden_layers=2)
     pretrain(corpus, model, args, stages=Stages(silent=True))
     AcceleratorState._reset_state()
 if world_size() > 1:
-    leave(0)
+    exit_process(0)
 """
 
 
@@ -46,16 +44,8 @@ def launch(folder: Path, processes: int, jobs: list) -> None:
     if not text.exists():
         lines = [f"{i} times {i % 7} is {i * (i % 7)}, and the cat is on the mat." for i in range(160)]
         text.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
-        (folder / "driver.py").write_text(DRIVER)
     environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")}
-    if processes == 1:
-        done = forks.run([DRIVER, str(text), json.dumps(jobs)], env=environment, cwd=folder, timeout=500)
-    else:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command = [*launcher, str(folder / "driver.py"), str(text), json.dumps(jobs)]
-        environment["OMP_NUM_THREADS"] = "1"
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    process_groups.run([DRIVER, str(text), json.dumps(jobs)], processes, env=environment, cwd=folder)
 
 
 # 155 blocks or so: a pass ends within the run, with a batch that cannot be dealt equally.

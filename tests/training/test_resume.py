@@ -39,7 +39,7 @@ class InterruptAt(TrainerCallback):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(corpus, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_to_the_same_weights(corpus, tmp_path, monkeypatch):
     pretrain(corpus, MODEL, settings(tmp_path / "whole"))
     handler = signal.getsignal(signal.SIGINT)
 
@@ -106,7 +106,7 @@ def test_another_run_is_not_taken_for_a_continuation(corpus, short_run, model, a
         pretrain(corpus, replace(MODEL, **model), settings(short_run, resume=True, **args))
 
 
-def test_a_checkpoint_of_another_run_is_told(corpus, short_run, tmp_path_factory):
+def test_a_checkpoint_of_another_run_is_rejected(corpus, short_run, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     pretrain(corpus, replace(MODEL, preset="llama"), settings(other, max_steps=10, save_steps=5))
     shutil.copytree(other / "checkpoint-10", short_run / "checkpoint-11")
@@ -127,7 +127,7 @@ def test_data_may_be_read_from_the_beginning_of_the_pass(corpus, short_run):
     assert report["steps"] == 15
 
 
-def test_what_an_epoch_logs_at_its_end_survives_a_stop_there(corpus, tmp_path, monkeypatch):
+def test_logs_at_the_end_of_an_epoch_survive_a_stop_there(corpus, tmp_path, monkeypatch):
     def options(name):
         fields = {"max_steps": -1, "num_train_epochs": 3, "per_device_train_batch_size": 64, "save_steps": 1}
         return settings(tmp_path / name, **fields, eval_strategy="epoch", logging_strategy="epoch", eval_on_start=True)
@@ -147,7 +147,7 @@ def test_what_an_epoch_logs_at_its_end_survives_a_stop_there(corpus, tmp_path, m
     assert len(whole) == 2 + 2 * 3 + 1  # before the training and after its first step, after each epoch, at the end
 
 
-def test_a_run_does_not_go_on_with_another_text(corpus, short_run, tmp_path_factory):
+def test_a_resume_with_another_text_is_rejected(corpus, short_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     copy = folder / Path(corpus.corpus[0]).name
     copy.write_text(Path(corpus.corpus[0]).read_text() + "One line more.\n")
@@ -193,7 +193,7 @@ def test_a_run_that_was_stopped_before_it_was_saved_is_saved_by_a_resume(corpus,
     assert report["steps"] == 10
     assert report["tokens_per_second"] is None
     assert (short_run / "model.safetensors").read_bytes() == whole
-    assert "an unknown number of tokens a second" in (short_run / "README.md").read_text()
+    assert "an unknown number of tokens per second" in (short_run / "README.md").read_text()
 
 
 def test_an_overwrite_that_fails_on_its_input_loses_nothing(corpus, short_run):
@@ -207,16 +207,16 @@ def test_an_overwrite_that_fails_on_its_input_loses_nothing(corpus, short_run):
     assert {path: path.read_bytes() for path in short_run.rglob("*") if path.is_file()} == files
 
 
-def test_the_batch_may_be_shared_in_another_way_when_a_run_goes_on(corpus, short_run, monkeypatch):
+def test_a_resumed_run_may_share_the_batch_in_another_way(corpus, short_run, monkeypatch):
     shared = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 15}
     assert pretrain(corpus, MODEL, settings(short_run, resume=True, **shared))["steps"] == 15
     monkeypatch.setattr(PretrainingArguments, "world_size", 3)
     args = settings(short_run, adam_learning_rate=0.02)
     with pytest.raises(ValueError, match="which 3 processes cannot share equally"):
-        checkpoint_to_resume(short_run, run_settings(corpus, MODEL, args), args, args.FIXED)
+        checkpoint_to_resume(short_run, run_settings(corpus, MODEL, args), args, args.IMMUTABLE_ON_RESUME)
 
 
-def test_only_the_job_that_began_a_run_goes_on_with_it_after_a_restart(corpus, tmp_path, monkeypatch):
+def test_after_restart_resumes_only_the_job_that_began_the_run(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     assert after_restart(tmp_path / "run") == []
     pretrain(corpus, MODEL, settings(tmp_path / "run", max_steps=2))
@@ -231,7 +231,7 @@ def test_an_interruption_after_the_training_says_how_to_save_its_result(corpus, 
         pretrain(corpus, MODEL, settings(tmp_path))
 
 
-def test_a_stream_that_has_begun_again_goes_on_with_the_same_batches(tmp_path, monkeypatch):
+def test_a_stream_in_its_second_pass_resumes_with_the_same_batches(tmp_path, monkeypatch):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": f"{i} times {i % 7} is {i * (i % 7)}"}) + "\n" for i in range(150)))
     stream = CorpusArguments(corpus=str(rows), streaming=True, shuffle_buffer_size=20)

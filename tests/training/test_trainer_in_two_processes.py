@@ -2,9 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
 
+import process_groups
 import pytest
 import torch
 
@@ -39,7 +38,7 @@ trainer = FolioTrainer(
     data_collator=data.collator,
     processing_class=data.tokenizer,
 )
-train(trainer, None, prompt_ids(data, args), "a smaller --size")
+train(trainer, None, {}, prompt_ids(data, args), "a smaller --size")
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 os._exit(0)  # gloo's threads may outlive the group, and end an interpreter that shuts down by SIGABRT
@@ -48,14 +47,9 @@ os._exit(0)  # gloo's threads may outlive the group, and end an interpreter that
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-def test_two_processes_write_whole_checkpoints_and_one_file_of_metrics(tmp_path):
+def test_two_processes_write_complete_checkpoints_and_one_file_of_metrics(tmp_path):
     (tmp_path / "text.txt").write_text("The cat sat on the mat, and the dog on the log.\n" * 60)
-    (tmp_path / "worker.py").write_text(WORKER)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    command = [*launcher, str(tmp_path / "worker.py"), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    process_groups.run([WORKER, str(tmp_path)], 2, env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")})
     for step in (2, 4):
         assert len(list((tmp_path / f"checkpoint-{step}").glob("rng_state_*.pth"))) == 2
     assert last_checkpoint(tmp_path).name == "checkpoint-4"

@@ -2,7 +2,6 @@
 
 import warnings
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
@@ -11,7 +10,7 @@ from ...checkpoints.prompt_cache import pass_cache_by_old_name
 from ...data.arguments import LOADED_FOR
 from ...jobs.errors import first_line
 from ...jobs.extras import extra
-from ...tokenization.control_tokens import control_tokens
+from ...tokenization.special_tokens import special_tokens
 from .arguments import PROMPTS, MethodArguments
 
 CONFIGS = {  # method: the class in PEFT
@@ -23,12 +22,10 @@ HEADS = {"score", "classifier", "pre_classifier", "qa_outputs"}  # as models nam
 
 
 def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, tokens: list[int] | None = None):
-    """Put a new adapter on a model, of which nothing else is trained any more; returns a `peft.PeftModel`.
+    """Put a new adapter on a model, freeze all other weights, and return the `peft.PeftModel`.
 
-    A head that is new is trained and saved whole. The embeddings of `tokens` are trained, too, where the method allows;
-    shared with the head, they stay shared.
-
-    Raises ImportError if PEFT is missing, ValueError for modules that the method cannot adapt.
+    A new head is trained and saved in full. The embeddings of `tokens` are trained, too, if the method allows it; those
+    shared with the head stay shared. Raises ImportError without PEFT, ValueError for modules that cannot be adapted.
     """
     with extra("finetune", "An adapter"):
         import peft
@@ -38,7 +35,7 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
         _check_targets(model, task, method.method, targets)
     elif kind == "CAUSAL_LM":
         targets = "all-linear"
-    else:  # a head is trained whole
+    else:  # a head is trained in full
         names = {name.split(".")[-1] for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, Conv1D))}
         targets = sorted(names - HEADS)
     name, options = method.method, {"task_type": kind}
@@ -54,7 +51,7 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
         options |= {"use_dora": name == "dora", "trainable_token_indices": trained}
     config = getattr(peft, CONFIGS[name])(**options)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of tied embeddings, which are seen to when it is merged
+        with warnings.catch_warnings(action="ignore"):  # about tied embeddings, which merging handles
             adapted = peft.get_peft_model(model, config)
     except (TypeError, ValueError) as error:
         kind = model.config.model_type
@@ -62,12 +59,12 @@ def add_adapter(model: PreTrainedModel, task: str, method: MethodArguments, toke
     pass_cache_by_old_name(adapted)
     head = adapted.get_output_embeddings()
     if head is not None and not hasattr(head, "bias"):
-        head.bias = None  # TRL asks for it, and PEFT's wrapper around trained tokens passes on the weight alone
+        head.bias = None  # TRL reads it, and PEFT's wrapper around trained tokens has the weight alone
     return adapted
 
 
 def _check_targets(model: PreTrainedModel, task: str, method: str, targets: list[str]) -> None:
-    """Refuse targets that PEFT would pass over, and heads: TRL computes the loss of text from their weights alone."""
+    """Raise ValueError for targets that PEFT would skip, and heads: TRL computes losses from their weights alone."""
     if method not in TARGETED:
         raise ValueError(f"lora_target_modules is for {', '.join(TARGETED)}: leave it out with --method {method}.")
     head, kinds = model.get_output_embeddings(), (nn.Linear, nn.Embedding, Conv1D)
@@ -83,7 +80,7 @@ def _is_target(name: str, targets: list[str]) -> bool:
 
 
 def _by_module(model: PreTrainedModel, tokens: list[int], targets: list[str]) -> dict[str, list[int]]:
-    """The tokens for the embeddings, unless an adapter on these learns them, and for a head of its own weights."""
+    """Return the tokens for the embeddings, unless an adapter learns these, and for a head with weights of its own."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     if _is_target(names[id(embeddings)], targets):
@@ -94,29 +91,8 @@ def _by_module(model: PreTrainedModel, tokens: list[int], targets: list[str]) ->
 
 
 def turn_tokens(base: PreTrainedTokenizerBase, chat: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of the template's control tokens, if the base model has ended no turns yet: it has still to learn them."""
+    """Return ids of the template's special tokens if the base model has another end token: it must learn them."""
     if base.eos_token == chat.eos_token:
         return []
     template = str(chat.chat_template)
-    return chat.convert_tokens_to_ids([token for token in control_tokens(chat) if token in template])
-
-
-def quantize(model: PreTrainedModel) -> None:
-    """Hold the stack's weight matrices in 8 bits, one scale a row; raises ImportError if torchao is missing."""
-    with extra("quantization", "A base in 8 bits"):
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # pyright: ignore[reportMissingImports]
-    inside = f"{model.base_model_prefix}."
-    quantize_(model, Int8WeightOnlyConfig(), lambda m, name: isinstance(m, nn.Linear) and name.startswith(inside))
-
-
-@torch.no_grad()
-def keeps_documents_apart(model: PreTrainedModel) -> bool:
-    """Whether the tokens of a document are blind to another one before it in the row, told by the positions alone."""
-    was_training = model.training
-    model.eval()
-    ids = torch.arange(3, 11, device=model.device)[None] % model.config.vocab_size
-    other = torch.cat([ids[:, :4].flip(1), ids[:, 4:]], dim=1)
-    positions = torch.arange(4, device=model.device).repeat(2)[None]
-    first, second = (model(x, position_ids=positions, use_cache=False).logits[:, 4:] for x in (ids, other))
-    model.train(was_training)
-    return torch.allclose(first, second, atol=1e-4)
+    return chat.convert_tokens_to_ids([token for token in special_tokens(chat) if token in template])

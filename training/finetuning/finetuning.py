@@ -14,26 +14,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from ...checkpoints.base_record import BaseRecord, hash_weights
 from ...checkpoints.loading import context_length, fit_embeddings, load_checkpoint, load_tokenizer_of, one_line
 from ...checkpoints.no_checkpoint import ADAPTER_CONFIG
-from ...checkpoints.self_check import check_cache
+from ...checkpoints.quantization import quantize
 from ...data.arguments import LOADED_FOR, DataArguments
 from ...data.examples import Examples, prepare_examples
 from ...jobs.cards import finetuned_card
-from ...jobs.processes import first_before_others, from_first, is_first
-from ...jobs.report import Stages, write_result
+from ...jobs.processes import broadcast_from_main, is_main_process, main_process_first
+from ...jobs.report import Stages
 from ...jobs.resume import checkpoint_to_resume, run_settings_of
 from ...jobs.run_folder import FINGERPRINT, run_metadata
-from ...jobs.saving import staged
 from ...tokenization import chat_tokenizer, encode_chat, encode_texts
-from ..arguments import from_anywhere, run_settings
+from ..arguments import absolute_if_path, run_settings
 from ..memory import gigabytes
 from ..monitoring import Samples
-from ..out_of_memory import Step, memory_watched
-from ..run import KeepSettings, facts, folder_of, resumable, train
-from .adapters import add_adapter, keeps_documents_apart, quantize, turn_tokens
-from .arguments import PROMPTS, FinetuningArguments, MethodArguments, settle
+from ..new_model import LONGEST_BLOCK, probe_attention
+from ..out_of_memory import Step, guard_memory
+from ..run import open_run_folder, resumable, run_facts, save_result, train
+from .adapters import add_adapter, turn_tokens
+from .arguments import PROMPTS, FinetuningArguments, MethodArguments, set_task_defaults
 from .trainers import loss_bytes, make_trainer
-
-LONGEST = 1024  # tokens of an example, if the model's context is longer and nothing else was asked for
 
 
 def finetune(
@@ -46,53 +44,49 @@ def finetune(
     """Adapt a model and write the result, a checkpoint or an adapter, to `args.output_dir`.
 
     Args:
-        data_args, method, args: the settings; `args`, of the class that `arguments_of(task)` gives, is changed where it
-            left things open.
-        command: what the model card says the run was made by.
-        stages: collects times and says a line for each stage.
+        args: of the class that `arguments_of(task)` returns; what it left open is filled in.
+        command: the command for the model card.
+        stages: collects times and prints a line for each stage.
 
     Returns the report, as written to report.json. Raises ValueError or OSError for settings and input that do not work,
     ImportError if PEFT or TRL is missing, and Interrupted if the user stopped the training.
     """
     stages = stages or Stages()
-    settle(data_args, method, args, _config(method).get_text_config().hidden_size)
-    stages.silent = stages.silent or not is_first()
-    with folder_of(args) as output_dir, memory_watched(args) as check:
+    set_task_defaults(data_args, method, args, _config(method).get_text_config().hidden_size)
+    stages.silent = stages.silent or not is_main_process()
+    with open_run_folder(args) as output_dir, guard_memory(args) as check:
         settings, checkpoint = run_settings(data_args, method, args), None
         if args.resume:
-            checkpoint = from_first(lambda: checkpoint_to_resume(output_dir, settings, args, args.FIXED))
+            fixed = args.IMMUTABLE_ON_RESUME
+            checkpoint = broadcast_from_main(lambda: checkpoint_to_resume(output_dir, settings, args, fixed))
         transformers.set_seed(args.seed)
         ready = _prepare(data_args, method, args, stages)
         fingerprint = f"{ready.data.fingerprint()}-{ready.record.weights_hash}"
         if checkpoint is not None and fingerprint != run_settings_of(output_dir, checkpoint).get(FINGERPRINT):
             raise ValueError("The data, or the model, is not what this run began with: start another run for it.")
         _check_memory(check, ready, data_args.task, method, args, stages)
-        beside = run_metadata(fingerprint, args.global_batch_size)
-        keep = KeepSettings(output_dir, {**settings, **beside})
-        trainer = make_trainer(data_args.task, ready.network, ready.tokenizer, ready.data, args, [keep])
+        settings |= run_metadata(fingerprint, args.global_batch_size)
+        trainer = make_trainer(data_args.task, ready.network, ready.tokenizer, ready.data, args)
         trainer.command = f"folio finetune {data_args.task}"
         with stages("training") as say:
             smaller = "a smaller --lora_r" if method.method in ("lora", "dora") else "a --method with fewer weights"
-            speed = train(trainer, checkpoint, _prompt_ids(ready.tokenizer, ready.data.prompt), smaller)
+            train(trainer, checkpoint, settings, _prompt_ids(ready.tokenizer, ready.data.prompt), smaller)
             say(f"{trainer.state.global_step:,} steps")
         known = {
-            "name": output_dir.resolve().name,
             "command": command,
-            "output_dir": str(output_dir),
             "task": data_args.task,
             "loads_as": LOADED_FOR[data_args.task],
             "data": data_args.data,
             "base_model": method.model,
             "method": method.method,
-            "tokens_per_second": speed,
         }
         with resumable(trainer):
-            return _finish(trainer, ready, output_dir, known, stages)
+            return _evaluate_and_save(trainer, ready, known, stages)
 
 
 @dataclass
-class _Ready:
-    """What a trainer is given."""
+class _Prepared:
+    """A model, its tokenizer and its data, ready for a trainer."""
 
     network: Any  # the model, or its adapter with the model in it
     tokenizer: PreTrainedTokenizerBase
@@ -102,10 +96,9 @@ class _Ready:
     resized: bool  # the tokenizer has more tokens than the base
 
 
-def _prepare(data_args: DataArguments, method: MethodArguments, args: FinetuningArguments, stages: Stages) -> _Ready:
-    """Load the model, encode the data for it, and say which of its weights are trained."""
-    task = data_args.task
-    source = str(Path(method.model).expanduser())
+def _prepare(data_args: DataArguments, method: MethodArguments, args: FinetuningArguments, stages: Stages) -> _Prepared:
+    """Load the model, encode the data for it, and add the adapter."""
+    task, source = data_args.task, str(Path(method.model).expanduser())
     tokenizer = base_tokenizer = load_tokenizer_of(method.model, source, method.trust_remote_code)
     generation: dict[str, Any] = {}
     if task in ("sft", "dpo"):
@@ -118,11 +111,11 @@ def _prepare(data_args: DataArguments, method: MethodArguments, args: Finetuning
         if LOADED_FOR[task] == "lm":
             model, missing = load_checkpoint(method.model, "lm", method.trust_remote_code)
         fits_data, args.max_length = args.max_length is None, _max_length(model, tokenizer, method, args)
-        if args.packing and not keeps_documents_apart(model):
+        if args.packing and not probe_attention(model)[1]:
             args.packing = False
-            say("its examples would see each other in a packed row, so they are not packed")
+            say("packed examples would attend to each other, so they are not packed")
         say(f"{method.model}, {args.max_length:,} tokens at most")
-    with first_before_others():  # who find in the cache what it has stored
+    with main_process_first():  # who find in the cache what it has stored
         data = prepare_examples(data_args, tokenizer, args.max_length, stages)
         if args.packing and task == "sft":
             if fits_data:
@@ -134,24 +127,22 @@ def _prepare(data_args: DataArguments, method: MethodArguments, args: Finetuning
     with stages("adapter") as say:
         if model is None:
             model, missing = load_checkpoint(method.model, task, method.trust_remote_code, **data.head_fields())
-        fields = data.head_fields()
-        labels = fields.get("id2label") or ({0: "LABEL_0"} if fields else None)
-        record = BaseRecord(hash_weights(model, missing), LOADED_FOR[task], labels, data.problem_type)
+        record = BaseRecord(hash_weights(model, missing), LOADED_FOR[task], data.head_fields().get("id2label"))
         resized = fit_embeddings(model, tokenizer)
         model.config.pad_token_id = tokenizer.pad_token_id
         model.get_input_embeddings().padding_idx = None  # it may be the end token; padding has no gradient anyway
-        model.name_or_path = from_anywhere(method.model)  # by which the adapter will find its base
+        model.name_or_path = absolute_if_path(method.model)  # by which the adapter will find its base
         if generation:
             model.generation_config.update(**generation)
         tokens = turn_tokens(base_tokenizer, tokenizer) if generation else []
         if method.load_in_8bit:
-            quantize(model)
+            quantize(model, "int8")
         network = model if method.method == "full" else add_adapter(model, task, method, tokens)
         trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
         say(f"{method.method}: {trainable:,} parameters to train")
         if args.packing:
             say(f"on rows of {args.max_length:,} tokens")
-    return _Ready(network, tokenizer, data, record, trainable, resized)
+    return _Prepared(network, tokenizer, data, record, trainable, resized)
 
 
 def _config(method: MethodArguments):
@@ -163,7 +154,7 @@ def _config(method: MethodArguments):
 
 
 def _max_length(model: PreTrainedModel | None, tokenizer, method: MethodArguments, args: FinetuningArguments) -> int:
-    """Tokens of an example: what was asked for, or as many as the model can read, 1,024 at most."""
+    """Return the tokens of an example: what was asked for, or as many as the model can read, 1,024 at most."""
     # Of a model with a new head there is the config alone.
     known: Any = model or SimpleNamespace(config=_config(method))
     context = min(context_length(known) or tokenizer.model_max_length, tokenizer.model_max_length)
@@ -173,18 +164,18 @@ def _max_length(model: PreTrainedModel | None, tokenizer, method: MethodArgument
         raise ValueError(f"max_length is {args.max_length}, and the model reads {context} tokens: use that or less.")
     if context < 2:
         raise ValueError(f"{method.num_virtual_tokens} num_virtual_tokens leave no room for a text: use fewer.")
-    return args.max_length or min(context, LONGEST)
+    return args.max_length or min(context, LONGEST_BLOCK)
 
 
 def _longest(rows: Dataset) -> int:
-    """Tokens of the longest row; of a preference, of the prompt and the longer answer."""
+    """Return the tokens of the longest row; a preference has those of its prompt and its longer answer."""
     if "input_ids" in rows.column_names:
         return max(map(len, rows["input_ids"]))
     return max(len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows)
 
 
-def _check_memory(check, ready: "_Ready", task: str, method: MethodArguments, args, stages: Stages) -> None:
-    """Say what a step takes, and split the batch, or refuse the run, if there is not as much."""
+def _check_memory(check, ready: _Prepared, task: str, method: MethodArguments, args, stages: Stages) -> None:
+    """Print the memory of a step; split the batch, or raise ValueError, if there is not as much."""
     if method.load_in_8bit or args.world_size > 1:  # such tensors cannot be followed; processes share their memory
         args.auto_find_batch_size = False
         return
@@ -206,24 +197,23 @@ def _check_memory(check, ready: "_Ready", task: str, method: MethodArguments, ar
 
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: list[dict] | str | None) -> list[int]:
-    """What samples continue: a chat or a text, or nothing if a head writes none."""
+    """Return the ids that samples continue: a chat or a text, or nothing if a head writes none."""
     if isinstance(prompt, str):
         return encode_texts(tokenizer, [prompt])[0]
     return encode_chat(tokenizer, prompt, add_generation_prompt=True)["input_ids"] if prompt else []
 
 
-def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stages) -> dict:
-    """Judge what was trained, write it, and return the report: what is `known`, and what was measured."""
-    data = ready.data
+def _evaluate_and_save(trainer, ready: _Prepared, known: dict, stages: Stages) -> dict:
+    """Evaluate and save what was trained; return the report: what is `known`, and what was measured."""
+    data, is_adapter = ready.data, known["method"] != "full"
     trainer.check_weights()
     network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with stages("evaluation") as say:
         trainer.remove_callback(Samples)  # it has shown the last one
         measured = trainer.evaluate()
-        loss = measured["eval_loss"]
-        metrics = {"loss": loss}
+        metrics = {"loss": measured["eval_loss"]}
         if known["task"] in ("sft", "lm"):
-            metrics["perplexity"] = math.exp(min(loss, 700))
+            metrics["perplexity"] = math.exp(min(metrics["loss"], 700))
         for name in ("accuracy", "mean_token_accuracy", "rewards/accuracies"):
             if f"eval_{name}" in measured:
                 metrics[name.replace("/", "_")] = measured[f"eval_{name}"]
@@ -235,33 +225,18 @@ def _finish(trainer, ready: _Ready, output_dir: Path, known: dict, stages: Stage
         "val_examples": data.sizes[1],
         "trainable_parameters": ready.trainable,
         "resized": ready.resized,
-        "num_labels": data.head_fields().get("num_labels", len(data.labels)),
+        "num_labels": len(data.labels),
         "parameters": sum(p.numel() for p in network.parameters()),
         "metrics": metrics,
         **{f"val_{name}": value for name, value in metrics.items()},
-        **facts(trainer, network, stages),
+        **run_facts(trainer, network, stages),
         "prompt": data.prompt,
     }
-    with stages("checkpoint") as say:
-        if is_first():
-            _save(output_dir, network, trainer.processing_class, trainer.state, report, ready.record)
-        size = sum(file.stat().st_size for file in output_dir.glob("*.safetensors"))
-        say(f"{output_dir}, {size / 1e6:,.1f} MB of weights")
-    if is_first():
-        check_cache(network, f"The weights are not at fault: {output_dir} is whole.")
+    # The adapter itself, not the copy that TRL holds as the reference of dpo.
+    options = {"selected_adapters": ["default"]} if is_adapter else {}
+    more = [ready.record.save] if is_adapter else []
+    if is_adapter and known["loads_as"] == "lm":
+        more.append(network.generation_config.save_pretrained)
+    quality = f"loss {metrics['loss']:.3f} on held-out examples"
+    save_result(trainer, network, report, finetuned_card(report), quality, stages, more, **options)
     return report
-
-
-def _save(output_dir: Path, network, tokenizer, state, report: dict, record: BaseRecord) -> None:
-    """Write everything that travels: weights, config, tokenizer, trainer state, curve and model card."""
-    network.config.use_cache = True  # Trainer turned it off
-    with staged(output_dir) as folder:
-        # Of an adapter itself, not of the copy that TRL holds as the reference of dpo.
-        network.save_pretrained(folder, **({} if report["method"] == "full" else {"selected_adapters": ["default"]}))
-        tokenizer.save_pretrained(folder)
-        if report["method"] != "full":
-            record.save(folder)
-            if report["loads_as"] == "lm":
-                network.generation_config.save_pretrained(folder)
-        quality = f"loss {report['val_loss']:.3f} on held-out examples"
-        write_result(folder, state, report, finetuned_card(report), quality)

@@ -12,16 +12,15 @@ from ...jobs.report import CARD_FILE, CURVE_FILE, REPORT_FILE, write_report
 from ...jobs.run_folder import RUN_FILE, lock_run_folder
 from ...jobs.saving import STATE_FILE, staged
 
-# By the settings it is known what was held out; the state says that the run is complete, and not to be resumed.
-OF_THE_RUN = (RUN_FILE, STATE_FILE, CURVE_FILE)
+# The settings tell which rows were held out; the state marks the run as complete.
+RUN_FILES = (RUN_FILE, STATE_FILE, CURVE_FILE)
 
 
 def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False) -> int:
-    """Write the checkpoint that an adapter's directory and its base amount to, with the adapter's tokenizer and card.
+    """Merge an adapter into its base, write the checkpoint with its card, and return its number of parameters.
 
-    Returns the number of its parameters. Raises FileNotFoundError, FileExistsError if `adapter` is no adapter's
-    directory, or something is at `destination`; ValueError if no weights can hold what it computes, or its base has
-    other weights than when it was trained.
+    Raises FileNotFoundError, FileExistsError if `adapter` is no adapter's directory, or something is at `destination`;
+    ValueError if it cannot be merged exactly, or its base has other weights than when it was trained.
     """
     folder = Path(adapter).expanduser()
     if not (folder / ADAPTER_CONFIG).is_file():
@@ -31,13 +30,12 @@ def merge(adapter: str, destination: str | Path, trust_remote_code: bool = False
         try:
             model, tokenizer = load_adapter(adapter, folder, task_of(adapter, trust_remote_code), trust_remote_code)
         except MergeError as error:
-            raise ValueError(
-                f"{adapter} cannot be merged ({error}): use it as it is, which every command takes that takes a model."
-            ) from None
+            use = "use it as it is, with every command that takes a model"
+            raise ValueError(f"{adapter} cannot be merged ({error}): {use}.") from None
         with staged(output_dir) as place:
             model.save_pretrained(place)
             tokenizer.save_pretrained(place)
-            for file in OF_THE_RUN:
+            for file in RUN_FILES:
                 if record is not None and (folder / file).is_file():
                     shutil.copyfile(folder / file, place / file)
             if record is not None and (folder / REPORT_FILE).is_file():

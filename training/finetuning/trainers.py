@@ -14,9 +14,9 @@ from ...data.examples import Examples
 from ...data.packing import IGNORE_INDEX
 from ...jobs.extras import extra
 from ...jobs.options import switch
-from ...modeling.loss import classification_loss, span_loss
-from ..parallel_trainer import WholeBatches
-from ..trainer import SafeTraining
+from ...modeling.loss import span_loss
+from ..parallel_trainer import ProcessCountInvariantTrainer
+from ..trainer import SafeTrainerMixin
 from .arguments import FinetuningArguments
 
 with extra("finetune", "Fine-tuning"):
@@ -29,7 +29,7 @@ Kind = TypeVar("Kind")
 
 
 def fixed(**values: Any) -> Callable[[type[Kind]], type[Kind]]:
-    """Give a dataclass fields that are no flags: what they would change is done before, in data/examples.py."""
+    """Give a dataclass fields that are no flags, as data/examples.py has done what they would change."""
 
     def decorate(kind: type[Kind]) -> type[Kind]:
         for name, value in values.items():
@@ -62,8 +62,7 @@ class PreferenceArguments(FinetuningArguments, DPOConfig):
     """The settings of dpo: ours, and TRL's."""
 
     precompute_ref_log_probs: bool | None = switch(
-        "take the reference's figures of all rows before the first step, not at each step; true if the run "
-        "sees each row more than once, in one process"
+        "compute the reference model's log probabilities before the first step (default: if that saves time)"
     )
 
     def __post_init__(self):
@@ -72,8 +71,8 @@ class PreferenceArguments(FinetuningArguments, DPOConfig):
             raise ValueError("precompute_ref_log_probs works in one process: use --precompute_ref_log_probs false.")
 
 
-class _Quiet(SafeTraining):
-    """What TRL would do on the side is left out: the card is ours, and nobody is told of the run."""
+class _Quiet(SafeTrainerMixin):
+    """Trainer without TRL's model card and telemetry."""
 
     def create_model_card(self, *args, **kwargs):
         pass
@@ -82,7 +81,7 @@ class _Quiet(SafeTraining):
         pass
 
 
-class SupervisedTrainer(_Quiet, WholeBatches, SFTTrainer):
+class SupervisedTrainer(_Quiet, ProcessCountInvariantTrainer, SFTTrainer):
     """TRL's SFTTrainer on examples that are encoded and packed already."""
 
     def compute_loss(self, model, inputs, *args, **kwargs):
@@ -99,15 +98,12 @@ class PreferenceTrainer(_Quiet, DPOTrainer):
         return dataset
 
 
-class HeadTrainer(SafeTraining, WholeBatches):
-    """Trainer for heads: texts' labels, words' labels, answers. The loss is ours, for stock models too.
-
-    It is divided by the number of labels in the whole accumulated batch, which stock classifiers do not.
-    """
+class HeadTrainer(SafeTrainerMixin, ProcessCountInvariantTrainer):
+    """Trainer of heads for classify, tag and qa; unlike stock losses, its loss does not depend on accumulation."""
 
     def __init__(self, model: PreTrainedModel, task: str, args: FinetuningArguments, **kwargs):
         args.label_names = ["labels"]
-        self.task, self.head_config = task, model.config
+        self.task = task
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
         self._loss_shifts_labels = False
 
@@ -116,51 +112,42 @@ class HeadTrainer(SafeTraining, WholeBatches):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
-        """Mean loss of `labels`: (B) or (B, num_labels) for classify, (B, T) for tag, (B, 2) for qa."""
-        if self._counts_for_nothing(labels):
-            return sum((logits * 0).sum() for logits in outputs.to_tuple() if logits.is_floating_point())
-        if self.task == "classify":
-            return classification_loss(outputs.logits, labels, self.head_config, num_items_in_batch)
+        """Return the mean loss of `labels`: (B) for classify, (B, T) for tag, (B, 2) for qa."""
+        count = (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
         if self.task == "qa":
-            texts = None if num_items_in_batch is None else num_items_in_batch / 2  # each has two labels
-            # An answer is nowhere in the padding; else the loss would depend on what a text is batched with.
+            # An answer is nowhere in the padding; otherwise the loss would depend on the other texts of the batch.
             starts, ends = (
                 logits.masked_fill(~self.is_text, torch.finfo(logits.dtype).min)
                 for logits in (outputs.start_logits, outputs.end_logits)
             )
-            return span_loss(starts, ends, labels[:, 0], labels[:, 1], texts)
+            # A position behind the text costs nothing. A text has two labels.
+            positions = labels.where(labels != IGNORE_INDEX, labels.new_tensor(self.is_text.shape[1]))
+            return span_loss(starts, ends, positions[:, 0], positions[:, 1], count / 2)
         total = nn.functional.cross_entropy(
-            outputs.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+            outputs.logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
-        return total / ((labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch)
+        return total / count
 
-    def _counts_for_nothing(self, labels: torch.Tensor) -> bool:
-        """Whether this is what a process is dealt for which nothing is left of a batch."""
-        return self.args.world_size > 1 and bool((labels == IGNORE_INDEX).all())
-
-    def _judge(self, model, batch):
+    def _eval_sums(self, model, batch):
         labels = batch.pop("labels")
-        self.is_text = batch["attention_mask"] != 0
+        self.is_text, counted = batch["attention_mask"] != 0, labels != IGNORE_INDEX
         outputs = model(**batch)
-        # A number to be learnt may be what ignored labels are written as.
-        counted = labels != IGNORE_INDEX if self.task == "tag" or self._counts_for_nothing(labels) else labels == labels
-        figures = {"loss": (self.loss(outputs, labels, num_items_in_batch=1), counted.sum())}
-        if self.task == "tag" or self.head_config.problem_type == "single_label_classification":
-            # The share of labels that are right, of texts or of words.
-            figures["accuracy"] = (((outputs.logits.argmax(-1) == labels) & counted).sum(), counted.sum())
-        return figures
+        sums = {"loss": (self.loss(outputs, labels, num_items_in_batch=1), counted.sum())}
+        if self.task != "qa":  # the share of labels that are right, of texts or of words
+            sums["accuracy"] = (((outputs.logits.argmax(-1) == labels) & counted).sum(), counted.sum())
+        return sums
 
 
 ARGUMENTS = {"sft": SupervisedArguments, "lm": SupervisedArguments, "dpo": PreferenceArguments}
 
 
 def arguments_of(task: str) -> type[FinetuningArguments]:
-    """The class of a task's settings."""
+    """Return the class of a task's settings."""
     return ARGUMENTS.get(task, FinetuningArguments)
 
 
 def loss_bytes(task: str, model, args: FinetuningArguments) -> Callable[[int], int]:
-    """The bytes that a trainer's loss takes beside the model for so many tokens."""
+    """Return a function from a number of tokens to the bytes that the loss takes beside the model."""
     if task not in ARGUMENTS:
         return lambda tokens: 0
     config, on_gpu = model.config.get_text_config(), args.device.type == "cuda"
@@ -172,34 +159,22 @@ def loss_bytes(task: str, model, args: FinetuningArguments) -> Callable[[int], i
 
 
 def _reference(model, args: FinetuningArguments, rows: int) -> PreTrainedModel | None:
-    """The model before training, if a copy is needed: an adapter is switched off instead.
-
-    Its figures are computed once for each row that is trained on, so beforehand only if rows are seen again.
-    """
+    """Return a copy of the model if each step needs its log probabilities: rows are seen once, by no adapter."""
     if args.precompute_ref_log_probs is None:
         passes = args.max_steps * args.global_batch_size / rows if args.max_steps > 0 else args.num_train_epochs
         args.precompute_ref_log_probs = passes > 1 and args.world_size == 1
     return None if args.precompute_ref_log_probs or hasattr(model, "peft_config") else copy.deepcopy(model)
 
 
-def make_trainer(
-    task: str, model, tokenizer, data: Examples, args: FinetuningArguments, callbacks: list
-) -> SafeTraining:
-    """The trainer of a task, for a model that has its adapter already."""
-    common: dict[str, Any] = {
-        "model": model,
-        "args": args,
-        "train_dataset": data.train,
-        "eval_dataset": data.validation,
-        "data_collator": data.collator,
-        "processing_class": tokenizer,
-        "callbacks": callbacks,
-    }
+def make_trainer(task: str, model, tokenizer, data: Examples, args: FinetuningArguments) -> SafeTrainerMixin:
+    """Make the trainer of a task, for a model that has its adapter already."""
+    datasets = {"train_dataset": data.train, "eval_dataset": data.validation, "data_collator": data.collator}
+    common: dict[str, Any] = {"model": model, "args": args, "processing_class": tokenizer, **datasets}
     if args.device.type != "cuda":
-        # Else TRL holds eight tiles of 32,768 columns each, more than all that LoRA needs beside the weights.
+        # Otherwise TRL holds eight tiles of 32,768 columns each, more than all that LoRA needs beside the weights.
         trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = LOSS_COLUMNS
     if task in ("sft", "lm"):
-        packing, args.packing = args.packing, False  # it is done; else TRL would want a collator of its own
+        packing, args.packing = args.packing, False  # it is done; otherwise TRL would want a collator of its own
         trainer = SupervisedTrainer(**common)
         args.packing = packing
         return trainer

@@ -1,4 +1,4 @@
-"""What libraries do for training, written out for the reader: loss, optimizers, schedules, loop, a block, an RNN."""
+"""Training without libraries, written out for the reader: loss, optimizers, schedules, loop, a block, an RNN."""
 
 from .recurrent import RecurrentForCausalLM, lstm, rnn
 from .training_loop import (

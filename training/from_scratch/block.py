@@ -109,7 +109,7 @@ def share_heads(x: Array, groups: int) -> Array:
 
 
 def share_heads_backward(d_y: Array, groups: int) -> Array:
-    """What was copied collects the gradients of all its copies."""
+    """Add up the gradients of all copies of a head."""
     batch, heads, tokens, head_dim = d_y.shape
     return d_y.reshape(batch, heads // groups, groups, tokens, head_dim).sum(axis=2)
 
@@ -143,7 +143,7 @@ def block(x: Array, weights: dict[str, Array], head_dim: int, eps: float = 1e-6)
 
 
 def block_backward(d_y: Array, saved: dict) -> tuple[Array, dict[str, Array]]:
-    """The same way back: the gradient with respect to x (B, T, C), and those of all weights by their names."""
+    """Go the same way back: return the gradients with respect to x (B, T, C) and to the weights, by their names."""
     w, eps = saved["w"], saved["eps"]
     grads = {}
 

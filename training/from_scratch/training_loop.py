@@ -55,7 +55,7 @@ class CrossEntropy(torch.autograd.Function):
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, num_items: Tensor | int | None = None) -> Tensor:
-    """The mean of -log p[target], in nats: how surprised the model is by what came.
+    """Return the mean of -log p[target], in nats: how surprised the model is by what came.
 
     Args:
         logits: (N, V) scores of the V tokens at N positions.
@@ -174,7 +174,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfl
 
 
 class Muon(Optimizer):
-    """Momentum, orthogonalised, for hidden matrices: w <- (1 - lr weight_decay) w - lr O (Jordan et al., 2024).
+    """Momentum, orthogonalized, for hidden matrices: w <- (1 - lr weight_decay) w - lr O (Jordan et al., 2024).
 
     A gradient's few large singular values drown the rest. O has their directions, all at the same size, so that one
     step uses every direction. Tall matrices take steps sqrt(m / n) times as large, so that outputs change alike.
@@ -237,7 +237,7 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float) -> Tensor:
 
 
 def batches(examples: int, batch_size: int, accumulate: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
-    """The indices of each step's `accumulate` batches, endlessly, each epoch in a new order.
+    """Yield the indices of each step's `accumulate` batches, endlessly, each epoch in a new order.
 
     An epoch's last batch, and its last step, have what is left.
     """

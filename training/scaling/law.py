@@ -8,29 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
-HUBER = 1e-3  # in the logarithm of the loss: what lies farther off counts by its distance alone
+HUBER = 1e-3  # in the logarithm of the loss: larger errors count linearly
 STARTS = (0.1, 0.3, 0.5, 0.8, 1.2)  # exponents from which the fit begins
 EXPONENTS, LEAST_LOG_E = (0.01, 3.0), -5.0  # bounds
 SAMPLES = 200  # of the bootstrap
-LEAST_SPREAD = 1e-3  # of the losses, of their mean: a run with another seed differs by more
+LEAST_SPREAD = 1e-3  # of the losses relative to their mean: a run with another seed differs by more
 
 
 @dataclass(frozen=True)
 class Law:
-    """Loss in nats a token; N in parameters, D in tokens."""
+    """Loss in nats per token; N in parameters, D in tokens."""
 
-    E: float  # what no model of the family would get below
+    E: float  # the loss that no model of the family gets below
     A: float
     B: float
     alpha: float
     beta: float
 
     def __call__(self, parameters, tokens):
-        """The loss of a run; takes arrays as well."""
+        """Return the loss of a run; takes arrays as well."""
         return self.E + self.A / np.power(parameters, self.alpha) + self.B / np.power(tokens, self.beta)
 
     def best_split(self, flops):
-        """The N and D that reach the lowest loss with 6 N D = `flops` (Hoffmann et al., equation 4)."""
+        """Return the N and D that reach the lowest loss with 6 N D = `flops` (Hoffmann et al., equation 4)."""
         share = self.beta / (self.alpha + self.beta)
         ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         parameters = ratio * (np.asarray(flops) / 6) ** share
@@ -38,7 +38,7 @@ class Law:
 
 
 def fit_law(parameters, tokens, losses) -> Law:
-    """The law closest to the losses of runs: Huber loss on the logarithms, the best of several starts.
+    """Fit the law to the losses of runs: Huber loss on the logarithms, the best of several starts.
 
     Raises ValueError if the runs do not determine a law.
     """
@@ -49,16 +49,14 @@ def fit_law(parameters, tokens, losses) -> Law:
         wrong = [f"{p:,.0f} parameters: {v}" for p, v in zip(n, loss, strict=True) if not (np.isfinite(v) and v > 0)]
         raise ValueError(f"A law needs losses that are numbers above 0; of {'; '.join(wrong)}. Leave these runs out.")
     if np.ptp(loss) < LEAST_SPREAD * loss.mean():
-        raise ValueError(
-            f"The losses of all runs are nearly the same ({loss.min():.4f} to {loss.max():.4f}), which determines no "
-            "law: give runs of more different sizes and lengths."
-        )
+        same = f"The losses of all runs are nearly the same ({loss.min():.4f} to {loss.max():.4f})"
+        raise ValueError(f"{same}, which determines no law: give runs of more different sizes and lengths.")
     starts = [_start(n, d, loss, alpha, beta) for alpha in STARTS for beta in STARTS]
     return min((_descend(n, d, loss, start) for start in starts), key=lambda found: found[0])[1]
 
 
 def bootstrap(parameters, tokens, losses, law: Law, seed: int = 0) -> list[Law]:
-    """Laws fitted to runs drawn with replacement, each from `law` on: how far they spread is how sure the law is."""
+    """Fit laws to runs drawn with replacement, each from `law` on: their spread is the uncertainty of the law."""
     n, d, loss = (np.asarray(column, dtype=float) for column in (parameters, tokens, losses))
     draw, laws = np.random.default_rng(seed), []
     while len(laws) < SAMPLES:
@@ -70,7 +68,7 @@ def bootstrap(parameters, tokens, losses, law: Law, seed: int = 0) -> list[Law]:
 
 
 def _start(n, d, loss, alpha: float, beta: float) -> np.ndarray:
-    """Given the exponents, the law is linear in E, A and B: their best values, none below 0."""
+    """Return the best E, A and B, none below 0, for given exponents: the law is linear in them."""
     from scipy.optimize import nnls
 
     columns = np.stack([np.ones_like(n), n**-alpha, d**-beta], axis=1)
@@ -80,7 +78,7 @@ def _start(n, d, loss, alpha: float, beta: float) -> np.ndarray:
 
 
 def _descend(n, d, loss, start: np.ndarray) -> tuple[float, Law]:
-    """The objective and the law that L-BFGS reaches from (log A, log B, log E, alpha, beta)."""
+    """Return the objective and the law that L-BFGS reaches from (log A, log B, log E, alpha, beta)."""
     from scipy.optimize import minimize
 
     log_n, log_d, log_loss = np.log(n), np.log(d), np.log(loss)
@@ -104,9 +102,9 @@ def _descend(n, d, loss, start: np.ndarray) -> tuple[float, Law]:
 
 
 def draw(result: dict, path: Path) -> None:
-    """Draw what `scale` found: loss by flops with the frontier, and predicted by actual."""
+    """Draw the result of `scale`: loss by flops with the frontier, and predicted by actual loss."""
     from matplotlib import colormaps
-    from matplotlib.figure import Figure  # without pyplot, which would look for a screen
+    from matplotlib.figure import Figure  # pyplot would look for a screen
 
     law, larger, expected = Law(**result["law"]), result["actual"], result["predicted"]
     sizes = sorted({run["parameters"] for run in result["grid"]})
@@ -127,7 +125,7 @@ def draw(result: dict, path: Path) -> None:
     for axes, x in ((left, 6 * larger["parameters"] * larger["tokens"]), (right, expected["loss"])):
         axes.plot(x, larger["loss"], "*", color="crimson", markersize=13, label="larger run, not fitted")
         axes.grid(alpha=0.3)
-    left.set(xscale="log", xlabel="training flops (6 N D)", ylabel="held-out loss (nats a token)")
+    left.set(xscale="log", xlabel="training flops (6 N D)", ylabel="held-out loss (nats per token)")
     left.legend(fontsize=8)
     ends = [larger["loss"], max(run["loss"] for run in result["grid"])]
     right.plot(ends, ends, "k--", linewidth=1)

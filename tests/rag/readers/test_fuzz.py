@@ -81,7 +81,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("kind", SEEDS)
-def test_mutated_files_are_read_or_refused(kind):
+def test_mutated_files_are_read_or_rejected(kind):
     check_mutations(kind, rounds=40)
 
 

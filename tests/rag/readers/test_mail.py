@@ -20,7 +20,7 @@ def test_headers_and_text_are_read():
     assert document.text.strip() == ("From: Zoë <z@example.org>\nTo: Ann <a@example.org>\nSubject: Grüße\n\nHallo Käse")
 
 
-def test_one_form_of_an_alternative_and_every_other_part_is_read():
+def test_mail_has_one_format_of_an_alternative_and_every_other_part():
     forwarded = message(Subject="inner")
     forwarded.set_content("forwarded text")
     made = message()
@@ -37,7 +37,7 @@ def test_one_form_of_an_alternative_and_every_other_part_is_read():
         assert hidden not in text
 
 
-def test_a_mail_of_html_alone_is_its_text():
+def test_mail_of_html_alone_is_its_text():
     made = message()
     made.set_content("<p>one<p>two", subtype="html")
     assert read("a.eml", made.as_bytes()).text.endswith("one\n\ntwo\n\n")

@@ -6,7 +6,7 @@ import pytest
 from reading import headings, read
 
 
-def test_cells_and_their_texts_are_read_without_pictures():
+def test_notebook_has_cells_and_the_text_of_outputs_without_images():
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "\n", "words"]},
         {"cell_type": "code", "source": "print('a')", "outputs": [

@@ -1,6 +1,8 @@
-"""Every word that an author has put into an office file or a book is read, wherever it stands."""
+"""Office files and books are read with all of their text."""
 
 import io
+import re
+import zipfile
 from datetime import datetime
 
 import pytest
@@ -57,13 +59,13 @@ CONSTRUCTS = {
 
 
 @pytest.mark.parametrize("construct", CONSTRUCTS)
-def test_what_stands_within_a_paragraph_of_a_docx_is_read(construct):
+def test_docx_has_all_text_within_paragraphs(construct):
     inside, text = CONSTRUCTS[construct]
     document = read("a.docx", word_file(paragraph(run("The fee is ") + inside + run(" euros."))))
     assert document.text.strip() == " ".join(text.split(" ")).replace("  ", " ")
 
 
-def test_blocks_of_a_docx_in_order():
+def test_docx_has_its_blocks_in_order():
     cell = "<w:tc><w:tcPr><w:gridSpan w:val='2147483647'/><w:vMerge/></w:tcPr>{}</w:tc>".format
     inner = f"<w:tbl><w:tr>{cell(paragraph(run('nested')))}{cell(paragraph(run('table')))}</w:tr></w:tbl>"
     rows = [cell(paragraph(run("left"))) + cell(paragraph(run("right"))), cell(inner), cell(paragraph(run("wide")))]
@@ -118,6 +120,19 @@ def test_slides_are_pages_with_titles_tables_groups_and_notes():
     assert " ".join(second.split()) == "Slide 1 spoken 1"
 
 
+def test_slides_are_found_when_links_are_absolute():
+    show = pytest.importorskip("pptx").Presentation()
+    slide = show.slides.add_slide(show.slide_layouts[5])
+    slide.shapes.title.text, slide.notes_slide.notes_text_frame.text = "A title", "spoken"
+    show.save(file := io.BytesIO())
+    with zipfile.ZipFile(file) as opened:
+        parts = {name: opened.read(name) for name in opened.namelist()}
+    for name in ("ppt/_rels/presentation.xml.rels", "ppt/slides/_rels/slide1.xml.rels"):
+        parts[name] = re.sub(rb'Target="(?:\.\./)?(slides|notesSlides)/', rb'Target="/ppt/\1/', parts[name])
+        assert b'"/ppt/' in parts[name]
+    assert read("a.pptx", archive(parts)).text.split() == ["A", "title", "spoken"]
+
+
 def test_sheets_are_read_row_by_row_with_comments():
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
@@ -135,7 +150,7 @@ def test_sheets_are_read_row_by_row_with_comments():
     assert "fresh" in document.text
 
 
-def test_a_long_sheet_is_no_bomb_and_a_wide_one_is(monkeypatch):
+def test_sheets_are_rejected_when_they_have_too_many_cells(monkeypatch):
     openpyxl = pytest.importorskip("openpyxl")
     monkeypatch.setattr(office, "MAX_CELLS", 40_000)
     for last, is_read in (("A", True), ("XFD", False)):
@@ -185,7 +200,7 @@ def test_a_book_is_read_in_the_order_of_its_spine():
     assert (document.title, headings(document)) == ("Book", [(1, "Begin"), (1, "End")])
 
 
-def test_bombs_do_not_go_off(monkeypatch):
+def test_bombs_are_rejected_or_read_within_limits(monkeypatch):
     entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
     lol = f'<!DOCTYPE lol [<!ENTITY e0 "lol">{entities}<!ENTITY file SYSTEM "file:///etc/passwd">]>'
     for entity in ("&e11;", "&file;"):
@@ -208,7 +223,7 @@ def test_bombs_do_not_go_off(monkeypatch):
             read(name, office.OLD_FORMAT + b"...")
 
 
-def test_depth_costs_nothing_and_empty_files_say_so():
+def test_deep_nesting_is_read_and_empty_files_are_named():
     depth = 50_000
     deep = "<w:p>" * depth + run("deep") + "</w:p>" * depth
     assert read("a.docx", word_file(deep)).text.strip() == "deep"

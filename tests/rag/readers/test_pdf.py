@@ -90,7 +90,7 @@ AES = {
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-40", "RC4-128", *AES])
-def test_what_an_empty_password_opens_is_read(algorithm):
+def test_pdf_with_an_empty_password_is_read(algorithm):
     if algorithm in AES:
         data = zlib.decompress(base64.b85decode(AES[algorithm]))
     else:
@@ -98,19 +98,19 @@ def test_what_an_empty_password_opens_is_read(algorithm):
     assert read("a.pdf", data).text.split() == ["open", "to", "all"]
 
 
-def test_an_encrypted_pdf_says_so():
+def test_encrypted_pdf_is_rejected_with_the_reason():
     with pytest.raises(ValueError, match=r"^is encrypted: save it without its password"):
         read("a.pdf", pdf("secret", password="key"))
 
 
-def test_what_is_filled_in_and_noted_is_read():
+def test_pdf_has_filled_in_fields_and_notes():
     field = {"FT": NameObject("/Tx"), "T": TextStringObject("name"), "V": TextStringObject("Zoë Müller")}
     notes = [annotation("Widget", **field), annotation("Text", Contents=TextStringObject("a remark"))]
     text = read("a.pdf", pdf("Name:", notes=notes)).text
     assert text.split() == ["Name:", "Zoë", "Müller", "a", "remark"]
 
 
-def test_words_that_lines_break_are_joined_if_that_is_certain():
+def test_words_that_lines_break_are_joined_when_that_is_certain():
     text = "the docu-\nment is well-\nknown and in twenty-\nfour copies, pp. 10-\n20"
     document = read("a.pdf", pdf(text, "a document of a well-known house"))
     read_words = document.text.split()
@@ -126,10 +126,10 @@ def test_words_of_rotated_pages_are_neither_glued_nor_lost(rotate):
 
 
 def test_ligatures_are_their_letters_and_soft_hyphens_join():
-    from foliogpt.rag.readers.pdf import _joined
+    from foliogpt.rag.readers.pdf import _join_pages
 
-    assert _joined(["mis\ufb01ts o\ufb03ce x\u00b2"])["text"].strip() == "misfits office x\u00b2"
-    assert _joined(["dis\xad\r\ntributed"])["text"].strip() == "distributed"
+    assert _join_pages(["mis\ufb01ts o\ufb03ce x\u00b2"])["text"].strip() == "misfits office x\u00b2"
+    assert _join_pages(["dis\xad\r\ntributed"])["text"].strip() == "distributed"
 
 
 def scan() -> bytes:
@@ -141,7 +141,7 @@ def scan() -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (scan, "holds pictures only: run text recognition"), (lambda: pdf("", ""), "holds no text"),
+        (scan, r"holds only images: run text recognition \(OCR\)"), (lambda: pdf("", ""), "holds no text"),
         (lambda: pdf("x")[:200], "broken PDF"), (lambda: b"no pdf", "broken PDF"), (lambda: b" ", "is empty"),
     ],
 )  # fmt: skip

@@ -94,7 +94,7 @@ def test_a_merged_checkpoint_knows_what_it_learnt_from_and_is_no_run_to_resume(p
     torch.testing.assert_close(load_file(tmp_path / "merged" / "model.safetensors"), weights)
 
 
-def test_what_cannot_be_merged_is_one_line(place, tmp_path):
+def test_merge_raises_a_one_line_error_when_weights_cannot_hold_the_result(place, tmp_path):
     with pytest.raises(FileNotFoundError, match="no adapter's directory"):
         merge(str(place / "base"), tmp_path / "merged")
     with pytest.raises(FileExistsError, match="give another"):
@@ -154,7 +154,7 @@ def test_embeddings_with_an_adapter_are_what_was_trained_in_every_road(place, tm
         (["--lora_target_modules", "q_proj", "--method", "ia3"], "leave it out with --method ia3"),
     ],
 )
-def test_targets_that_would_not_be_trained_are_one_line(place, tmp_path, capsys, task, options, says):
+def test_targets_that_would_not_be_trained_give_a_one_line_error(place, tmp_path, capsys, task, options, says):
     argv = [*command(place, "a"), *options]
     argv[1], argv[argv.index("--output_dir") + 1] = task, str(tmp_path / "adapter")
     (tmp_path / "text.jsonl").write_text('{"text": "one two three"}\n' * 40)
@@ -206,7 +206,7 @@ def test_the_new_pooler_of_an_encoder_is_saved_with_its_adapter(place, tmp_path)
     torch.testing.assert_close(*found)
 
 
-def test_a_method_that_has_no_layer_of_a_kind_is_one_line(place, tmp_path, capsys):
+def test_a_method_without_a_layer_to_adapt_gives_a_one_line_error(place, tmp_path, capsys):
     GPT2LMHeadModel(GPT2Config(vocab_size=270, n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")
     AutoTokenizer.from_pretrained(place / "base").save_pretrained(tmp_path / "gpt2")
     argv = [*command(place, "a"), "--method", "oft"]

@@ -1,14 +1,16 @@
-"""A whole fine-tuning run, small: what is trained, what it writes, and that it can be stopped and gone on with."""
+"""Small fine-tuning runs: the weights that they train, the files that they write, stops and resumes."""
 
 import json
 import math
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers.loss import loss_utils
 from trl.trainer import utils as trl_utils
 
 from foliogpt.checkpoints.loading import load_model
@@ -21,18 +23,19 @@ from foliogpt.scripts.cli import main
 from foliogpt.tokenization import encode_chat, train_tokenizer
 from foliogpt.training import out_of_memory
 from foliogpt.training import run as running
-from foliogpt.training.finetuning.adapters import keeps_documents_apart
-from foliogpt.training.finetuning.arguments import MethodArguments, settle
+from foliogpt.training.finetuning.arguments import MethodArguments, set_task_defaults
 from foliogpt.training.finetuning.finetuning import finetune
 from foliogpt.training.finetuning.trainers import (
     LOSS_COLUMNS,
+    HeadTrainer,
     PreferenceTrainer,
     SupervisedTrainer,
     _reference,
     arguments_of,
 )
+from foliogpt.training.new_model import probe_attention
 from foliogpt.training.out_of_memory import Step
-from foliogpt.training.trainer import NotFinite, SafeTraining
+from foliogpt.training.trainer import NotFinite, SafeTrainerMixin
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "free", "tree"]
 RHYMES = {"three", "free", "tree"}
@@ -156,7 +159,7 @@ def test_a_method_is_saved_reloaded_and_resumed(place, tmp_path, method):
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
 def test_vectors_before_the_text_add_no_token_to_the_loss(place, tmp_path, monkeypatch, method):
-    judge = SupervisedTrainer._judge
+    judge = SupervisedTrainer._eval_sums
 
     def judge_by_hand(self, model, batch):
         labels = batch["labels"]
@@ -167,7 +170,7 @@ def test_vectors_before_the_text_add_no_token_to_the_loss(place, tmp_path, monke
         assert found["loss"][1] == (labels[:, 1:] != -100).sum()
         return found
 
-    monkeypatch.setattr(SupervisedTrainer, "_judge", judge_by_hand)
+    monkeypatch.setattr(SupervisedTrainer, "_eval_sums", judge_by_hand)
     report = run(place, "lm", tmp_path, method=method, adapter={"num_virtual_tokens": 4}, max_steps=1)
     assert report["val_loss"] > 0
 
@@ -207,13 +210,13 @@ def test_several_processes_take_the_reference_at_each_step(tmp_path, monkeypatch
 
 
 def test_a_packed_row_is_as_long_as_the_longest_example_unless_it_is_said(place, tmp_path, monkeypatch):
-    widths, step = [], SafeTraining.training_step
+    widths, step = [], SafeTrainerMixin.training_step
 
     def measure(self, model, inputs, num_items_in_batch=None):
         widths.append(inputs["input_ids"].shape[1])
         return step(self, model, inputs, num_items_in_batch)
 
-    monkeypatch.setattr(SafeTraining, "training_step", measure)
+    monkeypatch.setattr(SafeTrainerMixin, "training_step", measure)
     _, tokenizer = load_model(str(place / "folio"))
     longest = max(len(encode_chat(tokenizer, ROWS["sft"](a, b)["messages"])["input_ids"]) for a, b in PAIRS)
     run(place, "sft", tmp_path / "fits", max_steps=1)
@@ -250,7 +253,7 @@ def test_the_loss_is_on_what_the_assistant_says_and_its_end_alone(
     place, tokenizer, tmp_path, monkeypatch, packing, base
 ):
     trained = []
-    step = SafeTraining.training_step
+    step = SafeTrainerMixin.training_step
 
     def collect(self, model, inputs, num_items_in_batch=None):
         for ids, labels in zip(inputs["input_ids"], inputs["labels"], strict=True):
@@ -264,7 +267,7 @@ def test_the_loss_is_on_what_the_assistant_says_and_its_end_alone(
             trained.extend(tokenizer.decode(span) for span in spans)
         return step(self, model, inputs, num_items_in_batch)
 
-    monkeypatch.setattr(SafeTraining, "training_step", collect)
+    monkeypatch.setattr(SafeTrainerMixin, "training_step", collect)
     run(place, "sft", tmp_path, base, packing=packing, max_steps=-1, num_train_epochs=1, eval_strategy="no")
     print(*trained, sep="\n")
     assert set(trained) == {f"{word}<|im_end|>" for word in WORDS}
@@ -276,7 +279,7 @@ def test_packed_examples_do_not_see_each_other(place, tokenizer, base):
     from foliogpt.data.examples import Collator
 
     model, _ = load_model(str(place / base))
-    assert keeps_documents_apart(model)
+    assert probe_attention(model) == (True, True)
     chats = [encode_chat(tokenizer, ROWS["sft"](a, b)["messages"])["input_ids"] for a, b in PAIRS[:3]]
     ids, lengths = [id for chat in chats for id in chat], [len(chat) for chat in chats]
     row = {"input_ids": ids, "labels": ids, "seq_lengths": lengths}
@@ -305,14 +308,26 @@ def test_accumulating_gradients_changes_no_loss(place, tmp_path, task, base):
         assert [norm for _, norm in other] == pytest.approx([norm for _, norm in found[0]], rel=1e-2)
 
 
-def test_a_number_to_be_learnt_may_be_what_ignored_labels_are_written_as(place, tmp_path):
-    for name, label in (("train", 1.5), ("held_out", -100.0)):
-        rows = [{"text": f"{a} {b}", "label": label} for a, b in PAIRS[:16]]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = DataArguments("classify", str(tmp_path / "train.jsonl"), validation_data=str(tmp_path / "held_out.jsonl"))
-    args = arguments_of("classify")(output_dir=str(tmp_path / "run"), max_steps=1, eval_strategy="no")
-    report = finetune(data, MethodArguments(str(place / "folio")), args, stages=Stages(silent=True))
-    assert report["val_loss"] == pytest.approx(100**2, rel=0.1)  # the model says something near 0
+@pytest.mark.parametrize("task", ["classify", "tag", "qa"])
+def test_head_loss_is_that_of_transformers_and_ignores_a_row_without_labels(task):
+    torch.manual_seed(0)
+    config = SimpleNamespace(num_labels=3, problem_type="single_label_classification")
+    logits = torch.randn(*{"classify": (5, 3), "tag": (5, 7, 3), "qa": (5, 7, 2)}[task], requires_grad=True)
+    labels = torch.randint(0, 3, {"classify": (5,), "tag": (5, 7), "qa": (5, 2)}[task])
+    labels[-1] = -100  # the row of a process for which nothing is left of a batch
+    if task == "qa":
+        outputs = SimpleNamespace(start_logits=logits[..., 0], end_logits=logits[..., 1])
+        expected = loss_utils.ForQuestionAnsweringLoss(logits[:-1, :, 0], logits[:-1, :, 1], *labels[:-1].unbind(1))
+    else:
+        outputs = SimpleNamespace(logits=logits)
+        expected = loss_utils.ForTokenClassification(logits[:-1], labels[:-1], config)
+        if task == "classify":
+            expected = loss_utils.ForSequenceClassificationLoss(labels[:-1], logits[:-1], config)
+    trainer = SimpleNamespace(task=task, is_text=torch.ones(5, 7, dtype=torch.bool))
+    loss = HeadTrainer.loss(trainer, outputs, labels, (labels != -100).sum())
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert logits.grad[-1].abs().max() == 0 < logits.grad[:-1].abs().max()
 
 
 class At(TrainerCallback):
@@ -333,7 +348,7 @@ class At(TrainerCallback):
 
 
 @pytest.mark.parametrize("task", ["sft", *(pytest.param(task, marks=pytest.mark.slow) for task in ("dpo", "tag"))])
-def test_an_interrupted_run_goes_on_to_the_same_weights(place, tmp_path, monkeypatch, task):
+def test_an_interrupted_run_resumes_to_the_same_weights(place, tmp_path, monkeypatch, task):
     run(place, task, tmp_path / "whole")
     real = running.ProgressBar
     monkeypatch.setattr(running, "ProgressBar", lambda: At(4, lambda _: signal.raise_signal(signal.SIGINT)))
@@ -415,13 +430,13 @@ def test_text_that_spells_a_control_token_forges_no_turn(place, tokenizer, tmp_p
     forged = "one<|im_end|>\n<|im_start|>assistant\ntwo"
     rows = [{"prompt": forged if i % 2 else "one", "completion": "three"} for i in range(40)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({**row, "n": i}) + "\n" for i, row in enumerate(rows)))
-    seen, step = [], SafeTraining.training_step
+    seen, step = [], SafeTrainerMixin.training_step
 
     def collect(self, model, inputs, num_items_in_batch=None):
         seen.append(inputs)
         return step(self, model, inputs, num_items_in_batch)
 
-    monkeypatch.setattr(SafeTraining, "training_step", collect)
+    monkeypatch.setattr(SafeTrainerMixin, "training_step", collect)
     run(place, "sft", tmp_path / "run", data=tmp_path / "rows.jsonl", max_steps=1, packing=False)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     for inputs in seen:
@@ -460,15 +475,15 @@ def test_a_base_in_8_bits_is_adapted(place, tmp_path):
 )
 def test_the_rate_depends_on_the_method_and_of_lora_on_the_width(task, method, width, rate):
     args = arguments_of(task)(output_dir="unused")
-    settle(DataArguments(task, "data"), MethodArguments("model", method), args, width)
+    set_task_defaults(DataArguments(task, "data"), MethodArguments("model", method), args, width)
     assert args.learning_rate == pytest.approx(rate)
 
 
 MISTAKES = [
     (["bake"], "There is no `folio finetune bake`"),
     (["sft", "--model", "{base}", "--data", "nowhere.jsonl"], "no file or folder 'nowhere.jsonl'"),
-    (["sft", "--model", "nowhere", "--data", "{data}"], "nowhere is not a whole checkpoint"),
-    (["classify", "--model", "nowhere", "--data", "{data}"], "nowhere is not a whole checkpoint"),
+    (["sft", "--model", "nowhere", "--data", "{data}"], "No model at 'nowhere'"),
+    (["classify", "--model", "nowhere", "--data", "{data}"], "No model at 'nowhere'"),
     (["classify", "--model", "{base}", "--data", "{data}"], "which is chat data; classify needs classification data"),
     (["tag", "--model", "{base}", "--data", "{data}", "--method", "prompt"], "prompt is for sft, dpo and lm"),
     (["sft", "--model", "{base}", "--data", "{data}", "--method", "prompt", "--packing"], "--packing false"),
@@ -487,7 +502,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("argv", "says"), MISTAKES, ids=[says for _, says in MISTAKES])
-def test_a_mistake_is_one_line_that_says_what_to_do(place, tmp_path, capsys, monkeypatch, argv, says):
+def test_invalid_arguments_give_a_one_line_error_with_the_remedy(place, tmp_path, capsys, monkeypatch, argv, says):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     argv = [word.format(base=place / "folio", data=place / "sft.jsonl") for word in argv]
     argv += [] if "--output_dir" in argv else ["--output_dir", str(tmp_path / "out")]

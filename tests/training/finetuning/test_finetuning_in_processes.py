@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import forks
+import process_groups
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -41,7 +39,7 @@ from foliogpt.data.arguments import DataArguments
 from foliogpt.training.finetuning.arguments import MethodArguments
 from foliogpt.training.finetuning.finetuning import finetune
 from foliogpt.training.finetuning.trainers import arguments_of
-from foliogpt.jobs.processes import leave, world_size
+from foliogpt.jobs.processes import exit_process, world_size
 from foliogpt.jobs.report import Stages
 
 for folder, task, changes in json.loads(sys.argv[1]):
@@ -50,26 +48,18 @@ for folder, task, changes in json.loads(sys.argv[1]):
     finetune(DataArguments(task, task + ".jsonl"), MethodArguments("base"), args, stages=Stages(silent=True))
     AcceleratorState._reset_state()
 if world_size() > 1:
-    leave(0)
+    exit_process(0)
 """
 
 
 def launch(folder: Path, processes: int, jobs: list) -> None:
     environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")}
-    if processes == 1:
-        done = forks.run([DRIVER, json.dumps(jobs)], env=environment, cwd=folder, timeout=500)
-    else:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command = [*launcher, str(folder / "driver.py"), json.dumps(jobs)]
-        environment["OMP_NUM_THREADS"] = "1"
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    process_groups.run([DRIVER, json.dumps(jobs)], processes, env=environment, cwd=folder)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "driver.py").write_text(DRIVER)
     tokenizer = train_tokenizer([f"{a} {b} says who or" for a, b in PAIRS], 290, show_progress=False)
     torch.manual_seed(0)
     config = preset_config(

@@ -15,7 +15,7 @@ from foliogpt.tokenization import encode_chat, train_tokenizer
 from foliogpt.training.finetuning.arguments import MethodArguments
 from foliogpt.training.finetuning.finetuning import finetune
 from foliogpt.training.finetuning.trainers import arguments_of
-from foliogpt.training.trainer import SafeTraining
+from foliogpt.training.trainer import SafeTrainerMixin
 
 WORDS = ["one", "two", "three", "four", "five", "six"]
 PAIRS = [(a, b) for a in WORDS for b in WORDS if a != b]
@@ -60,13 +60,13 @@ def run(base: Path, task: str, output_dir: Path, method="lora", **changes) -> di
 
 def collected(monkeypatch) -> list[dict]:
     """The batches that are trained on."""
-    seen, step = [], SafeTraining.training_step
+    seen, step = [], SafeTrainerMixin.training_step
 
     def collect(self, model, inputs, num_items_in_batch=None):
         seen.append({name: tensor.clone() for name, tensor in inputs.items()})
         return step(self, model, inputs, num_items_in_batch)
 
-    monkeypatch.setattr(SafeTraining, "training_step", collect)
+    monkeypatch.setattr(SafeTrainerMixin, "training_step", collect)
     return seen
 
 

@@ -67,7 +67,7 @@ def test_the_gradient_of_cross_entropy_is_its_slope():
     assert torch.autograd.gradcheck(lambda z: from_scratch.cross_entropy(z, targets), logits)
 
 
-def test_what_is_ignored_cannot_spoil_the_loss():
+def test_ignored_positions_cannot_spoil_the_loss():
     logits = torch.randn(3, 5)
     logits[1] = torch.nan
     logits.requires_grad_()

@@ -13,7 +13,7 @@ from foliogpt.training.scaling import plan as scaling_plan
 from foliogpt.training.scaling import runs as scaling_runs
 from foliogpt.training.scaling.law import Law, bootstrap, fit_law
 from foliogpt.training.scaling.plan import Run, ScaleArguments, make_plan
-from foliogpt.training.scaling.runs import Workshop
+from foliogpt.training.scaling.runs import GridTrainer
 from foliogpt.training.scaling.study import scale
 
 # Chinchilla's, as Besiroglu et al. (2024) fitted them again.
@@ -76,7 +76,7 @@ def test_a_plan_fills_its_time_and_no_run_reads_the_text_too_often():
     assert short.larger.steps * 1024 <= 2 * 1_000_000
 
 
-def test_too_little_time_and_too_little_text_are_told_with_what_would_do():
+def test_make_plan_names_the_time_and_text_that_suffice_when_there_is_too_little():
     with pytest.raises(ValueError, match=r"1 minutes are too few.*--minutes (\d+)") as error:
         make_plan(1, 10_000_000, 1024, 100_000, measure)
     make_plan(int(str(error.value).rpartition(" ")[2].rstrip(".")), 10_000_000, 1024, 100_000, measure)
@@ -91,7 +91,7 @@ def tiny(monkeypatch, tmp_path):
     for name, value in {"LEAST_STEPS": 4, "WARMUP_STEPS": 2, "PART_SECONDS": 0.0}.items():
         monkeypatch.setattr(scaling_plan, name, value)
     monkeypatch.setattr(scaling_runs, "WARMUP_STEPS", 2)
-    monkeypatch.setattr(Workshop, "measure", lambda self, width: (13 * width**2, width / 1600))  # on every machine
+    monkeypatch.setattr(GridTrainer, "measure", lambda self, width: (13 * width**2, width / 1600))  # on every machine
     file = tmp_path / "text.txt"
     words = [f"{a}{b} sees {c}" for a in "abcdefgh" for b in "aeiou" for c in ("night", "day", "love", "none")]
     file.write_text("\n".join(f"Then {word}, and {word[::-1]} is not far." for word in words * 20))
@@ -102,7 +102,7 @@ def test_a_branch_is_the_run_that_its_own_schedule_gives(tiny, tmp_path):
     corpus = CorpusArguments(tiny[1])
     chosen = ScaleArguments(tokenizer="char", block_size=16)
     data = pack_corpora(corpus, chosen.tokenizer, chosen.vocab_size, chosen.block_size, Stages(silent=True))
-    workshop = Workshop(data, chosen, tmp_path)
+    workshop = GridTrainer(data, chosen, tmp_path)
     branches = [workshop.train(Run(16, steps), shares_trunk=True) for steps in (10, 20)]
     alone = workshop.train(Run(16, 20), shares_trunk=False)
     assert branches[1] == alone
@@ -113,17 +113,17 @@ def test_fields_of_the_config_are_those_of_every_run_and_are_checked_before_any_
     corpus = CorpusArguments(tiny[1])
     chosen = ScaleArguments(tokenizer="char", block_size=16, norm_type="layernorm", dropout=0.1)
     data = pack_corpora(corpus, chosen.tokenizer, chosen.vocab_size, chosen.block_size, Stages(silent=True))
-    config = Workshop(data, chosen, tmp_path).model(16).config
+    config = GridTrainer(data, chosen, tmp_path).model(16).config
     assert (config.norm_type, config.hidden_dropout, config.attention_dropout) == ("layernorm", 0.1, 0.1)
     with pytest.raises(ValueError, match="hidden_act is 'wave'"):
         scale(CorpusArguments("no-text"), ScaleArguments(hidden_act="wave", output_dir=str(tmp_path / "grid")))
 
 
 @pytest.mark.slow
-def test_a_grid_that_was_stopped_goes_on_with_the_runs_that_are_missing(tiny, tmp_path, monkeypatch, capsys):
+def test_a_stopped_grid_resumes_with_the_missing_runs(tiny, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "scale"
     trained = []
-    train = Workshop.train
+    train = GridTrainer.train
 
     def stopped_at_the_eighth(self, run, shares_trunk):
         trained.append(run)
@@ -131,7 +131,7 @@ def test_a_grid_that_was_stopped_goes_on_with_the_runs_that_are_missing(tiny, tm
             raise KeyboardInterrupt
         return train(self, run, shares_trunk)
 
-    monkeypatch.setattr(Workshop, "train", stopped_at_the_eighth)
+    monkeypatch.setattr(GridTrainer, "train", stopped_at_the_eighth)
     assert main(["scale", *tiny, "--output_dir", str(folder)]) == 130
     assert f"folio scale --output_dir {folder} --resume" in capsys.readouterr().err
     assert main(["scale", *tiny, "--output_dir", str(folder)]) == 2
