@@ -103,10 +103,15 @@ def check_writable(file: str | Path) -> None:
         raise PermissionError(f"Cannot write {file}: give another place.")
 
 
-def write_json(file: str | Path, results: dict) -> None:
-    """Write results whole or not at all, with null for NaN and infinity; raises OSError that says where."""
+def to_json(results: Any) -> str:
+    """Write results as JSON, with null for NaN and infinity."""
     finite = json.loads(json.dumps(results, default=lambda value: value.item()), parse_constant=lambda name: None)
-    write_text(Path(file).expanduser(), json.dumps(finite, indent=2, ensure_ascii=False) + "\n")
+    return json.dumps(finite, indent=2, ensure_ascii=False)
+
+
+def write_json(file: str | Path, results: dict) -> None:
+    """Write results to a file, whole or not at all; raises OSError that says where."""
+    write_text(Path(file).expanduser(), to_json(results) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

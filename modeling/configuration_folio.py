@@ -39,8 +39,8 @@ class FolioConfig(PreTrainedConfig):
         hidden_act: activation of the feed-forward network, a name that transformers knows.
         gated_mlp: multiply the activation with a second projection (GLU variants, Shazeer 2020).
         attention_bias, mlp_bias: biases in the projections of attention and of the feed-forward network.
-        qk_norm: normalise each query and key head before the dot product (Henry et al., 2020).
-        position_embedding_type: how positions are told apart.
+        qk_norm: normalize each query and key head before the dot product (Henry et al., 2020).
+        position_embedding_type: how positions are encoded.
         rope_parameters: `rope_type`, `rope_theta` and what the type needs; only for `"rope"`.
         max_position_embeddings: the context length in tokens.
         scale_embeddings: multiply token embeddings by sqrt(hidden_size), as Vaswani et al. (2017) do.

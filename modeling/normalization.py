@@ -7,7 +7,7 @@ from torch import nn
 
 
 class RMSNormFunction(torch.autograd.Function):
-    """y = x / rms(x) * w with a gradient derived by hand, in half as many passes over memory as autograd's.
+    """y = x / rms(x) * w with a gradient derived by hand, in half as many reads of memory as autograd's.
 
     With r = 1 / rms(x), D features and g the gradient of y:
 

@@ -87,7 +87,7 @@ class Session:
                 return
             try:
                 self.obey(line) if line.startswith("/") else self.answer(line)
-            except (ValueError, OSError, RuntimeError) as error:  # the chat goes on
+            except (ValueError, OSError, RuntimeError) as error:  # the chat continues
                 print(f"folio chat: {' '.join(str(error).split())}", file=sys.stderr)
 
     def obey(self, line: str) -> None:

@@ -9,11 +9,11 @@ the difference between two models, see `folio evaluate --baseline`.
 
 from dataclasses import dataclass
 
-from ..jobs.options import option
+from ..jobs.options import JsonArguments, option
 
 
 @dataclass
-class CompareArguments:
+class CompareArguments(JsonArguments):
     plot: str | None = option(None, "PNG file for a plot of the losses over steps, tokens and seconds")
     output: str | None = option(None, "JSON file for the comparison")
 
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
 
     folders, args = parse(argv, [CompareArguments], "folio compare", __doc__, positional=["RUN..."])
     from ..evaluation.comparison import compare, find_runs, plot_losses, show
-    from ..evaluation.results import check_writable, write_json
+    from ..evaluation.results import check_writable, to_json, write_json
 
     for file in filter(None, (args.output, args.plot)):
         check_writable(file)
@@ -35,4 +35,4 @@ def main(argv: list[str]) -> None:
         plot_losses(runs, args.plot)
     if args.output:
         write_json(args.output, compared)
-    print(show(compared))
+    print(to_json(compared) if args.json else show(compared))

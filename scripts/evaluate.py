@@ -5,7 +5,7 @@
     folio evaluate --model runs/labels --data test.csv --train_data train.csv --output labels.json
     folio evaluate --model runs/shakespeare --data shakespeare.txt --task samples --train_data shakespeare.txt
 
-The model and the data set the task, or --task does: lm, sft, dpo, classify, tag, qa, summarize, samples.
+The model and its data decide the task, unless --task does: lm, sft, dpo, classify, tag, qa, summarize, samples.
 Any other option is a field of transformers' GenerationConfig, for tasks in which the model generates text.
 """
 

@@ -1,4 +1,4 @@
-"""What the commands that generate text share: the limits of the context, and errors that name the option."""
+"""Limits of the context and output, shared by the commands that generate text; errors name the option."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ DEFAULT_NEW_TOKENS = 100
 
 
 def within_context(options: dict, length: int, model) -> dict:
-    """The generation options with a limit on the new tokens, if `length` tokens of the context are taken already."""
+    """Add a limit on the new tokens to the generation options, if `length` tokens of the context are used."""
     context = context_length(model)
     room = length + DEFAULT_NEW_TOKENS if context is None else context - length
     if room < 1:
@@ -83,7 +83,7 @@ def print_answer(generator, choice) -> None:
 def print_reply(model, tokenizer, prompt: Callable[[str], str], text: str, options: dict, truncate: bool) -> None:
     """Print what a model that was fine-tuned on chats replies to `prompt(text)`.
 
-    The likeliest token is taken each time unless `options` ask for others. With `truncate`, the end of a text that has
+    Decoding is greedy unless `options` ask for sampling. With `truncate`, the end of a text that has
     no room in the context is left out, and that is said.
     """
     from ..serving.chat import Chat

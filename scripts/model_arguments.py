@@ -1,4 +1,4 @@
-"""What the commands that generate text are told of the model."""
+"""Options of the model in the commands that generate text."""
 
 from dataclasses import dataclass, field
 

@@ -1,14 +1,15 @@
 """List the training runs in a folder, with their results.
 
-folio runs
-folio runs runs/experiments --json
-"""
+    folio runs
+    folio runs runs/experiments --json
 
-import json
+Without a folder, lists those in `runs`.
+"""
 
 
 def main(argv: list[str]) -> None:
     from ..evaluation.comparison import find_runs, table
+    from ..evaluation.results import to_json
     from ..jobs.options import JsonArguments
     from .arguments import parse
 
@@ -17,4 +18,4 @@ def main(argv: list[str]) -> None:
     if len(folders) > 1:
         raise ValueError(f"`folio runs` takes one folder, not {len(folders)}: give one that holds runs.")
     summaries = [run.summary() for run in find_runs(folders[0])]
-    print(json.dumps(summaries, indent=2) if args.json else table(summaries))
+    print(to_json(summaries) if args.json else table(summaries))

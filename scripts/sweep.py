@@ -16,12 +16,12 @@ The file names the command, the settings of all runs, and those that vary, with 
 `search: optuna` chooses values by the results of earlier runs. Repeat the command to continue a stopped sweep.
 """
 
-import json
 import sys
 
 
 def main(argv: list[str]) -> None:
     from ..evaluation.comparison import compare, show
+    from ..evaluation.results import to_json
     from ..jobs.options import JsonArguments
     from ..training.sweep import Sweep, run_sweep, sort_key
     from .arguments import parse
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     runs, failed = run_sweep(sweep, lambda line: print(line, file=sys.stderr if args.json else sys.stdout, flush=True))
     compared = compare(sorted(runs, key=sort_key))
     if args.json:
-        print(json.dumps({**compared, "failed": failed}, indent=2))
+        print(to_json({**compared, "failed": failed}))
         return
     print(show({**compared, "samples": [None] * len(runs)}))
     for folder, error in failed.items():

@@ -74,11 +74,11 @@ class Answer:
             return None
         if self.is_chat:
             entries = [[self._entry(*each) for each in [(token, score), *top]] for token, score, top in scored]
-            return {"content": [{**entry, "top_logprobs": likeliest} for entry, *likeliest in entries]}
+            return {"content": [{**entry, "top_logprobs": top} for entry, *top in entries]}
         table: dict[str, list] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for token, score, top in scored:
-            entry, *likeliest = [self._entry(*each) for each in [(token, score), *top]]
-            named = {each["token"]: each["logprob"] for each in [*likeliest, entry]}
+            entry, *others = [self._entry(*each) for each in [(token, score), *top]]
+            named = {each["token"]: each["logprob"] for each in [*others, entry]}
             row = entry["token"], entry["logprob"], None if score is None else named, self.offsets[index]
             for column, value in zip(table.values(), row, strict=True):
                 column.append(value)

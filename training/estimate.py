@@ -72,7 +72,7 @@ def show(found: dict) -> str:
     rows = [("parameters", f"{sum(found['parameters'].values()):,}", "")]
     rows += [("", f"{count:,}", part) for part, count in found["parameters"].items()]
     free = gigabytes(found["memory_available"])
-    rows.append(("memory", gigabytes(found["memory_peak"]), f"at the peak; {free} are free"))
+    rows.append(("memory", gigabytes(found["memory_peak"]), f"peak; {free} are free"))
     rows += [("", gigabytes(size), part) for part, size in found["memory"].items()]
     steps = f"{found['steps']:,} steps of {found['step_seconds']:.3f} s"
     rows.append(("time", _duration(sum(found["seconds"].values())), steps))

@@ -44,7 +44,7 @@ class EmbedderArguments:
     pairs: str | None = option(None, "or pairs: rows with anchor and positive, query and text, or question and answer")
     text_column: str = option("text", "the column with the text, if the corpus is CSV, TSV or JSONL")
     max_length: int | None = option(None, "tokens to read of a text, the rest is cut off; the context by default")
-    num_train_epochs: float = option(3.0, "passes over the pairs")
+    num_train_epochs: float = option(3.0, "number of epochs")
     max_steps: int = option(-1, "number of steps, instead of num_train_epochs")
     per_device_train_batch_size: int | None = option(None, "pairs per step; by default 64, and 16 for a reranker")
     mini_batch_size: int | None = option(None, "texts in memory at once, for large batches; takes a third more time")

@@ -88,7 +88,7 @@ def beir(folder: Path) -> Dataset:
     for place, row in read_mappings(qrels):
         query, document = (_string(place, row, name) for name in ("query-id", "corpus-id"))
         if not NUMBER.fullmatch(row.get("score") or ""):
-            raise ValueError(f"{place} has no number as score: correct it.")
+            raise ValueError(f"{place} has a score that is not a number: correct it.")
         if query not in texts:
             raise ValueError(f"{place} names the query {query!r}, which {queries.name} does not have: correct it.")
         if documents is not None and document not in names:

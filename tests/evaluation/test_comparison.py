@@ -1,6 +1,7 @@
 """Comparison of training runs: differing settings are named, and metrics that cannot be compared are left out."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -77,6 +78,16 @@ def test_runs_lists_an_unfinished_run_with_its_metrics_so_far(make_run, capsys):
     }  # fmt: skip
     assert main(["runs", f"{folder}/.."]) == 0
     assert "(unfinished)" in capsys.readouterr().out
+
+
+def test_runs_and_compare_print_json_alone_with_null_for_nan(make_run, capsys):
+    folders = [make_run("a"), make_run("b")]
+    (Path(folders[1]) / "report.json").write_text('{"val_loss": NaN, "val_bits_per_byte": Infinity}')
+    for argv in (["runs", f"{folders[0]}/.."], ["compare", *folders]):
+        assert main([*argv, "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        runs = printed if argv[0] == "runs" else printed["runs"]
+        assert [run["val_loss"] for run in runs] == [4.4, None]
 
 
 def test_compare_writes_a_plot_and_json_or_names_the_mistake(make_run, tmp_path, capsys):

@@ -165,7 +165,7 @@ def block_backward(d_y: Array, saved: dict) -> tuple[Array, dict[str, Array]]:
     d_k, d_v = share_heads_backward(d_k, saved["groups"]), share_heads_backward(d_v, saved["groups"])
     d_normed = 0.0
     for name, d, raw in (("q", d_q, saved["q_raw"]), ("k", d_k, saved["k_raw"]), ("v", d_v, None)):
-        if raw is not None:  # queries and keys were normalised, then turned
+        if raw is not None:  # queries and keys were normalized, then rotated
             d = rotate(d, saved["cos"], -saved["sin"])
             d, grads[f"self_attn.{name}_norm"] = rms_norm_backward(d, raw, w[f"self_attn.{name}_norm"], eps)
         d_from, grads[f"self_attn.{name}_proj"] = linear_backward(
