@@ -26,16 +26,15 @@ def quantize(model: PreTrainedModel, dtype: str) -> None:
         shape = tuple(matrices[odd[0]].weight.shape)
         raise ValueError(f"{odd[0]} is {shape}, but int4 needs multiples of {GROUP}: use int8.")
     with extra("quantization", f"A model in {dtype}"):
-        from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
-    config = Int8WeightOnlyConfig()
+        from torchao import quantization  # pyright: ignore[reportMissingImports]
+    config = quantization.Int8WeightOnlyConfig()
     if dtype == "int4":
         model.to(torch.bfloat16)
         if model.device.type == "cpu":
-            from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+            from torchao.prototype.quantization import int4  # pyright: ignore[reportMissingImports]
 
-            config = PrototypeInt4WeightOnlyConfig(GROUP, "hqq")
+            config = int4.PrototypeInt4WeightOnlyConfig(GROUP, "hqq")
         else:
-            config = Int4WeightOnlyConfig(
-                GROUP, int4_packing_format="tile_packed_to_4d", int4_choose_qparams_algorithm="hqq"
-            )
-    quantize_(model, config, lambda _, name: name in matrices)
+            layout = {"int4_packing_format": "tile_packed_to_4d", "int4_choose_qparams_algorithm": "hqq"}
+            config = quantization.Int4WeightOnlyConfig(GROUP, **layout)
+    quantization.quantize_(model, config, lambda _, name: name in matrices)

@@ -79,7 +79,7 @@ class LLMGenerator(contextlib.AbstractContextManager):
         from ..tokenization import encode_chat
 
         self.generator = model if isinstance(model, TextGenerator) else TextGenerator(model, tokenizer)
-        self.choice = None
+        self.choice, self.is_stopped = None, False
         self.chat = Chat(self.generator, tokenizer, encode_chat)
         self.options = options if SAMPLING & options.keys() else {"do_sample": False, **options}
 
@@ -88,6 +88,8 @@ class LLMGenerator(contextlib.AbstractContextManager):
         sources = self.fitted(question, passages)
         choice, _ = self.chat.answer(answer_messages(question, sources), **self.options)
         self.choice, splitter, counts = choice, SentenceSplitter(), Counter()
+        if self.is_stopped:
+            choice.cancelled.set()
 
         def emit_verified(texts: list[str]) -> None:
             for text in texts:
@@ -135,7 +137,8 @@ class LLMGenerator(contextlib.AbstractContextManager):
         self.generator.try_out(choice)
 
     def stop(self) -> None:
-        """End the current answer at its next token."""
+        """End the current answer at its next token, and later ones before their first."""
+        self.is_stopped = True
         if self.choice is not None:
             self.choice.cancelled.set()
 

@@ -114,11 +114,16 @@ def documents_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, 
                 await asyncio.to_thread(visit.index_documents, manual)
             options = dict(zip(sampling, values, strict=True))
             llm = LLMGenerator(generator, tokenizer, **options) if by_model else None
+            pieces: list[str] = []
+            answering = asyncio.ensure_future(asyncio.to_thread(visit.rag.answer, question, llm, stream=pieces.append))
             try:
-                answer = await asyncio.to_thread(visit.rag.answer, question, llm)
+                while not (await asyncio.wait([answering], timeout=0.2))[0]:
+                    if pieces:
+                        yield f'<div class="folio-answer"><div class="text">{escape("".join(pieces))}</div></div>'
             finally:  # also if the user stops it
                 if llm is not None:
                     llm.stop()
+            answer = answering.result()
             yield await asyncio.to_thread(answer_html, answer, visit.rag.document)
 
     files, status = gr.File(file_count="multiple", label=LABEL, height=150), gr.HTML()

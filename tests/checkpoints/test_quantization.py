@@ -78,6 +78,6 @@ def test_the_commands_quantize_and_name_the_extra_that_is_missing(model, tmp_pat
     assert main([*command, "int4"]) == 0
     assert quantized == ["int4"]
     monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    monkeypatch.setitem(sys.modules, "torchao", None)
     assert main([*command, "int8"]) == 2
     assert capsys.readouterr().err.endswith("A model in int8 needs torchao: pip install 'foliogpt[quantization]'.\n")
