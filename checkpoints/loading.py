@@ -255,7 +255,8 @@ def _load_base(name: str, base_name: str, task: str, trust_remote_code: bool, he
 def _head_fields(record: BaseRecord | None, shapes: dict[str, list[int]]) -> dict[str, Any]:
     """Return the fields of the config for the head that an adapter was trained with."""
     if record is not None:
-        return {"id2label": record.id2label} if record.id2label else {}
+        kind = {"problem_type": "single_label_classification"} if record.task == "classify" else {}
+        return {"id2label": record.id2label, **kind} if record.id2label else {}
     rows = [shape[0] for name, shape in shapes.items() if name.endswith((".score.weight", ".classifier.weight"))]
     return {"num_labels": rows[0]} if rows else {}
 

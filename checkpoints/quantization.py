@@ -29,7 +29,8 @@ def quantize(model: PreTrainedModel, dtype: str) -> None:
         from torchao import quantization  # pyright: ignore[reportMissingImports]
     config = quantization.Int8WeightOnlyConfig()
     if dtype == "int4":
-        model.to(torch.bfloat16)
+        for parameter in model.parameters():  # and no buffer: rounded, rotary frequencies turn to other positions
+            parameter.data = parameter.data.to(torch.bfloat16)
         if model.device.type == "cpu":
             from torchao.prototype.quantization import int4  # pyright: ignore[reportMissingImports]
 

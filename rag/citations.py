@@ -79,7 +79,8 @@ def verified(text: str, sources: Sequence[Passage]) -> Sentence:
             text = before
         else:  # the citation is invalid
             opening = max(before.rfind(sign, 0, close - 1) for sign in OPENING) if is_quoted else -1
-            text = before if opening < 0 else before[:opening] + before[opening + 1 : close - 1] + before[close:]
+            rest = before if opening < 0 else before[:opening] + before[opening + 1 : close - 1] + before[close:]
+            text = rest + parts.pop()  # together they may look like another citation
     return Sentence(tuple(part for part in [text, *reversed(parts)] if part))
 
 

@@ -91,10 +91,8 @@ class Store:
             return self.wanted
         name = self.wanted or self.catalog.setting("embedder") or None
         if not self.wanted and name and not is_chosen(name):
-            raise ValueError(
-                f"The index in {self.path} asks for the embedding model {name}, which you have not named before: if "
-                f"you trust it, add --embedder {name} once."
-            )
+            remedy = f"run `folio rag search ready --index {self.path} --embedder {name}` once"
+            raise ValueError(f"The index asks for the embedding model {name}, new to you: if you trust it, {remedy}.")
         embedder = load_embedder(name)
         if self.wanted:
             remember(embedder.name)
@@ -177,7 +175,8 @@ class Store:
             with catalog.transaction():
                 count = sum(catalog.forget(name) for name in names)
                 catalog.prune_vectors()
-                catalog.fill_outbox()
+                if catalog.model[0]:
+                    catalog.fill_outbox()
             catalog.purge()
             if catalog.model[0]:
                 # Chroma writes uninitialized memory, in which this process may have what was deleted.

@@ -24,7 +24,7 @@ class ModelArguments:
             quantize(model, self.quantize)
         if not self.assistant_model:
             return model, tokenizer, None
-        assistant, own = load_model(self.assistant_model, trust_remote_code=self.trust_remote_code)
+        assistant, own = load_model(self.assistant_model)
         sizes = [each.config.get_text_config().vocab_size for each in (model, assistant)]
         if own.get_vocab() != tokenizer.get_vocab() or sizes[0] != sizes[1]:
             remedy = "name a model with the same tokenizer"

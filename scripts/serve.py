@@ -76,6 +76,7 @@ def main(argv: list[str]) -> None:
     api = Api(name, model, tokenizer, encode_chat, embedder, documents)
     api.generator.assistant = assistant
     api.generator.try_out(Choice([0], generation_config(model, 1)))  # not every model can be drafted for
+    api.generator.thread.submit(api.generator.counts.clear).result()  # of this text
     print(f"Serving {name} at http://{address_of(bound)}/v1 (Ctrl-C ends it)", flush=True)
     if (why := api.generator.why_alone) is not None:
         print(f"Texts are generated one after another: {why}.", flush=True)

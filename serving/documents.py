@@ -31,6 +31,8 @@ class Documents:
         if not questions:
             raise ApiError("There is no message of the user to answer.", param="messages")
         max_tokens = None if wanted.max_tokens == NO_LIMIT else wanted.max_tokens
+        if (context := texts.context_length) and (max_tokens or 0) >= context:
+            raise ApiError(f"max_tokens is {max_tokens}, and the context {context}: ask for fewer.", param="max_tokens")
         options = {"max_new_tokens": max_tokens or wanted.generation_config.max_new_tokens, "seed": wanted.seed}
         options |= {**wanted.options, "stop_strings": wanted.stop or None}
         options = {name: value for name, value in options.items() if value is not None}

@@ -105,6 +105,8 @@ class TextGenerator:
             raise ServerEnding
         work = self.thread.submit(self._generate, choice, emit)
         self.unfinished.add(choice)
+        if self.ending:  # another thread has stopped all texts meanwhile
+            choice.cancelled.set()
         choice.done.add_done_callback(lambda _: self._count(choice))
         self._waiting.append((choice, Listener(choice, self._tokenizer, emit)))
         work.add_done_callback(lambda work: choice.end(None if work.cancelled() else work.exception()))

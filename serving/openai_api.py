@@ -104,7 +104,7 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         """Render the counts in Prometheus' text format."""
-        begun, counts = [choice.tokens > 0 for choice in self.generator.unfinished], self.generator.counts
+        begun, counts = [choice.tokens > 0 for choice in list(self.generator.unfinished)], self.generator.counts
         requests = {f'{{endpoint="{path}",status="{code}"}}': n for (path, code), n in self.requests.items()}
         families = {
             "folio_requests_total counter": requests,
@@ -233,8 +233,6 @@ class Api:
         if wanted.min_tokens > max_tokens:
             message = f"min_tokens is {wanted.min_tokens}, and the text has at most {max_tokens} tokens: ask for fewer."
             raise ApiError(message, param="min_tokens")
-        if wanted.alternatives is not None and (fault := self.generator.batch.fault):
-            raise ApiError(f"There are no log-probabilities, since {fault}.", param="logprobs")
         ends = self._checked_ids(wanted.stop_token_ids, "stop_token_ids")
         if end_of_turn is not None and not wanted.ignore_eos:
             ends = [*ends, end_of_turn]
@@ -250,6 +248,9 @@ class Api:
                 processors = [Adjustment(len(ids), *adjustments)] if any(adjustments) else []
                 processors += [Structured(matcher.deep_copy(), len(ids))] if matcher else []
                 choices.append(Choice(ids, config, stop, seed, wanted.alternatives, processors))
+        if wanted.alternatives is not None and not self.generator.batch.can_take(choices[0]):
+            why = self.generator.batch.fault or "a field of its generation_config.json rules them out"
+            raise ApiError(f"There are no log-probabilities, since {why}.", param="logprobs")
         return choices
 
     def _matcher(self, wanted: GenerationRequest, config: GenerationConfig):

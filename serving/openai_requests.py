@@ -217,7 +217,7 @@ def _content(content: Any, info: ValidationInfo) -> Any:
     parts = content if isinstance(content, list) else []
     if any(not isinstance(p, dict) or p.get("type") != "text" or not isinstance(p.get("text"), str) for p in parts):
         raise ValueError('this model reads text alone: send a string, or parts like {"type": "text", "text": ""}.')
-    return "".join(part["text"] for part in parts) if content is None or parts else content
+    return "".join(part["text"] for part in parts) if content is None or isinstance(content, list) else content
 
 
 class Message(Body):

@@ -98,6 +98,9 @@ def run_sweep(sweep: Sweep, say: Callable[[str], None] = print) -> tuple[list[Ru
     kept = folder / PLAN_FILE
     if kept.is_file() and kept.read_text("utf-8") != plan:
         raise ValueError(f"{folder} holds another sweep: give another --output_dir, or repeat it as it was.")
+    if sweep.search == "optuna":
+        with extra("sweep", "--search optuna"):
+            import optuna  # noqa: F401  # pyright: ignore[reportMissingImports]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(kept, plan)
     points, count = optuna_points(sweep, folder), sweep.runs
@@ -127,8 +130,8 @@ def optuna_points(sweep: Sweep, folder: Path) -> Iterable[dict]:
 
     The runs in the folder are its journal: a resumed sweep replays their settings and results, with the same seeds.
     """
-    with extra("sweep", "--search optuna"):
-        import optuna  # pyright: ignore[reportMissingImports]
+    import optuna  # pyright: ignore[reportMissingImports]
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study()
     for number in range(1, sweep.runs + 1):
@@ -137,7 +140,7 @@ def optuna_points(sweep: Sweep, folder: Path) -> Iterable[dict]:
             used = yaml.safe_load(settings.read_text("utf-8"))
             indices = {name: each.index(used[name]) for name, each in sweep.vary.items() if isinstance(each, list)}
             study.enqueue_trial(used | indices)
-        study.sampler = optuna.samplers.TPESampler(seed=sweep.draw_seed + number)
+        study.sampler = optuna.samplers.TPESampler(seed=(sweep.draw_seed + number) % 2**32)
         trial = study.ask()
         yield {name: _suggest(trial, name, values) for name, values in sweep.vary.items()}
         if (run / REPORT_FILE).is_file():

@@ -213,6 +213,19 @@ def test_base_record_reads_records_of_older_versions_and_rejects_tasks_that_are_
             BaseRecord.load(tmp_path)
 
 
+def test_a_classifier_adapter_is_single_label_whatever_its_base_is_for(base, tmp_path):
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "problem_type": "multi_label_classification"}))
+    labels = {0: "cat", 1: "dog"}
+    model = FolioForSequenceClassification.from_pretrained(base, id2label=labels)
+    record = BaseRecord(hash_weights(model, ["score.weight"]), "classify", labels)
+    targets = {"target_modules": "all-linear", "modules_to_save": ["score"]}
+    peft.get_peft_model(model, peft.LoraConfig("SEQ_CLS", **targets)).save_pretrained(tmp_path / "adapter")
+    record.save(tmp_path / "adapter")
+    loaded, _ = load_model(str(tmp_path / "adapter"), "classify")
+    assert loaded.config.problem_type == "single_label_classification"
+
+
 def test_stock_models_and_their_heads(tokenizer, tmp_path):
     config = GPT2Config(vocab_size=265, n_embd=32, n_layer=1, n_head=2, n_positions=64, num_labels=3)
     for model_class, name, task in (

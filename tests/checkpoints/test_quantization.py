@@ -48,6 +48,7 @@ def test_quantized_weights_predict_nearly_the_same_and_generate(model, dtype, mo
     assert all(hasattr(weight, "tensor_data_names") for weight in matrices(model).values())
     assert not hasattr(model.lm_head.weight.data, "tensor_data_names")
     assert model.generate(IDS, max_new_tokens=4, min_new_tokens=4).shape == (2, 24)
+    assert {buffer.dtype for buffer in model.buffers() if buffer.is_floating_point()} == {torch.float32}
 
 
 def test_a_stock_model_is_quantized_too():

@@ -264,6 +264,11 @@ def test_load_rows_takes_the_held_out_texts_of_a_run_and_of_its_base(folder, tmp
     assert len(everything) == 30
     assert rows(text)[:2] == ("lm", "validation")  # as the base learnt from it
     assert len(rows(text)[2][0]) < len(TEXT) / 5
+    (model / "run.yaml").unlink()
+    (movies / "movie_conversations.txt").write_text(f"{chats}u0 +++$+++ u1 +++$+++ m0 +++$+++ ['L0', 'L99']\n")
+    with pytest.raises(ValueError, match="--skip_malformed"):
+        rows(movies, task="lm")
+    assert len(rows(movies, task="lm", skip_malformed=True)[2]) == 30
 
 
 def test_passages_are_from_all_over_the_texts():

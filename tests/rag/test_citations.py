@@ -1,7 +1,9 @@
 """Valid citations in a model's text."""
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from foliogpt.rag import Citation, Passage
@@ -58,13 +60,16 @@ def test_a_citation_says_where_and_on_which_page():
 WORDS = ['"', "“", "”", " ", "\n", ".", "[1]", "[2]", "[9]", "[", "a JSON", "Red wine", "obj", "true, skip", "ß", "to"]
 
 
-@given(st.lists(st.sampled_from(WORDS), max_size=40).map("".join))
+@given(st.lists(st.sampled_from([*WORDS, "1]"]), max_size=40).map("".join))
+@example('He said [[7]1] "ok".')
 def test_no_text_has_a_citation_that_does_not_hold(text):
     sentence = verified(text, SOURCES)
     own = [part for part in sentence.parts if not isinstance(part, Citation)]
     for citation in sentence.citations:
         source = next(source for source in SOURCES if source.document == citation.document)
         assert source.text[citation.start - source.start : citation.end - source.start] == citation.quote
+    runs = "".join(part if isinstance(part, str) else "\n\n" for part in sentence.parts).split("\n\n")
+    assert not [run for run in runs if re.search(r"\[\d+\]", run)]
     if not sentence.citations:
         assert "[1]" not in "".join(own)
 

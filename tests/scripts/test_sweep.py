@@ -180,6 +180,7 @@ def test_optuna_search_names_the_extra_that_is_missing(tmp_path, monkeypatch, ca
     error = capsys.readouterr().err
     assert "pip install 'foliogpt[sweep]'" in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_prints_the_comparison_as_json(tmp_path, monkeypatch, capsys):

@@ -132,7 +132,8 @@ def test_sampling_fields_give_the_text_of_the_same_options(client, api, rag, opt
         ({"messages": [{"role": "system", "content": "the cat"}]}, "no message of the user"),
         ({"messages": [{"role": "user", "content": " "}]}, "question"),
         ({"messages": [{"role": "user", "content": "cat " * 2400}]}, "no room for a passage"),
-        ({"max_tokens": 3000}, "no room"),
+        ({"max_tokens": 3000}, "max_tokens is 3000, and the context 3000"),
+        ({"max_tokens": 2999}, "no room"),
     ],
     ids=lambda value: str(value)[:40],
 )

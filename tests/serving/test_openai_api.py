@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import copy
 import gc
 import importlib
 import json
@@ -314,15 +315,20 @@ def test_after_an_error_of_the_server_the_next_request_is_served(model, tokenize
         assert api.post("/v1/chat/completions", json=HELLO).status_code == 200
 
 
-def test_log_probabilities_of_a_model_that_cannot_be_batched_are_rejected(model, tokenizer):
+@pytest.mark.parametrize("why", ["layers are recurrent", "generation_config.json"])
+def test_log_probabilities_of_a_model_that_cannot_be_batched_are_rejected(model, tokenizer, why):
+    model = copy.deepcopy(model)
     api = Api("tiny", model, tokenizer, encode_chat)
-    api.generator.batch.fault = "this model's layers are recurrent"
+    if "layers" in why:
+        api.generator.batch.fault = "this model's layers are recurrent"
+    else:
+        model.generation_config.cache_implementation = "static"
     with TestClient(api.application()) as client:
         for path, fields in (("completions", {"prompt": "a", "logprobs": 1}), ("chat/completions", {"logprobs": True})):
             body = {**HELLO, **fields} if "chat" in path else {"model": "tiny", **fields}
             answer = client.post(f"/v1/{path}", json=body)
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, "logprobs")
-            assert "layers are recurrent" in answer.json()["error"]["message"]
+            assert why in answer.json()["error"]["message"]
 
 
 def test_when_too_many_wait_the_next_is_told_to_come_later(model, tokenizer, monkeypatch):

@@ -114,6 +114,7 @@ class HeadTrainer(SafeTrainerMixin, ProcessCountInvariantTrainer):
     def loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
         """Return the mean loss of `labels`: (B) for classify, (B, T) for tag, (B, 2) for qa."""
         count = (labels != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+        count = torch.as_tensor(count).clamp(min=1)  # 0 in a process that has no example left
         if self.task == "qa":
             # An answer is nowhere in the padding; otherwise the loss would depend on the other texts of the batch.
             starts, ends = (

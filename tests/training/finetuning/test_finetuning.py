@@ -328,6 +328,8 @@ def test_head_loss_is_that_of_transformers_and_ignores_a_row_without_labels(task
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert logits.grad[-1].abs().max() == 0 < logits.grad[:-1].abs().max()
+    nothing = torch.full_like(labels, -100)
+    assert HeadTrainer.loss(trainer, outputs, nothing, 0) == 0
 
 
 class At(TrainerCallback):
