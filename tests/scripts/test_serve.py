@@ -676,7 +676,7 @@ def test_the_page_about_serving_works(checkpoint, tmp_path, monkeypatch, capsys)
 @pytest.mark.slow
 def test_the_chat_of_transformers_talks_to_it(url):
     script = "import sys; sys.argv[0] = 'transformers'; from transformers.cli.transformers import main; main()"
-    command = [sys.executable, "-c", script, "chat", NAME, f"{url}/v1", "max_new_tokens=5"]
+    command = [sys.executable, "-c", script, "chat", NAME, f"{url}/v1", "max_new_tokens=5", "do_sample=False"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "0"}  # offline, it would not talk to this machine either
     done = subprocess.run(
         command, env=environment, input="one two\nn\n!exit\n", capture_output=True, text=True, timeout=120
