@@ -6,11 +6,10 @@
 Takes the options of `folio pretrain`, and writes no file.
 """
 
-import json
-
 
 def main(argv: list[str]) -> None:
     from ..data.arguments import CorpusArguments
+    from ..evaluation.results import to_json
     from ..jobs.options import JsonArguments
     from ..jobs.report import Stages
     from ..training.arguments import ModelArguments, PretrainingArguments
@@ -21,4 +20,4 @@ def main(argv: list[str]) -> None:
     groups = [JsonArguments, CorpusArguments, ModelArguments, PretrainingArguments, DepthArguments]
     chosen, corpus, model, args, _ = parse(argv, groups, "folio estimate", __doc__)
     found = estimate(corpus, model, args, Stages(silent=chosen.json))
-    print(json.dumps(found, indent=2) if chosen.json else show(found))
+    print(to_json(found) if chosen.json else show(found))

@@ -9,7 +9,6 @@
 `folio tokenizer inspect --help` list the options.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -69,6 +68,7 @@ def inspect(argv: list[str]) -> None:
 
     from ..data.corpora import load_corpus
     from ..data.preprocessing import decode
+    from ..evaluation.results import to_json
     from ..tokenization import inspection, load_tokenizer, train_tokenizer
     from ..tokenization.tokenizer_json import check_unicode
 
@@ -92,5 +92,4 @@ def inspect(argv: list[str]) -> None:
         for name, tokenizer in tokenizers.items():
             print(f"\n{name}\n{inspection.cells(tokenizer, text, SHOWN_TOKENS, colors)}", flush=True)
     found = [inspection.inspect(tokenizer, text, name) for name, tokenizer in tokenizers.items()]
-    as_json = json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=2)
-    print(as_json if args.json else f"\n{inspection.table(found)}")
+    print(to_json([asdict(each) for each in found]) if args.json else f"\n{inspection.table(found)}")
