@@ -30,6 +30,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from foliogpt.data.packing import PackedCollator
 from foliogpt.modeling import FolioForCausalLM, preset_config
+from foliogpt.serving.batching import Batch, Row
+from foliogpt.serving.choice import Choice
+from foliogpt.serving.cuda_graphs import StaticSteps
+from foliogpt.serving.generator import generation_config
 from foliogpt.training.flops import flops_per_token, peak_flops
 
 from .tables import parser, show, write
@@ -57,6 +61,9 @@ class Shape:
 
     def config(self, preset: str = "folio", **changes):
         given = {"vocab_size": self.vocabulary, "max_position_embeddings": self.length, **changes}
+        if preset == "window":  # of two layers
+            preset, layers = "folio", ["sliding_attention", "full_attention"]
+            given |= {"sliding_window": 16, "layer_types": layers}
         return preset_config(preset, self.size, **given)
 
     def ours(self, preset: str = "folio", chunk: int | None = None, attention: str = "sdpa", **changes):
@@ -219,8 +226,54 @@ def decoded(shape: Shape, make: Callable, batch: int, **options) -> dict:
     return {"ms a token": round(1e3 * seconds / new, 2), "tokens/s": round(batch * new / seconds)}
 
 
+class Greedy(Choice):
+    """A text of `folio serve`, and its listener: it ends after `new` tokens."""
+
+    def __init__(self, model, ids: list[int], new: int):
+        super().__init__(ids, generation_config(model, new, ignore_eos=True, do_sample=False))
+        self.ids: list[int] = []
+
+    def add_token(self, token: int, logits: torch.Tensor) -> None:
+        self.ids.append(token)
+        if len(self.ids) == self.config.max_new_tokens:
+            self.end()
+
+
+def served(model, captures: bool, rows: int, new: int) -> tuple[list[list[int]], float]:
+    """The texts of a batch of `folio serve`, and seconds a token once all are read, by CUDA graphs or not."""
+    batch = Batch(model)
+    # Without a GPU, the model is called again instead.
+    graphs = batch.graphs or StaticSteps(batch._logits, batch._eager, batch.max_bytes // 2, lambda run: run)
+    batch.graphs = graphs if captures else None
+    prompts = torch.randint(1, model.config.vocab_size, (rows, 16), generator=torch.Generator().manual_seed(0))
+    texts = [Greedy(model, ids, new) for ids in prompts.tolist()]
+    batch.reading = [Row(text, text, model) for text in texts]
+    while batch.reading or len(batch.rows[0].ids) < 16 + new // 4:
+        batch.step(lambda: None)
+    before = len(texts[0].ids)
+    synchronize()
+    start = time.perf_counter()
+    while batch.rows:
+        batch.step(lambda: None)
+    synchronize()
+    if graphs.fault:
+        raise RuntimeError(graphs.fault)
+    return [text.ids for text in texts], (time.perf_counter() - start) / (new - before)
+
+
+def serving_step(shape: Shape, make: Callable, captures: bool, rows: int) -> dict:
+    model = make().to(DEVICE, torch.bfloat16).eval()
+    _, seconds = served(model, captures, rows, 16 if shape.tiny else 128)
+    return {"ms a token": round(1e3 * seconds, 2), "tokens/s": round(rows / seconds)}
+
+
 def decode(shape: Shape) -> list[dict]:
     rows = []
+    for batch in (1, 32):
+        for name, make in (("ours", shape.ours), ("Qwen3", shape.qwen3)):
+            for how, captures in (("eager", False), ("CUDA graph", True)):
+                measure = partial(serving_step, shape, make, captures, batch)
+                rows.append(row_of(f"folio serve, {name}, batch {batch}, {how}", measure))
     for batch in (1, 64):
         for name, make in (("ours", shape.ours), ("Qwen3", shape.qwen3)):
             rows.append(row_of(f"{name}, batch {batch}", partial(decoded, shape, make, batch)))
@@ -367,11 +420,7 @@ def same_gradients(
     """Against `eager` attention, the whole loss and no compiler, in float32 of the highest precision."""
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest")
-    layers = {"num_hidden_layers": 2}
-    if preset == "window":
-        window = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
-        preset, layers = "folio", {**layers, **window}
-    model = shape.ours(preset, attention="eager", **layers).to(DEVICE).train()
+    model = shape.ours(preset, attention="eager", num_hidden_layers=2).to(DEVICE).train()
     inputs = shape.batches(packed, rows=min(shape.batch, 4))  # eager attention holds a (B, H, T, T) matrix
     expected = gradients(model, inputs, torch.float32)
     model.set_attn_implementation("varlen" if packed else "sdpa")
@@ -404,6 +453,16 @@ def same_curve(folder: Path, *options: str) -> dict:
     found = max(abs(losses[0][step] - losses[1][step]) for step in losses[0])
     limit = 0 if "--full_determinism" in options else 1e-2
     return {"result": f"losses differ by {found:.1e}", "ok": found <= limit}
+
+
+def same_texts(shape: Shape, preset: str) -> dict:
+    """Texts of several rows of `folio serve` by CUDA graphs against those without, in float32."""
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("highest")
+    model = shape.ours(preset, initializer_range=0.3, num_hidden_layers=2).to(DEVICE).eval()
+    given = {"rows": 5, "new": 40}
+    is_same = served(model, True, **given)[0] == served(model, False, **given)[0]
+    return {"result": "the same tokens" if is_same else "other tokens", "ok": is_same}
 
 
 def commands(shape: Shape, folder: Path) -> Iterator[tuple[str, Callable[[], dict]]]:
@@ -469,6 +528,7 @@ def checks(shape: Shape, folder: Path) -> list[dict]:
         kind = [preset, str(dtype)[6:], "chunked" if size else "all logits", "packed" if packed else "plain"]
         measure = partial(same_gradients, shape, preset, dtype, size, packed, how)
         rows.append(row_of(", ".join([*kind, how or "eager"]), measure))
+    rows += [row_of(f"CUDA graphs, {preset}", partial(same_texts, shape, preset)) for preset in presets]
     rows += [row_of(name, run) for name, run in commands(shape, folder)]
     rows.append(row_of("resume", partial(same_curve, folder)))
     if CUDA:

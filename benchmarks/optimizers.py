@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from foliogpt.data.corpora import load_corpus
-from foliogpt.jobs.plotting import pyplot
+from foliogpt.jobs.report import pyplot
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.training.from_scratch.training_loop import (
     SGD,

@@ -29,7 +29,9 @@ from .tables import parser, show, write
 PROMPT, NEW = 16, 64  # tokens
 TORCH = {"float32": (torch.float32, None), "bfloat16": (torch.bfloat16, None)}
 TORCH |= {"int8": (torch.float32, "int8"), "int8, bfloat16": (torch.bfloat16, "int8"), "int4": (torch.float32, "int4")}
-GGUF = {"Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M"}
+# By llama.cpp, from the file in float32; the other rows are files of ours, `convert`'s `quantize` by their names.
+GGUF = {"Q8_0 by llama.cpp": "LLAMA_FTYPE_MOSTLY_Q8_0", "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M"}
+OURS = {"float32": None, "Q8_0": "q8_0"}
 
 
 def main() -> None:
@@ -80,10 +82,11 @@ def by_llama_cpp(options: argparse.Namespace) -> Iterator[tuple]:
     _, tokenizer = load_model(options.model)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "float32.gguf")
-        convert(options.model, whole, "gguf")
-        for name in ("float32", *GGUF):
+        for name in (*OURS, *GGUF):
             path = Path(folder, f"{name}.gguf")
-            if name in GGUF:
+            if name in OURS:
+                convert(options.model, path, "gguf", OURS[name])
+            else:
                 settings = llama_cpp.llama_model_quantize_default_params()
                 settings.ftype, settings.nthread = getattr(llama_cpp, GGUF[name]), 1
                 if llama_cpp.llama_model_quantize(bytes(whole), bytes(path), settings) != 0:

@@ -3,8 +3,9 @@
     python -m benchmarks.serving
     python -m benchmarks.serving --sizes nano --clients 8 --requests 200 --json serving.json
 
-Everything is counted in CPU seconds of one thread, so that a busy machine changes little. Texts have 128 tokens of
-prompt and 128 new ones. The random models never end a text.
+All but the rows with `transformers serve` is counted in CPU seconds of one thread, so that a busy machine changes
+little; those rows need an idle one. Texts have 128 tokens of prompt and 128 new ones. The random models never end a
+text.
 """
 
 import asyncio
@@ -12,19 +13,22 @@ import gc
 import random
 import resource
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import torch
-from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
 from foliogpt.serving.generator import Choice, ServerEnding, TextGenerator, generation_config
 from foliogpt.tokenization import train_tokenizer
 
+from .serving_peer import against_transformers
 from .tables import parser, show, write
 
 VOCAB, CONTEXT, PROMPT, NEW, TWICE = 4096, 4096, 128, 128, 2000
@@ -162,6 +166,22 @@ def endurance(generator: TextGenerator, requests: int) -> dict:
             "MiB at half": memory[1], "MiB at the end": memory[-1]}  # fmt: skip
 
 
+def peers(model: FolioForCausalLM, tokenizer: PreTrainedTokenizerBase, clients: int) -> list[dict]:
+    """Rows of `folio serve` and `transformers serve`; only texts can be sent to the latter."""
+    ids = tokenizer("\n".join(topics.values()), verbose=False)["input_ids"]
+    texts = []
+    while len(texts) < clients:
+        start = random.randrange(len(ids) - PROMPT)
+        text = tokenizer.decode(ids[start : start + PROMPT])
+        if len(tokenizer(text)["input_ids"]) == PROMPT:  # not cut within a character
+            texts.append(text)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "random"
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return against_transformers(folder, texts, NEW)
+
+
 def main(argv: list[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument("--sizes", nargs="+", default=["nano", "mini"])
@@ -188,6 +208,8 @@ def main(argv: list[str] | None = None) -> None:
         if size == args.sizes[0]:
             figures["endurance"] = endurance(generator, args.requests)
             show(f"{args.requests:,} requests, {named}", [figures["endurance"]])
+            figures["servers"] = peers(model, tokenizer, args.clients)
+            show(f"Over HTTP, {args.clients} clients at once, {named}", figures["servers"])
         generator.close()
     write(args.json, figures)
 

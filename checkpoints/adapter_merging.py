@@ -31,12 +31,12 @@ def merged(adapted: Any, name: str) -> PreTrainedModel:
     """
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise MergeError(f"{adapted.active_peft_config.peft_type.value} keeps trained vectors outside of the weights")
-    ids, was_tied, base = _ids(adapted), adapted.config.tie_word_embeddings, adapted.get_base_model()
+    ids, was_tied, base = ids_to_compare(adapted), adapted.config.tie_word_embeddings, adapted.get_base_model()
     dtype, dtypes = base.dtype, {name.replace("base_layer.", ""): p.dtype for name, p in base.named_parameters()}
     for weight in adapted.parameters():
         if weight.dtype in (torch.float16, torch.bfloat16):
             weight.data = weight.data.float()
-    expected = _scores(adapted, ids)
+    expected = scores_of(adapted, ids)
     if not expected.isfinite().all():
         raise ValueError(f"{name} gives NaN or infinite logits: its weights are broken, so train the adapter again.")
     _unshare(adapted)
@@ -50,7 +50,7 @@ def merged(adapted: Any, name: str) -> PreTrainedModel:
         model.config.tie_word_embeddings = torch.equal(embeddings.weight, head.weight)
         if model.config.tie_word_embeddings:
             head.weight = embeddings.weight
-    difference = relative_difference(_scores(model, ids), expected)
+    difference = relative_difference(scores_of(model, ids), expected)
     if not difference <= TOLERANCE:  # also for NaN
         raise MergeError(f"the logits would differ by {difference:.1g} of their variation, more than {TOLERANCE}")
     for name, weight in model.named_parameters():
@@ -59,7 +59,7 @@ def merged(adapted: Any, name: str) -> PreTrainedModel:
     return model
 
 
-def _ids(adapted: Any) -> torch.Tensor:
+def ids_to_compare(adapted: Any) -> torch.Tensor:
     """Return token ids (1, T) to compare on, first those whose embeddings the adapter trains."""
     config = adapted.active_peft_config
     trained = getattr(config, "token_indices", None) or getattr(config, "trainable_token_indices", None) or []
@@ -72,7 +72,7 @@ def _ids(adapted: Any) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _scores(model: Any, ids: torch.Tensor) -> torch.Tensor:
+def scores_of(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Compute a model's logits, or, if it marks answers, those of their starts and ends."""
     found = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
     logits = [found.logits] if "logits" in found else [found.start_logits, found.end_logits]

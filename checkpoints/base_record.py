@@ -31,12 +31,10 @@ class BaseRecord:
             return None
         try:
             fields = dict(json.loads(file.read_text(encoding="utf-8")))
-            kind = fields.pop("problem_type", None)  # older versions wrote it
+            fields.pop("problem_type", None)  # early versions wrote it
             record = cls(**fields)
         except (ValueError, TypeError):
             raise ValueError(f"{file} is not the record of a base model: remove it to load without it.") from None
-        if kind not in (None, "single_label_classification"):
-            raise ValueError(f"{directory} is an adapter for {kind}: train one that predicts one label per text.")
         labels = record.id2label and {int(i): str(name) for i, name in record.id2label.items()}
         return replace(record, id2label=labels)
 

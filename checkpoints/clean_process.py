@@ -48,8 +48,7 @@ def load_in_clean_process(
 ) -> tuple[str, dict[str, torch.Tensor]]:
     """Load a local model, with any head, and its tokenizer without foliogpt, and check that it generates well.
 
-    Returns a clause about the model, and its `logits` (B, T, V) for `input_ids` (B, T) if they are given. Raises
-    RuntimeError, with the last line of the process's error output, if that fails.
+    Returns a clause about it, and its `logits` (B, T, V) for given `input_ids` (B, T). Raises RuntimeError if it fails.
     """
     trust = "code" if trust_remote_code else ""
     arguments = [str(Path(checkpoint).resolve()), trust, str(SELF_CHECK), str(torch.get_num_threads())]

@@ -5,22 +5,26 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
-from .gguf_export import plan_gguf
-from .native import ARCHITECTURES
+from ..modeling.modeling_folio import FolioForCausalLM
+from .gguf_export import plan_gguf, rounded
+from .native import KINDS
+from .self_check import relative_difference
 from .sources import Source, logits_of, open_checkpoint
 from .targets import plan_folder
 
-TARGETS = ("folio", *ARCHITECTURES, "gguf")
+TARGETS = (*KINDS, "gguf")
 # The limit of a difference between logits in float32 is this many times the source's rounding. On 22 inputs of a Llama
 # of 30 layers, ours was at most twice as far from stock's as stock's float32 is from its float64.
 ROUNDINGS = 10
 MIN_LIMIT, MAX_LIMIT = 1e-6, 1e-3  # of that limit, relative to the largest logit
+MAX_QUANTIZATION_ERROR = 0.3  # of logits, relative to their variation: 0.08 for SmolLM2-135M, 1.4 for another model's
 RANDOM, TOKENS = 2, 128  # sequences of random ids, and tokens in each and of the text
 TEXT = """The quality of mercy is not strain'd, it droppeth as the gentle rain from heaven upon the place beneath: it
 is twice blest; it blesseth him that gives and him that takes: 'tis mightiest in the mightiest.
@@ -46,18 +50,19 @@ class Conversion:
     random_difference: float
     text_difference: float | None  # None if there is no tokenizer
     rounding: float  # the largest difference between float32 and float64 in the source
+    quantization_error: float | None  # distance of the quantized logits from the source's, relative to their variation
     seconds: float
 
 
-def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
+def convert(source: str | Path, destination: str | Path, to: str, quantize: str | None = None) -> Conversion:
     """Write the model in `source` to `destination` as another kind of checkpoint that computes the same.
 
     `source` is the directory or Hub name of a Folio, gpt2, llama or qwen3 checkpoint with safetensors, `destination` a
-    directory, or for "gguf" a file, that does not exist yet, and `to` one of `TARGETS`.
+    directory, or for "gguf" a file, that does not exist yet, and `to` one of `TARGETS`. `quantize` "q8_0" rounds the
+    matrices in GGUF to 8 bits. Then the file must compute what Folio does with the rounded weights.
 
-    Raises ValueError for a source that is damaged, of an unknown kind or has a field that `to` cannot express, and if
-    the results differ; OSError if the source does not exist, or the destination does; and ImportError if the package
-    for GGUF is missing. Then nothing is written.
+    Raises ValueError for a source that is damaged, unknown or has a field that `to` cannot express, and if the results
+    differ; OSError without a source, or with a destination; ImportError without gguf. Then nothing is written.
     """
     start = time.perf_counter()
     destination = Path(os.path.normpath(Path(destination).expanduser()))  # "new/.." is the current folder
@@ -65,10 +70,12 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
         raise ValueError(f"There is no target {to!r}: choose one of {', '.join(TARGETS)}.")
     if os.path.lexists(destination):
         raise FileExistsError(f"{destination} is already there: give another name, or remove it first.")
+    if quantize and (to, quantize) != ("gguf", "q8_0"):
+        raise ValueError(f"--quantize {quantize} is not possible for {to}: only q8_0 is, for gguf.")
     opened = open_checkpoint(str(source))
     if opened.kind == to:
         raise ValueError(f"{source} is a {to} checkpoint already: copy it.")
-    plan = plan_gguf(opened, destination) if to == "gguf" else plan_folder(opened, to)
+    plan = plan_gguf(opened, destination, quantize) if to == "gguf" else plan_folder(opened, to)
 
     batches = sample_ids(opened)
     expected = opened.logits(batches, torch.float32)
@@ -82,6 +89,15 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
             plan.write(tensors, path)
         except SafetensorError as error:
             raise OSError(f"Could not write {destination}: {error}") from None
+        lost = None
+        if quantize:
+            folio = {"config": opened.config, "state_dict": rounded(tensors, quantize), "dtype": torch.float32}
+            exact, expected = expected, logits_of(partial(FolioForCausalLM.from_pretrained, None, **folio), batches)
+            del folio
+            lost = max(map(relative_difference, expected, exact))
+            if not lost <= MAX_QUANTIZATION_ERROR:
+                what = f"{quantize} changes the logits by {lost:.0%} of their variation"
+                raise ValueError(f"{what}: convert without --quantize.")
         del tensors
         differences = compare(expected, logits_of(lambda: plan.load(path), batches))
         for difference, rounding, logits in zip(differences, roundings, expected, strict=True):
@@ -94,7 +110,7 @@ def convert(source: str | Path, destination: str | Path, to: str) -> Conversion:
             check_tokenizer(opened.tokenizer, plan.load_tokenizer(path))
         os.rename(path, destination)
     dtype, seconds = str(opened.dtype).removeprefix("torch."), time.perf_counter() - start
-    apart = max(differences[:RANDOM]), max(differences[RANDOM:], default=None), max(roundings)
+    apart = max(differences[:RANDOM]), max(differences[RANDOM:], default=None), max(roundings), lost
     return Conversion(str(source), opened.kind, to, destination, parameters, dtype, *apart, seconds)
 
 

@@ -39,19 +39,15 @@ def _secret_rules() -> list[tuple[str, re.Pattern]]:
     return rules
 
 
-def secrets(texts: dict[str, str]) -> list[str]:
-    """Return a message for each text that seems to contain a secret, without the secret."""
-    rules = _secret_rules()
-    found = {name: next((kind for kind, rule in rules if rule.search(text)), None) for name, text in texts.items()}
-    message = "{} contains what looks like a secret token ({}): remove and revoke it"
-    return [message.format(name, kind) for name, kind in found.items() if kind]
-
-
-def home_paths(texts: dict[str, str]) -> list[str]:
-    """Return a message for each text that names a path in the user's home directory."""
-    inside = re.compile(rf"(?<![\w./]){re.escape(str(Path.home()))}[/\\][\w.-]+")
-    found = {name: match[0] for name, text in texts.items() if (match := inside.search(text))}
-    return [f"{name} names a path of this machine ({path}): remove it" for name, path in found.items()]
+def disclosures(texts: dict[str, str]) -> list[str]:
+    """Return a message for each text that seems to hold a secret, without it, or a path in the user's home."""
+    inside, found = re.compile(rf"(?<![\w./]){re.escape(str(Path.home()))}[/\\][\w.-]+"), []
+    for name, text in texts.items():
+        if kind := next((kind for kind, rule in _secret_rules() if rule.search(text)), None):
+            found.append(f"{name} contains what looks like a secret token ({kind}): remove and revoke it")
+        if path := inside.search(text):
+            found.append(f"{name} names a path of this machine ({path[0]}): remove it")
+    return found
 
 
 def without_paths(text: str, report: dict, repo_id: str) -> str:

@@ -14,11 +14,11 @@ from .native import ARCHITECTURES, obstacles, to_native, to_native_config
 from .sources import Source, shapes_of
 from .targets import Plan
 
-FILE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 32}
+FILE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 32, "q8_0": 7}
 ACTIVATIONS = {"gpt2": "gelu_pytorch_tanh", "llama": "silu", "qwen3": "silu"}
 
 
-def plan_gguf(source: Source, destination: Path) -> Plan:
+def plan_gguf(source: Source, destination: Path, quantize: str | None = None) -> Plan:
     """Plan a GGUF file of the architecture that computes what the source does; raises ImportError, ValueError."""
     with extra("gguf", "Writing GGUF"):
         import gguf  # noqa: F401
@@ -39,9 +39,10 @@ def plan_gguf(source: Source, destination: Path) -> Plan:
     def load(path: Path):
         # transformers' reader does not read the feed-forward width of a GPT-2.
         known = {"config": config} if name == "gpt2" and config.n_inner else {}
-        return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=source.dtype, **known)
+        dtype = torch.float32 if quantize else source.dtype
+        return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype, **known)
 
-    return Plan(partial(write_gguf, name, source, config, vocabulary), load, load_gguf_tokenizer)
+    return Plan(partial(write_gguf, name, source, config, vocabulary, quantize), load, load_gguf_tokenizer)
 
 
 def gguf_obstacles(config: FolioConfig, name: str) -> list[str]:
@@ -55,14 +56,18 @@ def gguf_obstacles(config: FolioConfig, name: str) -> list[str]:
     return [f"{field} is {got!r} (here only {there!r})" for field, got, there in found if got != there]
 
 
-def write_gguf(name: str, source: Source, native: PreTrainedConfig, vocab: dict, tensors: dict, path: Path) -> None:
+def write_gguf(
+    name: str, source: Source, native: PreTrainedConfig, vocab: dict, quantize: str | None, tensors: dict, path: Path
+) -> None:
     """Write Folio's weights as a model of the architecture `name`."""
     import gguf
 
     config = source.config
     writer = gguf.GGUFWriter(path, name)
     writer.add_name(path.stem)
-    writer.add_file_type(FILE_TYPES[source.dtype])
+    writer.add_file_type(FILE_TYPES[quantize or source.dtype])
+    if quantize:
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
     for key, value in {**model_fields(config, name), **vocab}.items():
         add.get(type(value), writer.add_array)(key, value)
@@ -76,17 +81,33 @@ def write_gguf(name: str, source: Source, native: PreTrainedConfig, vocab: dict,
         target = names.get_name(native_name, try_suffixes=(".weight", ".bias"))
         if name == "llama":
             tensor = interleave(native_name, tensor, config)
-        if tensor.dim() == 1 or target.startswith("position_embd"):
-            tensor = tensor.float()  # as llama.cpp needs them; float32 holds them exactly
-        if tensor.dtype == torch.bfloat16:  # numpy has none
-            data = tensor.contiguous().view(torch.uint8).numpy()
-            writer.add_tensor(target, data, raw_dtype=gguf.GGMLQuantizationType.BF16)
-        else:
-            writer.add_tensor(target, tensor.numpy())
+        data, kind = stored(target, tensor, quantize)
+        writer.add_tensor(target, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def stored(name: str, tensor: torch.Tensor, quantize: str | None) -> tuple:
+    """Return a weight as llama.cpp's converter writes it, and its type. Q8_0 has a scale for each 32 of a row."""
+    from gguf import GGMLQuantizationType as Kind
+    from gguf import quants
+
+    if tensor.dim() == 1 or "position" in name:  # llama.cpp computes with these in float32
+        kind = Kind.F32
+    elif quantize:
+        kind = Kind.Q8_0 if tensor.shape[-1] % 32 == 0 else Kind.F16
+    else:
+        kind = {torch.float32: Kind.F32, torch.float16: Kind.F16, torch.bfloat16: Kind.BF16}[tensor.dtype]
+    return quants.quantize(tensor.float().numpy(), kind), kind
+
+
+def rounded(tensors: dict[str, torch.Tensor], quantize: str) -> dict[str, torch.Tensor]:
+    """Return Folio's weights as a reader of the quantized file finds them, in float32."""
+    from gguf import quants
+
+    return {name: torch.from_numpy(quants.dequantize(*stored(name, t, quantize))) for name, t in tensors.items()}
 
 
 def model_fields(config: FolioConfig, name: str) -> dict:

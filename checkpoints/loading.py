@@ -59,7 +59,7 @@ def load_model(
     """
     transformers.logging.set_verbosity_error()
     source = os.path.expanduser(name)
-    folder = _adapter_folder(source)
+    folder = adapter_folder(source)
     if folder is not None:
         try:
             model, tokenizer = load_adapter(name, folder, task, trust_remote_code)
@@ -78,7 +78,7 @@ def load_model(
 def task_of(name: str, trust_remote_code: bool = False) -> str:
     """Read the task of a model from the files of a checkpoint or adapter; raises OSError for neither."""
     source = os.path.expanduser(name)
-    folder = _adapter_folder(source)
+    folder = adapter_folder(source)
     with one_line(name):
         if folder is None:
             config = load_config(source, trust_remote_code)
@@ -170,7 +170,7 @@ def _continues_text(config) -> bool:
     return not (kind.endswith(heads) or is_encoder or getattr(config, "is_encoder_decoder", False))
 
 
-def _adapter_folder(source: str) -> Path | None:
+def adapter_folder(source: str) -> Path | None:
     """Return the folder of an adapter's files, or None if the name is no adapter's."""
     if os.path.isdir(source):
         return Path(source) if os.path.isfile(os.path.join(source, ADAPTER_CONFIG)) else None

@@ -7,6 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedConfig, Qwen3ForCausalLM
 
 from ..modeling.configuration_folio import FolioConfig
+from ..modeling.modeling_folio import FolioForCausalLM
 
 COMMON = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
@@ -93,9 +94,7 @@ ARCHITECTURES = {
         outside=GPT2_OUTSIDE,
     ),
     "llama": Architecture(
-        LlamaForCausalLM,
-        fields={**LLAMA_LIKE, "mlp_bias": "mlp_bias"},
-        fixed={**ROPE_FIELDS, "qk_norm": False},
+        LlamaForCausalLM, fields={**LLAMA_LIKE, "mlp_bias": "mlp_bias"}, fixed={**ROPE_FIELDS, "qk_norm": False}
     ),
     "qwen3": Architecture(
         Qwen3ForCausalLM,
@@ -103,6 +102,7 @@ ARCHITECTURES = {
         fixed={**ROPE_FIELDS, "qk_norm": True, "mlp_bias": False},
     ),
 }
+KINDS = {"folio": Architecture(FolioForCausalLM, fields={}, fixed={}), **ARCHITECTURES}  # of checkpoints
 GELU = {"gelu_new": "gelu_pytorch_tanh"}  # one function; the second computes it in one kernel
 
 

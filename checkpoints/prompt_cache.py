@@ -1,7 +1,7 @@
 """The key-value cache for adapters that put vectors before the text of a stock model.
 
-transformers 5.24 passes it as `cache`, and PEFT 0.21 looks for `past_key_values`. PEFT finds none and puts the vectors
-before every new token, without an error. Our models pass it by both names.
+transformers 5.24 passes it as `cache`. PEFT 0.21 looks for `past_key_values`, and without it puts the vectors before
+every new token. Our models pass it by both names.
 """
 
 import functools

@@ -61,8 +61,8 @@ def prepare(
 ) -> Publication:
     """Choose and check the files of a checkpoint or adapter to upload. Nothing is changed or sent.
 
-    `license`, as the Hub names it, goes into the card; `trust_remote_code` lets the check run code that is not ours.
-    Raises ValueError, OSError if the directory holds no checkpoint, a run is writing to it, or `repo_id` cannot be one.
+    `trust_remote_code` lets the check run code that is not ours. Raises ValueError, OSError if the directory holds no
+    checkpoint, a run is writing to it, or `repo_id` cannot be one.
     """
     folder = Path(directory).expanduser()
     try:
@@ -92,7 +92,7 @@ def prepare(
     problems += _check_weights(publication)
     problems += _complete_card(publication, repo_id, license)
     texts = {name: file.decode(errors="replace") for name, file in publication.files.items() if isinstance(file, bytes)}
-    problems += disclosure.secrets(texts) + disclosure.home_paths(texts)
+    problems += disclosure.disclosures(texts)
     if has_config:
         if "tokenizer_config.json" not in chosen:
             problems.append("there is no tokenizer: save it next to the model with tokenizer.save_pretrained")

@@ -12,8 +12,7 @@ from transformers import GenerationConfig
 
 PROMPT, NEW = 3, 3  # tokens: the last two are made with a cache
 # Rounding, relative to the logits' variation. A cache that is not read gives differences of 0.3 and more.
-TOLERANCE = {torch.float64: 1e-2, torch.float32: 1e-2}
-TOLERANCE_OTHERWISE = 0.1
+TOLERANCE, TOLERANCE_IN_16_BITS = 1e-2, 0.1
 FILE = Path(__file__)  # for processes that cannot import it by name
 
 
@@ -53,17 +52,14 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def check_cache(model, remedy: str = "") -> None:
-    """Raise CacheMismatchError, with the `remedy`, if a model of transformers or PEFT does not generate well.
-
-    A model that does not generate passes; so do NaN weights.
-    """
+    """Raise CacheMismatchError, with the `remedy`, if a model does not generate well; NaN passes."""
     text_config = model.config.get_text_config()
     if not getattr(model, "can_generate", bool)() or text_config.is_encoder_decoder:
         return
     if (getattr(text_config, "max_position_embeddings", None) or PROMPT + NEW) < PROMPT + NEW:
         return
     error = cache_error(model)
-    if error > TOLERANCE.get(model.dtype, TOLERANCE_OTHERWISE):
+    if error > (TOLERANCE_IN_16_BITS if model.dtype.itemsize < 4 else TOLERANCE):
         installed = f"With transformers {transformers.__version__} and torch {torch.__version__}"
         what = f"this model generates other text with its cache than without (relative difference {error:.2g})"
         fix = f"Install the versions that foliogpt was tested with: pip install -U foliogpt. {remedy}".strip()

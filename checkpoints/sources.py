@@ -14,9 +14,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from .. import tokenization
 from ..jobs.errors import first_line
 from ..modeling.configuration_folio import FolioConfig
-from ..modeling.modeling_folio import FolioForCausalLM
 from .loading import check_counts
-from .native import ARCHITECTURES, to_folio, to_folio_config
+from .native import KINDS, to_folio, to_folio_config
 from .weight_files import GENERATION, StoredTensor, check_shapes, find_checkpoint, read_config, some, stored_tensors
 
 TOKENIZER_FILES = (
@@ -45,8 +44,8 @@ class Source:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Read the weights and convert them to Folio's names and form."""
-        weights = [] if self.kind == "folio" else ARCHITECTURES[self.kind].weights(self.config.num_hidden_layers)
-        return to_folio({name: tensor[...] for name, tensor in self.stored.items()}, weights)
+        stored = {name: tensor[...] for name, tensor in self.stored.items()}
+        return to_folio(stored, KINDS[self.kind].weights(self.config.num_hidden_layers))
 
     def logits(self, batches: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
         """Compute the source's own logits for batches of ids, in float32 or float64."""
@@ -55,21 +54,17 @@ class Source:
 
 
 def open_checkpoint(source: str) -> Source:
-    """Open a Folio or native checkpoint by its directory or Hub name.
-
-    Raises OSError if it is incomplete; ValueError if it is unknown, damaged, or no Folio model computes the same.
-    """
+    """Open a checkpoint; raises OSError if it is incomplete, ValueError if it is damaged or Folio has no equal."""
     folder = find_checkpoint(source)
     written = read_config(folder)
     if (folder / GENERATION).is_file():
         read_config(folder, GENERATION)  # only checked: it will be copied unchanged
     kind = written.get("model_type")
-    if kind != "folio" and kind not in ARCHITECTURES:
-        known = ", ".join(("folio", *ARCHITECTURES))
-        raise ValueError(f"{folder} has model_type {kind!r}: give a causal language model of type {known}.")
+    if kind not in KINDS:
+        raise ValueError(f"{folder} has model_type {kind!r}: give a causal language model of type {', '.join(KINDS)}.")
     files = stored_tensors(folder)
     check_written_config(written, len(files), folder)
-    model_class = FolioForCausalLM if kind == "folio" else ARCHITECTURES[kind].model_class
+    model_class = KINDS[kind].model_class
     try:
         config = model_class.config_class.from_pretrained(folder, local_files_only=True)
         expected = shapes_of(model_class, config)

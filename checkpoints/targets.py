@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..modeling.modeling_folio import FolioForCausalLM
-from .native import ARCHITECTURES, Architecture, to_native, to_native_config
+from .native import KINDS, Architecture, to_native, to_native_config
 from .sources import TOKENIZER_FILES, Source, load_tokenizer, shapes_of, without_memory
 from .weight_files import GENERATION
 
@@ -25,10 +24,8 @@ class Plan:
 
 def plan_folder(source: Source, to: str) -> Plan:
     """Plan a directory that transformers opens; raises ValueError if `to` cannot express the source's config."""
-    config, architecture, model_class = source.config, None, FolioForCausalLM
-    if to != "folio":
-        config, architecture = to_native_config(source.config, to), ARCHITECTURES[to]
-        model_class = architecture.model_class
+    architecture, model_class = KINDS[to], KINDS[to].model_class
+    config = source.config if to == "folio" else to_native_config(source.config, to)
 
     def write(tensors: dict[str, torch.Tensor], folder: Path) -> None:
         model = without_memory(model_class, config, source.dtype)
@@ -46,12 +43,8 @@ def plan_folder(source: Source, to: str) -> Plan:
     return Plan(write, load, load_tokenizer)
 
 
-def for_target(
-    tensors: dict[str, torch.Tensor], config: PreTrainedConfig, architecture: Architecture | None
-) -> dict[str, torch.Tensor]:
+def for_target(tensors: dict[str, torch.Tensor], config: PreTrainedConfig, architecture: Architecture) -> dict:
     """Convert Folio's weights to the target's names and form."""
-    if architecture is None:
-        return tensors
     weights = architecture.weights(config.num_hidden_layers)
     return to_native(tensors, weights, shapes_of(architecture.model_class, config))
 

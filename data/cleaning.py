@@ -107,10 +107,9 @@ def _add_size(size: dict[str, int], text: str) -> None:
 def preprocess(
     documents: Iterable[Document], separator: str | None = None, near_duplicates: float | None = 0.8
 ) -> tuple[list[Document], Report]:
-    """Clean (name, text) pairs by all `STEPS`, in memory, and drop those that are empty or repeat an earlier one.
+    """Clean documents by all `STEPS`, in memory, and drop those that are empty or repeat an earlier one.
 
-    Texts are cut at `separator`, if it is given. `near_duplicates` is the similarity from which a document is dropped,
-    in (0, 1]; None keeps all but exact copies. Raises ValueError if one of them is invalid.
+    Texts are cut at `separator`. `near_duplicates` is the threshold of `drop_duplicates`. Raises ValueError for these.
     """
     report, cleaned, kept, seen = Report(), [], [], set()
     for whole_name, whole in documents:

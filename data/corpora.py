@@ -34,16 +34,11 @@ TRAIN_FRACTION_OF_TEXT = 0.9
 def load_corpus(
     spec: str = "python-manual", *, text_column: str = "text", streaming: bool = False, skip_malformed: bool = False
 ) -> Any:
-    """Load a corpus and split it.
+    """Load a corpus, which `CorpusArguments` describes, and split it.
 
     Of at least 100 documents, 5 % are the validation split, chosen by a hash of their names; of fewer, the last tenth
-    of each text is. A hub dataset that has both splits keeps its own.
-
-    Args:
-        spec: "python-manual"; a text file or a file of rows (.jsonl, .json, .csv, .tsv, .parquet), compressed or not; a
-            folder, read recursively without hidden files and symbolic links; a pattern; or "hub:NAME[:CONFIG]".
-        streaming: read files and hub datasets during the iteration instead of storing them first.
-        skip_malformed: skip rows that cannot be read or whose text is no string; a warning tells how many.
+    of each text is. A hub dataset that has both splits keeps its own. A folder is read recursively, without hidden
+    files and symbolic links.
 
     Returns a DatasetDict, of a stream an IterableDatasetDict, with "train" and "validation", each with the string
     columns "name" and "text". A file's name is its path below the folder, a row's is "<file>:<row>", counted from 1.

@@ -102,9 +102,9 @@ def row_documents(
     skip_malformed: bool = False,
     warn: Callable[[str], Any] = logger.warning,
 ) -> Iterator[Document]:
-    """Yield rows as documents "<source>:<row>", counted from 1; raises ValueError that names the row or the column.
+    """Yield rows as documents "<source>:<row>", counted from 1, without blank ones, of which `warn` gets the number.
 
-    Null and blank texts are skipped, with `skip_malformed` malformed rows too; `warn` gets a message with their number.
+    Raises ValueError that names the column, or the row if malformed ones may not be skipped.
     """
     rows = iter(rows)
     first: list[Numbered] = []

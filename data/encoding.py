@@ -16,9 +16,8 @@ AS_TEXT = {"split_special_tokens": True, "verbose": False}  # finds no special t
 class TurnEncoder:
     """An encoder of chats, with labels on the assistant's messages; the tokenizer must not change meanwhile.
 
-    Chat templates mark them with `{% generation %}`. For a template without marks, the variant with marks is used that
-    TRL has for some. Otherwise a turn is the text that the template adds for it: after the prompt that it writes for
-    the assistant, and before the text that it writes for the next message.
+    Chat templates mark them with `{% generation %}`, or TRL has a variant that does. Otherwise a turn is the text after
+    the prompt that the template writes for the assistant, and before the text that it writes for the next message.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
@@ -89,8 +88,7 @@ def encode_preference(
 ) -> dict[str, list[int]]:
     """Encode a chat and two answers as `prompt_ids`, `chosen_ids` and `rejected_ids`; answers have their end of turn.
 
-    An answer begins with the token of the first character in which its text differs from that of the prompt: a prompt
-    and an answer may share a token, for instance two newlines.
+    An answer begins with the token of the first character that is not the prompt's: they may share a token.
     """
     before = encoder.render(prompt, tools, add_generation_prompt=True).text
     chats = [encoder.render([*prompt, *answer], tools) for answer in (chosen, rejected)]
@@ -131,11 +129,10 @@ def encode_tags(tokenizer, words: list[str], tags: list[str], names: list[str], 
 def encode_question(
     tokenizer, question: str, context: str, max_length: int
 ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """Encode a question and its context, in as many windows of `max_length` tokens as the context needs.
+    """Encode a question and then its context, in as many windows of `max_length` tokens as the context needs.
 
-    The question comes first, as a causal model must have read it before the context. Windows share a quarter of their
-    tokens. Returns the ids of each, and for each id the span of its characters in the context, (0, 0) outside of it.
-    Raises ValueError if the question leaves no room for the context.
+    Windows share a quarter of their tokens. Returns the ids of each, and for each id the span of its characters in the
+    context, (0, 0) outside of it. Raises ValueError if the question leaves no room.
     """
     first = tokenizer(f"{question.strip()}\n", **AS_TEXT)["input_ids"]
     read = tokenizer(context, add_special_tokens=False, return_offsets_mapping=True, **AS_TEXT)

@@ -1,7 +1,6 @@
 """The data of a fine-tuning run: examples, split, and encoded for the task."""
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from .encoding import TurnEncoder, encode_answer, encode_preference, encode_ques
 from .formats import Skipped, as_messages, key_of, load_examples
 from .labels import label_names
 from .movie_dialogs import is_movie_dialogs
-from .packing import IGNORE_INDEX, Collator, PackedCollator, pack
+from .packing import IGNORE_INDEX, Collator, PackedCollator, hash_of, pack
 from .rows import splits_in
 
 logger = logging.getLogger(__name__)
@@ -55,10 +54,7 @@ class Examples:
 
     def fingerprint(self) -> str:
         """Return a hash of all training rows, which changes with any of them."""
-        digest = hashlib.blake2b(digest_size=16)
-        for row in self.train:
-            digest.update(repr(row).encode())
-        return digest.hexdigest()
+        return hash_of(map(repr, self.train))
 
 
 def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
@@ -71,7 +67,7 @@ def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
     options = {**names, "label_column": args.label_column, "skip_malformed": args.skip_malformed}
     train, kind = load_examples(args.data, args.task, **options)
     source = args.validation_data or args.data
-    own = set() if is_movie_dialogs(source) else splits_in(source)
+    own = splits_in(source)
     if args.validation_data or {"train", "validation"} <= own:
         split = "validation" if "validation" in own else "train"
         validation, found = load_examples(source, args.task, split=split, **options)
@@ -94,10 +90,7 @@ def _hold_out(keys: list[str], share: float) -> tuple[list[int], list[int]]:
     """Return the rows for training and those for validation: those whose keys are first by hash, at least one key."""
     positions = [position_of(key) for key in keys]
     limit = max(share, min(positions))
-    parts: tuple[list[int], list[int]] = ([], [])
-    for index, position in enumerate(positions):
-        parts[position <= limit].append(index)
-    return parts
+    return [i for i, p in enumerate(positions) if p > limit], [i for i, p in enumerate(positions) if p <= limit]
 
 
 def prepare_examples(
@@ -122,10 +115,7 @@ def prepare_examples(
 
 
 def read_texts(args: DataArguments) -> datasets.DatasetDict:
-    """Read the texts of an `lm` run as "train" and "validation", with the errors of `load_corpus`.
-
-    A conversation of movie dialogues is a text, and is held out if it would be as a chat.
-    """
+    """Read the texts of an `lm` run in two splits. Conversations of movies are texts, and split as chats are."""
 
     def documents(source: str) -> datasets.DatasetDict:
         if not is_movie_dialogs(source):

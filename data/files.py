@@ -79,8 +79,7 @@ def find_files(spec: str, accepted: str) -> tuple[list[File], dict[Path, str]]:
 def walk(folder: Path, pattern: str | None = None, marker: str = RUN_MARKER) -> Found:
     """Find the files below a folder, or those of them that match `pattern`.
 
-    Hidden files, symbolic links and folders that contain a file `marker` are left out: the target of a link is either
-    outside the folder, or found under its own name.
+    Hidden files, folders that contain a file `marker`, and links are left out: their targets are outside, or found too.
     """
     wanted = None
     if pattern is not None:

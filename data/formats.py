@@ -1,9 +1,8 @@
 """Examples to fine-tune on. Their columns tell which kind they are, and each kind has one form.
 
-`columns.py` has the columns by which a kind is recognized, `readers.py` those of the result. Of these, `messages`,
-`prompt`, `completion`, `chosen`, `rejected` and `before` (the system's message, and earlier turns) are lists of
-messages: dicts with a role and content, and with `weight` 0 if it is not learned. `tools` is a list of functions,
-`label` the name of a class, `place` the place of the row, such as "rows.jsonl, line 3".
+`columns.py` has the columns by which a kind is recognized, `readers.py` those of the result. Messages are dicts with a
+role and content, and with `weight` 0 if they are not learned; `before` has the system's, and earlier turns. `place` is
+that of the row, such as "rows.jsonl, line 3".
 """
 
 import contextlib
@@ -75,11 +74,8 @@ def load_examples(
 ) -> tuple[Dataset, str]:
     """Read the examples in a file, a folder or hub:NAME[:CONFIG], and recognize their kind.
 
-    Args:
-        task: sft, dpo, classify, tag, qa, lm or summarize: take a kind for it among those that the columns allow.
-        split: train, validation or test, of a folder or a dataset on the Hub.
-        text_column, label_column, columns: unusual names, such as columns={"prompt": "ask", "completion": "reply"}.
-        skip_malformed: skip rows with wrong values; a warning tells how many.
+    `task`, of `KINDS_OF`, chooses among the kinds that the columns allow. `split`, of a folder or a dataset on the Hub,
+    is train, validation or test. Other columns are as `DataArguments` has them.
 
     Returns the examples in the columns of `readers.KINDS`, and their kind. Raises ValueError for a malformed row,
     for columns of no kind, or of none for this task, and without a usable row; OSError if there is no source.

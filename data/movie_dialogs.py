@@ -21,15 +21,15 @@ def is_movie_dialogs(source: str) -> bool:
 def movie_chats(source: str) -> Iterator[Row]:
     """Yield each conversation as a chat: the first speaker is the user, the other one the assistant.
 
-    Successive lines of one speaker are one message. A conversation that cannot be read is yielded as an error; one
-    without an answer, as some lines are empty, is skipped.
+    Successive lines of one speaker are one message. A conversation without an answer, as some lines are empty, is
+    skipped; one that cannot be read is yielded as a ValueError.
     """
     folder = Path(source).expanduser()
     lines = {fields[0]: (fields[1], fields[4].strip()) for fields in _fields(folder / LINES) if len(fields) == 5}
     for number, fields in enumerate(_fields(folder / CONVERSATIONS), 1):
         chat = _chat(fields, lines)
         if isinstance(chat, ValueError) or len(chat["messages"]) > 1:
-            yield Row(f"{CONVERSATIONS}, line {number}", chat)
+            yield f"{CONVERSATIONS}, line {number}", chat
 
 
 def _fields(file: Path) -> Iterator[list[str]]:

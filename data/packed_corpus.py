@@ -1,6 +1,5 @@
 """The data of a pretraining run: corpora, read, split, tokenized, packed and mixed."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from ..jobs.report import Stages, amount
 from ..tokenization import load_tokenizer, train_char_tokenizer, train_tokenizer
 from .arguments import CorpusArguments
 from .corpora import corpus_bytes, load_corpus
-from .packing import PackedCollator, PackedStream, documents_fingerprint, pack
+from .packing import PackedCollator, PackedStream, hash_of, pack
 from .streams import InfiniteMixture
 
 STREAMED_VALIDATION = 1000  # documents that are held out of a stream
@@ -35,7 +34,9 @@ class Corpus:
         """Hashes of the documents in the two splits; None for a stream."""
         if isinstance(self.train, IterableDataset):
             return None, None
-        return documents_fingerprint(self.train), documents_fingerprint(self.validation)
+        splits = (self.train, self.validation)
+        train, validation = (hash_of(repr((row["name"], row["text"])) for row in split) for split in splits)
+        return train, validation
 
 
 @dataclass
@@ -52,7 +53,7 @@ class PackedCorpora:
     def fingerprint(self) -> str | None:
         """A hash of all documents, which changes with any text; None if there is a stream."""
         parts = [fingerprint or "" for corpus in self.corpora for fingerprint in corpus.fingerprints]
-        return hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest() if all(parts) else None
+        return hash_of(parts) if all(parts) else None
 
     @property
     def train_documents(self) -> int | None:
@@ -82,12 +83,7 @@ def pack_corpora(
     resumed: Path | None = None,
     seed: int = 0,
 ) -> PackedCorpora:
-    """Read the corpora, get the tokenizer, pack and mix; raises ValueError, OSError.
-
-    Args:
-        tokenizer: a directory or Hub name, or "char"; None trains one with `vocab_size` tokens on the corpora.
-        resumed: the checkpoint of a resumed run, whose tokenizer is used.
-    """
+    """Read the corpora, get the tokenizer as `get_tokenizer` does, pack and mix; raises ValueError, OSError."""
     with stages("corpus") as say:
         with main_process_first():
             corpora = [read_corpus(spec, corpus, seed) for spec in corpus.corpus]
@@ -126,10 +122,9 @@ def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
 
 
 def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | InfiniteMixture:
-    """Mix the blocks of several corpora, each with its share `weights` of the tokens.
+    """Mix the blocks of several corpora, each with its share `weights` of the tokens. Streams have no end.
 
-    Without weights, each block comes once. With them, an epoch ends when every block has come at least once; those of a
-    corpus with a large weight have come several times by then. Streams have no end.
+    Without weights, each block comes once. With them, an epoch ends when every block has come at least once.
     """
     if isinstance(blocks[0], PackedStream):
         return InfiniteMixture(blocks, weights or [1.0], seed)
@@ -144,7 +139,7 @@ def mix(blocks: list, weights: list[float] | None, seed: int) -> Dataset | Infin
 def get_tokenizer(
     name: str | None, vocab_size: int, block_size: int, corpora: list[Corpus], resumed: Path | None
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the resumed run, the named one, or a new one trained on the texts."""
+    """Return the tokenizer of the `resumed` checkpoint, the one of that `name`, or a new one trained on the texts."""
     documents = texts(corpus.train for corpus in corpora)
     if resumed is not None:
         tokenizer = AutoTokenizer.from_pretrained(resumed)

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -46,13 +46,11 @@ def pack(
 
     The documents are joined with the end-of-text token before each and after the last. Each block begins with the last
     token of the block before, so that every token is predicted once and the loss over all blocks is that of the text:
-    bits per byte need this. The last block of every thousand documents is shorter. Special tokens in a text are encoded
-    as ordinary characters.
+    bits per byte need this. The last block of every thousand documents is shorter. With a `fingerprint` of the
+    documents, the blocks are stored in the cache of `datasets`, for later runs.
 
-    With a `fingerprint` of the documents, the blocks are stored in the cache of `datasets`, for later runs with the
-    same documents, tokenizer and block size. Returns rows with the column `input_ids`, each (block_size,) or shorter.
-    Raises ValueError if the tokenizer has no end-of-text token, or `block_size` is too small; OSError if the blocks
-    cannot be stored.
+    Returns rows with the column `input_ids`, each (block_size,) or shorter. Raises ValueError if the tokenizer has no
+    end-of-text token, or `block_size` is too small; OSError if the blocks cannot be stored.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("The tokenizer has no eos_token, which marks the end of a document: give it one.")
@@ -106,22 +104,21 @@ def blocks_fingerprint(documents: str, tokenizer, block_size: int) -> str:
     backend.no_truncation()  # as encode_texts leaves it
     backend.no_padding()
     parts = [FORMAT, documents, backend.to_str(), str(tokenizer.eos_token_id), str(block_size)]
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+    return hash_of(["\0".join(parts)])
 
 
-def documents_fingerprint(documents: Dataset) -> str:
-    """Return a hash of all documents, which changes with any text."""
+def hash_of(parts: Iterable[str]) -> str:
+    """Return a hash of strings that come one after another, which is that of the string that they make."""
     digest = hashlib.blake2b(digest_size=16)
-    for row in documents:
-        digest.update(repr((row["name"], row["text"])).encode(errors="replace"))
+    for part in parts:
+        digest.update(part.encode())
     return digest.hexdigest()
 
 
 class PackedCollator:
-    """A collator of blocks to a batch, with positions that start at 0 in every document.
+    """A collator of blocks to a batch, with positions that start at 0 in every document, and no attention mask.
 
-    Without an attention mask and a cache, transformers reads document boundaries from the positions: no token
-    attends to another document. With `gives_lengths` a batch also has the lengths, for kernels without a mask.
+    Then no token attends to another document. With `gives_lengths` a batch has lengths, for kernels without a mask.
     """
 
     gives_lengths = False
@@ -130,11 +127,8 @@ class PackedCollator:
         self.eos_token_id = eos_token_id
 
     def __call__(self, blocks: list[dict]) -> dict[str, torch.Tensor]:
-        """Return `input_ids`, `labels` (-100 where a short block was filled up), `position_ids`, each (B, T).
-
-        Blocks that are left empty, as a resumed run has had them, give an empty batch: (B, 0).
-        """
-        if not blocks[0]:
+        """Return `input_ids`, `labels` (-100 where a short block was filled up), `position_ids`, each (B, T)."""
+        if not blocks[0]:  # a resumed run has had them
             return {"input_ids": torch.empty(len(blocks), 0, dtype=torch.long)}
         blocks = [torch.as_tensor(block["input_ids"], dtype=torch.long) for block in blocks]
         input_ids = pad_sequence(blocks, batch_first=True, padding_value=self.eos_token_id)
@@ -154,7 +148,7 @@ class PackedCollator:
 class Collator:
     """A collator that pads examples at the end with `pad_token_id`; each token, or each example, has a label.
 
-    Rows of several examples get positions that start at 0 with each, and no attention mask: transformers then reads
+    Rows of several examples get positions that start at 0 with each, and no attention mask. Then transformers reads
     from the positions where examples begin, and none of them attends to another.
     """
 

@@ -16,10 +16,8 @@ logger = logging.getLogger(__name__)
 # UTF-32 comes first: the UTF-16 mark is the beginning of the UTF-32 one.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+    **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
 }
 # The bytes below 32 that text does not hold: all but \a \b \t \n \v \f \r and escape, as in file(1).
 CONTROL_BYTES = bytes(set(range(32)) - {7, 8, 9, 10, 11, 12, 13, 27})
@@ -44,10 +42,7 @@ NUM_BANDS = 32
 
 
 def decode(data: bytes, source: str = "") -> str:
-    """Turn the bytes of a text file, called `source` in messages, into text; raises ValueError for binary data.
-
-    The encoding of bytes that are neither UTF-8 nor have a byte order mark is guessed, and the guess is logged.
-    """
+    """Decode a text file, called `source` in messages; raises ValueError for binary data. A guess is logged."""
     return data.decode(_encoding_of(data, source or "the input"))
 
 
@@ -151,8 +146,7 @@ def drop_duplicates(texts: Sequence[str], threshold: float | None = 0.8) -> list
 
     Two texts are near duplicates if the sets of their shingles (runs of five lower-cased words or punctuation marks)
     have a Jaccard similarity of at least `threshold`, in (0, 1], estimated with MinHash and found by locality-sensitive
-    hashing (Broder, 1997); None looks for none. Texts shorter than a shingle are only compared exactly, as one
-    different word usually changes the meaning of a short text. Raises ValueError for another `threshold`.
+    hashing (Broder, 1997); None looks for none. In short texts one word matters, so they are only compared exactly.
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold must be greater than 0 and at most 1, got {threshold}")

@@ -47,7 +47,9 @@ def library_docstrings(folder: Path | None = None) -> Iterator[Docstring]:
     folder = folder or Path(sysconfig.get_path("stdlib"))
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
-        if _is_module(parts):
+        # Tests are left out, and files that cannot be imported (in site-packages and lib-dynload).
+        own = all(part.isidentifier() and not part.startswith("test_") and not part.endswith("_test") for part in parts)
+        if own and EXCLUDED_FOLDERS.isdisjoint(parts):
             # Templates, other encodings and the like are no modules of this Python.
             with contextlib.suppress(SyntaxError, ValueError, OSError):
                 yield from docstrings_in(path.read_bytes(), ".".join(parts).removesuffix(".__init__"))
@@ -59,12 +61,6 @@ def docstrings_in(source: bytes, module: str) -> list[Docstring]:
     for each in _docstrings_in(ast.parse(source), module):
         found.setdefault(each[0], each)  # of several definitions the first: a getter before its setter
     return list(found.values())
-
-
-def _is_module(parts: tuple[str, ...]) -> bool:
-    """Return True if the path can be imported (site-packages and lib-dynload cannot) and is the library's own."""
-    names = all(part.isidentifier() and not part.startswith("test_") and not part.endswith("_test") for part in parts)
-    return names and EXCLUDED_FOLDERS.isdisjoint(parts)
 
 
 def is_private(name: str) -> bool:

@@ -121,13 +121,8 @@ def _split_chats(row: Cells, chosen: list[dict], rejected: list[dict]) -> tuple[
 
 
 def _instruction(row: Cells) -> dict:
-    return {
-        "before": _before(row),
-        "instruction": row.string("instruction"),
-        "input": row.string("input", may_be_empty=True),
-        "output": row.string("output"),
-        "tools": _tools(row),
-    }
+    texts = {"instruction": row.string("instruction"), "input": row.string("input", may_be_empty=True)}
+    return {"before": _before(row), **texts, "output": row.string("output"), "tools": _tools(row)}
 
 
 def _strings(*columns: str) -> Callable[[Cells], dict]:

@@ -31,11 +31,7 @@ NOT_SPACE, SURROGATE = re.compile(r"\S"), re.compile("[\ud800-\udfff]")
 MESSAGE = {"role", "from"}  # a key of each message
 
 
-class Row(NamedTuple):
-    """A value of any type in a file, and its place: "rows.jsonl, line 3"."""
-
-    place: str
-    value: Any
+Row = tuple[str, Any]  # a place, such as "rows.jsonl, line 3", and the value there, of any type
 
 
 class Numbered(NamedTuple):
@@ -51,25 +47,24 @@ class Numbered(NamedTuple):
 
 
 def read_rows(source: str, split: str = "train") -> Iterator[Row]:
-    """Yield the rows of `source`: a file, a folder, a pattern, or hub:NAME[:CONFIG].
+    """Yield the rows of a file, a folder, a pattern, or hub:NAME[:CONFIG]; one that cannot be read as a ValueError.
 
     A folder's files are of the split that their path below it names ("data-validation.jsonl"), otherwise for training.
-    Raises FileNotFoundError, ConnectionError without the Hub, and ValueError for a file that cannot be read. A single
-    row that cannot be read is yielded as a ValueError.
+    Raises FileNotFoundError, ConnectionError without the Hub, and ValueError for a file that cannot be read.
     """
     if source.startswith("hub:"):
         with hub_errors(source) as dataset:
             rows: Any = datasets.load_dataset(*dataset, split=split)
         names = _class_names(rows.features)
         for number, row in enumerate(rows, 1):
-            yield Row(f"{source}, row {number}", _with_class_names(row, names))
+            yield f"{source}, row {number}", _with_class_names(row, names)
         return
     files = [file for file, its_split in _files_of_rows(source) if its_split in (split, None)]
     if not files:
         raise FileNotFoundError(f"{source} has no rows for {split}: {ACCEPTED}.")
     for file in files:
         for row in rows_in_file(file):
-            yield Row(f"{file.name}, {row.where}", row.value)
+            yield f"{file.name}, {row.where}", row.value
 
 
 def splits_in(source: str) -> set[str]:
@@ -116,8 +111,7 @@ def parse_rows(opened: BinaryIO, name: str, kind: str, columns: Collection[str] 
     """Yield the rows of an open file of a `kind` such as .csv, one at a time; `name` is for messages.
 
     A file of one JSON value is read at once. Rows of a table may lack all but the `columns`; None asks for all. Raises
-    ValueError if the rest of the file cannot be read. A row that cannot be read is yielded as a ValueError whose
-    message completes "line 3 ...".
+    ValueError if the rest of the file cannot be read, and yields one, which completes "line 3 ...", for a single row.
     """
     if kind == ".parquet":
         rows = ((None, row) for row in _parquet_rows(opened, columns))

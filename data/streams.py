@@ -15,8 +15,8 @@ INTERVAL = 64  # blocks between saved positions
 class InfiniteMixture(torch.utils.data.IterableDataset):
     """Streams of blocks, of which each next one is drawn by weight; one that ends begins again, in another order.
 
-    To Trainer, which skips the batches that a resumed run has had, it is a single epoch. `start` is the position,
-    taken from an earlier iteration, at which the next iteration begins; the blocks before it are left empty.
+    To Trainer, it is a single epoch. `start` is the position of an earlier iteration at which the next one begins; the
+    blocks before it, which Trainer skips, are left empty.
     """
 
     def __init__(self, streams: list[PackedStream], weights: list[float], seed: int):

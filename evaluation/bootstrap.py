@@ -48,14 +48,22 @@ def divide(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
     return np.divide(numerators, denominators, out=out, where=denominators != 0)
 
 
-def interval(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:
-    """Compute the 95 % interval, percentiles over datasets drawn from the rows (Efron, 1979); None for too few rows."""
-    return _percentiles(metric.rows, metric.of_totals, resamples, seed)
+def interval(metric: Metric, seed: int = 0) -> tuple[float, float] | None:
+    """Compute the 95 % interval, percentiles over datasets drawn from the rows (Efron, 1979); None for too few rows.
+
+    Its ends are further out for few rows, which vary less than what they are drawn from: the expanded percentile
+    interval (T. Hesterberg, "What Teachers Should Know About the Bootstrap", 2015).
+    """
+    if (count := len(metric.rows)) < MIN_ROWS:
+        return None
+    z, free = 1.96, count - 1
+    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # Student's, nearly
+    tail = 100 * NormalDist().cdf(-t * math.sqrt(count / free))
+    low, high = np.percentile(metric.of_totals(_resampled_totals(metric.rows, seed)), [tail, 100 - tail])
+    return float(low), float(high)
 
 
-def paired_interval(
-    before: Metric, after: Metric, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float] | None:
+def paired_interval(before: Metric, after: Metric, seed: int = 0) -> tuple[float, float] | None:
     """Compute the 95 % interval of `after - before` on the same rows (Koehn, 2004); raises ValueError for other rows.
 
     It is narrower than two intervals would suggest, as a hard row is hard for both.
@@ -63,31 +71,16 @@ def paired_interval(
     if len(before.rows) != len(after.rows):
         raise ValueError(f"{before.name} is of {len(before.rows)} rows before and {len(after.rows)} after.")
     rows, width = np.hstack([before.rows, after.rows]), before.rows.shape[1]
-    return _percentiles(
-        rows, lambda totals: after.of_totals(totals[:, width:]) - before.of_totals(totals[:, :width]), resamples, seed
-    )
+    change = Metric("", rows, lambda sums: after.of_totals(sums[:, width:]) - before.of_totals(sums[:, :width]))
+    return interval(change, seed)
 
 
-def _percentiles(rows: np.ndarray, of_totals: Callable, resamples: int, seed: int) -> tuple[float, float] | None:
-    """Return the ends of the interval, further out for few rows, which vary less than what they are drawn from.
-
-    Source: T. Hesterberg, "What Teachers Should Know About the Bootstrap", 2015: the expanded percentile interval.
-    """
-    if (count := len(rows)) < MIN_ROWS:
-        return None
-    z, free = 1.96, count - 1
-    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # Student's, nearly
-    tail = 100 * NormalDist().cdf(-t * math.sqrt(count / free))
-    low, high = np.percentile(of_totals(_resampled_totals(rows, resamples, seed)), [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def _resampled_totals(rows: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _resampled_totals(rows: np.ndarray, seed: int) -> np.ndarray:
     """Sum N rows drawn with replacement, R times: (N, K) -> (R, K)."""
     generator, count = np.random.default_rng(seed), len(rows)
     parts, at_once = [], max(1, NUMBERS_AT_ONCE // count)
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
+    for start in range(0, RESAMPLES, at_once):
+        size = min(at_once, RESAMPLES - start)
         drawn = generator.integers(0, count, (size, count))
         drawn += count * np.arange(size)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)

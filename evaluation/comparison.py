@@ -8,8 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..jobs.markdown import markdown_table
-from ..jobs.plotting import pyplot
-from ..jobs.report import REPORT_FILE
+from ..jobs.report import REPORT_FILE, pyplot
 from ..jobs.run_folder import FINGERPRINT, RUN_FILE, RUN_METADATA_KEYS, read_settings
 from ..jobs.saving import checkpoints
 

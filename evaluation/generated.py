@@ -2,7 +2,7 @@
 
 import copy
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
@@ -12,11 +12,11 @@ from .answers import answer_metrics, overlap_metrics
 from .bootstrap import Metric, mean, ratio
 from .inference import Subject, continuations
 from .results import Evaluation
-from .samples import distinct, longest_copies, repetition
 
 NEW_TOKENS = 128
 PROMPT_CHARACTERS, PASSAGE_CHARACTERS = 200, 2000  # samples continue the first ones of a passage
 SAMPLES = 32
+WIDTHS = 16, 8, 4, 2, 1  # of the n-grams that copies are looked up by; few places of unrelated texts share the longest
 
 
 def evaluate_answers(
@@ -115,6 +115,46 @@ def _sample_metrics(
     metrics.append(mean("copied_characters", list(map(len, longest)), higher_is_better=False))
     metrics.append(ratio("copied_characters_most", [max(map(len, longest))], [1], higher_is_better=False))
     return metrics, max(longest, key=len)
+
+
+def distinct(samples: Sequence[Sequence], n: int) -> Metric:
+    """Compute the share of different n-grams among those of all samples together (distinct-n, Li et al., 2016).
+
+    It has no interval: a resample has samples twice, so fewer of its n-grams are different.
+    """
+    grams = [gram for sample in samples for gram in ngrams(sample, n)]
+    return ratio(f"distinct_{n}", [len(set(grams))], [len(grams)], None)
+
+
+def repetition(samples: Sequence[Sequence], n: int = 4) -> Metric:
+    """Compute the mean share of a sample's n-grams that it has had before (seq-rep-n, Welleck et al., 2020)."""
+    shares = []
+    for sample in samples:
+        grams = list(ngrams(sample, n))
+        shares.append(1 - len(set(grams)) / len(grams) if grams else 0.0)
+    return mean(f"repetition_{n}", shares, higher_is_better=False)
+
+
+def ngrams(sample: Sequence, n: int) -> Iterator[tuple]:
+    return zip(*(sample[i:] for i in range(n)), strict=False)
+
+
+def longest_copies(samples: Sequence[str], documents: Sequence[str]) -> list[str]:
+    """Find the longest passage of each sample that a document contains word for word."""
+    longest = [""] * len(samples)
+    for width in WIDTHS:
+        seeds: dict[str, set[int]] = {}  # the n-grams of samples without a copy so far, and which samples have them
+        for index, sample in enumerate(samples):
+            for i in range(0 if longest[index] else len(sample) - width + 1):
+                seeds.setdefault(sample[i : i + width], set()).add(index)
+        for document in documents if seeds else ():
+            for place in range(len(document)):
+                for index in seeds.get(document[place : place + width], ()):
+                    size = len(longest[index])
+                    while place + size < len(document) and document[place : place + size + 1] in samples[index]:
+                        size += 1
+                    longest[index] = max(longest[index], document[place : place + size], key=len)
+    return longest
 
 
 def generation_options(model: PreTrainedModel, options: dict[str, Any]) -> GenerationConfig:

@@ -1,7 +1,7 @@
 """Outputs of a model for many inputs, in batches of similar lengths whose padding changes nothing."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,18 @@ def head_logits(model: PreTrainedModel, inputs: Inputs, batch_size: int, progres
     return out
 
 
+def in_windows(read: Callable, subject: Subject, inputs: Inputs, size: int) -> list[np.ndarray]:
+    """Compute by `read` (`token_nats`, `head_logits`) the outputs for inputs that may have more than `size` tokens."""
+    pieces = [(index, *window) for index, ids in enumerate(inputs) for window in windows(len(ids), size)]
+    cut = [inputs[index][begin:end] for index, begin, end, _ in pieces]
+    parts: list[list[np.ndarray]] = [[] for _ in inputs]
+    outputs = read(subject.model, cut, subject.batch_size, subject.progress)
+    for (index, begin, end, counted), output in zip(pieces, outputs, strict=True):
+        known = len(output) - (end - begin - counted)  # outputs: the window before has seen more of these tokens
+        parts[index].append(output[known:] if begin else output)
+    return [np.concatenate(each) for each in parts]
+
+
 @torch.no_grad()
 def continuations(
     model: PreTrainedModel, prompts: Inputs, config: GenerationConfig, batch_size: int, progress: str = "", seed=0
@@ -100,7 +112,7 @@ def continuations(
     """
     out: list[list[int]] = [[]] * len(prompts)
     ends = set(config.eos_token_id) if isinstance(config.eos_token_id, list) else {config.eos_token_id}
-    for indices, batch in _batches(model, prompts, 1 if config.do_sample else batch_size, progress, left=True):
+    for indices, batch in _batches(model, prompts, 1 if config.do_sample else batch_size, progress, side="left"):
         with torch.random.fork_rng(enabled=bool(config.do_sample)):
             if config.do_sample:
                 torch.manual_seed(seed + indices[0])
@@ -112,7 +124,7 @@ def continuations(
 
 
 def _batches(
-    model: PreTrainedModel, inputs: Inputs, batch_size: int, progress: str, left: bool = False
+    model: PreTrainedModel, inputs: Inputs, batch_size: int, progress: str, side: str = "right"
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Yield batches from the longest inputs, whose memory is the most, to the shortest, and their inputs' indices."""
     was_training = model.training
@@ -124,7 +136,6 @@ def _batches(
     for start in tqdm(range(0, len(order), batch_size), unit="batch", **looks):
         indices = order[start : start + batch_size]
         rows = [torch.tensor(list(inputs[index]), dtype=torch.long) for index in indices]
-        side = "left" if left else "right"
         input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
         yield indices, {"input_ids": input_ids.to(model.device), "attention_mask": mask.to(model.device)}

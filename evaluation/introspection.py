@@ -77,7 +77,7 @@ def head_names(model: PreTrainedModel, context_length: int | None = None) -> dic
     period = min(PROBE_TOKENS, (context_length or 2 * PROBE_TOKENS) // 2)
     if period < 2:
         return {}
-    rows = model.get_input_embeddings().num_embeddings
+    rows = model.config.get_text_config().vocab_size
     ids = torch.randint(rows, (period,), generator=torch.Generator().manual_seed(0)).tolist()
     weights = attention_weights(model, ids + ids)
     scores = {

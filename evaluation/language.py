@@ -11,7 +11,7 @@ from ..tokenization import encode_texts
 from ..tokenization.special_tokens import ChatEncoder
 from .bits_per_byte import documents_changed
 from .bootstrap import Metric, divide, mean, ratio
-from .inference import Subject, token_nats, windows
+from .inference import Subject, in_windows, token_nats
 from .results import Evaluation
 
 PASSAGE_CHARACTERS = 1000
@@ -34,25 +34,14 @@ def evaluate_texts(subject: Subject, texts: Sequence[str]) -> Evaluation:
     documents = [[start, *ids] for ids in encode_texts(tokenizer, texts)]
     few = len(texts) < FEW_DOCUMENTS
     rows = []  # nats, tokens, bytes
-    for text, ids, nats in zip(texts, documents, _document_nats(subject, documents), strict=True):
+    losses = in_windows(token_nats, subject, documents, subject.input_length())
+    for text, ids, nats in zip(texts, documents, losses, strict=True):
         rows += _passages(tokenizer, text, ids[1:], nats, few)
     unit = f"passages of {PASSAGE_CHARACTERS:,} characters" if few else "documents"
     notes = [f"intervals are over {len(rows):,} {unit}"]
     if changed := documents_changed(texts, tokenizer):
         notes.append(f"too good: the tokenizer does not give {changed:,} of {len(texts):,} texts back as they were")
     return Evaluation("lm", _language_metrics(np.array(rows, float)), len(texts), notes)
-
-
-def _document_nats(subject: Subject, documents: Sequence[list[int]]) -> list[np.ndarray]:
-    """Compute the nats of each token but the first, (T - 1,) a document; longer ones are read in windows."""
-    size = subject.input_length()
-    pieces = [(index, *window) for index, ids in enumerate(documents) for window in windows(len(ids), size)]
-    inputs = [documents[index][begin:end] for index, begin, end, _ in pieces]
-    nats: list[list[np.ndarray]] = [[] for _ in documents]
-    losses = token_nats(subject.model, inputs, subject.batch_size, subject.progress)
-    for (index, _, _, counted), loss in zip(pieces, losses, strict=True):
-        nats[index].append(loss[counted - 1 :])
-    return [np.concatenate(parts) for parts in nats]
 
 
 def _passages(tokenizer, text: str, ids: list[int], nats: np.ndarray, cut: bool) -> list[tuple[float, int, int]]:
@@ -84,7 +73,7 @@ def evaluate_chats(subject: Subject, chats: Sequence[list[dict]], tools: Sequenc
     """
     encoder = TurnEncoder(subject.tokenizer)
     encoded = encoder.encode_batch([encoder.render(chat, some) for chat, some in zip(chats, tools, strict=True)])
-    losses = _document_nats(subject, [one["input_ids"] for one in encoded])
+    losses = in_windows(token_nats, subject, [one["input_ids"] for one in encoded], subject.input_length())
     rows = np.zeros((len(chats), 3))  # nats, tokens, bytes
     for row, chat, one, nats in zip(rows, chats, encoded, losses, strict=True):
         trained = np.array(one["labels"][1:]) != IGNORE_INDEX

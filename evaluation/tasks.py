@@ -74,10 +74,8 @@ def _texts(source: str, args: EvaluationArguments) -> tuple[str, list[str]]:
     if split is None and (run or (args.train_data and same_file(args.train_data, source))):
         split = "validation"
     if "data" in run or (not run and is_movie_dialogs(source)):
-        plain = {"task": "lm", "data": source, "skip_malformed": args.skip_malformed}
-        settings = _data_arguments(run or plain)
-        split = split or "all"
-        return split, _texts_of(read_texts(settings), source, split)
+        settings, split = run or {"task": "lm", "data": source, "skip_malformed": args.skip_malformed}, split or "all"
+        return split, _texts_of(read_texts(_data_arguments(settings)), source, split)
     if source.startswith("hub:"):
         splits = splits_in(source)
         split = split or _test_split(splits, "validation")

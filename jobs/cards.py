@@ -51,11 +51,8 @@ print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated
 `trust_remote_code=True` runs the checkpoint's Python files; with `foliogpt` installed and
 `import foliogpt.modeling` it is not needed."""
     metrics = {name: report[f"val_{name}"] for name in ("perplexity", "bits_per_byte")}
-    metadata = ModelCardData(
-        library_name="transformers", pipeline_tag="text-generation", tags=["foliogpt", *["custom_code"] * is_ours],
-        model_name=report["name"], eval_results=_eval_results("text-generation", report["corpus"], metrics),
-        base_model=base,
-    )  # fmt: skip
+    metadata = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["custom_code"] * is_ours}
+    metadata |= _eval_results(report, "text-generation", report["corpus"], metrics)
     return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
 
 
@@ -77,11 +74,9 @@ On {amount(report["val_examples"], "held-out rows")}:
 Training took {round(report["seconds"]["training"]):,} seconds on {report["machine"]}. It knows what its base knew
 and what these examples show. Do not rely on what it says."""
     pipeline = PIPELINES[report["loads_as"]]
-    metadata = ModelCardData(
-        library_name="peft" if is_adapter else "transformers", pipeline_tag=pipeline, base_model=report["base_model"],
-        tags=["foliogpt", report["task"], *["custom_code"] * (report["custom_code"] and not is_adapter)],
-        model_name=report["name"], eval_results=_eval_results(pipeline, report["data"], report["metrics"]),
-    )  # fmt: skip
+    tags = [report["task"], *["custom_code"] * (report["custom_code"] and not is_adapter)]
+    metadata = {"library_name": "peft" if is_adapter else "transformers", "pipeline_tag": pipeline, "tags": tags}
+    metadata |= _eval_results(report, pipeline, report["data"], report["metrics"])
     usage = f"```python\n{_finetuned_usage(report, is_adapter)}\n```"
     return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
 
@@ -99,7 +94,7 @@ Recall@k is the share of questions that have their text among the first k; in br
 held out, and come from the same place as those it learned from: on other texts it will be worse."""
         call = 'model.similarity(model.encode_query("a question"), model.encode_document(["a text", "another"]))'
         heading, cls, pipeline = "How well it finds", "SentenceTransformer", "sentence-similarity"
-        tags = ["foliogpt", "sentence-transformers", "feature-extraction"]
+        tags = ["sentence-transformers", "feature-extraction"]
     else:
         about = f"""\
 `{report["base_model"]}` as a cross-encoder: it reads a question and a passage together, up to {report["max_length"]:,}
@@ -108,7 +103,7 @@ tokens, and gives one score. Trained with FolioGPT on pairs from `{report["data"
 `before` is the order of held-out texts by words (BM25), `after` the first ten of them in the order of the scores."""
         call = 'model.predict([("a question", "a text"), ("a question", "another")])'
         heading, cls, pipeline = "How well it ranks", "CrossEncoder", "text-ranking"
-        tags = ["foliogpt", "cross-encoder"]
+        tags = ["cross-encoder"]
     usage = f"""\
 ```python
 from sentence_transformers import {cls}
@@ -116,10 +111,8 @@ from sentence_transformers import {cls}
 model = {cls}({json.dumps(report["output_dir"])}{trust})
 print({call})
 ```"""
-    metadata = ModelCardData(
-        library_name="sentence-transformers", pipeline_tag=pipeline, base_model=report["base_model"],
-        tags=[*tags, *["custom_code"] * report["custom_code"]],
-    )  # fmt: skip
+    tags += ["custom_code"] * report["custom_code"]
+    metadata = {"library_name": "sentence-transformers", "pipeline_tag": pipeline, "tags": tags}
     sections = {heading: f"{recall_table(report)}\n\n{note}", "Use": usage}
     return _card(report, metadata, about, sections, has_curve=False)
 
@@ -138,20 +131,23 @@ def recall_table(report: dict) -> str:
     return markdown_table(["asked by", "", "recall@1", "recall@10"], rows)
 
 
-def _card(report: dict, metadata: ModelCardData, about: str, sections: dict[str, str], has_curve: bool = True) -> str:
+def _card(report: dict, metadata: dict, about: str, sections: dict[str, str], has_curve: bool = True) -> str:
     """Join metadata, title, sections, and the command with the versions that it ran with."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     curve = f"The curve is in `{CURVE_FILE}`, all" if has_curve else "All"
     facts = f"{versions}, seed {report['seed']}.\n{curve} metrics in `{REPORT_FILE}`."
     made_by = f"```\n{report['command']}\n```\n\n{facts}"
-    parts = [f"---\n{metadata.to_yaml()}\n---", f"# {report['name']}", about.strip()]
+    metadata["tags"] = ["foliogpt", *metadata["tags"]]
+    data = ModelCardData(base_model=report.get("base_model"), **metadata)
+    parts = [f"---\n{data.to_yaml()}\n---", f"# {report['name']}", about.strip()]
     parts += [f"## {heading}\n\n{text}" for heading, text in {**sections, "Made by": made_by}.items()]
     return str(ModelCard("\n\n".join(parts) + "\n"))
 
 
-def _eval_results(task: str, dataset: str, metrics: dict[str, float]) -> list[EvalResult]:
+def _eval_results(report: dict, task: str, dataset: str, metrics: dict[str, float]) -> dict:
     where = {"task_type": task, "dataset_type": "text", "dataset_name": dataset, "dataset_split": "validation"}
-    return [EvalResult(**where, metric_type=name, metric_value=round(x, 4)) for name, x in metrics.items()]
+    results = [EvalResult(**where, metric_type=name, metric_value=round(x, 4)) for name, x in metrics.items()]
+    return {"model_name": report["name"], "eval_results": results}
 
 
 def _finetuned_usage(report: dict, is_adapter: bool) -> str:
@@ -165,21 +161,16 @@ def _finetuned_usage(report: dict, is_adapter: bool) -> str:
         load += "base.resize_token_embeddings(len(tokenizer))\n" if report["resized"] else ""
         load += f"model = PeftModel.from_pretrained(base, {here})"
     peft = "from peft import PeftModel\n" if is_adapter else ""
+    prompt = json.dumps(report["prompt"] or "A text", ensure_ascii=False)
+    inputs = f'tokenizer({prompt}, return_tensors="pt")'
+    if report["loads_as"] == "lm" != report["task"]:
+        options = 'add_generation_prompt=True, return_tensors="pt", return_dict=True'
+        inputs = f"tokenizer.apply_chat_template(\n    {prompt}, {options}\n)"
+    call = f"""inputs = {inputs}
+outputs = model.generate(**inputs, max_new_tokens=60)
+print(tokenizer.decode(outputs[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
     return f"""{peft}from transformers import AutoTokenizer, {name}
 
 tokenizer = AutoTokenizer.from_pretrained({here})
 {load}
-{_finetuned_call(report)}"""
-
-
-def _finetuned_call(report: dict) -> str:
-    prompt = json.dumps(report["prompt"] or "A text", ensure_ascii=False)
-    inputs = f'tokenizer({prompt}, return_tensors="pt")'
-    if report["loads_as"] != "lm":
-        return f"print(model(**{inputs}))"
-    if report["task"] != "lm":
-        options = 'add_generation_prompt=True, return_tensors="pt", return_dict=True'
-        inputs = f"tokenizer.apply_chat_template(\n    {prompt}, {options}\n)"
-    return f"""inputs = {inputs}
-outputs = model.generate(**inputs, max_new_tokens=60)
-print(tokenizer.decode(outputs[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
+{call if report["loads_as"] == "lm" else f"print(model(**{inputs}))"}"""

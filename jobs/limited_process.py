@@ -1,7 +1,7 @@
 """A function that is called in a process of its own, which ends if a call takes too much time or memory.
 
-Nothing else ends a regular expression, a power or a file that takes hours. The pools of multiprocessing and pebble
-would import the caller's main module again.
+Nothing else ends a regular expression that takes hours. The pools of multiprocessing and pebble would import the
+caller's main module again.
 """
 
 import contextlib

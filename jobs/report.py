@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
-from .plotting import pyplot
+from .extras import extra
 from .saving import STATE_FILE
 
 REPORT_FILE, CARD_FILE, CURVE_FILE = "report.json", "README.md", "loss.png"
@@ -97,6 +98,16 @@ def compressors(report: dict) -> dict[str, float]:
     """Return the compressors' losses on the held-out text, in nats per token, if the run was compared with any."""
     nats = report["val_loss"] / report["val_bits_per_byte"] if report.get("val_bits_per_byte") else 0
     return {name: bits * nats for name, bits in report.get("baseline_bits_per_byte", {}).items()}
+
+
+def pyplot(plot: str) -> ModuleType:
+    """Return matplotlib.pyplot, without windows; ImportError names the `plot` and the extra if it is missing."""
+    with extra("plots", plot):
+        import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt
 
 
 def loss_curve(log_history: list[dict], path: Path, title: str, levels: dict[str, float] | None = None) -> None:

@@ -19,8 +19,7 @@ def checkpoint_to_resume(
 ) -> Path | None:
     """Return the newest complete checkpoint in `output_dir`; None if the run was stopped before its first.
 
-    Raises ValueError if one of the `fixed` settings is that of another run, or the run is complete; FileNotFoundError
-    if no checkpoint is intact.
+    Raises ValueError for another value of a `fixed` setting, or a complete run; FileNotFoundError if none is intact.
     """
     checkpoint = last_checkpoint(output_dir)
     saved = run_settings_of(output_dir, checkpoint)

@@ -29,8 +29,7 @@ def lock_run_folder(
     """Make `output_dir` if need be, and lock it until the block ends; nothing in it is changed.
 
     With `overwrite` another run may be there, with `resume` one must be; `marker` is the file that marks it. Raises
-    FileExistsError if a run, or something else, is there, or a run is writing to it now; FileNotFoundError if there is
-    no run to resume; PermissionError if the directory cannot be written to.
+    FileExistsError, FileNotFoundError, or PermissionError if the directory cannot be written to.
     """
     path = Path(output_dir).expanduser()
     _check(path, overwrite, resume, marker)
@@ -91,10 +90,7 @@ def run_metadata(fingerprint, global_batch_size: int) -> dict:
 
 
 def start_run(output_dir: Path, settings: dict, is_new: bool) -> None:
-    """Write the settings of the run that begins or resumes, completely or not at all.
-
-    If `is_new`, the checkpoints of the run that was here are deleted; its final model stays until the new one is saved.
-    """
+    """Write the settings of a run; one that is new deletes earlier checkpoints, and leaves the final model for now."""
     new = output_dir / f"{STAGING}{RUN_FILE}"
     write_atomically(new, yaml.safe_dump(settings, sort_keys=False))  # if that fails, no checkpoint is removed
     if is_new:

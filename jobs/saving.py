@@ -56,10 +56,7 @@ def find_corrupt_file(checkpoint: Path) -> str | None:
 
 
 def write_checksums(checkpoint: Path) -> None:
-    """Sync a checkpoint's files to the disk, then write their hashes; without these it counts as incomplete.
-
-    A machine that loses power may leave files of the right size that are full of zeros; the hashes detect that.
-    """
+    """Sync a checkpoint's files to the disk, then write their hashes, which detect zeros after a loss of power."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SUMS_FILE)
     for file in files:
         _to_disk(file)
@@ -139,17 +136,12 @@ def staged(output_dir: Path) -> Iterator[Path]:
             for stale in output_dir.glob(pattern):
                 if stale.name not in files:
                     stale.unlink()
+        umask = os.umask(0)  # there is no other way to read it
+        os.umask(umask)
         for file in files.values():
             if file.is_dir():
                 shutil.rmtree(output_dir / file.name, ignore_errors=True)
             else:
-                file.chmod(_new_file_mode())  # safetensors writes files that only their owner can read
+                file.chmod(0o666 & ~umask)  # safetensors writes files that only their owner can read
             os.replace(file, output_dir / file.name)
         staging.rmdir()
-
-
-def _new_file_mode() -> int:
-    """Return the permissions of a new file."""
-    umask = os.umask(0)  # there is no other way to read it
-    os.umask(umask)
-    return 0o666 & ~umask

@@ -8,6 +8,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from html import escape
 from typing import Protocol
 
@@ -54,8 +55,7 @@ class Passage:
     def citation(self, start: int, end: int) -> "Citation":
         """Cite `text[start:end]`."""
         first, last = self.start + start, self.start + end
-        page = bisect_right(self.pages, first) if self.pages else None
-        return Citation(self.document, first, last, page, self.text[start:end])
+        return Citation(self.document, first, last, bisect_right(self.pages, first) or None, self.text[start:end])
 
 
 @dataclass(frozen=True)
@@ -190,11 +190,9 @@ def _passages(hits: Sequence[Hit], with_neighbors: int, catalog: Catalog) -> tup
     """Return the passages of hits, then the neighbors of the best ones, each with the white space after it."""
     best = [hit.chunk for hit in hits]
     neighbors = [neighbor for chunk in best[:with_neighbors] for neighbor in catalog.neighbors(chunk)]
-    documents: dict[str, Document] = {}
-    found = []
+    document_of, found = cache(catalog.document), []
     for chunk in filter(None, map(catalog.chunk, dict.fromkeys(best + neighbors))):  # some may have been deleted
-        name, start, end = chunk["document"], chunk["start"], chunk["end"]
-        document = documents[name] = documents.get(name) or catalog.document(name)
+        document, start, end = document_of(chunk["document"]), chunk["start"], chunk["end"]
         if document.text[start:end] == chunk["text"]:  # otherwise another process has changed it
             found.append(Passage.of(document, start, SPACE.match(document.text, end).end()))
     return tuple(found)

@@ -1,7 +1,8 @@
 """The catalog: every document, chunk and vector in one SQLite file, the source of truth.
 
 The dense index can be rebuilt from it without embedding. `outbox` has the chunks that the dense index must still add or
-delete: it is written in the same transaction as the chunks, and emptied when the index has them.
+delete: it is written in the same transaction as the chunks, and emptied when the index has them. Of copies of a text it
+has the first alone, as HNSW links hundreds of equal vectors to each other only, and finds no others behind them.
 """
 
 import json
@@ -14,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .chunking import Chunk
-from .database import Database
+from .database import DENSE_VERSION, Database
 from .documents import Document, Heading
 from .filters import where_sql
 from .lexical import FIRST, SHORTEST, indexed_words, match_expression
 
+IS_FIRST = "NOT EXISTS (SELECT 1 FROM chunks copy WHERE copy.hash = chunks.hash AND copy.id < chunks.id)"
 # Unknown words of a question that are corrected, corrections of each, and the least ratio of their spellings (difflib).
 MAX_UNKNOWN, MAX_CORRECTIONS, MIN_SIMILARITY = 8, 3, 0.8
 
@@ -71,7 +73,6 @@ class Catalog(Database):
         return set(self._column("SELECT name FROM documents WHERE source = ?", source))
 
     def source_of(self, name: str) -> str | None:
-        """Return the source that a document was read from; None if there is no such document."""
         return self._value("SELECT source FROM documents WHERE name = ?", name)
 
     def document_hash(self, name: str) -> str | None:
@@ -141,9 +142,12 @@ class Catalog(Database):
 
     def _drop_chunks(self, ids: list[int]) -> None:
         rows = [[id] for id in ids]
+        copies = "chunks JOIN chunks copy ON copy.hash = chunks.hash AND copy.id >= chunks.id WHERE chunks.id = ?"
+        query = f"INSERT OR IGNORE INTO outbox SELECT copy.id FROM {copies} ORDER BY copy.id LIMIT 2"
+        for row in rows:  # the next copy may be the first one now
+            self.connection.execute(query, row)
+            self.connection.execute("DELETE FROM chunks WHERE id = ?", row)
         self.connection.executemany("DELETE FROM words WHERE rowid = ?", rows)
-        self.connection.executemany("DELETE FROM chunks WHERE id = ?", rows)
-        self.connection.executemany("INSERT OR IGNORE INTO outbox (chunk) VALUES (?)", rows)
 
     def put_source(self, source: Source) -> None:
         self.connection.execute("INSERT OR REPLACE INTO sources (name, stamp, hash) VALUES (?, ?, ?)", source)
@@ -164,25 +168,24 @@ class Catalog(Database):
         query = "SELECT 1 FROM vectors WHERE hash = ? AND model = ? AND dtype = ?"
         return {hash for hash in set(hashes) if not self._value(query, hash, model, dtype)}
 
-    def put_vectors(self, hashes: list[bytes], vectors: np.ndarray, model: str, dtype: str) -> None:
+    def put_vectors(self, hashes: Iterable[bytes], vectors: np.ndarray, model: str, dtype: str) -> None:
         rows = [(h, model, dtype, v.astype("<f4").tobytes()) for h, v in zip(hashes, vectors, strict=True)]
         query = "INSERT OR IGNORE INTO vectors (hash, model, dtype, vector) VALUES (?, ?, ?, ?)"
         self.connection.executemany(query, rows)
 
     def copy_vectors(self, catalog: Path, model: str, dtype: str) -> None:
-        """Copy all vectors of a model from another catalog's file."""
         self.connection.execute("ATTACH ? AS other", [str(catalog)])
-        try:
-            theirs = "SELECT hash, model, dtype, vector FROM other.vectors WHERE model = ? AND dtype = ?"
-            with self.transaction() as db:
-                db.execute(f"INSERT OR IGNORE INTO vectors {theirs}", [model, dtype])
-        finally:
-            self.connection.execute("DETACH other")
+        theirs = "SELECT hash, model, dtype, vector FROM other.vectors WHERE model = ? AND dtype = ?"
+        self.connection.execute(f"INSERT OR IGNORE INTO vectors {theirs}", [model, dtype])
+        self.connection.execute("DETACH other")
 
     def prune_vectors(self) -> None:
         """Delete the vectors of deleted chunks and of other models."""
         query = "DELETE FROM vectors WHERE model != ? OR dtype != ? OR hash NOT IN (SELECT hash FROM chunks)"
         self.connection.execute(query, self.model)
+
+    def without_vector(self) -> set[bytes]:
+        return self.missing_vectors(self._column("SELECT hash FROM chunks"), *self.model)
 
     def vectors(self, ids: list[int]) -> tuple[list[int], np.ndarray]:
         """Return the ids of the chunks that have a vector, and those vectors: (ids, dimension)."""
@@ -192,15 +195,11 @@ class Catalog(Database):
         rows = [np.frombuffer(vector, "<f4") for vector in found.values()]
         return list(found), np.stack(rows) if rows else np.zeros((0, 0), "f4")
 
-    def chunks_without_vector(self) -> int:
-        vectors = "vectors ON vectors.hash = chunks.hash AND model = ? AND dtype = ?"
-        return self._value(f"SELECT count(*) FROM chunks LEFT JOIN {vectors} WHERE vector IS NULL", *self.model)
-
     def outbox(self, limit: int) -> tuple[list[int], list[int]]:
         """Return at most `limit` ids of chunks that the dense index must add, and of chunks that it must delete."""
-        query = "SELECT chunk, id IS NOT NULL FROM outbox LEFT JOIN chunks ON id = chunk ORDER BY chunk LIMIT ?"
-        rows = self.connection.execute(query, [limit]).fetchall()
-        return [id for id, is_there in rows if is_there], [id for id, is_there in rows if not is_there]
+        query = f"SELECT chunk, id IS NOT NULL AND {IS_FIRST} FROM outbox LEFT JOIN chunks ON chunks.id = chunk"
+        rows = self.connection.execute(f"{query} ORDER BY chunk LIMIT ?", [limit]).fetchall()
+        return [id for id, is_needed in rows if is_needed], [id for id, is_needed in rows if not is_needed]
 
     def clear_outbox(self, ids: Iterable[int]) -> None:
         self.connection.executemany("DELETE FROM outbox WHERE chunk = ?", [[id] for id in ids])
@@ -208,7 +207,8 @@ class Catalog(Database):
     def fill_outbox(self) -> None:
         """Make the dense index, which is about to be emptied, add all chunks again."""
         self.connection.execute("DELETE FROM outbox")
-        self.connection.execute("INSERT INTO outbox SELECT id FROM chunks")
+        self.connection.execute(f"INSERT INTO outbox SELECT id FROM chunks WHERE {IS_FIRST}")
+        self.set_setting("dense", DENSE_VERSION)
         self.next_generation()
 
     def lexical(self, query: str, limit: int, where: dict | None) -> list[tuple[int, float]]:
@@ -218,12 +218,9 @@ class Catalog(Database):
             return []
         condition, parameters = where_sql(where) if where else ("TRUE", [])
         tables = "words JOIN chunks ON chunks.id = words.rowid JOIN documents ON documents.id = chunks.document"
-        rows = self.connection.execute(
-            f"SELECT words.rowid, -bm25(words) AS score FROM {tables if where else 'words'} "
-            f"WHERE words MATCH ? AND {condition} ORDER BY score DESC, words.rowid LIMIT ?",
-            [expression, *parameters, limit],
-        )
-        return rows.fetchall()
+        query = f"SELECT words.rowid, -bm25(words) AS score FROM {tables if where else 'words'} WHERE words MATCH ?"
+        order = "ORDER BY score DESC, words.rowid LIMIT ?"
+        return self.connection.execute(f"{query} AND {condition} {order}", [expression, *parameters, limit]).fetchall()
 
     def frequency(self, term: str, chunks: list[int]) -> tuple[int, set[int]]:
         """Return the number of chunks with a term of `question_terms`, and those of `chunks` that have it."""
@@ -252,21 +249,26 @@ class Catalog(Database):
         tables = f"chunks JOIN chunks other ON {adjacent}"
         return self._column(f"SELECT other.id FROM {tables} WHERE chunks.id = ? ORDER BY other.position", id)
 
-    def chunks_where(self, where: dict | None) -> list[int]:
-        """Return the ids of the chunks of the documents that a condition is true for, or of all documents."""
+    def firsts(self) -> list[int]:
+        return self._column(f"SELECT id FROM chunks WHERE {IS_FIRST}")
+
+    def copies_where(self, where: dict | None) -> dict[int, list[int]]:
+        """Return the chunks of the documents that a condition is true for, or of all, by the first with their text."""
         condition, parameters = where_sql(where) if where else ("TRUE", [])
-        tables = "documents JOIN chunks ON chunks.document = documents.id"
-        return self._column(f"SELECT chunks.id FROM {tables} WHERE {condition}", *parameters)
+        first = "(SELECT min(id) FROM chunks copy WHERE copy.hash = chunks.hash)"
+        query = f"SELECT {first}, chunks.id FROM documents JOIN chunks ON document = documents.id WHERE {condition}"
+        copies: dict[int, list[int]] = {}
+        for id, copy in self.connection.execute(query, parameters):
+            copies.setdefault(id, []).append(copy)
+        return copies
 
     def chunk(self, id: int) -> dict[str, Any] | None:
         """Return a chunk with its document's name, title and metadata; None if it was deleted."""
+        names = ("document", "start", "end", "text", "page", "title", "heading", "chunk", "metadata")
         columns = 'documents.name, "start", "end", chunks.text, page, title, heading, chunks.id, metadata'
         tables = "chunks JOIN documents ON documents.id = chunks.document"
         row = self.connection.execute(f"SELECT {columns} FROM {tables} WHERE chunks.id = ?", [id]).fetchone()
-        if row is None:
-            return None
-        names = ("document", "start", "end", "text", "page", "title", "heading", "chunk")
-        return dict(zip(names, row, strict=False), metadata=json.loads(row[-1]))
+        return None if row is None else dict(zip(names, [*row[:-1], json.loads(row[-1])], strict=True))
 
     def problems(self) -> list[str]:
         db = self.connection
@@ -290,5 +292,4 @@ class Catalog(Database):
 
     def _value(self, query: str, *parameters: Any) -> Any:
         """Return the first column of the first row; None if there is no row."""
-        row = self.connection.execute(query, parameters).fetchone()
-        return row[0] if row else None
+        return next(iter(self._column(query, *parameters)), None)

@@ -69,7 +69,7 @@ def chunk_document(document: Document, token_starts: TokenStarts, max_tokens: in
         context = context_of(document.title, under, passage)
         if len(context) > CONTEXT_TOKENS and len(starts_of := token_starts(context)) > CONTEXT_TOKENS:
             context = context[: starts_of[CONTEXT_TOKENS]].rstrip()
-        page = bisect_right(document.pages, start) if document.pages else None
+        page = bisect_right(document.pages, start) or None
         chunks.append(Chunk(start, start + len(passage), passage, under, context, page))
     return chunks
 

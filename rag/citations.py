@@ -12,8 +12,8 @@ from .lexical import STOP_WORDS, UNSPACED_LETTER, WORD, folded, spelled
 SPACE = re.compile(r"\s+")
 MARK = re.compile(r"[ \t]*\[(\d+)\]")
 OPENING, CLOSING = '"“', '"”'
-ENDS_SENTENCE = re.compile(rf"[{sentences.ENDS}{sentences.WIDE_ENDS}][{sentences.CLOSING}]*(?:\s*\[\d+\])*[.,;]?$")
-ENDS_IN_MARK = re.compile(r"\[\d+\]$")
+END_SIGN = rf"[{sentences.ENDS}{sentences.WIDE_ENDS}][{sentences.CLOSING}]*"
+ENDS_SENTENCE = re.compile(rf"(?:{END_SIGN}(?:\s*\[\d+\])*[.,;]?|\[\d+\])$")
 MAYBE_MARK = re.compile(r"\[\d*$")
 LOWER = re.compile(r"[a-zß-öø-ÿ]")
 CLUSTER = regex.compile(r"(?P<divided>(?<=\p{L}\p{M}*)-\n\s*(?=\p{L}))|\X")
@@ -53,7 +53,7 @@ class SentenceSplitter:
                 if space.group().count("\n") > bool(quoting):
                     return space.start()
                 continues = quoting or LOWER.match(after) or (after[0] in OPENING and not MARK.search(before))
-                if not continues and (ENDS_SENTENCE.search(before) or ENDS_IN_MARK.search(before)):
+                if not continues and ENDS_SENTENCE.search(before):
                     return space.start()
             self.decided = space.end()
         return None
@@ -110,8 +110,7 @@ def locate(quote: str, source: Passage) -> Citation | None:
 
 def _aligned(text: str) -> tuple[str, list[tuple[int, int]]]:
     """Return a text in comparable form, with DIVIDED for a hyphen at a line's end, and the span of each character."""
-    signs: list[str] = []
-    places: list[tuple[int, int]] = []
+    signs, places = [], []
     for found in CLUSTER.finditer(text):
         sign = DIVIDED if found["divided"] else folded(spelled(found.group()))
         signs += sign

@@ -13,6 +13,7 @@ from .lexical import TOKENIZER
 
 CATALOG_FILE = "catalog.sqlite3"
 SCHEMA_VERSION = 2  # of the tables, and of the terms that `lexical` makes
+DENSE_VERSION = "2"  # of what the dense index has, and how it links it; an index of another version is made again
 APPLICATION_ID = 0x466F6C69  # "Foli": marks the file as ours
 CHECK_SECONDS = 0.2  # for checking a file's pages on opening; `verify` checks all of them
 
@@ -57,7 +58,7 @@ class Database:
         with self.transaction() as db:
             for statement in SCHEMA.split(";\n"):
                 db.execute(statement)
-            db.execute("INSERT INTO meta VALUES ('index_id', ?)", [uuid.uuid4().hex])
+            db.execute("INSERT INTO meta VALUES ('index_id', ?), ('dense', ?)", [uuid.uuid4().hex, DENSE_VERSION])
 
     @property
     def is_read_only(self) -> bool:
@@ -86,6 +87,9 @@ class Database:
             address += "?mode=ro&immutable=1" if is_immutable else "?mode=ro"
         db = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
         db.executescript("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
+        if can_write:
+            # FULL: the dense index must never be ahead of the catalog, not even after a power cut.
+            db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
         return db
 
     @property
@@ -95,9 +99,6 @@ class Database:
             raise RuntimeError("The index was opened before this process was forked: open it again with Rag.open.")
         if not hasattr(self._local, "connection"):
             self._local.connection = self._connect(can_write=not self.is_read_only)
-            if not self.is_read_only:
-                # FULL: the dense index must never be ahead of the catalog, not even after a power cut.
-                self._local.connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
         return self._local.connection
 
     def close(self) -> None:
@@ -108,15 +109,9 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write everything that the block writes, or nothing."""
-        db = self.connection
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with self.connection as db:  # which commits, or rolls back
+            db.execute("BEGIN IMMEDIATE")
             yield db
-        except BaseException:
-            if db.in_transaction:  # SQLite itself rolls back when the disk is full
-                db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
 
     def purge(self) -> None:
         """Rewrite the file, as deleted data is still in the index of words, in free pages and in the log."""

@@ -5,10 +5,10 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 Scalar = str | int | float | bool
 DOCUMENT = "document"  # the key of a document's name in conditions on metadata
-NOT_STORABLE = "a number that is not finite, or an integer of more than 64 bits"
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -43,11 +43,10 @@ class Document:
         if not self.name.strip():
             raise ValueError("A document needs a name.")
         for key, value in self.metadata.items():
-            if not isinstance(key, str) or '"' in key or key == DOCUMENT or not isinstance(value, Scalar):
-                remedy = f'text, numbers or booleans under names other than "{DOCUMENT}" and without quotation marks'
+            if not isinstance(key, str) or '"' in key or key == DOCUMENT or not is_storable(value):
+                names = f'a name other than "{DOCUMENT}" and without quotation marks'
+                remedy = f"text, a boolean, a finite number or an integer of at most 64 bits under {names}"
                 raise ValueError(f"Metadata of {self.name}: {key!r} is {value!r:.40}; give {remedy}.")
-            if not is_storable(value):
-                raise ValueError(f"Metadata of {self.name}: {key!r} is {NOT_STORABLE}: give text, or leave it out.")
 
     @property
     def hash(self) -> str:
@@ -57,9 +56,11 @@ class Document:
         return hashlib.blake2b(everything.encode(), digest_size=16).hexdigest()
 
 
-def is_storable(value: Scalar) -> bool:
-    """Return True if SQLite can store and compare a value."""
-    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str) or -(2**63) <= value < 2**63
+def is_storable(value: Any) -> bool:
+    """Return True if SQLite can store and compare a value: text, a boolean, a finite number, 64 bits of an integer."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
 def context_of(title: str, heading: str, passage: str) -> str:

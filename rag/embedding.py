@@ -7,6 +7,7 @@ import copy
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from huggingface_hub import constants
 
 from ..jobs.errors import first_line
 from ..jobs.extras import extra
@@ -47,12 +49,10 @@ class Embedder:
     """A SentenceTransformer, in float32 until `use` changes that. Its `hash` covers weights, pooling and prompts."""
 
     def __init__(self, model, name: str) -> None:
-        import torch
-
         if not getattr(model.tokenizer, "is_fast", False):
             raise ValueError(f"{name} has no fast tokenizer, which gives the positions of tokens: give another model.")
         self.name, self.dtype = name, "float32"
-        self.model = model.eval().to(torch.float32)
+        self.model = model.eval().float()
         for pattern, prompts in PROMPTS.items():
             if not any(model.prompts.values()) and re.search(pattern, name, re.IGNORECASE):
                 model.prompts |= dict(zip(("query", "document"), prompts, strict=True))
@@ -61,10 +61,8 @@ class Embedder:
 
     def use(self, dtype: str) -> None:
         """Change to "bfloat16". Only loading the model again changes back."""
-        import torch
-
-        if dtype != self.dtype:
-            self.model, self.dtype = self.model.to(getattr(torch, dtype)), dtype
+        if dtype == "bfloat16":
+            self.model, self.dtype = self.model.bfloat16(), dtype
 
     @cached_property
     def max_tokens(self) -> int:
@@ -106,47 +104,35 @@ class Embedder:
         with self._lock:
             vectors = encode(texts, convert_to_tensor=True, show_progress_bar=False, normalize_embeddings=False)
         vectors = vectors.float()
-        vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        return vectors.cpu().numpy()
+        return (vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
 
     def faster_dtype(self) -> str:
         """Return bfloat16 if it is faster on this machine with the same vectors, measured on texts in Python itself."""
         from pydoc_data.topics import topics
 
-        import torch
-
         texts = [text[:PROBE_CHARACTERS] for text in sorted(topics.values(), key=len)[-PROBE_TEXTS:]]
-        full, half = self.model, copy.deepcopy(self.model).to(torch.bfloat16)
-        seconds, vectors = {}, {}
-        try:
-            for dtype, self.model in (("float32", full), ("bfloat16", half)):
-                self.encode(texts[:4])  # the first call is slower
-                start = time.perf_counter()
-                vectors[dtype] = self.encode(texts)
-                seconds[dtype] = time.perf_counter() - start
-        finally:
-            self.model = full
-        cosines = (vectors["float32"] * vectors["bfloat16"]).sum(axis=1)
-        faster = seconds["float32"] >= MIN_SPEEDUP * seconds["bfloat16"]
-        return "bfloat16" if faster and cosines.min() >= MIN_COSINE else "float32"
+        seconds, vectors = [], []
+        for model in (self.model, copy.deepcopy(self.model).bfloat16()):
+            self._encode(texts[:4], model.encode_document)  # the first call is slower
+            start = time.perf_counter()
+            vectors.append(self._encode(texts, model.encode_document))
+            seconds.append(time.perf_counter() - start)
+        is_faster, cosines = seconds[0] >= MIN_SPEEDUP * seconds[1], (vectors[0] * vectors[1]).sum(axis=1)
+        return "bfloat16" if is_faster and cosines.min() >= MIN_COSINE else "float32"
 
 
 def load_embedder(name: str | Path | None = None) -> Embedder:
-    """Load an embedding model by directory or name on the Hub, all-MiniLM-L6-v2 by default.
-
-    Raises OSError if it does not exist, or the Hub cannot be reached; ValueError if it is no embedding model.
-    """
+    """Load a model by directory or Hub name, all-MiniLM-L6-v2 by default; OSError or ValueError if there is none."""
     name = MINILM if name is None else str(name)
-    source = packaged_minilm() if name == MINILM else None
-    path = source or Path(name).expanduser()
-    if source is None and path.exists():
+    path = (packaged_minilm() if name == MINILM else None) or Path(name).expanduser()
+    if name != MINILM and path.exists():
         name = str(path.resolve())  # the index stores it
     if path.exists() and not any(path.rglob("*.safetensors")):
         raise ValueError(f"{name} has no safetensors: give the directory of a sentence-transformers model.")
     settings = path / "config_sentence_transformers.json"
     if settings.is_file() and json.loads(settings.read_text()).get("model_type") == "CrossEncoder":
         raise ValueError(f"{name} is a reranker, not an embedding model: use it with --reranker.")
-    return Embedder(load_safely("SentenceTransformer", source or name, "An embedding model"), name)
+    return Embedder(load_safely("SentenceTransformer", path if path.exists() else name, "An embedding model"), name)
 
 
 def load_safely(class_name: str, source: str | Path, what: str):
@@ -155,8 +141,7 @@ def load_safely(class_name: str, source: str | Path, what: str):
         import sentence_transformers
     from ..modeling import FolioModel  # noqa: F401  registers our checkpoints with transformers
 
-    path, options = Path(source).expanduser(), {"use_safetensors": True}
-    name = str(path if path.exists() else source)
+    name, options = os.path.expanduser(source), {"use_safetensors": True}
     try:
         return getattr(sentence_transformers, class_name)(name, trust_remote_code=False, model_kwargs=options)
     except (ValueError, OSError, RuntimeError, KeyError) as error:
@@ -194,8 +179,6 @@ def remember(name: str) -> None:
 
 
 def _chosen_file() -> Path:
-    from huggingface_hub import constants
-
     return Path(constants.HF_HOME) / "foliogpt" / "embedders.txt"
 
 
@@ -207,8 +190,7 @@ def _identity(model) -> str:
             continue  # weights that the file does not have are random, and no vector depends on them
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()))
-    settings_of = [module.get_config_dict() if hasattr(module, "get_config_dict") else {} for module in model]
-    modules = [[type(module).__name__, settings] for module, settings in zip(model, settings_of, strict=True)]
+    modules = [[type(m).__name__, m.get_config_dict() if hasattr(m, "get_config_dict") else {}] for m in model]
     tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str())
     del tokenizer["truncation"], tokenizer["padding"]  # set by the last call
     settings = [modules, model.prompts, model.default_prompt_name, model.max_seq_length, tokenizer]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .documents import DOCUMENT, NOT_STORABLE, Scalar, is_storable
+from .documents import DOCUMENT, Scalar, is_storable
 
 COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ["$eq", "$ne", *COMPARISONS, "$in", "$nin"]
@@ -33,20 +33,17 @@ def where_sql(where: dict[str, Any], depth: int = 0) -> tuple[str, list[Scalar]]
                 raise ValueError(f"where: {key} takes a list of conditions, not {value!r:.100}.")
             if depth == MAX_DEPTH:
                 raise ValueError("where is nested too deeply: give many values of a field with $in.")
-            inner = [where_sql(each, depth + 1) for each in value]
-            parts.append("(" + f" {key[1:].upper()} ".join(sql for sql, _ in inner) + ")")
-            parameters += [parameter for _, given in inner for parameter in given]
-            continue
-        if not isinstance(key, str) or key.startswith("$") or '"' in key:
+            joint, conditions = f" {key[1:].upper()} ", [where_sql(each, depth + 1) for each in value]
+        elif not isinstance(key, str) or key.startswith("$") or '"' in key:
             remedy = f"join conditions by $and or $or, and compare fields by {', '.join(OPERATORS)}"
             raise ValueError(f"where: there is no field {key!r}; {remedy}.")
-        conditions = value if isinstance(value, dict) else {"$eq": value}
-        if not conditions:
+        elif value == {}:
             raise ValueError(f"where: {key} has an empty condition.")
-        for operator, operand in conditions.items():
-            sql, given = _condition(key, operator, operand)
-            parts.append(sql)
-            parameters += given
+        else:
+            comparisons = value if isinstance(value, dict) else {"$eq": value}
+            joint, conditions = " AND ", [_condition(key, *comparison) for comparison in comparisons.items()]
+        parts.append("(" + joint.join(sql for sql, _ in conditions) + ")")
+        parameters += [parameter for _, given in conditions for parameter in given]
     if len(parameters) > MAX_PARAMETERS:
         raise ValueError("where has too many conditions: give many values of a field with $in.")
     return "(" + " AND ".join(parts) + ")", parameters
@@ -63,7 +60,7 @@ def _condition(key: str, operator: str, operand: Any) -> tuple[str, list[Scalar]
     if operator in COMPARISONS and isinstance(operand, str):
         raise ValueError(f"where: {key} {operator} compares numbers, not {operand!r:.100}.")
     if not all(map(is_storable, values)):
-        raise ValueError(f"where: {key} {operator} has {NOT_STORABLE}, which no document has.")
+        raise ValueError(f"where: {key} {operator}: no document has a number that is not finite or above 64 bits.")
     negation = "NOT " if operator in ("$ne", "$nin") else ""
     if operator in COMPARISONS:
         test, given = f"{IS_NUMBER} AND field + 0 {COMPARISONS[operator]} ?", [operand]

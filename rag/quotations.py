@@ -4,7 +4,7 @@ An item of a list or an example has the sentence that introduces it. A heading o
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from .answering import Passage
@@ -92,32 +92,30 @@ class _Cutter:
             self.lead = self.lead if is_item or after_term else []
             parts = [(start + first, start + last) for first, last in sentences(block)]
             new_lead = [parts.pop()] if block.endswith(":") else []
-            for part in self._together(parts):
+            for part in _merged(parts, self._are_quoted_together):
                 self.quote(*self.lead, part)
             self.lead = new_lead or self.lead
 
-    def _together(self, parts: Sequence[Span]) -> list[Span]:
-        """Merge neighboring sentences of a page, up to the length of a quotation."""
-        joined: list[Span] = []
-        for start, end in parts:
-            first = joined[-1][0] if joined else 0
-            if joined and end - first <= MAX_CHARACTERS and not any(first < page <= start for page in self.pages):
-                joined[-1] = first, end
-            else:
-                joined.append((start, end))
-        return joined
+    def _are_quoted_together(self, left: Span, right: Span) -> bool:
+        is_short = right[1] - left[0] <= MAX_CHARACTERS
+        return is_short and not any(left[0] < page <= right[0] for page in self.pages)
 
     def quote(self, *parts: Span) -> None:
         """Quote the terms and then parts, as one span if only white space separates them."""
-        quotation: list[Span] = []
-        for start, end in sorted({*self.terms, *parts}):
-            if quotation and not self.text[quotation[-1][1] : start].strip():
-                quotation[-1] = quotation[-1][0], end
-            else:
-                quotation.append((start, end))
+        spans = sorted({*self.terms, *parts})
+        quotation = _merged(spans, lambda left, right: not self.text[left[1] : right[0]].strip())
         self.found.append((self.heading, tuple(quotation)))
         if self.terms and not IDENTIFIER.match(self.text[slice(*self.terms[-1])]):
             self.terms = []  # perhaps a heading, which belongs to the next block alone
+
+
+def _merged(spans: Iterable[Span], belong_together: Callable[[Span, Span], bool]) -> list[Span]:
+    """Merge neighboring spans."""
+    merged: list[Span] = []
+    for span in spans:
+        is_next = bool(merged) and belong_together(merged[-1], span)
+        merged.append((merged.pop()[0], span[1]) if is_next else span)
+    return merged
 
 
 def _blocks(text: str) -> Iterator[Span]:

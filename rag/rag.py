@@ -10,16 +10,17 @@ from .answering import PASSAGES, Answer, AnswerGenerator, answer
 from .database import storage_errors
 from .documents import Document, Hit, SyncReport, VerifyReport
 from .embedding import Embedder
+from .evaluation.datasets import Dataset
+from .evaluation.evaluate import evaluate
+from .evaluation.report import EvaluationReport
 from .generators import ExtractiveGenerator
 from .index import server_address
-from .retrieval import Retriever, check
+from .retrieval import Retriever
 from .sources import name_of
 from .store import Store
 from .sync import Sync
 
 if TYPE_CHECKING:
-    from .evaluation.datasets import Dataset
-    from .evaluation.report import EvaluationReport
     from .short_answers import Reader
 
 
@@ -92,7 +93,6 @@ class Rag(AbstractContextManager):
         Raises FileNotFoundError without an index, RuntimeError if it is damaged, and ValueError for invalid arguments,
         an empty index, or another embedding model than before.
         """
-        check(query, k, mode, where)
         with storage_errors(self._store.path):
             return self._retriever.search(query, k, mode, where)
 
@@ -143,13 +143,13 @@ class Rag(AbstractContextManager):
 
     def evaluate(
         self,
-        dataset: "str | Path | Dataset",
+        dataset: str | Path | Dataset,
         modes: Sequence[str] = ("dense", "lexical", "hybrid"),
         questions: int | None = None,
         generator: AnswerGenerator | Literal["quote"] | None = None,
         calibrate: bool = False,
         progress: Callable[[str], None] | None = None,
-    ) -> "EvaluationReport":
+    ) -> EvaluationReport:
         """Measure how well each mode finds the answers to questions, and how well other questions are refused.
 
         Args:
@@ -163,8 +163,6 @@ class Rag(AbstractContextManager):
         Raises FileNotFoundError without the dataset, or an index for known items; ValueError for an incomplete dataset,
         an index with other documents, or too few questions to calibrate.
         """
-        from .evaluation.evaluate import evaluate
-
         with storage_errors(self._store.path):
             return evaluate(self._retriever, dataset, modes, questions, generator, calibrate, progress)
 

@@ -86,10 +86,6 @@ def _scripts(text: str) -> set[str]:
 
 def calibrate(answerable: Sequence[Features], unanswerable: Sequence[Features], keep: float = KEEP) -> Threshold:
     """Fit the threshold that refuses the most unanswerable questions while a share `keep` of the others is answered."""
-    if not answerable or not unanswerable:
-        raise ValueError("Calibration needs questions that can be answered, and questions that cannot.")
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep is {keep}: give a share above 0 and up to 1.")
     good, bad = (np.array([astuple(each) for each in kind]) for kind in (answerable, unanswerable))
     angles = np.linspace(0, math.pi / 2, DIRECTIONS + 1)
     directions = np.stack([np.cos(angles), np.sin(angles)])  # (2, directions): neither weight is negative

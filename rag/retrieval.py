@@ -36,14 +36,14 @@ class Retriever:
         self._has_warned = False
 
     def search(self, query: str, k: int, mode: str, where: dict | None) -> list[Hit]:
+        check(query, k, mode, where)
         catalog = self.store.catalog
         if not catalog.counts()[1]:
             raise ValueError(f"The index in {self.store.path} is empty: folio rag sync PATH --index {self.store.path}")
         depth = max(k, DEPTH)
         rewritten = self.rewrite(query) if self.rewrite else query
         texts = [rewritten] if isinstance(rewritten, str) else rewritten
-        dense: list[Ranking] = []
-        lexical: list[Ranking] = []
+        dense, lexical = [], []
         for text in [text for text in texts if text.strip()] or [query]:
             if mode == "dense" or (mode == "hybrid" and self._reads(text)):
                 dense.append(self.store.nearest(self.store.embedder.encode_query(text), depth, where))

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from .catalog import Catalog
 from .chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, chunk_document
-from .database import make_folder
+from .database import DENSE_VERSION, make_folder
 from .documents import Document
 from .embedding import Embedder, is_chosen, load_embedder, remember
 from .index import BATCH, CHROMA_FOLDER, LOCK_FILE, DenseIndex
@@ -69,21 +69,18 @@ class Store:
         """The embedding model of this index; ValueError if the given one is another."""
         embedder = self._load()
         if not self.catalog.model[0]:
-            with self._locked():
+            with self.catalog.transaction():
                 if not self.catalog.model[0]:  # another process may have set it
                     if not self._is_loaded:
                         embedder.use(embedder.faster_dtype())
-                    with self.catalog.transaction():
-                        self._store_model(embedder)
+                    self._store_model(embedder)
         model, dtype = self.catalog.model
         if embedder.hash == model and not self._is_loaded:
             embedder.use(dtype)
         if (embedder.hash, embedder.dtype) != (model, dtype):
-            raise ValueError(
-                f"The index in {self.path} was made with {self.catalog.setting('embedder')}, and {embedder.name} is "
-                "another embedding model, or its weights have changed. Give the one it was made with, or embed all "
-                f"documents again: folio rag rebuild --index {self.path} --embedder {embedder.name}"
-            )
+            made = f"The index in {self.path} was made with {self.catalog.setting('embedder')}"
+            remedy = f"Give that one, or embed again: folio rag rebuild --index {self.path} --embedder {embedder.name}"
+            raise ValueError(f"{made}, and {embedder.name} is another model, or its weights have changed. {remedy}")
         return embedder
 
     def _load(self) -> Embedder:
@@ -112,21 +109,21 @@ class Store:
             return 0
         embedder = embedder or self.embedder
         missing = self.catalog.missing_vectors([c.hash for c in chunks], embedder.hash, embedder.dtype)
-        texts = {chunk.hash: chunk.embedded_text for chunk in chunks if chunk.hash in missing}
-        hashes = list(texts)
-        for start in range(0, len(hashes), BATCH):
-            part = hashes[start : start + BATCH]
-            vectors = embedder.encode([texts[hash] for hash in part])
+        texts = list({chunk.hash: chunk.embedded_text for chunk in chunks if chunk.hash in missing}.items())
+        for start in range(0, len(texts), BATCH):
+            hashes, part = zip(*texts[start : start + BATCH], strict=True)
+            vectors = embedder.encode(list(part))
             with self.catalog.transaction():
-                self.catalog.put_vectors(part, vectors, embedder.hash, embedder.dtype)
-        return len(hashes)
+                self.catalog.put_vectors(hashes, vectors, embedder.hash, embedder.dtype)
+        return len(texts)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Lock the index, and complete what another process had begun."""
         catalog = self.catalog  # opened before it is locked
         with self._locked():
-            if any(catalog.outbox(1)):  # a writer was killed, or failed, and may have left Chroma's files half-written
+            # A writer was killed, or failed, and may have left half-written files; or an earlier version wrote them.
+            if any(catalog.outbox(1)) or (catalog.model[0] and catalog.setting("dense") != DENSE_VERSION):
                 with catalog.transaction():
                     catalog.fill_outbox()
                 self._refill()
@@ -147,20 +144,21 @@ class Store:
                 self._empty_outbox()
 
     def nearest(self, vector: np.ndarray, limit: int, where: dict | None) -> list[tuple[int, float]]:
-        """Return the chunks with the nearest vectors, of the documents that `where` is true for, with their cosines."""
-        if self.catalog.is_read_only and self.url is None:
-            return self._nearest_of_all(vector, limit, where)
-        with self.exclusive():
-            ids = None if where is None else self.catalog.chunks_where(where)
-            if ids == []:
-                return []
-            if self.dense.expect(self.catalog.generation):
-                self._check_opened()
-            return self.dense.query(vector, min(limit, len(ids) if ids else self.catalog.counts()[1]), ids)
+        """Return the chunks with the `limit` nearest vectors, with their cosines; without `where`, no copies."""
+        if self.catalog.is_read_only and self.url is None:  # Chroma cannot open a folder that it may not write to
+            copies = self.catalog.copies_where(where)
+            found = self._nearest_of(vector, limit, list(copies))
+        else:
+            with self.exclusive():
+                copies = {} if where is None else self.catalog.copies_where(where)
+                if where is not None and not copies:
+                    return []
+                if self.dense.expect(self.catalog.generation):
+                    self._check_opened()
+                found = self.dense.query(vector, limit, copies)
+        return [(copy, cosine) for id, cosine in found for copy in (copies[id] if where else [id])]
 
-    def _nearest_of_all(self, vector: np.ndarray, limit: int, where: dict | None) -> list[tuple[int, float]]:
-        """Return the same from the catalog's vectors, as Chroma cannot open a folder that it may not write to."""
-        ids = self.catalog.chunks_where(where)
+    def _nearest_of(self, vector: np.ndarray, limit: int, ids: list[int]) -> list[tuple[int, float]]:
         best: list[tuple[int, float]] = []
         for start in range(0, len(ids), BATCH):
             found, vectors = self.catalog.vectors(ids[start : start + BATCH])
@@ -175,13 +173,11 @@ class Store:
             with catalog.transaction():
                 count = sum(catalog.forget(name) for name in names)
                 catalog.prune_vectors()
-                if catalog.model[0]:
-                    catalog.fill_outbox()
+                catalog.fill_outbox()
             catalog.purge()
-            if catalog.model[0]:
-                # Chroma writes uninitialized memory, in which this process may have what was deleted.
-                self.dense.close()
-                self._in_subprocess("_refill")
+            self.dense.close()
+            # Chroma writes uninitialized memory, in which this process may have what was deleted.
+            self._in_subprocess("_refill")
         return count
 
     def problems(self) -> list[str]:
@@ -199,18 +195,18 @@ class Store:
         """Compare all vectors of the catalog and the dense index; RuntimeError if Chroma cannot be used."""
         catalog, dense = self.catalog, self.dense
         dense.expect(catalog.generation)
-        ids = catalog.chunks_where(None)
-        missing = wrong = 0
+        ids = catalog.firsts()
+        missing = wrong = lacking = 0
         for start in range(0, len(ids), BATCH):
-            found, vectors = catalog.vectors(ids[start : start + BATCH])
+            batch = ids[start : start + BATCH]
+            found, vectors = catalog.vectors(batch)
             stored = dense.get(found) if found else {}
-            missing += len(found) - len(stored)
+            lacking, missing = lacking + len(batch) - len(found), missing + len(found) - len(stored)
             pairs = ((stored[id], vector) for id, vector in zip(found, vectors, strict=True) if id in stored)
             wrong += sum(not np.abs(ours - theirs).max() <= SAME_VECTOR for ours, theirs in pairs)  # NaN is wrong too
         _, vectors = catalog.vectors(random.sample(ids, min(SAMPLE, len(ids))))
         nearest = [dense.query(vector, 1) for vector in vectors]  # the graph may be torn
         lost = sum(not found or found[0][1] < 1 - SAME_VECTOR for found in nearest)
-        lacking = catalog.chunks_without_vector()
         counts = {
             "chunks have no vector in the catalog": lacking,
             "chunks are not in the dense index": missing,
@@ -224,24 +220,19 @@ class Store:
         """Rebuild the dense index; with another embedding model, embed all chunks first. Return how many were."""
         catalog = self.catalog
         with self._locked():
-            lacks, (model, dtype) = catalog.chunks_without_vector(), catalog.model
+            lacks, (model, dtype) = catalog.without_vector(), catalog.model
             embedder = self._load() if self.wanted is not None or lacks else None
             if embedder and not self._is_loaded:
                 embedder.use(dtype if embedder.hash == model else embedder.faster_dtype())
             if embedder and not lacks and (embedder.hash, embedder.dtype) == (model, dtype):
                 embedder = None  # all chunks have their vectors
-            embedded, chunks = 0, []
+            chunks = {id: self.chunks(document, embedder) for id, document in catalog.documents()} if embedder else {}
             # The old index stays in use until all chunks have a vector.
-            for _, document in catalog.documents() if embedder else ():
-                chunks += self.chunks(document, embedder)
-                if len(chunks) >= BATCH:
-                    embedded += self.embed(chunks, embedder)
-                    chunks = []
-            embedded += self.embed(chunks, embedder)
+            embedded = self.embed([chunk for each in chunks.values() for chunk in each], embedder)
             with catalog.transaction():
+                for id, each in chunks.items():
+                    catalog.replace_chunks(id, each)
                 if embedder is not None:
-                    for id, document in catalog.documents():
-                        catalog.replace_chunks(id, self.chunks(document, embedder))
                     self._store_model(embedder)
                     self.embedder = embedder
                 catalog.prune_vectors()
@@ -254,13 +245,11 @@ class Store:
         if "catalog" in vars(self) and self.catalog.is_read_only:
             raise OSError(f"{self.path} is read-only, so you can only search the index: copy it to change it.")
         try:
-            self._lock.acquire()
+            held = self._lock.acquire()
         except Timeout:
             raise OSError(f"{self.path} is still in use by another process: try again later.") from None
-        try:
+        with held:
             yield
-        finally:
-            self._lock.release()
 
     def _in_subprocess(self, method: str) -> Any:
         """Call a method in another process, unless a server has the vectors; RuntimeError if that raises or crashes."""
@@ -291,12 +280,11 @@ class Store:
 
     def _check_opened(self) -> None:
         """Check that the dense index has the last chunk, as Chroma reports neither lost nor outdated files."""
-        _, vectors = self.catalog.vectors([max(self.catalog.chunks_where(None))])
-        has, needs = self.dense.count(), self.catalog.counts()[1]
+        firsts = self.catalog.firsts()
+        _, vectors = self.catalog.vectors([max(firsts)])
+        has, needs = self.dense.count(), len(firsts)
         found = self.dense.query(vectors[0], 1) if has == needs and len(vectors) else []
         if not (found and found[0][1] > 1 - SAME_VECTOR):
             self.dense.close()
-            raise RuntimeError(
-                f"The dense index of {self.path} is damaged ({has} of {needs} chunks): `folio rag rebuild --index "
-                f"{self.path}` makes it again without embedding."
-            )
+            remedy = f"`folio rag rebuild --index {self.path}` makes it again without embedding."
+            raise RuntimeError(f"The dense index of {self.path} is damaged ({has} of {needs} chunks): {remedy}")

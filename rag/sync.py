@@ -105,7 +105,6 @@ class Sync:
             yield Item(documents, read.source, path, read.is_stable, seen)
 
     def _manual(self) -> Iterator[Item]:
-        self.store.create()
         source = Source(PYTHON_MANUAL, f"{sys.version} {readers.VERSION}", "")
         seen = self.store.catalog.source(PYTHON_MANUAL)
         if seen == source:
@@ -114,7 +113,6 @@ class Sync:
         yield Item(manual_documents(), source, seen=seen)
 
     def _given(self, documents: Iterable[Document], names: set[str]) -> Iterator[Item]:
-        self.store.create()
         for document in documents:
             if not isinstance(document, Document):
                 raise ValueError(f"sync takes a path or Documents, not {type(document).__name__}s.")
@@ -125,6 +123,7 @@ class Sync:
             yield Item([document])
 
     def _write_all(self, items: Iterator[Item]) -> None:
+        self.store.create()
         with ThreadPoolExecutor(1) as thread:
             writing: Future[SyncReport] | None = None
             for batch in self._batches(items):
@@ -172,12 +171,11 @@ class Sync:
         if item.source is None or catalog.source(item.source.name) == item.seen:
             return False
         try:
-            if item.path is not None and stamp_of(item.path, self.reading) != item.source.stamp:
-                return True
+            is_outdated = item.path is not None and stamp_of(item.path, self.reading) != item.source.stamp
         except OSError:
-            return True
+            is_outdated = True
         unchunked = (each for each in item.documents or [] if each.name not in item.chunks)
-        return any(catalog.document_hash(each.name) != each.hash for each in unchunked)
+        return is_outdated or any(catalog.document_hash(each.name) != each.hash for each in unchunked)
 
 
 def write_item(item: Item, catalog: Catalog, done: SyncReport) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from argparse import SUPPRESS, Action, ArgumentError, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
@@ -45,6 +45,7 @@ COMMON = {
     "loss_type": "loss of preferences: sigmoid (DPO), hinge, ipo and others",
 }
 ENTRY = re.compile(r"^ +> (?P<section>.+)$|^ {4,8}(?P<name>\w+) ?\(.*\):\n(?P<text>(?:\n|^ {9,}.*\n)+)", re.M)
+DASHED = re.compile(r"-[^-\d.\s]\S*")  # neither an option of ours nor a number; argparse takes it for an option
 METAVARS = {int: "N", float: "X", string_to_bool: "true|false"}
 
 
@@ -53,18 +54,19 @@ class Parser(HfArgumentParser):
 
     def __init__(self, groups: Iterable[type], prog: str, description: str, positional: Sequence[str] = ()):
         self.rare: set[str] = set()  # the options that only `--help-all` lists
+        self.several = next((name for name in positional if name.endswith("...")), None)
         super().__init__(
             groups, prog=prog, usage=" ".join([prog, *positional, "[options]"]), allow_abbrev=False, add_help=False,
             description=described(description, prog), formatter_class=Formatter,
         )  # fmt: skip
         for name in positional:
-            self.add_argument(name, nargs="+" if name.endswith("...") else None)
-        other = self.add_argument_group("other options")
-        other.add_argument("-h", "--help", action=Shown, help="show this help and exit")
+            self.add_argument(name, nargs="+" if name == self.several else None)
+        other, shown = self.add_argument_group("other options"), {"action": Shown, "nargs": 0, "default": SUPPRESS}
+        other.add_argument("-h", "--help", **shown, help="show this help and exit")
         if self.rare:
-            other.add_argument("--help-all", action=Shown, help=f"show {len(self.rare)} more options as well")
+            other.add_argument("--help-all", **shown, help=f"show {len(self.rare)} more options as well")
         other.add_argument("--config", action="append", metavar="FILE", help="YAML file of settings, `name: value`")
-        other.add_argument("--config_template", action=Shown, help=SUPPRESS)  # for `folio config`
+        other.add_argument("--config_template", **shown, help=SUPPRESS)  # for `folio config`
 
     def _add_dataclass_arguments(self, dtype: type) -> None:
         texts, hints = documented(dtype), get_type_hints(dtype)
@@ -93,18 +95,30 @@ class Parser(HfArgumentParser):
 
     def fill(self, words: list[str]) -> list:
         """Return the dataclasses and a namespace of the other arguments; ValueError for an unknown option."""
-        *parsed, rest = self.parse_args_into_dataclasses(words, look_for_args_file=False, return_remaining_strings=True)
-        if rest:
-            near = get_close_matches(rest[0].partition("=")[0], self._option_string_actions, 1)
-            self.error(f"There is no option {rest[0]!r}" + (f": did you mean {near[0]}?" if near else ""))
-        return parsed
+        options = words[: words.index("--")] if "--" in words else words
+        # argparse would say that the argument before such a word has no value, or that a required one is missing.
+        parsed, rest = [], [word for word in options if DASHED.fullmatch(word) and word != "-h"]
+        if not rest:
+            *parsed, rest = self.parse_args_into_dataclasses(words, True, look_for_args_file=False)
+        if self.several and parsed:  # argparse reads the words before an option, or those after it, not both
+            unknown = [word for word in rest if word.startswith("-") and word in options]
+            getattr(parsed[-1], self.several).extend(word for word in rest if word not in ("--", *unknown))
+            rest = unknown
+        if not rest:
+            return parsed
+        name = rest[0].partition("=")[0]
+        if name in self._option_string_actions:
+            self.error(f'{name} comes after "--": put options before it')
+        near = get_close_matches(name, self._option_string_actions, 1)
+        remedy = f': write a value as --name={rest[0]}, a text or a path last, after "--"' if DASHED.match(name) else ""
+        self.error(f"There is no option {rest[0]!r}" + (f": did you mean {near[0]}?" if near else remedy))
 
     def template(self) -> str:
         """Return a YAML file for `--config`: each option with its text, as a comment unless it is required."""
         lines = [f"# Settings of `{self.prog} --config FILE`. Remove the # before a setting to change it."]
         for group in self._action_groups:
             actions = [action for action in group._group_actions if action.option_strings and action.help != SUPPRESS]
-            actions = [action for action in actions if action.dest not in {SUPPRESS, "config", *self.rare}]
+            actions = [action for action in actions if action.dest not in {"help", "help_all", "config", *self.rare}]
             lines += [f"\n# --- {group.title} ---"] if actions else []
             for action in actions:
                 default = plain(action.default)
@@ -117,9 +131,6 @@ class Parser(HfArgumentParser):
 
 class Shown(Action):
     """An option that prints something instead of running the command."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str):
-        super().__init__(option_strings, SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: Parser, namespace, values, option_string: str | None = None) -> None:
         if option_string == "--config_template":
@@ -204,15 +215,17 @@ def parse(
     return (*(getattr(others, name) for name in positional), *parsed)
 
 
-def parse_with_generation(argv: list[str], group: type, prog: str, description: str) -> tuple:
+def parse_with_generation(argv: list[str], group: type, prog: str, doc: str, positional: Sequence[str] = ()) -> tuple:
     """Fill the dataclass `group`, and a dict of the fields of GenerationConfig that are given, their values as YAML."""
-    parser = Parser([group], prog, description)
+    parser = Parser([group], prog, doc, positional)
     for name in GenerationConfig().to_dict():
         if (flag := f"--{name}") not in parser._option_string_actions:
             flags = dict.fromkeys((flag, f"--{name.replace('_', '-')}"))
             parser.add_argument(*flags, type=yaml_value, nargs="?", const=True, default=SUPPRESS, help=SUPPRESS)
     args, others = parser.fill([*flags_from_files(argv, parser), *argv])
-    return args, {name: value for name, value in vars(others).items() if name != "config"}
+    options = vars(others)
+    _, *words = [options.pop(name) for name in ("config", *positional)]
+    return (*words, args, options)
 
 
 def yaml_value(text: str):
@@ -235,14 +248,12 @@ def command_line(prog: str, argv: list[str]) -> str:
 
 def flags_from_files(argv: list[str], parser: Parser, run_file: str = "") -> list[str]:
     """Return the settings of the files that `argv` names with `--config` or `--resume`, as flags."""
-    first = ArgumentParser(parser.prog, add_help=False, allow_abbrev=False, exit_on_error=False)
+    first = ArgumentParser(parser.prog, add_help=False, allow_abbrev=False)
+    first.error = parser.error
     first.add_argument("--config", action="append", default=[])
     first.add_argument("--resume", nargs="?", const="true")
     first.add_argument("--output_dir", "--output-dir")
-    try:
-        known, _ = first.parse_known_args(argv)
-    except ArgumentError as error:
-        parser.error(str(error))
+    known, _ = first.parse_known_args(argv)
 
     files = {Path(name): _settings(Path(name)) for name in known.config}
     chosen = {"output_dir": parser.get_default("output_dir"), "resume": "false"}
@@ -263,10 +274,9 @@ def _without_consent(saved: Path, argv: list[str]) -> dict:
         value = settings.pop(name, None)
         if value not in (None, False, "none", [], ["none"]) and name not in given:
             shown = shlex.join(map(str, value if isinstance(value, list) else [str(value).lower()]))
-            raise ValueError(
-                f"{saved} asks for {name} {shown}, which only a flag can allow: if you trust this run, repeat it as "
-                f"--{name} {shown}; otherwise give --{name} {'none' if name == 'report_to' else 'false'}."
-            )
+            other = "none" if name == "report_to" else "false"
+            remedy = f"if you trust this run, repeat it as --{name} {shown}; otherwise give --{name} {other}"
+            raise ValueError(f"{saved} asks for {name} {shown}, which only a flag can allow: {remedy}.")
     return settings
 
 
@@ -286,18 +296,14 @@ def _flags(file: Path, settings: dict, parser: Parser) -> list[str]:
     """Return the flags that would set the settings, so that both are checked in one place."""
     flags = []
     for name, value in settings.items():
-        flag = f"--{name}"
-        action = parser._option_string_actions.get(flag)
-        if action is None or flag == "--config":
+        action = parser._option_string_actions.get(f"--{name}")
+        if action is None or name == "config":
             raise ValueError(f"{file}: there is no setting {name!r}.")
-        takes_list = action.nargs == "+"
-        if value is None or (takes_list and not value):
-            continue
-        if isinstance(value, list) and takes_list:
-            flags += [flag, *map(str, value)]
+        if isinstance(value, list) and action.nargs == "+":
+            flags += [f"--{name}", *map(str, value)] if value else []
         elif isinstance(value, list) and action.type is not yaml_value:
             raise ValueError(f"{file}: {name} takes one value, not a list.")
-        else:
+        elif value is not None:
             # As one word: a value may begin with a dash.
-            flags.append(f"{flag}={json.dumps(value) if isinstance(value, (dict, list)) else value}")
+            flags.append(f"--{name}={json.dumps(value) if isinstance(value, (dict, list)) else value}")
     return flags

@@ -45,21 +45,18 @@ def main(argv: list[str]) -> None:
     if "max_length" in options:
         raise ValueError("--max_length would count the whole chat: use --max_new_tokens.")
     model, tokenizer, assistant = args.load()
-    generator = TextGenerator(model, tokenizer, assistant)
-    session = Session(Chat(generator, tokenizer, encode_chat), args.system, options)
-    try:
+    with contextlib.closing(TextGenerator(model, tokenizer, assistant)) as generator:
+        session = Session(Chat(generator, tokenizer, encode_chat), args.system, options)
         with options_named(options):  # before the first message
             choice, _ = session.chat.answer([*session.system, {"role": "user", "content": "a"}], **options)
             generator.try_out(choice)
         if args.seed is not None:
             transformers.set_seed(args.seed)
-        if sys.stdin.isatty():
+        if session.interactive:
             with contextlib.suppress(ImportError):  # there is none on Windows, where the console edits
                 import readline  # noqa: F401  makes input() edit, and remember
             print(f"A chat with {args.model}. /help lists the commands, Ctrl-C ends an answer, Ctrl-D the chat.")
         session.run()
-    finally:
-        generator.close()
 
 
 class Session:
@@ -68,9 +65,8 @@ class Session:
     def __init__(self, chat, system: str, options: dict):
         self.chat, self.options = chat, options
         self.system = [{"role": "system", "content": system}] if system else []
-        self.messages = [*self.system]
+        self.messages, self.has_forgotten = [*self.system], False
         self.interactive = sys.stdin.isatty()
-        self.has_forgotten = False
 
     def run(self) -> None:
         while True:
@@ -102,17 +98,14 @@ class Session:
             raise ValueError(f"There is no {command}: the commands are {', '.join(COMMANDS)}.")
 
     def save(self, name: str) -> None:
+        from ..evaluation.results import write_text
+
         if not name:
             raise ValueError("Say where: /save FILE")
         path = Path(name).expanduser()
         if path.exists():
             raise FileExistsError(f"{path} is there already: name another file.")
-        try:
-            path.write_text(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise OSError(f"Cannot write {path} ({error.strerror}).") from None
+        write_text(path, json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
         print(f"Saved to {path}.")
 
     def answer(self, text: str) -> None:

@@ -89,7 +89,16 @@ def run(argv: list[str]) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Only torchao's import of a private class of torch: users should see warnings about their own arguments.
     warnings.filterwarnings("ignore", r".*LeafSpec", category=FutureWarning)
-    importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}").main(argv[1:])
+    module = importlib.import_module(f"foliogpt.scripts.{COMMANDS[argv[0]][0]}")
+    jobs = getattr(module, "JOBS", None)  # functions by the second word, in place of `main`
+    if jobs is None:
+        module.main(argv[1:])
+    elif not argv[1:] or argv[1] in ("-h", "--help"):
+        print(module.__doc__)
+    elif argv[1] in jobs:
+        jobs[argv[1]](argv[2:])
+    else:
+        raise ValueError(f"There is no `folio {argv[0]} {argv[1]}`: choose {', '.join(jobs)}.")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -26,7 +26,10 @@ def main(argv: list[str]) -> None:
     for name, (_, about) in COMMANDS.items():
         add_command(commands, [name], about)
     commands.choices["config"].add_argument("COMMAND", choices=[*COMMANDS])
-    print(shtab.complete(folio, shell))
+    # shtab 1.13 completes only the first of several files in zsh, and no option after several values in bash.
+    script = shtab.complete(folio, shell).replace('"(*):', '"*:')
+    is_positional = '"$current_action_is_positional" = true'
+    print(script.replace(is_positional, f'{is_positional} || "$current_action_nargs" = +'))
 
 
 def add_command(commands, words: list[str], about: str = "") -> None:

@@ -2,6 +2,7 @@
 
     folio convert runs/mine runs/mine-qwen3 --to qwen3
     folio convert runs/mine runs/mine.gguf --to gguf
+    folio convert runs/mine runs/mine-q8.gguf --to gguf --quantize q8_0
     folio convert openai-community/gpt2 runs/gpt2 --to folio
 
 SRC is a checkpoint's directory or Hub name (folio, gpt2, llama, qwen3).
@@ -11,10 +12,13 @@ import os
 import shlex
 from dataclasses import dataclass, field
 
+from ..jobs.options import option
+
 
 @dataclass
 class ConvertArguments:
     to: str = field(metadata={"help": "format of DST: folio, gpt2, llama, qwen3, or gguf"})
+    quantize: str | None = option(None, "hold the matrices in 8 bits, for --to gguf", choices=["q8_0"])
 
 
 def main(argv: list[str]) -> None:
@@ -28,10 +32,13 @@ def main(argv: list[str]) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     source, destination, args = parse(argv, [ConvertArguments], "folio convert", __doc__, positional=("SRC", "DST"))
-    done = convert(source, destination, args.to)
+    done = convert(source, destination, args.to, args.quantize)
     text = "no tokenizer" if done.text_difference is None else f"{done.text_difference:.1e} on a text"
     print(f"{done.source} ({done.kind}, {done.parameters:,} parameters, {done.dtype}) is now {done.destination}")
     print(f"Largest difference of a logit in float32: {done.random_difference:.1e} on random tokens, {text}")
+    if done.quantization_error is not None:
+        changed = f"{args.quantize} changes the logits by {done.quantization_error:.1%} of their variation"
+        print(f"These are differences from the model with rounded weights: {changed}")
     print(f"The source's own rounding, float32 against float64: {done.rounding:.1e}")
     where = shlex.quote(str(done.destination))
     generate = f'Try it: folio generate --model {where} --prompt "Once upon a time"'

@@ -5,7 +5,6 @@ folio data dialogues --output chats.jsonl
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +21,15 @@ class DataFileArguments:
 
 def dialogues(plays: str) -> str:
     """Return chats as JSONL: consecutive speeches, with the roles of user and assistant in turn."""
-    speeches = [speech.partition(":\n")[2].replace("\n", " ").strip() for speech in plays.split("\n\n")]
-    speeches = [speech for speech in speeches if speech]
+    speeches = (speech.partition(":\n")[2].replace("\n", " ").strip() for speech in plays.split("\n\n"))
     lines = []
-    for start in range(0, len(speeches) - len(ROLES) + 1, len(ROLES)):
-        chat = zip(ROLES, speeches[start:], strict=False)
-        messages = [{"role": role, "content": speech} for role, speech in chat]
+    for chat in zip(*[filter(None, speeches)] * len(ROLES), strict=False):  # as itertools.batched of Python 3.12
+        messages = [{"role": role, "content": speech} for role, speech in zip(ROLES, chat, strict=True)]
         lines.append(json.dumps({"messages": messages}) + "\n")
     return "".join(lines)
 
 
-DATA: dict[str, tuple[str, Callable[[str], str]]] = {
-    "shakespeare": ("shakespeare.txt", str),
-    "dialogues": ("dialogues.jsonl", dialogues),
-}
+DATA = {"shakespeare": ("shakespeare.txt", str), "dialogues": ("dialogues.jsonl", dialogues)}
 
 
 def main(argv: list[str]) -> None:

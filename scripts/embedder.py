@@ -14,12 +14,6 @@ found, and sorts them again. `folio embedder train --help` lists the options.
 
 import shlex
 
-from .inputs import run_job
-
-
-def main(argv: list[str]) -> None:
-    run_job("folio embedder", __doc__, {"train": train}, argv)
-
 
 def train(argv: list[str]) -> None:
     from ..jobs.cards import recall_table
@@ -29,7 +23,9 @@ def train(argv: list[str]) -> None:
     prog = "folio embedder train"
     (args,) = parse(argv, [EmbedderArguments], prog, __doc__)
     report = train_embedder(args, command=command_line(prog, argv))
-    print(f"\n{recall_table(report)}")
     job, option = (["search", "Q"], "--reranker") if args.reranker else (["sync", args.corpus or "PATH"], "--embedder")
     command = ["folio", "rag", *job, "--index", "runs/index", option, report["output_dir"]]
-    print(f"\nTry it: {shlex.join(command)}")
+    print(f"\n{recall_table(report)}\n\nTry it: {shlex.join(command)}")
+
+
+JOBS = {"train": train}

@@ -16,8 +16,6 @@ or qa (answers in texts). Every field of transformers' TrainingArguments is an o
 import shlex
 from functools import partial
 
-from .inputs import run_job
-
 NEXT_STEPS = {  # of each task
     "sft": "chat --model {}",
     "dpo": "chat --model {}",
@@ -26,10 +24,6 @@ NEXT_STEPS = {  # of each task
     "tag": "evaluate --model {} --data EXAMPLES",
     "qa": 'answer --model {} --question "Who?" --context "A text"',
 }
-
-
-def main(argv: list[str]) -> None:
-    run_job("folio finetune", __doc__, {task: partial(run, task) for task in NEXT_STEPS}, argv)
 
 
 def run(task: str, argv: list[str]) -> None:
@@ -52,3 +46,6 @@ def run(task: str, argv: list[str]) -> None:
     report = finetune(data, method, args, command=command_line(prog, argv))
     if is_main_process():
         print(f"\nTry it: folio {NEXT_STEPS[task].format(shlex.quote(report['output_dir']))}")
+
+
+JOBS = {task: partial(run, task) for task in NEXT_STEPS}

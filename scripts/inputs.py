@@ -1,18 +1,7 @@
-"""Input of commands: a job, or a text in the command line, in a file, or through a pipe."""
+"""Input of commands: a text in the command line, in a file, or through a pipe."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-
-
-def run_job(command: str, doc: str | None, jobs: dict[str, Callable[[list[str]], None]], argv: list[str]) -> None:
-    """Run the job that the first word names, with the other words."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(doc)
-    elif argv[0] in jobs:
-        jobs[argv[0]](argv[1:])
-    else:
-        raise ValueError(f"There is no `{command} {argv[0]}`: choose {', '.join(jobs)}.")
 
 
 def read_text(text: str | None, file: str | None, what: str = "text") -> str:

@@ -35,5 +35,4 @@ def main(argv: list[str]) -> None:
     report = pretrain(corpus, model, args, command=command_line("folio pretrain", argv))
     command = ["folio", "generate", "--model", report["output_dir"], f"--prompt={report['prompt']}"]
     if is_main_process():
-        print(f"\n{report['verdict']}")
-        print(f"Try it: {shlex.join(command)}")
+        print(f"\n{report['verdict']}\nTry it: {shlex.join(command)}")

@@ -54,11 +54,11 @@ def main(argv: list[str]) -> None:
             here = generator.model.to("cpu")(ids).logits
         if not torch.equal(here, logits_in_clean_process(folder, ids)):
             raise RuntimeError("The reloaded checkpoint computes different logits: please report this.")
+        report["reload_identical"] = True
         say("a process without foliogpt computes the same logits, bit for bit")
     with stages("question") as say:
         report["answer"] = ask_manual(say)
     report |= {"samples": samples, "seconds": stages.seconds, "peak_memory_bytes": peak_memory_bytes()}
-    report["reload_identical"] = True
     write_report(report, folder)
     print(summary(report))
 

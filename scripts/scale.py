@@ -14,6 +14,5 @@ def main(argv: list[str]) -> None:
     from ..training.scaling.study import scale, summary
     from .arguments import parse
 
-    groups = [CorpusArguments, ScaleArguments]
-    corpus, chosen = parse(argv, groups, "folio scale", __doc__, run_file=SCALE_FILE)
+    corpus, chosen = parse(argv, [CorpusArguments, ScaleArguments], "folio scale", __doc__, run_file=SCALE_FILE)
     print(summary(scale(corpus, chosen)))

@@ -5,6 +5,7 @@
     folio serve --model runs/quickstart --prompt_lookup_num_tokens 5
     folio serve --model runs/chat --index runs/index
     folio serve --model runs/quickstart --embedder runs/embedder
+    folio serve --model runs/quickstart --adapters runs/formal runs/friendly
     curl http://127.0.0.1:8000/v1/completions -H "Content-Type: application/json" \\
         -d '{"model": "quickstart", "prompt": "The for statement", "max_tokens": 40}'
 
@@ -27,6 +28,10 @@ class ServeArguments(ModelArguments):
     port: int = option(8000, "port to listen at; 0 takes a free one")
     embedder: str = option("", "sentence-transformers model that answers /v1/embeddings")
     index: str = option("", "folder of `folio rag sync`; chats are answered from its documents")
+    adapters: list[str] = field(
+        default_factory=list,
+        metadata={"help": "LoRA adapters of the model (directories or Hub names), which clients call MODEL:ADAPTER"},
+    )
     api_key: str | None = option(None, "key that clients must send; others are rejected")
     allow_origin: list[str] = field(
         default_factory=list, metadata={"help": "origins of pages that may use the server (CORS): https://example.com"}
@@ -56,7 +61,9 @@ def main(argv: list[str]) -> None:
     from ..serving.openai_api import Api
     from ..tokenization import encode_chat
 
-    embedder = documents = None
+    if args.adapters and (args.quantize or args.index):
+        raise ValueError("--adapters goes with neither --quantize nor --index: serve one adapter alone, as --model.")
+    embedder = documents = variants = None
     if args.embedder:
         from ..rag.embedding import load_embedder
 
@@ -72,10 +79,19 @@ def main(argv: list[str]) -> None:
         rag.search("ready?", k=1)  # raises now what is wrong with the index
         documents = Documents(rag.answer, LLMGenerator)
     name = _name(args.model)
+    if args.adapters:
+        from ..checkpoints.named_adapters import add_adapters
+
+        names = [name, *(f"{name}:{_name(adapter)}" for adapter in args.adapters)]
+        if len(set(names)) < len(names):
+            raise ValueError("Two of --adapters have the same name: give directories with different names.")
+        model, found = add_adapters(model, tokenizer, args.adapters)
+        variants = dict(zip(names, found, strict=True))
     model.generation_config.prompt_lookup_num_tokens = args.prompt_lookup_num_tokens
-    api = Api(name, model, tokenizer, encode_chat, embedder, documents)
+    api = Api(name, model, tokenizer, encode_chat, embedder, documents, variants)
     api.generator.assistant = assistant
-    api.generator.try_out(Choice([0], generation_config(model, 1)))  # not every model can be drafted for
+    for variant in api.variants.values():  # not every model can be drafted for
+        api.generator.try_out(Choice([0], generation_config(variant, 1), adapter=variant.adapter))
     api.generator.thread.submit(api.generator.counts.clear).result()  # of this text
     print(f"Serving {name} at http://{address_of(bound)}/v1 (Ctrl-C ends it)", flush=True)
     if (why := api.generator.why_alone) is not None:

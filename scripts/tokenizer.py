@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..jobs.options import option
-from .inputs import run_job
 
 SHOWN_TOKENS = 200
 
@@ -33,10 +32,6 @@ class InspectArguments:
     tokenizer: str | None = option(None, "a directory or Hub name; by default, one is trained on the Python manual")
     vs: str | None = option(None, "another tokenizer to compare with, as a directory or Hub name")
     json: bool = option(False, "print the metrics alone, as a JSON list with an object for each tokenizer")
-
-
-def main(argv: list[str]) -> None:
-    run_job("folio tokenizer", __doc__, {"train": train, "inspect": inspect}, argv)
 
 
 def train(argv: list[str]) -> None:
@@ -93,3 +88,6 @@ def inspect(argv: list[str]) -> None:
             print(f"\n{name}\n{inspection.cells(tokenizer, text, SHOWN_TOKENS, colors)}", flush=True)
     found = [inspection.inspect(tokenizer, text, name) for name, tokenizer in tokenizers.items()]
     print(to_json([asdict(each) for each in found]) if args.json else f"\n{inspection.table(found)}")
+
+
+JOBS = {"train": train, "inspect": inspect}

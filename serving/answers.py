@@ -2,11 +2,12 @@
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from transformers import PreTrainedTokenizerBase
 
 from .generator import Choice
+from .openai_requests import ChatRequest, GenerationRequest
 
 MIN_LOGPROB = -9999.0  # JSON has no infinity
 
@@ -27,13 +28,16 @@ class ApiError(Exception):
 class Answer:
     """The answer to a request: its choices, and `produce(choice, put)`, which puts the pieces of one's message."""
 
+    END = "data: [DONE]\n\n"  # of a stream
+
     def __init__(
-        self, kind: str, model: str, tokenizer: PreTrainedTokenizerBase, choices: list[Choice],
+        self, wanted: GenerationRequest, tokenizer: PreTrainedTokenizerBase, choices: list[Choice],
         prompts: list[list[int]], produce: Callable[[Choice, Callable[[dict], None]], Awaitable[None]],
     ):  # fmt: skip
-        self.is_chat = kind == "chat.completion"
+        self.wanted, self.is_chat = wanted, isinstance(wanted, ChatRequest)
         id = f"{'chatcmpl' if self.is_chat else 'cmpl'}-{uuid.uuid4().hex}"
-        self.head = {"id": id, "object": kind, "created": int(time.time()), "model": model}
+        kind = "chat.completion" if self.is_chat else "text_completion"
+        self.head = {"id": id, "object": kind, "created": int(time.time()), "model": wanted.model}
         self.chunk_head = {**self.head, "object": f"{kind}.chunk" if self.is_chat else kind}
         self.tokenizer, self.choices, self.prompts, self.produce = tokenizer, choices, prompts, produce
         self.messages: list[dict] = [{"role": "assistant", "content": "", "refusal": None} for _ in choices]
@@ -50,13 +54,41 @@ class Answer:
             message[name] = message[name] + piece if name in message else piece
 
     def whole(self) -> dict:
-        choices = [self._choice(i, "message", message, self._reason(i)) for i, message in enumerate(self.messages)]
+        choices = [
+            {**self._choice(place, "message", self.messages[place], self._reason(place)), "index": i}
+            for i, place in enumerate(self._best())
+        ]
         return {**self.head, "choices": choices, "usage": self.usage()}
 
-    def chunk(self, index: int, delta: dict | None) -> dict:
-        """Return the chunk of a piece that was added; None is the end of a message."""
+    def _best(self) -> list[int]:
+        """Return the places of the `n` best texts of each prompt: those whose tokens are most likely, on average."""
+        n, count = self.wanted.n, self.wanted.count
+        groups: list = [range(start, start + count) for start in range(0, len(self.choices), count)]
+        if count > n:
+            groups = [sorted(group, key=self._surprise) for group in groups]
+        return [place for group in groups for place in group[:n]]
+
+    def _surprise(self, place: int) -> float:
+        choice = self.choices[place]
+        scores = [score for _, score, _ in choice.scored[len(choice.scored) - choice.tokens :]]
+        return -sum(scores) / max(len(scores), 1)
+
+    def first(self) -> Iterator[dict]:
+        """Yield the chunks at the beginning of a stream."""
+        for index in range(len(self.choices) if self.is_chat else 0):
+            yield from self.pieces(index, {"role": "assistant", "content": ""})
+
+    def pieces(self, index: int, delta: dict | None) -> Iterator[dict]:
+        """Yield the chunk of a piece that was added; None is the end of a message."""
         reason = self._reason(index) if delta is None else None
-        return {**self.chunk_head, "choices": [self._choice(index, "delta", delta or {}, reason)]}
+        yield {**self.chunk_head, "choices": [self._choice(index, "delta", delta or {}, reason)]}
+
+    def last(self) -> Iterator[dict]:
+        if self.wanted.stream_options.get("include_usage"):
+            yield {**self.chunk_head, "choices": [], "usage": self.usage()}
+
+    def failure(self, error: ApiError) -> dict:
+        return error.body()
 
     def _reason(self, index: int) -> str:
         return "tool_calls" if "tool_calls" in self.messages[index] else self.choices[index].finish_reason
@@ -70,7 +102,7 @@ class Answer:
         """Return the log-probabilities of the tokens that no piece has shown; the first of a prompt has none."""
         scored = self.choices[index].scored[self.shown[index] :]
         self.shown[index] += len(scored)
-        if not scored:
+        if not scored or self.wanted.alternatives is None:
             return None
         if self.is_chat:
             entries = [[self._entry(*each) for each in [(token, score), *top]] for token, score, top in scored]

@@ -7,7 +7,7 @@ tokens sees the last one alone. A log-probability is that after the processors, 
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +17,10 @@ from torch.nn.functional import pad
 from transformers import Cache, DynamicCache, LogitsProcessorList, PreTrainedModel
 from transformers.generation import GenerationMode, logits_process
 
-from ..checkpoints.self_check import TOLERANCE, TOLERANCE_OTHERWISE, relative_difference
+from ..checkpoints.self_check import TOLERANCE, TOLERANCE_IN_16_BITS, relative_difference
 from ..modeling.forward_arguments import CACHE
 from .choice import Choice, Listener
+from .cuda_graphs import Recorder, StaticSteps, states_of
 
 MAX_ROWS = 64
 PREFILL_CHUNK = 256  # tokens of a prompt that are read between two tokens of the other texts
@@ -51,6 +52,11 @@ class Row:
         same = tuple((type(processor), *vars(processor).values()) for processor in self.processors)
         self.kind = id(self) if self.needs_ids else (self.draws, same)
 
+    @property
+    def key(self) -> tuple:
+        """All that the keys and values of its tokens depend on."""
+        return self.choice.adapter, *self.ids
+
 
 def next_tokens(rows: list[Row], logits: torch.Tensor) -> list[int]:
     """Choose the next token of each row, all of one kind, by logits (rows, V), as `generate` does."""
@@ -70,36 +76,45 @@ def next_tokens(rows: list[Row], logits: torch.Tensor) -> list[int]:
 class Batch:
     """The rows that are generated, those whose prompts are read, and the keys and values of both."""
 
-    def __init__(self, model: PreTrainedModel):
-        self.model = model
+    def __init__(self, model: PreTrainedModel, adapters: Sequence[str] = ()):
+        self.model, self.adapters = model, adapters
         self.rows: list[Row] = []
         self.reading: list[Row] = []
-        self.cache: Any = DynamicCache()  # of the rows, which end together
-        self.prefixes: dict[tuple[int, ...], Cache] = {}
-        self.max_bytes = torch.cuda.mem_get_info(model.device)[0] // 2 if model.device.type == "cuda" else MAX_BYTES
+        self.cache: Any = DynamicCache()  # of the rows, which end together; or what stands for it
+        self.prefixes: dict[tuple, Cache] = {}
+        self.max_bytes, self.width, self.graphs = MAX_BYTES, 0, None  # width: bytes of a token
         self.last_alone = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+        if model.device.type == "cuda":
+            self.max_bytes = torch.cuda.mem_get_info(model.device)[0] // 2
+            # A graph is of one device, and of the adapters that were active when it was captured.
+            if {p.device for p in model.parameters()} == {model.device} and not getattr(model, "peft_config", None):
+                self.graphs = StaticSteps(self._logits, self._eager, self.max_bytes // 2, Recorder(model.device))
 
     @cached_property
     @torch.no_grad()
     def fault(self) -> str | None:
         """The reason why this model's texts cannot be batched: rows of different lengths change each other's logits."""
-        config, trial = self.model.config.get_text_config(), Batch(self.model)
+        config, trial = self.model.config.get_text_config(), Batch(self.model, self.adapters)
         if not set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
             return "this model's layers are not all full or sliding attention"
         ids = [place * (config.vocab_size // 8) for place in range(1, 7)]
-        texts = [ids[:4], ids[4:]]
+        adapters, found = self.adapters or [None], []
+        trial.graphs = None
         try:
-            for text in texts:
-                row: Any = SimpleNamespace(ids=text[:-1], cache=DynamicCache())
+            for i in range(max(len(adapters), 2)):
+                text, adapter = (ids[:4], ids[4:])[i % 2], adapters[i % len(adapters)]
+                choice = SimpleNamespace(adapter=adapter)
+                row: Any = SimpleNamespace(ids=text[:-1], cache=DynamicCache(), choice=choice)
                 trial._prefill(row, len(text))
                 trial._join(row)
                 row.ids = text
-            found = trial._forward().float()
-            alone = [self.model(input_ids=torch.tensor([text], device=found.device)).logits[:, -1] for text in texts]
-            error = relative_difference(found, torch.cat(alone).float())
+                alone = torch.tensor([text], device=self.model.device)
+                found.append(self.model(input_ids=alone, **self.names([choice])).logits[:, -1])
+            found, alone = trial._forward().float(), torch.cat(found).float()
+            error = relative_difference(found, alone)
         except Exception as problem:
             return f"this model fails in a batch ({' '.join(str(problem).split())})"
-        is_same = error <= TOLERANCE.get(self.model.dtype, TOLERANCE_OTHERWISE)
+        is_same = error <= (TOLERANCE_IN_16_BITS if self.model.dtype.itemsize < 4 else TOLERANCE)
         return None if is_same else f"this model's logits differ in a batch (relative difference {error:.2g})"
 
     def can_take(self, choice: Choice) -> bool:
@@ -143,23 +158,23 @@ class Batch:
 
     def _fits(self, rows: int, tokens: int) -> bool:
         """Return True if the cache may hold so many rows of so many tokens. The first row may be of any length."""
-        width = sum(state[0, :, 0].nbytes for layer in self.cache.layers for state in (layer.keys, layer.values))
-        return not self.rows or rows * max(self.cache.get_seq_length(), tokens) * width <= self.max_bytes
+        room = self.max_bytes - (self.graphs.nbytes if self.graphs else 0)
+        return not self.rows or rows * max(self.cache.get_seq_length(), tokens) * self.width <= room
 
     def _read(self, row: Row, most: int) -> int:
         """Read more of a row's tokens; at their end, the row joins the others and gets its first token."""
         if row.cache is None:
             row.cache = DynamicCache()
-            shared, recent = max(((_shared(other, row.ids), other) for other in self.prefixes), default=(0, ()))
+            shared, recent = max(((_shared(other, row.key) - 1, other) for other in self.prefixes), default=(0, ()))
             if shared >= MIN_SHARED_PREFIX:
                 self.prefixes[recent] = self.prefixes.pop(recent)  # the last to be forgotten
-                for i, (keys, values) in enumerate(_states(self.prefixes[recent])):
+                for i, (keys, values) in enumerate(states_of(self.prefixes[recent])):
                     row.cache.update(keys[:, :, :shared], values[:, :, :shared], i)
         seen = row.cache.get_seq_length()
         logits = self._prefill(row, most)
         if (now := row.cache.get_seq_length()) == len(row.ids):
-            self.prefixes = {ids: cache for ids, cache in self.prefixes.items() if _shared(ids, row.ids) < len(ids)}
-            self.prefixes[tuple(row.ids)] = row.cache
+            self.prefixes = {key: cache for key, cache in self.prefixes.items() if _shared(key, row.key) < len(key)}
+            self.prefixes[row.key] = row.cache
             while sum(map(len, self.prefixes)) > MAX_PREFIX_TOKENS:
                 self.prefixes.pop(next(iter(self.prefixes)))
             self._join(row)
@@ -171,13 +186,14 @@ class Batch:
         seen = row.cache.get_seq_length()
         ids = torch.tensor([row.ids[seen : seen + most]], device=self.model.device)
         places = torch.arange(seen + ids.shape[1], device=ids.device)[None]
-        return self._logits(ids, torch.ones_like(places), places[:, seen:], row.cache)
+        return self._logits(ids, torch.ones_like(places), places[:, seen:], row.cache, [row.choice])
 
     def _join(self, row: Row) -> None:
         """Add a row to the others; the shorter ones are padded on the left."""
-        longest, states = max(self.cache.get_seq_length(), row.cache.get_seq_length()), _states(row.cache)
+        longest, states = max(self.cache.get_seq_length(), row.cache.get_seq_length()), states_of(row.cache)
+        self.width = sum(state[0, :, 0].nbytes for layer in states for state in layer)
         if self.rows:
-            both = zip(_states(self.cache), states, strict=True)
+            both = zip(states_of(self.cache), states, strict=True)
             states = [[_stacked(old, new, longest) for old, new in zip(*layer, strict=True)] for layer in both]
         self.cache, row.cache = DynamicCache(states), None
         self.reading = [other for other in self.reading if other is not row]
@@ -190,20 +206,31 @@ class Batch:
         if len(places) < len(self.rows):
             self.rows = [self.rows[i] for i in places]
             longest = max((len(row.ids) - 1 for row in self.rows), default=0)
-            states = [[state[places, :, -longest:] for state in layer] for layer in _states(self.cache)]
+            states = [[state[places, :, -longest:] for state in layer] for layer in states_of(self.cache)]
             self.cache = DynamicCache(states if places else [])
 
     def _forward(self) -> torch.Tensor:
         """Compute the logits (rows, V) after the last token of each row, and append it to the cache."""
-        device, size = self.model.device, self.cache.get_seq_length()
-        ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)  # (rows, 1)
-        places = torch.tensor([[len(row.ids) - 1] for row in self.rows], device=device)
-        mask = (torch.arange(size, -1, -1, device=device) <= places).long()  # (rows, size + 1)
-        return self._logits(ids, mask, places, self.cache)
+        tokens = [[row.ids[-1] for row in self.rows], [len(row.ids) - 1 for row in self.rows]]
+        if self.graphs is None:
+            return self._eager(tokens, self.cache)
+        logits, self.cache = self.graphs(tokens, self.cache)
+        return logits
 
-    def _logits(self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, cache: Cache) -> torch.Tensor:
+    def _eager(self, tokens: list[list[int]], cache: Cache) -> torch.Tensor:
+        ids, places = torch.tensor(tokens, device=self.model.device)[:, :, None]  # (rows, 1)
+        mask = (torch.arange(cache.get_seq_length(), -1, -1, device=ids.device) <= places).long()  # (rows, size + 1)
+        return self._logits(ids, mask, places, cache, [row.choice for row in self.rows])
+
+    def _logits(
+        self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, cache: Cache, choices: Sequence[Choice] = ()
+    ) -> torch.Tensor:
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places, CACHE: cache}
-        return self.model(**inputs, use_cache=True, **self.last_alone).logits[:, -1]
+        return self.model(**inputs, use_cache=True, **self.last_alone, **self.names(choices)).logits[:, -1]
+
+    def names(self, choices: Sequence[Any]) -> dict[str, list[str]]:
+        """Name the adapters of rows to the model, if it has several."""
+        return {"adapter_names": [choice.adapter for choice in choices]} if self.adapters else {}
 
     def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
         """Choose the next token of each row by logits (rows, V), and pass it to the row's listener."""
@@ -223,15 +250,11 @@ class Batch:
                 row.listener.add_token(token, logits[i])
 
 
-def _states(cache: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
 def _stacked(old: torch.Tensor, new: torch.Tensor, longest: int) -> torch.Tensor:
     return torch.cat([pad(state, (0, 0, longest - state.shape[2], 0)) for state in (old, new)])
 
 
-def _shared(one: tuple[int, ...], ids: list[int]) -> int:
-    """Count the equal tokens at the beginning of both, except for the last of `ids`, which must be read."""
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, ids[:-1], strict=False))
+def _shared(one: tuple, other: tuple) -> int:
+    """Count what is equal at the beginning of both, except for the last token of `other`, which must be read."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other[:-1], strict=False))
     return sum(1 for _ in same)

@@ -42,7 +42,7 @@ class Chat:
         if context is not None and wanted is not None and wanted >= context:
             raise ValueError(f"The model's context is {context} tokens: use max_new_tokens {context - 1} or less.")
         ids, forgotten = self._fitted(messages, context, wanted)
-        if max(ids) >= self.generator.model.get_input_embeddings().num_embeddings:
+        if max(ids) >= self.generator.model.config.get_text_config().vocab_size:
             raise ValueError("The chat template writes tokens that the model does not have: it was not made for chats.")
         left = min(DEFAULT_MAX_TOKENS, context - len(ids)) if context else DEFAULT_MAX_TOKENS
         stop = options.pop("stop_strings", None) or self.generator.stop_strings

@@ -29,6 +29,7 @@ class Choice:
     seed: int | None = None
     logprobs: int | None = None
     processors: list[LogitsProcessor] = field(default_factory=list)
+    adapter: str | None = None  # PEFT's name for it, if the model has several
     text: str = ""
     tokens: int = 0
     scored: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)

@@ -13,7 +13,8 @@ from .generator import Choice, ServerEnding, TextGenerator
 from .openai_requests import NO_LIMIT, ChatRequest, Sampling
 
 CITATION = re.compile(r"\[(\d+)\]")
-USED = {"generation_config", "max_tokens", "messages", "model", "seed", "stop", "stream", "stream_options"}
+USED = {"generation_config", "instructions", "max_tokens", "messages", "model", "seed", "stop", "stream"}
+USED |= {"stream_options"}
 
 
 class Documents:
@@ -21,6 +22,7 @@ class Documents:
 
     def __init__(self, answer: Callable, make_generator: Callable):
         self.answer, self.make_generator = answer, make_generator
+        self.idle: list[PreTrainedTokenizerBase] = []  # copies of the tokenizer: no two threads may use one
 
     def answering(self, wanted: ChatRequest, texts: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> Callable:
         """Return `Answer.produce` for the last message of the user; ApiError for a field that would change nothing."""
@@ -38,7 +40,7 @@ class Documents:
         options = {name: value for name, value in options.items() if value is not None}
 
         async def produce(choice: Choice, put: Callable[[dict], None]) -> None:
-            own = await asyncio.to_thread(copy.deepcopy, tokenizer)  # no two threads may use one
+            own = self.idle.pop() if self.idle else await asyncio.to_thread(copy.deepcopy, tokenizer)
             generator, loop = self.make_generator(texts, own, **options), asyncio.get_running_loop()
 
             def emit(piece: str) -> None:
@@ -46,8 +48,14 @@ class Documents:
                     raise ServerEnding
                 loop.call_soon_threadsafe(put, {"content": piece})
 
+            def work():
+                try:
+                    return self.answer(questions[-1], generator, stream=emit)
+                finally:
+                    self.idle.append(own)  # in the thread, which does not end at once if the client disconnects
+
             try:
-                answer = await asyncio.to_thread(self.answer, questions[-1], generator, stream=emit)
+                answer = await asyncio.to_thread(work)
             except ValueError as error:  # such as a question that leaves no room for a passage
                 raise ApiError(str(error)) from None
             finally:

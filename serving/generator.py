@@ -11,6 +11,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
 from ..checkpoints.loading import context_length
+from ..checkpoints.named_adapters import Variant
 from .batching import MAX_ROWS, Batch, Row
 from .choice import Choice, IncrementalDecoder, Listener, StopFilter
 
@@ -35,8 +36,9 @@ class TextGenerator:
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, assistant: PreTrainedModel | None = None
-    ):
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, assistant: PreTrainedModel | None = None,
+        adapters: Sequence[str] = (),
+    ):  # fmt: skip
         self.model, self.assistant = model.eval(), assistant
         self.context_length: int | None = context_length(model)
         own = model.generation_config.stop_strings or []  # pyright: ignore[reportOptionalMemberAccess]
@@ -46,7 +48,7 @@ class TextGenerator:
         self.ending, self.counts = False, Counter()  # of the texts that have ended
         self._tokenizer = copy.deepcopy(tokenizer)  # another thread encodes with the original
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="generate")
-        self.batch = Batch(model)
+        self.batch = Batch(model, adapters)
         self._waiting: deque[tuple[Choice, Listener]] = deque()
 
     @property
@@ -87,7 +89,7 @@ class TextGenerator:
         """Generate one token, so that `generate` raises now what is wrong with the options."""
         config = copy.deepcopy(choice.config)
         config.max_new_tokens = 1
-        self.generate(Choice(choice.prompt_ids, config, seed=0), lambda piece: None)
+        self.generate(Choice(choice.prompt_ids, config, seed=0, adapter=choice.adapter), lambda piece: None)
 
     def stop(self) -> None:
         """End all texts with their next token, and accept no others."""
@@ -158,6 +160,7 @@ class TextGenerator:
                 logits_processor=choice.processors,
                 stopping_criteria=[forwarder],
                 assistant_model=assistant,
+                **self.batch.names([choice]),
             )
         forwarder.forward(outputs)
         listener.end()
@@ -185,8 +188,9 @@ class _TokenForwarder(StoppingCriteria):
 
 
 def generation_config(
-    model: PreTrainedModel, max_new_tokens: int, also_ends: Sequence[int] = (), ignore_eos: bool = False, **options
-) -> GenerationConfig:
+    model: PreTrainedModel | Variant, max_new_tokens: int, also_ends: Sequence[int] = (), ignore_eos: bool = False,
+    **options,
+) -> GenerationConfig:  # fmt: skip
     """Configure one sequence, which the checkpoint's `eos_token_id`, unless ignored, and `also_ends` end.
 
     The options are fields of `GenerationConfig`; None leaves the checkpoint's. A `temperature` of 0 is greedy

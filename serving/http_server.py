@@ -10,7 +10,6 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from ..jobs.extras import extra
-from .answers import ApiError
 from .generator import TextGenerator
 
 with extra("serve", "A server"):
@@ -20,6 +19,8 @@ with extra("serve", "A server"):
     from starlette.responses import JSONResponse
     from starlette.types import ASGIApp, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    from .answers import ApiError
 
 SHUTDOWN_SECONDS = 5  # for clients that neither finish their request nor read their answer, when the server ends
 REQUEST_SECONDS = 10  # for the headers of a request, and for each next part of its body

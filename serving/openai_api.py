@@ -16,12 +16,12 @@ from functools import partial
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checkpoints.named_adapters import Variant
 from ..jobs.extras import extra
-from .answers import Answer, ApiError
 from .chat import DEFAULT_MAX_TOKENS, end_of_turn
-from .generator import Choice, TextGenerator, generation_config
+from .generator import Choice, StopFilter, TextGenerator, generation_config
 from .processors import Adjustment, Structured, compiled, json_rule, prompt_scores
-from .tools import call_grammar, message_of, response_template
+from .tools import call_grammar, message_of, opening_of, response_template
 
 with extra("serve", "A server"):
     from pydantic import ValidationError
@@ -31,6 +31,7 @@ with extra("serve", "A server"):
     from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
+    from .answers import Answer, ApiError
     from .documents import Documents
     from .embeddings import Embedder
     from .openai_requests import (
@@ -42,6 +43,7 @@ with extra("serve", "A server"):
         GenerationRequest,
         NamedModel,
     )
+    from .responses import ItemAnswer, ResponsesRequest
     from .streams import api_error, complete, event, events, while_connected
 
 MAX_BODY_BYTES = 4 * 2**20  # more than contexts hold, and encoded in seconds
@@ -52,19 +54,22 @@ COMPLETION_TOKENS = 16  # OpenAI's default for the legacy endpoint
 class Api:
     """The endpoints, for clients that call the model `name`; `encode_chat` is as for `Chat`.
 
-    With `documents`, they answer the chats.
+    With `documents`, they answer the chats. `adapters` are the variants of a model by the names that clients call them.
     """
 
     def __init__(
         self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encode_chat: Callable,
         embedder: Embedder | None = None, documents: Documents | None = None,
+        adapters: dict[str, Variant] | None = None,
     ):  # fmt: skip
-        self.name, self.tokenizer, self.encode_chat = name, tokenizer, encode_chat
-        self.embedder, self.documents = embedder, documents
-        self.decoder = copy.deepcopy(tokenizer)  # decodes, while another thread encodes with the original
-        self.generator = TextGenerator(model, tokenizer)
-        self.rows = model.get_input_embeddings().num_embeddings
-        self.end_of_turn = end_of_turn(tokenizer, encode_chat)
+        self.name, self.encode_chat, self.embedder, self.documents = name, encode_chat, embedder, documents
+        self.variants = adapters or {name: Variant(None, tokenizer, model.generation_config)}
+        # These decode, while another thread encodes with the originals.
+        self.decoders = {name: copy.deepcopy(variant.tokenizer) for name, variant in self.variants.items()}
+        self.turn_ends = {name: end_of_turn(each.tokenizer, encode_chat) for name, each in self.variants.items()}
+        names = [variant.adapter for variant in adapters.values()] if adapters else []
+        self.generator = TextGenerator(model, tokenizer, adapters=names)
+        self.rows = model.config.get_text_config().vocab_size
         self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")  # a long prompt delays no other client
         self.created, self.requests = int(time.time()), Counter()  # by path and status
 
@@ -76,6 +81,7 @@ class Api:
         posts = {
             "/v1/completions": (self.completions, CompletionRequest),
             "/v1/chat/completions": (self.chat_completions, ChatRequest),
+            "/v1/responses": (self.chat_completions, ResponsesRequest),
             "/v1/embeddings": (self.embeddings, EmbeddingRequest),
             "/load_model": (self.load_model, NamedModel),
         }
@@ -120,7 +126,7 @@ class Api:
         return PlainTextResponse("\n".join([*lines, ""]), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:
-        names = [self.name, *([self.embedder.name] if self.embedder else [])]
+        names = [*self.variants, *([self.embedder.name] if self.embedder else [])]
         cards = [{"id": name, "object": "model", "created": self.created, "owned_by": "foliogpt"} for name in names]
         if (name := request.path_params.get("name")) is None:
             return JSONResponse({"object": "list", "data": cards})
@@ -138,36 +144,40 @@ class Api:
         return await while_connected(request, self.embedder.embed(wanted))
 
     async def completions(self, request: Request, wanted: CompletionRequest) -> Response:
-        if len(wanted.prompt) * wanted.n > MAX_CHOICES:
+        if len(wanted.prompt) * wanted.count > MAX_CHOICES:
             raise ApiError(f"More than {MAX_CHOICES} texts in one request: send fewer prompts, or a smaller n.")
-        prompts = await self._in_encoder(self._encode_prompts, wanted.prompt)
+        if wanted.count > wanted.n and wanted.stream:
+            raise ApiError("The best of several texts is known at their end: do not stream.", param="best_of")
+        decoder = self.decoders[wanted.model]
+        prompts = await self._in_encoder(self._encode_prompts, wanted)
         choices = await self._in_encoder(self._choices, wanted, prompts, COMPLETION_TOKENS)
         for i, choice in enumerate(choices if wanted.echo else []):
-            prompt = wanted.prompt[i // wanted.n]
-            choice.text = prompt if isinstance(prompt, str) else self.decoder.decode(prompt, skip_special_tokens=True)
+            prompt = wanted.prompt[i // wanted.count]
+            choice.text = prompt if isinstance(prompt, str) else decoder.decode(prompt, skip_special_tokens=True)
             if wanted.alternatives is not None:  # in the one thread that runs the model
                 arguments = self.generator.model, choice.prompt_ids, wanted.alternatives
-                choice.scored += await asyncio.wrap_future(self.generator.thread.submit(prompt_scores, *arguments))
-        answer = Answer("text_completion", self.name, self.decoder, choices, prompts, self._generate)
-        return await self._respond(request, wanted, answer)
+                scores = partial(prompt_scores, *arguments, **self.generator.batch.names([choice]))
+                choice.scored += await asyncio.wrap_future(self.generator.thread.submit(scores))
+        return await self._respond(request, Answer(wanted, decoder, choices, prompts, self._generate))
 
     async def chat_completions(self, request: Request, wanted: ChatRequest) -> Response:
-        if not self.tokenizer.chat_template:
+        decoder = self.decoders[wanted.model]
+        if not decoder.chat_template:
             raise ApiError("This model has no chat template: it continues text, at /v1/completions.", param="messages")
+        kind = ItemAnswer if isinstance(wanted, ResponsesRequest) else Answer
         if wanted.tool_choice == "none":
             wanted.tools, wanted.tool_choice = [], "auto"
         if self.documents:
-            produce = self.documents.answering(wanted, self.generator, self.decoder)
+            produce = self.documents.answering(wanted, self.generator, decoder)
             choice = Choice([], self.generator.model.generation_config)
-            answer = Answer("chat.completion", self.name, self.decoder, [choice], [choice.prompt_ids], produce)
-            return await self._respond(request, wanted, answer)
+            return await self._respond(request, kind(wanted, decoder, [choice], [choice.prompt_ids], produce))
         prompts = [await self._in_encoder(self._encode_messages, wanted)]
         default = self.generator.context_length or DEFAULT_MAX_TOKENS
-        choices = await self._in_encoder(self._choices, wanted, prompts, default, self.end_of_turn)
-        read = partial(message_of, prompt_ids=prompts[0], tokenizer=self.decoder, tools=wanted.tools)
-        produce = partial(self._generate, read=read if wanted.tools else None)
-        answer = Answer("chat.completion", self.name, self.decoder, choices, prompts, produce)
-        return await self._respond(request, wanted, answer)
+        choices = await self._in_encoder(self._choices, wanted, prompts, default, self.turn_ends[wanted.model])
+        read = partial(message_of, prompt_ids=prompts[0], tokenizer=decoder, tools=wanted.tools)
+        opening = opening_of(decoder) if wanted.tools else ""
+        produce = partial(self._generate, read=read if wanted.tools else None, opening=opening)
+        return await self._respond(request, kind(wanted, decoder, choices, prompts, produce))
 
     # What the endpoints share, in the order in which a request goes through it.
 
@@ -181,7 +191,7 @@ class Api:
             param = place or first.get("ctx", {}).get("field")
             raise ApiError(f"{place}: {message}" if place else message, param=param) from None
         embeds = isinstance(wanted, EmbeddingRequest) and self.embedder
-        _check_model(wanted.model, [embeds.name if embeds else self.name])
+        _check_model(wanted.model, [embeds.name] if embeds else [*self.variants])
         if len(self.generator.unfinished) >= MAX_WAITING:
             raise ApiError("Too many requests are waiting: try again later.", 429, code="rate_limit_exceeded")
         return wanted
@@ -192,10 +202,10 @@ class Api:
         except (ImportError, ValueError) as error:  # such as a template that refuses two turns of one role
             raise ApiError(str(error)) from None
 
-    def _encode_prompts(self, prompts: list[str] | list[list[int]]) -> list[list[int]]:
-        encoded = []
-        for prompt in prompts:
-            ids = self.tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else prompt
+    def _encode_prompts(self, wanted: CompletionRequest) -> list[list[int]]:
+        encoded, tokenizer = [], self.variants[wanted.model].tokenizer
+        for prompt in wanted.prompt:
+            ids = tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else prompt
             if not ids:
                 raise ApiError("The prompt is empty: give some text.", param="prompt")
             encoded.append(self._checked_ids(ids, "prompt"))
@@ -203,9 +213,10 @@ class Api:
 
     def _encode_messages(self, wanted: ChatRequest) -> list[int]:
         messages = [message.for_template() for message in wanted.messages]
-        encode = partial(self.encode_chat, self.tokenizer, messages, add_generation_prompt=True)
+        tokenizer = self.variants[wanted.model].tokenizer
+        encode = partial(self.encode_chat, tokenizer, messages, add_generation_prompt=True)
         encoded = encode(tools=wanted.tools)
-        if wanted.tools and response_template(self.tokenizer) and encoded == encode():
+        if wanted.tools and response_template(tokenizer) and encoded == encode():
             raise ApiError("This model's chat template does not write tools: send none.", param="tools")
         return self._checked_ids(encoded["input_ids"], "messages")
 
@@ -237,18 +248,21 @@ class Api:
         if end_of_turn is not None and not wanted.ignore_eos:
             ends = [*ends, end_of_turn]
         options = {**wanted.options, "min_new_tokens": wanted.min_tokens or None}
-        config = generation_config(self.generator.model, max_tokens, ends, wanted.ignore_eos, **options)
-        stop = [*wanted.stop, *self.generator.stop_strings]
+        variant = self.variants[wanted.model]
+        config = generation_config(variant, max_tokens, ends, wanted.ignore_eos, **options)
+        own = variant.generation_config.stop_strings or self.generator.stop_strings
+        stop = [*wanted.stop, *([own] if isinstance(own, str) else own)]
         self._checked_ids([*wanted.logit_bias], "logit_bias")
         adjustments = wanted.frequency_penalty, wanted.presence_penalty, wanted.logit_bias
+        alternatives = 0 if wanted.alternatives is None and wanted.count > wanted.n else wanted.alternatives
         matcher, choices = self._matcher(wanted, config), []
         for ids in prompts:
-            for i in range(wanted.n):
+            for i in range(wanted.count):
                 seed = None if wanted.seed is None else (wanted.seed + i) % 2**63
                 processors = [Adjustment(len(ids), *adjustments)] if any(adjustments) else []
                 processors += [Structured(matcher.deep_copy(), len(ids))] if matcher else []
-                choices.append(Choice(ids, config, stop, seed, wanted.alternatives, processors))
-        if wanted.alternatives is not None and not self.generator.batch.can_take(choices[0]):
+                choices.append(Choice(ids, config, stop, seed, alternatives, processors, variant.adapter))
+        if alternatives is not None and not self.generator.batch.can_take(choices[0]):
             why = self.generator.batch.fault or "a field of its generation_config.json rules them out"
             raise ApiError(f"There are no log-probabilities, since {why}.", param="logprobs")
         return choices
@@ -261,40 +275,50 @@ class Api:
             return None
         if param == "response_format" and tools:
             raise ApiError("The response_format leaves no room for tools: set tool_choice to none.", param=param)
-        ends = [end for end in [*(config.eos_token_id or []), self.tokenizer.eos_token_id] if end is not None]
+        tokenizer = self.decoders[wanted.model]
+        ends = [end for end in [*(config.eos_token_id or []), tokenizer.eos_token_id] if end is not None]
         try:
             if param == "tool_choice":
-                lark = call_grammar(tools, choice, response_template(self.tokenizer))
+                lark = call_grammar(tools, choice, response_template(tokenizer))
             else:
                 lark = f"start: {json_rule(wanted.response_format)}"
-            return compiled(lark, self.decoder, self.rows, ends)
+            return compiled(lark, tokenizer, self.rows, ends)
         except ValueError as error:
             raise ApiError(str(error), param=param) from None
 
-    async def _respond(self, request: Request, wanted: GenerationRequest, answer: Answer) -> Response:
-        if wanted.stream:
-            stream = events(answer, bool(wanted.stream_options.get("include_usage")))
-            return StreamingResponse(stream, media_type="text/event-stream")
+    async def _respond(self, request: Request, answer: Answer) -> Response:
+        if answer.wanted.stream:
+            return StreamingResponse(events(answer), media_type="text/event-stream")
         return await while_connected(request, complete(answer))
 
-    async def _generate(self, choice: Choice, put: Callable[[dict], None], read: Callable | None = None) -> None:
-        """Put a text piece by piece, or, with `read`, the message that it makes of the complete text."""
+    async def _generate(
+        self, choice: Choice, put: Callable[[dict], None], read: Callable | None = None, opening: str = ""
+    ) -> None:
+        """Put a text piece by piece. With `read`, put the message that it makes of the complete text.
+
+        If it is known what a call begins with, the text before the first comes piece by piece, too.
+        """
         if choice.text:  # the prompt's
             put({"content": choice.text})
+        before, text, shown = StopFilter([opening]), "", ""
         async with aclosing(self.generator.stream(choice)) as pieces:
             async for piece in pieces:
                 if read is None:
                     put({"content": piece})
+                elif opening and (certain := (text := text + before.push(piece)).rstrip()) != shown:
+                    put({"content": certain[len(shown) :]})  # without spaces, which are dropped before a call
+                    shown = certain
         for processor in choice.processors:
             if isinstance(processor, Structured) and processor.failure:
                 raise ApiError(f"The text could not follow the schema to its end: {processor.failure}.")
         if read is not None:
-            put(read(choice.text))
+            message = read(choice.text)
+            put({**message, "content": message["content"].removeprefix(shown)})
 
 
 def _check_model(name: str, names: list[str]) -> None:
     if name not in names:
-        message = f"The model {name!r} is not here: this server has {names[0]!r}."
+        message = f"The model {name!r} is not here: this server has {', '.join(map(repr, names))}."
         raise ApiError(message, 404, "model", "model_not_found")
 
 

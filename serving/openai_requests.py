@@ -31,14 +31,15 @@ MAX_LOGGED = 100  # unknown fields that are named in the log
 # What OpenAI's API, vLLM or llama.cpp's server has and this server does not, with the values that ask for nothing.
 # Any other is refused. Fields that are in none of these tables change nothing and are named in the log, as in vLLM.
 UNSUPPORTED: dict[str, list] = {
-    "add_generation_prompt": [True], "allowed_token_ids": [], "audio": [], "bad_words": [[]], "best_of": [1],
-    "chat_template": [], "chat_template_kwargs": [{}], "continue_final_message": [False], "documents": [[]],
-    "dry_multiplier": [0], "dynatemp_range": [0], "echo": [False], "function_call": ["none"], "functions": [[]],
-    "grammar": [""], "guided_choice": [], "guided_grammar": [], "guided_json": [], "guided_regex": [],
-    "include_stop_str_in_output": [False], "json_schema": [], "length_penalty": [1], "mirostat": [0],
-    "modalities": [["text"]], "n_probs": [0], "prompt_logprobs": [], "skip_special_tokens": [True],
-    "structured_outputs": [], "suffix": [""], "tool_choice": ["none", "auto"], "tools": [[]], "top_logprobs": [0],
-    "truncate_prompt_tokens": [], "use_beam_search": [False], "xtc_probability": [0],
+    "add_generation_prompt": [True], "allowed_token_ids": [], "audio": [], "background": [False], "bad_words": [[]],
+    "best_of": [1], "chat_template": [], "chat_template_kwargs": [{}], "continue_final_message": [False],
+    "conversation": [], "documents": [[]], "dry_multiplier": [0], "dynatemp_range": [0], "echo": [False],
+    "function_call": ["none"], "functions": [[]], "grammar": [""], "guided_choice": [], "guided_grammar": [],
+    "guided_json": [], "guided_regex": [], "include_stop_str_in_output": [False], "json_schema": [],
+    "length_penalty": [1], "mirostat": [0], "modalities": [["text"]], "n_probs": [0], "previous_response_id": [],
+    "prompt_logprobs": [], "skip_special_tokens": [True], "structured_outputs": [], "suffix": [""],
+    "tool_choice": ["none", "auto"], "tools": [[]], "top_logprobs": [0], "truncate_prompt_tokens": [],
+    "truncation": ["disabled"], "use_beam_search": [False], "xtc_probability": [0],
 }  # fmt: skip
 # Fields that are ignored without a warning: they do not change the answer.
 IGNORED = {
@@ -50,7 +51,7 @@ IGNORED = {
 _logged: set[str] = set()  # names of unknown fields: each is logged once
 
 
-def _or_say(message: str) -> WrapValidator:
+def or_say(message: str) -> WrapValidator:
     """Give one message for a value that fits none of several types, instead of one for each."""
 
     def validate(value: Any, handler: Callable) -> Any:
@@ -74,11 +75,11 @@ AsList = AfterValidator(lambda value: [value] if isinstance(value, str) else val
 Stops = Annotated[
     Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)],
     AsList,
-    _or_say(f"give a string, or up to {MAX_STOPS:,}."),
+    or_say(f"give a string, or up to {MAX_STOPS:,}."),
 ]
 MaxTokens = Annotated[
     Annotated[int, Field(ge=1)] | Literal[-1] | None,
-    _or_say(f"give a whole number from 1 on, or {NO_LIMIT} for as many as the context has room for."),
+    or_say(f"give a whole number from 1 on, or {NO_LIMIT} for as many as the context has room for."),
     Field(validation_alias=AliasChoices("max_completion_tokens", "max_tokens", "n_predict")),
 ]
 
@@ -147,13 +148,13 @@ class EmbeddingRequest(NamedModel):
     input: Annotated[
         Stop | Annotated[list[Stop], Field(min_length=1, max_length=MAX_TEXTS)],
         AsList,
-        _or_say(f"give a text, or a list of up to {MAX_TEXTS:,}; none may be empty, and token ids are not accepted."),
+        or_say(f"give a text, or a list of up to {MAX_TEXTS:,}; none may be empty, and token ids are not accepted."),
     ]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 
 
-def _schema(wanted: Any) -> dict | bool | None:
+def schema_of(wanted: Any) -> dict | bool | None:
     """Return the schema of a `response_format`."""
     match wanted:
         case {"type": "text"}:
@@ -162,7 +163,7 @@ def _schema(wanted: Any) -> dict | bool | None:
             return {"type": "object"}
         case {"type": "json_schema", "json_schema": {"schema": dict() | bool() as schema}}:
             return schema
-    raise ValueError('give {"type": "text"}, "json_object", or "json_schema" with {"json_schema": {"schema": {}}}.')
+    raise ValueError('give {"type": "text"}, "json_object", or "json_schema" with its schema.')
 
 
 class GenerationRequest(NamedModel, Sampling):
@@ -177,11 +178,16 @@ class GenerationRequest(NamedModel, Sampling):
     frequency_penalty: OpenAIPenalty = 0
     presence_penalty: OpenAIPenalty = 0
     logit_bias: dict[Annotated[int, Field(strict=False)], Annotated[float, Field(ge=-100, le=100)]] = {}
-    response_format: Annotated[dict | bool | None, BeforeValidator(_schema)] = None
+    response_format: Annotated[dict | bool | None, BeforeValidator(schema_of)] = None
     seed: Seed = None
     stream: bool = False
     stream_options: dict[str, bool | None] = {}
     generation_config: Json[HuggingFaceSettings] = HuggingFaceSettings()
+
+    @property
+    def count(self) -> int:
+        """The number of texts to generate for a prompt."""
+        return self.n
 
     @property
     def options(self) -> dict:
@@ -196,18 +202,23 @@ class CompletionRequest(GenerationRequest):
     prompt: Annotated[
         str | list[str] | list[int] | list[list[int]],
         AfterValidator(lambda p: [p] if isinstance(p, str) or isinstance((p or [0])[0], int) else p),
-        _or_say("give a text, its token ids, or a list of either."),
+        or_say("give a text, its token ids, or a list of either."),
     ]
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     echo: bool = False
     alternatives: Annotated[Alternatives | None, Field(validation_alias=AliasChoices("logprobs"))] = None
 
+    @property
+    def count(self) -> int:
+        return max(self.n, self.best_of)
 
-def _function(value: Any) -> Any:
+
+def function_of(value: Any) -> Any:
     """Check a tool, a call of one, or the choice of one."""
     match value:
         case {"type": "function", "function": {"name": str() as name}} if re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name):
             return value
-    raise ValueError('give {"type": "function", "function": {"name": "f"}}, with a name of letters, digits, ".-_".')
+    raise ValueError('give a function ({"type": "function"}) with a name of letters, digits, ".-_".')
 
 
 def _content(content: Any, info: ValidationInfo) -> Any:
@@ -222,7 +233,7 @@ def _content(content: Any, info: ValidationInfo) -> Any:
 
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    tool_calls: list[Annotated[dict, BeforeValidator(_function)]] = []
+    tool_calls: list[Annotated[dict, BeforeValidator(function_of)]] = []
     tool_call_id: str | None = None
     content: Annotated[str, BeforeValidator(_content), Field(default=None, validate_default=True)]
 
@@ -242,10 +253,10 @@ class ChatRequest(GenerationRequest):
     messages: Annotated[list[Message], Field(min_length=1)]
     logprobs: bool = False
     top_logprobs: Alternatives = 0
-    tools: list[Annotated[dict, BeforeValidator(_function)]] = []
+    tools: list[Annotated[dict, BeforeValidator(function_of)]] = []
     tool_choice: Annotated[
-        Literal["none", "auto", "required"] | Annotated[dict, BeforeValidator(_function)],
-        _or_say("give none, auto, required, or one of the tools."),
+        Literal["none", "auto", "required"] | Annotated[dict, BeforeValidator(function_of)],
+        or_say("give none, auto, required, or one of the tools."),
     ] = "auto"
 
     @property

@@ -100,8 +100,8 @@ def json_rule(schema: dict | bool) -> str:
 
 
 @torch.inference_mode()
-def prompt_scores(model: PreTrainedModel, ids: list[int], count: int) -> list[tuple]:
+def prompt_scores(model: PreTrainedModel, ids: list[int], count: int, **kwargs) -> list[tuple]:
     """Return each token of a prompt, its log-probability (None for the first), and the `count` most likely."""
-    logits = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0]
+    logits = model(torch.tensor([ids], device=model.device), use_cache=False, **kwargs).logits[0]
     pairs = zip(ids[1:], logits, strict=False)
     return [(ids[0], None, []), *(log_probabilities(token, row, count) for token, row in pairs)]

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 
 from ..jobs.extras import extra
-from .answers import Answer, ApiError
 from .generator import ServerEnding
 
 with extra("serve", "A server"):
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
+
+    from .answers import Answer, ApiError
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +47,21 @@ async def complete(answer: Answer) -> dict:
     return answer.whole()
 
 
-async def events(answer: Answer, include_usage: bool) -> AsyncIterator[str]:
-    """Yield server-sent events, the last of which is `[DONE]`."""
+async def events(answer: Answer) -> AsyncIterator[str]:
+    """Yield server-sent events."""
     try:
-        for index in range(len(answer.choices) if answer.is_chat else 0):
-            yield event(answer.chunk(index, {"role": "assistant", "content": ""}))
+        for data in answer.first():
+            yield event(data)
         async with aclosing(_deltas(answer)) as deltas:
             async for index, delta in deltas:
                 answer.add(index, delta)
-                yield event(answer.chunk(index, delta))
-        if include_usage:
-            yield event({**answer.chunk_head, "choices": [], "usage": answer.usage()})
-        yield "data: [DONE]\n\n"
+                for data in answer.pieces(index, delta):
+                    yield event(data)
+        for data in answer.last():
+            yield event(data)
+        yield answer.END
     except Exception as error:
-        yield event(api_error(error).body())
+        yield event(answer.failure(api_error(error)))
 
 
 async def _deltas(answer: Answer) -> AsyncGenerator[tuple[int, dict | None]]:
@@ -86,7 +88,8 @@ async def _deltas(answer: Answer) -> AsyncGenerator[tuple[int, dict | None]]:
 
 
 def event(data: dict) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    name = f"event: {data['type']}\n" if "type" in data else ""
+    return f"{name}data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 async def _disconnected(request: Request) -> None:

@@ -1,6 +1,7 @@
 """Functions that a model may call; its calls are parsed by its tokenizer's `response_template`."""
 
 import json
+import re
 import uuid
 
 from transformers import PreTrainedTokenizerBase
@@ -8,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ..tokenization.trained import RESPONSE_TEMPLATE
 from .processors import json_rule
 
+CALL = re.compile(r"\s*<tool_call>.*?</tool_call>", re.DOTALL)
 OPEN, CLOSE = "<tool_call>", "</tool_call>"  # what our chat template, and those of Qwen, SmolLM3 and Hermes, write
 
 
@@ -23,6 +25,11 @@ def response_template(tokenizer: PreTrainedTokenizerBase) -> dict:
             "This model's tokenizer has no response_template that reads tool calls in text: send no tools."
         )
     return template
+
+
+def opening_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what a call begins with, or "" if that is not known."""
+    return OPEN if response_template(tokenizer) == RESPONSE_TEMPLATE else ""
 
 
 def call_grammar(tools: list[dict], choice: str | dict, template: dict) -> str:
@@ -56,4 +63,6 @@ def message_of(text: str, prompt_ids: list[int], tokenizer: PreTrainedTokenizerB
             case _:
                 return {"content": text}
     calls = [{"index": index, **call} for index, call in enumerate(calls)]
-    return {"content": message.get("content", ""), "tool_calls": calls} if calls else {"content": text}
+    # Of several texts between calls, the parser keeps the last.
+    content = CALL.sub("", text) if template == RESPONSE_TEMPLATE else message.get("content", "")
+    return {"content": content, "tool_calls": calls} if calls else {"content": text}

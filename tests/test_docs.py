@@ -1,6 +1,5 @@
 """What the documents tell people to type works."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import forks
 import pytest
+import stand_ins
 
 from foliogpt.scripts.cli import main as folio
 
@@ -47,6 +47,7 @@ def test_the_folio_commands_work_in_order(page, tmp_path, monkeypatch):
     if page != README:
         (tmp_path / "shakespeare.txt").write_text(text)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(stand_ins.folder() / "python"))  # which a sweep starts
     scripts = [script for block in blocks("bash", page) for script in commands(block)]
     for script in scripts:
         for long, short in SHORTER.items():
@@ -71,8 +72,7 @@ def run(script: str) -> None:
     if script.startswith("folio ") and not re.search(r"[<|>]", script):
         assert folio(shlex.split(script, comments=True)[1:]) == 0, script
         return
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-e", "-c", script], env=environment, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-e", "-c", script], env=stand_ins.environment(), capture_output=True, text=True)
     assert done.returncode == 0, f"{script}\n{done.stderr}"
 
 

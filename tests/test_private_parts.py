@@ -30,6 +30,7 @@ DPO = "trl.trainer.dpo_trainer"
 PARTS = [
     Part("argparse", "HelpFormatter._format_action_invocation", "scripts/arguments.py", "one name for each option"),
     Part("argparse", "HelpFormatter._get_help_string", "scripts/arguments.py", "the defaults that say something"),
+    Part("torch.cuda.memory", "_cuda_endAllocateToPool", "serving/cuda_graphs.py", "the end of an invalid capture"),
     Part(TRAINER, "Trainer._tr_loss", "training/continuity.py", "the logged loss after a resume"),
     Part(TRAINER, "Trainer._total_loss_scalar", "training/continuity.py", "the mean loss of a resumed run"),
     Part(TRAINER, "Trainer._globalstep_last_logged", "training/continuity.py", "the logged loss after a resume"),

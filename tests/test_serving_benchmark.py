@@ -25,6 +25,7 @@ def test_the_serving_benchmark_loses_nothing_and_writes_its_figures(tmp_path, mo
         "TWICE": 64,
         "topics": topics,
         "build": tiny_model,
+        "against_transformers": lambda folder, prompts, new: [{"prompts": len(prompts)}],
     }.items():
         monkeypatch.setattr(serving, name, value)
     file = tmp_path / "serving.json"
@@ -34,4 +35,5 @@ def test_the_serving_benchmark_loses_nothing_and_writes_its_figures(tmp_path, mo
     assert [len(figures["nano"]["speed"]), figures["nano"]["waiting"]["p95 / alone"] > 0] == [2, True]
     endurance = figures["endurance"]
     assert [endurance[name] for name in ("lost", "rows left", "threads more")] == [0, 0, 0]
+    assert figures["servers"] == [{"prompts": 4}]
     assert "12 requests" in capsys.readouterr().out

@@ -15,10 +15,8 @@ __all__ = [
     "train_char_tokenizer", "train_tokenizer", "vocabulary_size",
 ]  # fmt: skip
 
-MODULES = {
-    "bpe": ["BPETokenizer"],
-    "wordpiece": ["WordPieceTokenizer"],
-    "special_tokens": ["encode_chat", "encode_texts"],
-    "trained": ["chat_tokenizer", "load_tokenizer", "train_char_tokenizer", "train_tokenizer", "vocabulary_size"],
-}
-__getattr__ = lazy_names(__name__, {name: module for module, names in MODULES.items() for name in names})
+__getattr__ = lazy_names(__name__, {
+    "BPETokenizer": "bpe", "WordPieceTokenizer": "wordpiece", "encode_chat": "special_tokens",
+    "encode_texts": "special_tokens", "chat_tokenizer": "trained", "load_tokenizer": "trained",
+    "train_char_tokenizer": "trained", "train_tokenizer": "trained", "vocabulary_size": "trained",
+})  # fmt: skip

@@ -69,8 +69,7 @@ class BPETokenizer(ScratchTokenizer):
 
         Runs of over 2,000 characters without a space are cut, as training on them would not end. `vocab_size` counts
         special tokens, which no text is encoded as, the 256 bytes, and a token for each merge. `pattern` is a name in
-        `PATTERNS`. Raises ValueError if `vocab_size` is too small for bytes and special tokens, or too large for the
-        texts, or these are not valid Unicode.
+        `PATTERNS`. Raises ValueError if `vocab_size` does not fit, or a text is not valid Unicode.
         """
         special = {token: id for id, token in enumerate(dict.fromkeys(special_tokens))}
         check_room(vocab_size, len(special))

@@ -137,7 +137,7 @@ def shown(data: bytes) -> str:
 
 
 def cells(tokenizer: PreTrainedTokenizerBase, text: str, limit: int, colors: bool, width: int = 0) -> str:
-    """Draw the first `limit` tokens of a text, with their ids below them, and their bytes if they are not plain text.
+    """Draw the first `limit` tokens of a text, their ids, and their bytes if they are not plain text.
 
     Tokens have background colors, or bars between them; `width` is in columns, by default the terminal's.
     """

@@ -116,8 +116,7 @@ def encode_chat(
     rendered, and put back when the text has been cut at the tokens that the template wrote.
 
     Returns `input_ids`, and `assistant_masks`: 1 where the template has `{% generation %}`, 0 elsewhere; each (T,).
-    Raises ValueError if there is no template, it fails on the messages, a text is not valid Unicode, or the tokenizer's
-    model makes special tokens from ordinary text.
+    Raises ValueError if the template fails, a text is not Unicode, or the model makes special tokens of ordinary text.
     """
     encoder = ChatEncoder(tokenizer)
     (chat,) = encoder.encode_batch([encoder.render(messages, tools, add_generation_prompt)])
@@ -129,10 +128,7 @@ def encode_chat(
 
 
 class ChatEncoder:
-    """The steps of `encode_chat` for many chats, with a fast tokenizer that must not change meanwhile.
-
-    `template` takes the place of the tokenizer's own.
-    """
+    """The steps of `encode_chat` for many chats, with a fast tokenizer that must not change, or another `template`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None):
         if not tokenizer.is_fast:
@@ -200,10 +196,7 @@ def marks_generation(template: str) -> bool:
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return a tokenizer's special tokens, and the added tokens that its chat template writes.
-
-    Other added tokens are ordinary words; texts are encoded with them.
-    """
+    """Return special tokens, and the added tokens that the chat template writes; others are ordinary words."""
     template = tokenizer.chat_template or ""
     written = "\n".join(template.values()) if isinstance(template, dict) else template
     return [
@@ -286,10 +279,7 @@ def _any_of(tokens: Iterable[str]) -> re.Pattern:
 
 
 def _encode_ordinary(tokenizer, text: str, without: list[Span]) -> Encoding:
-    """Encode a text outside some spans, step by step as the library does, but without a search for added tokens.
-
-    Raises ValueError if the model itself gives a special token.
-    """
+    """Encode a text outside some spans as the library does, but without a search for added tokens."""
     backend = tokenizer.backend_tokenizer
     pieces = PreTokenizedString(text)
     between = _spans_between(tokenizer, text, without)

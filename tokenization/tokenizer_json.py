@@ -17,16 +17,11 @@ SPECIAL_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normal
 def tokenizer_json(special: dict[str, int], model: dict, pre_tokenizer: dict, decoder: dict, normalizer=None) -> dict:
     """Return the content of a `tokenizer.json`, in the library's order."""
     return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
+        "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": id, "content": token, **SPECIAL_FLAGS} for token, id in special.items()],
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
-        "decoder": decoder,
-        "model": model,
-    }
+        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": None,
+        "decoder": decoder, "model": model,
+    }  # fmt: skip
 
 
 def check_room(vocab_size: int, special_tokens: int) -> None:

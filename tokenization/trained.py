@@ -80,9 +80,7 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer (Sennrich et al., 2016, over bytes as GPT-2 does) on a stream of texts.
 
-    The texts are read once; runs of over 2,000 characters without a space are cut, as training on them would not end.
-    Raises ValueError if `vocab_size` is too small for 256 bytes and the special tokens, or too large for the texts, or
-    these are not valid Unicode.
+    Raises ValueError if `vocab_size` is too small, or too large for the texts, or these are not valid Unicode.
     """
     check_room(vocab_size, len(SPECIAL_TOKENS))
     tokenizer = Tokenizer(models.BPE())
@@ -133,10 +131,8 @@ def chat_tokenizer(base: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFa
     """Make the tokenizer of a chat model from that of a base model: generation stops at the end of a turn.
 
     A tokenizer with a chat template keeps it, and its end of turn. Another gets ours, and the special tokens that it
-    lacks; then the model must be resized to its new length.
-
-    Returns a copy whose `eos_token` is the end of turn, with all other ids and settings as they were, and the fields of
-    the model's generation config that follow from it: both end tokens stop generation.
+    lacks; then the model must be resized. Returns a copy whose `eos_token` is the end of turn, and the fields of the
+    model's generation config that follow from it: both end tokens stop generation.
     """
     tokenizer = copy.deepcopy(base)
     ends = [tokenizer.eos_token]
@@ -159,14 +155,10 @@ def chat_tokenizer(base: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFa
 def as_pretrained(tokenizer: Tokenizer, **special) -> PreTrainedTokenizerFast:
     """Wrap a trained `tokenizers.Tokenizer` for transformers, with our special tokens and chat template."""
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        pad_token=PAD,
-        extra_special_tokens=[START_OF_TURN, END_OF_TURN],
+        tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, pad_token=PAD,
+        extra_special_tokens=[START_OF_TURN, END_OF_TURN], clean_up_tokenization_spaces=False,
         padding_side="left",  # a batch of prompts must end at the same place
-        clean_up_tokenization_spaces=False,
         **special,
-    )
+    )  # fmt: skip
     wrapped.chat_template, wrapped.response_template = CHAT_TEMPLATE, RESPONSE_TEMPLATE
     return wrapped

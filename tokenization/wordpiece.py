@@ -61,8 +61,7 @@ class WordPieceTokenizer(ScratchTokenizer):
 
         `vocab_size` counts special tokens, `[UNK]` among them, then each character as it begins or continues a word,
         sorted, then a piece for each merge. `lowercase` also strips accents, as BERT does. Raises ValueError if
-        `vocab_size` is too small for characters and special tokens, or too large for the texts, or these are not valid
-        Unicode.
+        `vocab_size` does not fit, or a text is not valid Unicode.
         """
         special = list(dict.fromkeys(special_tokens))
         if UNKNOWN not in special:
@@ -126,12 +125,9 @@ class WordPieceTokenizer(ScratchTokenizer):
         """Return the content of a `tokenizer.json`; with it the library, unlike this, finds special tokens in texts."""
         special = {token: self.vocab[token] for token in sorted(self.special, key=self.vocab.__getitem__)}
         model = {
-            "type": "WordPiece",
-            "unk_token": UNKNOWN,
-            "continuing_subword_prefix": PREFIX,
-            "max_input_chars_per_word": LONGEST_WORD,
-            "vocab": {token: id for id, token in enumerate(self.tokens)},
-        }
+            "type": "WordPiece", "unk_token": UNKNOWN, "continuing_subword_prefix": PREFIX,
+            "max_input_chars_per_word": LONGEST_WORD, "vocab": {token: id for id, token in enumerate(self.tokens)},
+        }  # fmt: skip
         cleaning = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
         normalizer = {"type": "BertNormalizer", **cleaning, "lowercase": self.lowercase}
         decoder = {"type": "WordPiece", "prefix": PREFIX, "cleanup": True}

@@ -1,10 +1,10 @@
 """The settings of a training run: ours, and all of transformers' `TrainingArguments` with defaults that suit us."""
 
 import glob
+import json
 import math
 import os
 from dataclasses import dataclass, field, fields
-from enum import Enum
 from typing import Any, ClassVar
 
 import torch
@@ -215,7 +215,7 @@ def run_settings(data: Any, model: Any, args: RunArguments) -> dict:
         value = getattr(args, name)
         if name in always or value != getattr(default, name):
             settings[name] = value
-    return {name: to_serializable(value) for name, value in settings.items()}
+    return json.loads(json.dumps(settings, default=lambda value: value.to_dict()))  # enums become their values
 
 
 def absolute_if_path(name: str | None) -> str | None:
@@ -223,12 +223,3 @@ def absolute_if_path(name: str | None) -> str | None:
     if name is None or name == "char" or not (os.path.exists(os.path.expanduser(name)) or glob.has_magic(name)):
         return name
     return os.path.abspath(os.path.expanduser(name))
-
-
-def to_serializable(value):
-    """Return enums as their values, also in lists, and objects as dictionaries."""
-    if isinstance(value, list):
-        return [to_serializable(item) for item in value]
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    return value.value if isinstance(value, Enum) else value

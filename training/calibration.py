@@ -16,7 +16,8 @@ from .optimizers import build_optimizer
 
 logger = logging.getLogger(__name__)
 
-CALIBRATED = ("max_steps", "minutes", "torch_compile", "torch_compile_backend", "torch_compile_mode")
+CALIBRATED = ("bf16", "mixed_precision", "max_steps", "minutes", "torch_compile", "torch_compile_backend",
+              "torch_compile_mode")  # fmt: skip
 WARM_UP_STEPS, TIMED_STEPS = 1, 5
 # Trying a compiler takes this long, and compiling saves this share of the time or more.
 COMPILING_SECONDS, SAVED = 45, 1 / 3
@@ -68,26 +69,22 @@ def calibrate(
     the seconds per step for each precision that was timed, compiled if the run is.
     """
     timed = {}
-    if args.bf16 is None and (args.fp16 or args.device.type != "cpu"):
-        args.set_bf16(not args.fp16 and args.device.type == "cuda" and torch.cuda.is_bf16_supported(False))
-    if args.bf16 is None:
+    if args.bf16 is None and args.device.type == "cpu" and not args.fp16:
         timed = {name: step_seconds(model, batch, args, name == "bf16") for name in ("fp32", "bf16")}
-        args.set_bf16(timed["bf16"] < timed["fp32"])
+    if args.bf16 is None:
+        args.set_bf16(bool(timed) and timed["bf16"] < timed["fp32"])
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
-    args.torch_compile = None if args.torch_compile is None and args.device.type == "cuda" else bool(args.torch_compile)
-    if args.torch_compile is None:
+    if args.torch_compile is None and args.device.type == "cuda":
         timed[precision] = choose_compiler(model, batch, args, 60 * args.minutes if args.minutes else None, steps)
+    args.torch_compile = bool(args.torch_compile)
     if args.minutes is not None:
         if precision not in timed:
             timed[precision] = step_seconds(model, batch, args, bool(args.bf16))
         args.max_steps = steps_done + max(1, round(60 * args.minutes / timed[precision]))
         args.minutes = None  # a resumed run must not time itself again
     # All processes time at once, as the run will do; the measurements of the first count.
-    chosen = {name: getattr(args, name) for name in CALIBRATED}
-    timed, bf16, chosen = broadcast_from_main(lambda: (timed, args.bf16, chosen))
+    timed, chosen = broadcast_from_main(lambda: (timed, {name: getattr(args, name) for name in CALIBRATED}))
     vars(args).update(chosen)
-    if bf16 != args.bf16:
-        args.set_bf16(bf16)
     return timed
 
 

@@ -20,8 +20,7 @@ class ProgressBar(TrainerCallback):
     """One line: steps, time left, loss, tokens per second and their share of the peak flops."""
 
     def __init__(self):
-        self.bar = None
-        self.shown = {}
+        self.bar, self.shown = tqdm(disable=True), {}
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -30,24 +29,19 @@ class ProgressBar(TrainerCallback):
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, **looks)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
+        self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.bar is None or not logs:
-            return
+    def on_log(self, args, state, control, logs, **kwargs):
         self.shown |= {label: text.format(logs[name]) for name, (label, text) in SHOWN.items() if name in logs}
         self.bar.set_postfix(self.shown, refresh=False)
 
     def write(self, text: str) -> None:
         """Show a line above the bar."""
-        if self.bar is not None:
-            tqdm.write(text, file=sys.stderr)
+        tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """End the line, so that the next print begins below it."""
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
 
 class StepClock(TrainerCallback):
@@ -57,7 +51,7 @@ class StepClock(TrainerCallback):
     """
 
     def __init__(self):
-        self.flops_per_token, self.peak_flops = 0.0, None  # the latter per second, if it is known
+        self.flops_per_token, self.peak_flops = 0.0, 0.0  # the latter per second, 0 if it is not known
         self.seconds, self.start = 0.0, None
 
     def on_train_begin(self, args, state, control, **kwargs):

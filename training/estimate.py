@@ -15,7 +15,7 @@ from .calibration import calibrate, step_seconds
 from .device import choose_for_device
 from .memory import available_bytes, gigabytes, parameters_by_part
 from .new_model import configured_model, starting_config
-from .out_of_memory import fitting_memory, pretraining_step
+from .out_of_memory import Step, fitting_memory
 from .pretraining import check_batch, check_end, evaluations, total_steps, validation_subset
 
 
@@ -31,7 +31,7 @@ def estimate(
     network = configured_model(model, data.tokenizer, args)
     choose_for_device(network, data, model, args, stages)
     available = available_bytes(args.device)
-    planned = pretraining_step(network, model, args)
+    planned = Step(network, args, model.block_size)
     memory = fitting_memory(planned, available)
     batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
     timed = calibrate(network, batch, args, steps=total_steps(data, args))

@@ -5,6 +5,7 @@ import math
 import re
 import textwrap
 import time
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -80,28 +81,31 @@ class Warnings(TrainerCallback):
     """Warns once if the model memorizes, and once if the training diverges, and names what to try."""
 
     def __init__(self, show, smaller: str):
-        self.show = show
-        self.smaller = smaller  # what to try against memorizing
+        self.show, self.smaller = show, smaller  # what to try against memorizing
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.warned = set()
+        self.warned, self.read = set(), 0  # entries of the log
+        self.lowest, self.losses = math.inf, deque(maxlen=PATIENCE)
+        self.evaluations = []  # validation loss, step, training loss at that time
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero:
             return
-        losses, evaluations = [], []  # evaluations: validation loss, step, training loss at that time
-        for entry in state.log_history:
+        losses, evaluations = self.losses, self.evaluations
+        for entry in state.log_history[self.read :]:
             if "loss" in entry:
                 losses.append(entry["loss"])
+                self.lowest = min(self.lowest, entry["loss"])
             if "eval_loss" in entry:
                 evaluations.append((entry["eval_loss"], entry["step"], losses[-1] if losses else math.inf))
-        if len(losses) >= PATIENCE and min(losses[-PATIENCE:]) > min(losses) + DIVERGED:
+        self.read = len(state.log_history)
+        if len(losses) == PATIENCE and min(losses) > self.lowest + DIVERGED:
             rates = f"--learning_rate {args.learning_rate / 3:.2g}"
             if getattr(args, "use_muon", False):
                 rates += f" --adam_learning_rate {args.adam_learning_rate / 3:.2g}"
             self._warn(
                 "diverges",
-                f"The training loss has risen from {min(losses):.2f} to {losses[-1]:.2f}: the training diverges. "
+                f"The training loss has risen from {self.lowest:.2f} to {losses[-1]:.2f}: the training diverges. "
                 f"Try {rates}, or a longer warm-up with --warmup_steps 0.1.",
             )
         best, best_step, loss_at_best = min(evaluations, key=lambda entry: entry[0], default=(0.0, 0, 0.0))

@@ -1,9 +1,7 @@
 """The model that a pretraining run begins with: from settings, from a config, or the caller's own."""
 
-import contextlib
 import copy
 import logging
-import math
 from pathlib import Path
 
 import torch
@@ -14,7 +12,6 @@ from ..checkpoints.loading import check_name, load_checkpoint, load_config, one_
 from ..checkpoints.self_check import relative_difference
 from ..jobs.errors import first_line
 from ..modeling import FolioForCausalLM, preset_config
-from ..modeling.presets import PRESETS, SIZES
 from ..tokenization import load_tokenizer, vocabulary_size
 from .arguments import ModelArguments, PretrainingArguments
 from .config_fields import DROPOUTS, chosen_fields
@@ -48,7 +45,9 @@ def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> Pr
     """Return the config of the settings, or of a run's checkpoint; raises ValueError, OSError if they do not fit."""
     source = str(checkpoint or model.init_from or model.model_config or f"preset {model.preset}")
     if checkpoint is None and model.init_from is None:
-        config = config_of_preset(model) if model.model_config is None else config_of_file(model)
+        fields = {"max_position_embeddings": model.block_size, **chosen_fields(model)}
+        is_ours = model.model_config is None
+        config = preset_config(model.preset, model.size, **fields) if is_ours else config_of_file(model)
     else:
         check_name(source)
         with one_line(source):
@@ -65,23 +64,6 @@ def starting_config(model: ModelArguments, checkpoint: Path | None = None) -> Pr
         if got != value and not (isinstance(got, dict) and value.items() <= got.items()):
             raise ValueError(f"{name} is {value}, and with {source} it is {got}: leave it out.")
     return config
-
-
-def config_of_preset(model: ModelArguments) -> PreTrainedConfig:
-    """Return the config of a preset at a size with the given fields; an error names numbers of heads that fit."""
-    fields = {"max_position_embeddings": model.block_size, **chosen_fields(model)}
-    try:
-        return preset_config(model.preset, model.size, **fields)
-    except ValueError as error:
-        usual, fitting = {**SIZES[model.size], **PRESETS[model.preset], **fields}, ""
-        for heads in sorted(range(1, usual["hidden_size"] + 1), key=lambda n: abs(n - usual["num_attention_heads"])):
-            kv_heads = math.gcd(heads, usual["num_key_value_heads"] or heads)
-            counts = {"num_attention_heads": heads, "num_key_value_heads": kv_heads}
-            with contextlib.suppress(ValueError):
-                preset_config(model.preset, model.size, **{**fields, **counts})
-                fitting = f" These fit: --num_attention_heads {heads} --num_key_value_heads {kv_heads}."
-                break
-        raise ValueError(f"{error}{fitting}") from None
 
 
 def config_of_file(model: ModelArguments) -> PreTrainedConfig:
@@ -128,16 +110,6 @@ def prepare_to_continue(config: PreTrainedConfig, model: ModelArguments) -> None
             raise ValueError(f"The tokenizer {model.tokenizer} has another vocabulary than {name}: leave it out.")
 
 
-def own_model(model: PreTrainedConfig | PreTrainedModel, tokenizer: Tokenizer) -> PreTrainedModel:
-    """Return the caller's model, or a new one of the config, in float32 whatever its dtype."""
-    is_model = isinstance(model, PreTrainedModel)
-    network = model if is_model else AutoModelForCausalLM.from_config(model, dtype=torch.float32)
-    for name, token_id in token_ids(tokenizer).items():
-        setattr(network.config, name, token_id)
-        setattr(network.generation_config, name, token_id)
-    return network
-
-
 def configured_model(
     model: ModelArguments | PreTrainedConfig | PreTrainedModel,
     tokenizer: Tokenizer,
@@ -147,8 +119,11 @@ def configured_model(
     """Return the model of a run with the settings of its loss; without the weights of its `checkpoint`."""
     if isinstance(model, ModelArguments):
         network = new_model(model, tokenizer, checkpoint)
-    else:
-        network = own_model(model, tokenizer)
+    else:  # the caller's; a new one in float32 whatever its dtype
+        is_model, ids = isinstance(model, PreTrainedModel), token_ids(tokenizer)
+        network = model if is_model else AutoModelForCausalLM.from_config(model, dtype=torch.float32)
+        network.config.update(ids)
+        network.generation_config.update(**ids)
     tokens, rows = vocabulary_size(tokenizer), network.config.get_text_config().vocab_size
     if tokens > rows:
         raise ValueError(

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.pytorch_utils import Conv1D
 
-from .arguments import PretrainingArguments
+from .arguments import PretrainingArguments, RunArguments
 from .sharding import local, spread, whole
 
 # Coefficients of the quintic iteration: chosen to be steepest at 0, not to converge (Jordan et al., 2024).
@@ -15,14 +15,14 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 
 
-def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, args: RunArguments) -> torch.optim.Optimizer:
     """Return the optimizer that the settings name, for the parameters of this model."""
-    if args.use_muon:
+    if isinstance(args, PretrainingArguments) and args.use_muon:
         args.set_default_learning_rates(model.config.get_text_config().hidden_size, is_trained=False)
         rates, betas = (args.learning_rate, args.adam_learning_rate), (args.adam_beta1, args.adam_beta2)
         return MuonAdamW(model, *rates, args.weight_decay, args.muon_momentum, betas=betas)
     kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    return kind(options.pop("params", model.parameters()), **options)
+    return kind(options.pop("params", [p for p in model.parameters() if p.requires_grad]), **options)
 
 
 def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
 
 from ..jobs.processes import command_to_resume
 from ..jobs.saving import last_checkpoint
-from .arguments import ModelArguments, PretrainingArguments
+from .arguments import RunArguments
 from .memory import StepMemory, available_bytes, gigabytes, step_memory
 from .optimizers import build_optimizer
 
@@ -33,11 +32,10 @@ class Step:
     """A training step, to measure its memory."""
 
     network: Any
-    args: TrainingArguments
+    args: RunArguments
     block_size: int  # tokens of an example
-    command: str  # by which the user began the run
-    smaller: str  # what to change if not even one example fits
-    make_optimizer: Callable[[Any], torch.optim.Optimizer]
+    command: str = "folio pretrain"  # by which the user began the run
+    smaller: str = "use a smaller model or a shorter --block_size"  # what to do if not even one example fits
     sequences: int = 1  # in an example
     loss: Callable[[int], int] | None = None  # bytes that it takes for so many tokens, if the model does not compute it
 
@@ -47,17 +45,11 @@ class Step:
         accumulation = accumulation or args.gradient_accumulation_steps
         loss = self.loss and self.loss(sequences * self.block_size)
         batch = sequences, self.block_size, bool(args.bf16 or args.fp16)
-        return step_memory(self.network, *batch, self.make_optimizer, accumulation, loss)
-
-
-def pretraining_step(network, model: ModelArguments, args: PretrainingArguments) -> Step:
-    """Return a step of `pretrain`."""
-    smaller = "use a smaller model or a shorter --block_size"
-    return Step(network, args, model.block_size, "folio pretrain", smaller, lambda copy: build_optimizer(copy, args))
+        return step_memory(self.network, *batch, lambda model: build_optimizer(model, args), accumulation, loss)
 
 
 @contextlib.contextmanager
-def guard_memory(args: TrainingArguments, hint: str = "") -> Iterator[Callable[[Step], StepMemory | None]]:
+def guard_memory(args: RunArguments, hint: str = "") -> Iterator[Callable[[Step], StepMemory | None]]:
     """Reject a run that cannot fit, and raise OutOfMemory with an explanation if one runs out of memory after all.
 
     Yields a function that takes the run's step before the first one and returns its memory, None if it surely fits. It

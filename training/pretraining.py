@@ -27,7 +27,7 @@ from .config_fields import chosen_fields
 from .device import choose_for_device
 from .flops import flops_per_token, peak_flops
 from .new_model import LOSS_CHUNK, arguments_of_own, configured_model, starting_config
-from .out_of_memory import guard_memory, pretraining_step
+from .out_of_memory import Step, guard_memory
 from .run import open_run_folder, resumable, run_facts, save_result, train
 from .sharding import whole_model
 from .trainer import FolioTrainer
@@ -94,7 +94,7 @@ def pretrain(
         check_batch(data, args)
         network = configured_model(own or model, data.tokenizer, args, checkpoint)
         choose_for_device(network, data, model, args, stages)
-        check_fits(pretraining_step(network, model, args))
+        check_fits(Step(network, args, model.block_size))
         with stages("calibration") as say:
             batch = data.collator(list(islice(data.train_blocks, args.per_device_train_batch_size)))
             done = read_state(checkpoint).global_step if checkpoint else 0
@@ -111,9 +111,13 @@ def pretrain(
             callbacks=list(callbacks),
             optimizers=(optimizer(network) if optimizer else None, None),
         )
-        trainer.clock.flops_per_token, trainer.clock.peak_flops = flops(network, data, args)
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+        trainer.clock.flops_per_token = flops_per_token(network, data.tokenizer.model_max_length)
+        trainer.clock.peak_flops = (peak_flops(args.device, dtype) or 0) * args.world_size
+        prompt = args.sample_prompt or first_words(next(data.validation_texts()))
+        prompt_ids = encode_texts(data.tokenizer, [prompt])[0] or [data.tokenizer.eos_token_id]
         with stages("training") as say:
-            train(trainer, checkpoint, settings, prompt_ids(data, args), "a smaller --size")
+            train(trainer, checkpoint, settings, prompt_ids, "a smaller --size")
             say(f"{trainer.state.global_step:,} steps, {trainer.state.num_input_tokens_seen:,} tokens")
         known = {
             "command": command,
@@ -123,6 +127,7 @@ def pretrain(
             "fields": chosen_fields(model, config),
             "base_model": model.init_from,
             "step_seconds": timed,
+            "prompt": prompt,
         }
         with resumable(trainer):
             return evaluate_and_save(trainer, data, known, stages)
@@ -130,8 +135,8 @@ def pretrain(
 
 def check_batch(data: PackedCorpora, args: PretrainingArguments) -> None:
     """Raise ValueError if the only batch would be dropped as the last one."""
-    blocks = None if data.train_documents is None else len(data.train_blocks)
-    if args.dataloader_drop_last and blocks is not None and blocks < args.train_batch_size:
+    is_finite = data.train_documents is not None
+    if args.dataloader_drop_last and is_finite and (blocks := len(data.train_blocks)) < args.train_batch_size:
         few = f"Only {blocks} training sequences, fewer than one batch"
         raise ValueError(f"{few}: use --per_device_train_batch_size {blocks} or less.")
 
@@ -139,7 +144,7 @@ def check_batch(data: PackedCorpora, args: PretrainingArguments) -> None:
 def evaluate_and_save(trainer: FolioTrainer, data: PackedCorpora, known: dict, stages: Stages) -> dict:
     """Evaluate the trained model and save it; return the report: what is `known`, and what was measured."""
     trainer.check_weights()
-    network = whole_model(trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False))
+    network = whole_model(trainer.model_wrapped)
     if isinstance(network, FolioForCausalLM) and trainer.args.device.type == "cpu":
         network.loss_chunk_size = LOSS_CHUNK
     with stages("evaluation") as say:
@@ -156,20 +161,12 @@ def evaluate_and_save(trainer: FolioTrainer, data: PackedCorpora, known: dict, s
         "vocab_size": len(data.tokenizer),
         **quality,
         **run_facts(trainer, network, stages),
-        "prompt": trainer.args.sample_prompt or first_words(next(data.validation_texts())),
     }
     report["verdict"] = verdict(report, trainer.state.log_history)
     data.tokenizer.model_max_length = context_length(network) or data.tokenizer.model_max_length  # so far of a block
     quality = f"{report['val_bits_per_byte']:.3f} bits per byte on held-out text"
     save_result(trainer, network, report, pretrained_card(report), quality, stages)
     return report
-
-
-def flops(network: PreTrainedModel, data: PackedCorpora, args: PretrainingArguments) -> tuple[float, float | None]:
-    """Return the floating-point operations per token, and at most per second in all processes."""
-    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    peak = peak_flops(args.device, dtype)
-    return flops_per_token(network, data.tokenizer.model_max_length), peak and peak * args.world_size
 
 
 def evaluations(args: PretrainingArguments, steps: int) -> float:
@@ -188,12 +185,6 @@ def validation_subset(data: PackedCorpora, args: PretrainingArguments) -> datase
     # Without the way back, a block takes a third of the time.
     most = max(3 * EVALUATION_SHARE * steps * args.global_batch_size / times, args.per_device_eval_batch_size)
     return blocks.select(range(0, len(blocks), math.ceil(len(blocks) / most)))
-
-
-def prompt_ids(data: PackedCorpora, args: PretrainingArguments) -> list[int]:
-    """Return the ids of the samples' prompt, or of a held-out document's first words, or the end token if none."""
-    (prompt,) = encode_texts(data.tokenizer, [args.sample_prompt or first_words(next(data.validation_texts()))])
-    return prompt or [data.tokenizer.eos_token_id]
 
 
 def first_words(text: str) -> str:

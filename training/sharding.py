@@ -37,18 +37,14 @@ def whole_model(model):
         return model
     single = type(model)(model.config).to(model.device)
     single.generation_config = model.generation_config
-    with torch.no_grad():
-        for (_, mine), (_, theirs) in zip(single.named_parameters(), model.named_parameters(), strict=True):
-            mine.copy_(whole(theirs))
+    single.load_state_dict({name: whole(tensor) for name, tensor in model.state_dict().items()})
     return single.train(model.training)
 
 
 def load_weights(model: nn.Module, file) -> None:
     """Load a safetensors file with unsharded weights into a model whose weights may be sharded."""
     weights = load_file(file)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(spread(weights[name], p))
+    model.load_state_dict({name: spread(weights[name], p) for name, p in model.named_parameters()}, strict=False)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:

@@ -103,10 +103,8 @@ def run_sweep(sweep: Sweep, say: Callable[[str], None] = print) -> tuple[list[Ru
             import optuna  # noqa: F401  # pyright: ignore[reportMissingImports]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(kept, plan)
-    points, count = optuna_points(sweep, folder), sweep.runs
-    if sweep.search == "random":
-        points = sweep.points()
-        count = len(points)
+    points = sweep.points() if sweep.search == "random" else optuna_points(sweep, folder)
+    count = len(points) if isinstance(points, list) else sweep.runs
     start, failed = time.monotonic(), {}
     for number, point in enumerate(points, 1):
         run = folder / f"{number:03}"

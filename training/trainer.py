@@ -40,6 +40,13 @@ class SafeTrainerMixin(Trainer):
         for callback in (self.clock, self.continuity, self.learning):
             self.add_callback(callback)
 
+    def train(self, *args, **kwargs):
+        try:
+            return super().train(*args, **kwargs)
+        finally:  # the model itself is evaluated and saved, in float32
+            unwrapped = {"keep_fp32_wrapper": False, "keep_torch_compile": False}
+            self.model_wrapped = self.accelerator.unwrap_model(self.model_wrapped, **unwrapped)
+
     def log(self, logs, start_time=None):
         if "loss" in logs:
             logs |= self.clock.metrics(self.state)
@@ -121,12 +128,6 @@ class FolioTrainer(SafeTrainerMixin, ParallelTrainer):
         settings = super()._build_accelerator_args(**kwargs)
         compiler_settings(self.args, settings["dynamo_plugin"])
         return settings
-
-    def train(self, *args, **kwargs):
-        try:
-            return super().train(*args, **kwargs)
-        finally:  # the model itself is evaluated and saved
-            self.model_wrapped = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
 
     def create_optimizer(self, model=None):
         if self.optimizer is None and self.args.use_muon:

@@ -23,7 +23,6 @@ def load_encoder(name: str, max_length: int | None = None, reranker: bool = Fals
     """Load a SentenceTransformer, or a CrossEncoder for a reranker, or make it of a checkpoint, for training.
 
     A checkpoint of ours then reads in both directions. `max_length` is in tokens, by default that of an index's texts.
-    Raises OSError without a complete checkpoint; ValueError for an adapter, an encoder-decoder, or too long texts.
     """
     with extra("rag", "An embedding model"):
         from sentence_transformers import CrossEncoder, SentenceTransformer

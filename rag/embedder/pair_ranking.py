@@ -85,8 +85,7 @@ def hard_negatives(
 ) -> list[tuple[Pair, list[str]]]:
     """Find `count` negatives for each of the `chosen` pairs: its own, then near texts of a search, then others.
 
-    They are of the pair's kind, so that only their contents distinguish them from the positive. A pair without any is
-    left out; raises ValueError if all are.
+    They are of the pair's kind, so that only their contents distinguish them from the positive; ValueError without any.
     """
     right: dict[str, set[str]] = {}  # texts and sources that answer a question
     for pair in pairs:

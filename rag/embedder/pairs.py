@@ -87,8 +87,7 @@ def corpus_pairs(documents: list[Document], token_starts: TokenStarts, max_token
 def read_pairs(source: str) -> list[Pair]:
     """Read pairs from a file of rows: JSONL, JSON, CSV, TSV or Parquet, a folder of such files, or hub:NAME[:CONFIG].
 
-    The columns are anchor and positive, query and text, or question and answer, and perhaps negative. Raises ValueError
-    with the place of a row that is not a pair, and OSError if there is no such source.
+    The columns are anchor and positive, query and text, or question and answer, and perhaps negative.
     """
     pairs = []
     for place, row in read_mappings(source):

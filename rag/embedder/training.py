@@ -2,6 +2,7 @@
 
 import math
 import random
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,8 +60,7 @@ class EmbedderArguments:
             self.per_device_train_batch_size = 16 if self.reranker else 64
         if (self.corpus is None) == (self.pairs is None):
             raise ValueError("Give --corpus, documents to make pairs of, or --pairs, and not both.")
-        ranges = {name: (minimum, math.inf) for name, minimum in MINIMA.items()}
-        check_ranges(self, ranges, ("num_train_epochs", "learning_rate"))
+        check_ranges(self, {name: (n, math.inf) for name, n in MINIMA.items()}, ("num_train_epochs", "learning_rate"))
         model, output_dir = (Path(name).expanduser().resolve() for name in (self.model, self.output_dir))
         if model == output_dir and not (model / MODULES_FILE).is_file():
             raise ValueError(f"{self.output_dir} holds the model that is trained: give another --output_dir.")
@@ -69,8 +69,7 @@ class EmbedderArguments:
 def train_embedder(args: EmbedderArguments, command: str = "", stages: Stages | None = None) -> dict:
     """Train an embedding model or a reranker, write it to `args.output_dir` at the end, and return its report.
 
-    Raises ValueError, OSError for settings and input that do not work; ImportError without sentence-transformers;
-    Interrupted if a signal stopped it: then nothing was written.
+    Raises ValueError or OSError for its settings and data; Interrupted if a signal stopped it: nothing was written.
     """
     try:
         with lock_run_folder(args.output_dir, args.overwrite) as output_dir:
@@ -177,11 +176,6 @@ def _train(model, dataset: Dataset, args: EmbedderArguments, output_dir: Path) -
         def add_model_card_callback(self, default_args_dict):
             """Leave it out: the card is ours."""
 
-        def create_optimizer(self, model=None):
-            if self.optimizer is None and ours:
-                self.optimizer = MuonAdamW(self.model, lr=rate, adam_lr=rate, weight_decay=args.weight_decay)
-            return super().create_optimizer(model)
-
     options: dict = {}
     settings = {name: getattr(args, name) for name in SETTINGS}
     if args.reranker:  # each question has negatives of its own, and each text a score without bounds
@@ -208,13 +202,12 @@ def _train(model, dataset: Dataset, args: EmbedderArguments, output_dir: Path) -
         use_cpu=not torch.accelerator.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    progress = ProgressBar()
-    trainer = Trainer(model=model, args=settings, train_dataset=dataset, loss=loss, callbacks=[progress])
-    trainer.remove_callback(PrinterCallback)
-    try:
+    with closing(ProgressBar()) as progress:
+        optimizers = (MuonAdamW(model, rate, rate, args.weight_decay) if ours else None), None
+        options = {"optimizers": optimizers, "loss": loss, "callbacks": [progress]}
+        trainer = Trainer(model=model, args=settings, train_dataset=dataset, **options)
+        trainer.remove_callback(PrinterCallback)
         trained = trainer.train()
-    finally:
-        progress.close()
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise ValueError(f"The trained weights are NaN or infinite: use a --learning_rate below {rate}.")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,8 +1,5 @@
 """Evaluation of retrieval in each mode, of refusals and of answers, with 95 % intervals.
 
-Known-item queries are searched in a copy of the index without the sentences that they come from. A dataset with
-documents of its own is searched in an index that has nothing else.
-
 Sources: nDCG as trec_eval and BEIR count it, K. Järvelin and J. Kekäläinen, "Cumulated gain-based evaluation of IR
 techniques", 2002, with the grades themselves as gains.
 """
@@ -23,7 +20,7 @@ from ..database import storage_errors
 from ..documents import Document, Hit
 from ..generators import ExtractiveGenerator
 from ..refusal import BEST_PASSAGES, Features, check_enough, features, measure, store_threshold, threshold_of
-from ..retrieval import MODES, Retriever, check
+from ..retrieval import MODES, Retriever
 from ..store import Store
 from ..sync import Sync
 from .datasets import Dataset, Place, Question, load_dataset
@@ -70,7 +67,6 @@ def evaluate(
         kinds: Kinds = [], [], []
         for number, question in enumerate(dataset.questions, 1):
             for mode in modes:
-                check(question.text, DEPTH, mode, None)
                 hits = searcher.search(question.text, DEPTH, mode, None)
                 if question.answerable:
                     for name, value in retrieval_metrics(hits, question, dataset).items():
@@ -118,23 +114,14 @@ def _add_features(
 
 def retrieval_metrics(hits: list[Hit], question: Question, dataset: Dataset) -> dict[str, float]:
     """Compute the metrics of one question; modes are compared by the first one."""
-    ranking = ranked_places(hits, question, dataset)
-    found = {"nDCG@10": ndcg(ranking, question.relevant, 10)}
-    found |= {f"recall@{k}": recall(ranking, question.relevant, k) for k in CUTOFFS}
-    found["MRR@10"] = reciprocal_rank(ranking, question.relevant, 10)
-    if question.spans:
-        found |= {f"span recall@{k}": float(has_span(hits[:k], question)) for k in CUTOFFS}
+    ranking, relevant = ranked_places(hits, question, dataset), question.relevant
+    found = {"nDCG@10": ndcg(ranking, relevant, 10)}
+    found |= {f"recall@{k}": len(relevant.keys() & ranking[:k]) / len(relevant) for k in CUTOFFS}
+    found["MRR@10"] = next((1 / rank for rank, place in enumerate(ranking[:10], 1) if place in relevant), 0.0)
+    if spans := question.spans:  # a passage must contain a whole one
+        complete = [any(hit.document == n and hit.start <= a and b <= hit.end for n, a, b in spans) for hit in hits]
+        found |= {f"span recall@{k}": float(any(complete[:k])) for k in CUTOFFS}
     return found
-
-
-def recall(ranking: Sequence[Hashable], relevant: Mapping, k: int) -> float:
-    """Compute the share of the relevant places that are among the first `k`."""
-    return len(set(ranking[:k]) & set(relevant)) / len(relevant)
-
-
-def reciprocal_rank(ranking: Sequence[Hashable], relevant: Mapping, k: int) -> float:
-    """Compute one over the rank of the first relevant place of `k`, or 0."""
-    return next((1 / rank for rank, name in enumerate(ranking[:k], 1) if name in relevant), 0.0)
 
 
 def ndcg(ranking: Sequence[Hashable], relevant: Mapping, k: int) -> float:
@@ -156,15 +143,6 @@ def ranked_places(hits: Iterable[Hit], question: Question, dataset: Dataset) -> 
     return list(found)
 
 
-def has_span(hits: Iterable[Hit], question: Question) -> bool:
-    """Check if one of the passages contains a complete answer span."""
-    return any(
-        hit.document == document and hit.start <= start and end <= hit.end
-        for hit in hits
-        for document, start, end in question.spans
-    )
-
-
 def answer_quality(
     retriever: Retriever, dataset: Dataset, generator: AnswerGenerator, mode: str, say: Progress
 ) -> Metrics:
@@ -172,16 +150,11 @@ def answer_quality(
 
     Exact match and F1 are SQuAD's, with a refusal as an empty answer; they need a dataset with answers.
     """
-    catalog = retriever.store.catalog
-    answered, valid, cited = [], [], []  # for each question: yes or no, and (number, total) of citations and sentences
+    catalog, answers = retriever.store.catalog, []
     predictions: dict[str, list[str]] = {FOUND: [], NOTHING: [], RIGHT: []}
     has_answers = any(question.answers for question in dataset.questions)
     for number, question in enumerate(dataset.questions, 1):
-        found = answer(retriever, question.text, generator, mode=mode)
-        answered.append(not found.refused)
-        cites = [(catalog.document(each.document).text[each.start : each.end], each.quote) for each in found.citations]
-        valid.append((sum(text == quote for text, quote in cites), len(cites)))
-        cited.append((sum(each.is_cited for each in found.sentences), len(found.sentences)))
+        answers.append(found := answer(retriever, question.text, generator, mode=mode))
         if has_answers:
             name, section = next(iter(question.relevant))
             document = catalog.document(name)
@@ -197,10 +170,12 @@ def answer_quality(
     for given, texts in predictions.items() if has_answers else ():
         for metric in answer_metrics([question.answers for question in dataset.questions], texts):
             metrics.setdefault(metric.name, {})[given] = metric
-    metrics["answered"] = {FOUND: mean("answered", answered)}
-    for name, counted in (("citations that hold", valid), ("sentences with a citation", cited)):
-        if any(total for _, total in counted):  # a share of none is undefined
-            metrics[name] = {FOUND: ratio(name, *zip(*counted, strict=True))}
+    metrics["answered"] = {FOUND: mean("answered", [not found.refused for found in answers])}
+    valid = [[catalog.document(c.document).text[c.start : c.end] == c.quote for c in a.citations] for a in answers]
+    cited = [[sentence.is_cited for sentence in found.sentences] for found in answers]
+    for name, rows in (("citations that hold", valid), ("sentences with a citation", cited)):
+        if any(rows):  # a share of none is undefined
+            metrics[name] = {FOUND: ratio(name, list(map(sum, rows)), list(map(len, rows)))}
     return metrics
 
 

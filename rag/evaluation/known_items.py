@@ -1,13 +1,11 @@
 """Known-item queries: questions that are generated from the documents themselves.
 
 The first sentence of a section is removed from it and becomes a query, without the words of the title; the search must
-find the section. Sections begin at headings, and in long texts without any at every SECTION_CHARACTERS characters. A
-docstring is a section under its signature.
+find the section. Sections begin at headings, and in long texts without any at every SECTION_CHARACTERS characters.
 """
 
 import random
 import re
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -73,15 +71,15 @@ def section_starts(document: Document) -> list[int]:
 
 
 def _items(number: int, document: Document, starts: list[int]) -> Iterator[Item]:
-    text, headings = document.text, {heading.start: heading for heading in document.headings}
-    at = [heading.start for heading in document.headings]
+    text, above = document.text, Heading(-1, 0, "")
+    headings = {heading.start: heading for heading in document.headings}
     for section, (start, end) in enumerate(pairwise([*starts, len(text)])):
-        body = _skip_heading(text, start, end, headings[start]) if start in headings else start
+        above = headings.get(start, above)
+        body = _skip_heading(text, start, end, above) if start in headings else start
         first, stop = _first_sentence(text, body, end)
         if end - body - (stop - first) < MIN_REST_CHARACTERS:
             continue
-        last = bisect_right(at, start) - 1
-        names = [document.title, *([document.headings[last].text] if last >= 0 else [])]
+        names = [document.title, above.text]
         question = " ".join(_mask(text[first:stop], names).split())[:MAX_CHARACTERS]
         if len(WORD.findall(question)) >= MIN_WORDS:
             yield Item(number, section, first, stop, question)

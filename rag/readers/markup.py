@@ -26,9 +26,8 @@ def markdown(name: str, data: bytes) -> dict:
     text = decode(data)
     front = FRONT_MATTER.match(text[:MAX_FRONT_MATTER])
     metadata = {}
-    if front:
-        with suppress(yaml.YAMLError, ValueError, TypeError, RecursionError):
-            metadata = scalars(fields) if isinstance(fields := yaml.safe_load(front[1]), dict) else {}
+    with suppress(yaml.YAMLError, ValueError, TypeError, RecursionError, AttributeError):  # the last: not a mapping
+        metadata = scalars(yaml.safe_load(front[1])) if front else {}
     title = metadata.pop("title", None)
     headings = markdown_headings(text, front.end() if front else 0)
     return {"text": text, "headings": headings, "title": title if isinstance(title, str) else "", "metadata": metadata}

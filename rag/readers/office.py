@@ -11,9 +11,8 @@ from xml.parsers import expat
 
 from ..documents import Heading
 from .html import Page, html
-from .text import Unreadable, joined
+from .text import MAX_UNPACKED_BYTES, Unreadable, joined
 
-MAX_UNPACKED_BYTES = 100_000_000
 MAX_CELLS = 5_000_000  # a cell in the last column makes a row of 16,384
 OLD_FORMAT = b"\xd0\xcf\x11\xe0"  # of encrypted files, too
 
@@ -98,10 +97,7 @@ class _Package:
     def __init__(self, data: bytes, kind: str) -> None:
         if data.startswith(OLD_FORMAT):
             raise Unreadable(f"is encrypted or in an old format: save it as .{kind} without a password")
-        try:
-            self.archive = zipfile.ZipFile(io.BytesIO(data))
-        except zipfile.BadZipFile:
-            raise Unreadable(f"is not a {kind} file") from None
+        self.archive = zipfile.ZipFile(io.BytesIO(data))
         self.names = self.archive.namelist()
         unpacked = sum(entry.file_size for entry in self.archive.infolist())  # zipfile unpacks no more than this
         if unpacked > MAX_UNPACKED_BYTES:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from ..documents import Document, Heading
 from .markup import markdown_headings
-from .text import NoText, Unreadable, decode, joined
+from .text import NoText, decode, joined
 
 PYTHON_MANUAL = "python-manual"
 # The docstrings of modules written in C are in a private module that does the same in Python.
@@ -37,9 +37,7 @@ def module(name: str, data: bytes) -> dict:
     try:
         found = docstrings_in(data, PurePath(name).stem)
     except MemoryError:  # raised by the parser; the machine has memory
-        raise Unreadable("is nested too deeply") from None
-    except (SyntaxError, ValueError) as error:
-        raise Unreadable(f"is not Python ({type(error).__name__}: {' '.join(str(error).split())[:100]})") from None
+        raise RecursionError from None
     if not found:
         raise NoText("holds no docstrings")
     parts = [{"text": f"{t}\n\n{body}", "headings": (Heading(0, n.count(".") + 1, n),)} for n, t, body in found]
@@ -52,15 +50,11 @@ def notebook(name: str, data: bytes) -> dict:
     sheets = book.get("worksheets") or [book]  # in notebooks from before 2015
     parts = []
     for cell in [cell for sheet in sheets for cell in sheet["cells"]]:
-        source = _text(cell.get("source", cell.get("input", "")))
+        source = "".join(cell.get("source", cell.get("input", "")))  # a text, or its lines
         headings = markdown_headings(source) if cell["cell_type"] == "markdown" else ()
         parts.append({"text": source, "headings": headings})
         for output in cell.get("outputs", []):
             shown = output.get("data", output)
             texts = shown.get("text", shown.get("text/plain", shown.get("text/markdown", ""))), output.get("evalue", "")
-            parts += [{"text": TERMINAL.sub("", _text(text))} for text in texts if text]
+            parts += [{"text": TERMINAL.sub("", "".join(text))} for text in texts if text]
     return joined(parts)
-
-
-def _text(lines: str | list[str]) -> str:
-    return lines if isinstance(lines, str) else "".join(lines)

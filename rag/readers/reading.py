@@ -1,10 +1,11 @@
 """Reading a file: the reader for its kind, rows, and the messages if there is no reader or no text."""
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
-from ...data.files import ARCHIVES, COMPRESSIONS, kind_of, unpack
+from ...data.files import ARCHIVES, COMPRESSIONS, kind_of, one_line_error, unpack
 from ...jobs.errors import first_line
 from ...jobs.extras import extra
 from ..documents import Document, Heading
@@ -14,10 +15,9 @@ from .markup import latex, markdown, restructured_text
 from .office import epub, open_document, powerpoint, spreadsheet, word
 from .pdf import pdf
 from .python import module, notebook
-from .text import NoText, Unreadable, decode, one_line_errors, scalars, storable
+from .text import MAX_UNPACKED_BYTES, NAME, NoText, Unreadable, decode, scalars, storable
 
 VERSION = "3"  # of the readers: files that another version has read are read again
-MAX_UNPACKED_BYTES = 100_000_000  # of a compressed file
 ROWS = ("jsonl", "csv", "tsv", "parquet")
 
 READERS: dict[str, Callable[[str, bytes], dict]] = {
@@ -37,15 +37,14 @@ UNREADABLE = {  # the reason or the remedy: kinds
 def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Document]:
     """Read a file, unpacked if it is compressed: one document, or one for each row of CSV, TSV, JSONL and Parquet.
 
-    Raises NoText if there is no text, another ValueError if the file does not have the format of its name, and
-    ImportError if the format needs a package that is not installed.
+    Raises NoText without text, Unreadable for another format than the name's, ImportError without the format's package.
     """
     kind, name = kind_of(path).lstrip("."), path.as_posix()
     if reason := next((reason for reason, kinds in UNREADABLE.items() if kind in kinds.split()), None):
         raise Unreadable(f"is not read: {reason}")
     try:
         if (suffix := path.suffix.lower()) in COMPRESSIONS:
-            with one_line_errors(), unpack(io.BytesIO(data), suffix) as file:
+            with one_line_error(NAME), unpack(io.BytesIO(data), suffix) as file:
                 data = file.read(MAX_UNPACKED_BYTES + 1)
             if len(data) > MAX_UNPACKED_BYTES:
                 raise Unreadable(f"unpacks to more than {MAX_UNPACKED_BYTES / 1e6:,.0f} MB: split it")
@@ -62,7 +61,9 @@ def read_documents(path: PurePath, data: bytes, text_column: str) -> list[Docume
     except RecursionError:
         raise Unreadable("is nested too deeply") from None
     except Exception as error:  # libraries raise all kinds for a broken file
-        raise Unreadable(f"is a broken {kind} file ({type(error).__name__}: {first_line(error)[:100]})") from None
+        ours = re.match(f"{NAME},? ([^;]*)", str(error)) if type(error) is ValueError else None
+        broken = f"is a broken {kind} file ({type(error).__name__}: {first_line(error)[:100]})"
+        raise Unreadable(ours[1] if ours else broken) from None
 
 
 def _document(name: str, kind: str, read: dict) -> Document:
@@ -79,19 +80,18 @@ def _document(name: str, kind: str, read: dict) -> Document:
 def _rows(name: str, data: bytes, kind: str, text_column: str) -> Iterator[Document]:
     from ...data.rows import parse_rows  # here: it imports datasets
 
-    with one_line_errors():
-        for row in parse_rows(io.BytesIO(data), "it", f".{kind}"):
-            if not isinstance(row.value, dict):
-                wrong = row.value if isinstance(row.value, ValueError) else "is not an object with columns"
-                raise ValueError(f"{row.where} {wrong}")
-            fields = dict(row.value)
-            if text_column not in fields:
-                has = f"no column {text_column!r}, only {', '.join(fields)[:200]}"
-                raise ValueError(f"{row.where} has {has}: name one with --text_column")
-            text, title = fields.pop(text_column), fields.pop("title", "")
-            if text is not None and not isinstance(text, str):
-                raise ValueError(f"{row.where} has {type(text).__name__} in {text_column!r}, not text")
-            if text and text.strip():
-                number = row.line if kind == "jsonl" and row.line else row.number
-                title = storable(title) if isinstance(title, str) else ""
-                yield Document(f"{name}:{number}", storable(text), title, {"type": kind, **scalars(fields)})
+    for row in parse_rows(io.BytesIO(data), NAME, f".{kind}"):
+        if not isinstance(row.value, dict):
+            wrong = row.value if isinstance(row.value, ValueError) else "is not an object with columns"
+            raise Unreadable(f"{row.where} {wrong}")
+        fields = dict(row.value)
+        if text_column not in fields:
+            has = f"no column {text_column!r}, only {', '.join(fields)[:200]}"
+            raise Unreadable(f"{row.where} has {has}: name one with --text_column")
+        text, title = fields.pop(text_column), fields.pop("title", "")
+        if text is not None and not isinstance(text, str):
+            raise Unreadable(f"{row.where} has {type(text).__name__} in {text_column!r}, not text")
+        if text and text.strip():
+            number = row.line if kind == "jsonl" and row.line else row.number
+            title = storable(title) if isinstance(title, str) else ""
+            yield Document(f"{name}:{number}", storable(text), title, {"type": kind, **scalars(fields)})

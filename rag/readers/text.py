@@ -2,14 +2,15 @@
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 
-from ...data.files import one_line_error
 from ..documents import DOCUMENT, Heading, Scalar, is_storable
 
 # Encodings of web pages and mails. Some others that Python has take quadratic time.
 ENCODING = re.compile(r"(iso|windows|cp|koi8|gb|big5|euc|shift|sjis|mac|latin|tis|utf)[\w-]*", re.IGNORECASE)
+MAX_UNPACKED_BYTES = 100_000_000  # of a compressed file, or an archive that is a document
+NAME = "it"  # of the file in errors of `data`; `read_documents` removes it
 WESTERN = re.compile(r"(iso-?8859-?1|latin-?1)", re.IGNORECASE)  # Windows' encoding, as browsers read it
 
 
@@ -28,24 +29,7 @@ def decode(data: bytes, encoding: str = "") -> str:
     if ENCODING.fullmatch(encoding) and not data.startswith(tuple(preprocessing.BYTE_ORDER_MARKS)):
         with suppress(LookupError, UnicodeError):
             return data.decode("cp1252" if WESTERN.fullmatch(encoding) else encoding)
-    with one_line_errors():
-        return preprocessing.decode(data, "it")
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn errors into Unreadable without the file's name; hide warnings of guessed encodings, which can be many."""
-    from ...data import preprocessing
-
-    preprocessing.logger.disabled = True
-    try:
-        with one_line_error("it"):
-            yield
-    except ValueError as error:
-        reason = re.sub("^it,? ", "", str(error))
-        raise Unreadable(reason if reason == str(error) else reason.partition(";")[0]) from None
-    finally:
-        preprocessing.logger.disabled = False
+    return preprocessing.decode(data, NAME)
 
 
 def storable(text: str) -> str:
@@ -58,8 +42,8 @@ def scalars(fields: Mapping) -> dict[str, Scalar]:
     kept: dict[str, Scalar] = {}
     for key, value in fields.items():
         value = value.isoformat() if isinstance(value, datetime.date) else value
-        is_named = isinstance(key, str) and key and key != DOCUMENT and '"' not in key
-        if is_named and isinstance(value, Scalar) and is_storable(value):
+        is_name = isinstance(key, str) and key and key != DOCUMENT and '"' not in key
+        if is_name and is_storable(value):
             kept[storable(key)] = storable(value) if isinstance(value, str) else value
     return kept
 

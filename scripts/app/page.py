@@ -126,11 +126,10 @@ def write_tab(generator: TextGenerator, tokenizer: PreTrainedTokenizerBase, samp
     async def write(text: str, *values) -> AsyncIterator[tuple[str, str]]:
         with one_line_errors():
             ids, options = _encode(tokenizer, text), dict(zip(sampling, values, strict=True))
-            new = options.pop("max_new_tokens")
-            room = new if generator.context_length is None else generator.context_length - len(ids)
+            new, context = options.pop("max_new_tokens"), generator.context_length
+            room = new if context is None else context - len(ids)
             if room < 1:
-                context = f"{generator.context_length:,}"
-                raise ValueError(f"The text has {len(ids):,} tokens, the context {context}: shorten it.")
+                raise ValueError(f"The text has {len(ids):,} tokens, the context {context:,}: shorten it.")
             config = generation_config(generator.model, min(new, room), **options)
             async for grown in _stream_text(generator, Choice(ids, config, generator.stop_strings)):
                 yield text + grown, written_html(text, grown)

@@ -10,10 +10,8 @@ from ...jobs.extras import extra
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # before the import, which would send telemetry
 with extra("app", "The app"):
-    import fastapi
+    import fastapi as fastapi  # for page.py
     import gradio as gr
-
-__all__ = ["EVENT", "box", "check", "fastapi", "gr", "one_line_errors", "run_controls"]
 
 MAX_CHARACTERS = 20_000  # of a text, longer than most contexts, and quick to encode
 # The options of events that use the model or the index.

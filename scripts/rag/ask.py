@@ -18,7 +18,7 @@ import contextlib
 from dataclasses import dataclass
 
 from ...evaluation.arguments import option
-from .common import IndexArguments, SearchArguments, open_index, print_passage, words_of
+from .common import IndexArguments, SearchArguments, open_index, print_passage
 
 QUOTE = "quote"
 
@@ -40,9 +40,7 @@ def ask(argv: list[str]) -> None:
     from ..arguments import parse_with_generation
     from ..generation import options_named
 
-    words, argv = words_of(argv)
-    question = words[0] if words else ""
-    args, options = parse_with_generation([*argv, *words[1:]], AskArguments, "folio rag ask QUESTION", __doc__)
+    question, args, options = parse_with_generation(argv, AskArguments, "folio rag ask", __doc__, ["QUESTION"])
     where = args.condition()
     if args.seed is not None:
         options["seed"] = args.seed

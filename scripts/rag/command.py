@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...jobs.options import option
-from ..inputs import run_job
 from .ask import ask
-from .common import IndexArguments, SearchArguments, display_path, open_index, print_passage, show_progress, words_of
+from .common import IndexArguments, SearchArguments, display_path, open_index, print_passage, show_progress
 from .evaluate import evaluate
 
 SHOWN_FAILURES = 20
@@ -31,11 +30,6 @@ SHOWN_FAILURES = 20
 class SyncArguments:
     prune: bool = option(False, "delete the documents of the folder whose files are gone")
     text_column: str = option("text", "column of the text in CSV, TSV and JSONL")
-
-
-def main(argv: list[str]) -> None:
-    jobs = [sync, search, ask, forget, verify, rebuild]
-    run_job("folio rag", __doc__, {**{job.__name__: job for job in jobs}, "eval": evaluate}, argv)
 
 
 def sync(argv: list[str]) -> None:
@@ -53,10 +47,8 @@ def sync(argv: list[str]) -> None:
     if len(total.failed) > SHOWN_FAILURES:
         print(f"left out: {len(total.failed) - SHOWN_FAILURES:,} more", file=sys.stderr)
     skipped = f", {len(total.skipped)} links and special files skipped" if total.skipped else ""
-    print(
-        f"{total.added:,} added, {total.updated:,} updated, {total.deleted:,} deleted, {total.unchanged:,} "
-        f"unchanged{skipped}; {total.embedded:,} chunks embedded"
-    )
+    changes = f"{total.added:,} added, {total.updated:,} updated, {total.deleted:,} deleted"
+    print(f"{changes}, {total.unchanged:,} unchanged{skipped}; {total.embedded:,} chunks embedded")
     print(f"Try it: {shlex.join(['folio', 'rag', 'ask', 'your question', '--index', index.index])}")
 
 
@@ -106,11 +98,12 @@ def rebuild(argv: list[str]) -> None:
 def _parse(argv: list[str], groups: list[type], job: str, what: str, positional: Sequence[str] = ()) -> tuple:
     from ..arguments import parse  # here: it imports transformers
 
-    words, flags = words_of(argv)
-    argv = [*flags, "--", *words] if positional else argv
     return parse(argv, groups, f"folio rag {job}", f"{what}\n\n\n{__doc__}", positional=positional)
 
 
 def _show(report) -> None:
     done = f"{report.added + report.updated:,} documents, {report.embedded:,} chunks"
     show_progress(f"{report.progress:.0%} of the files: {done}" if report.progress else done)
+
+
+JOBS = {job.__name__: job for job in (sync, search, ask, forget, verify, rebuild)} | {"eval": evaluate}

@@ -40,17 +40,6 @@ def open_index(index: IndexArguments, **options):
     return Rag.open(index.index, url=index.url, embedder=index.embedder, **options)
 
 
-def words_of(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Split arguments into the words that are neither an option nor its value, or follow "--", and the others."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    words, others = [], []
-    for before, word in zip(["", *argv], argv[:end], strict=False):
-        is_option = word.startswith("-") and " " not in word
-        is_value = before.startswith("--") and "=" not in before and " " not in before
-        (others if is_option or is_value else words).append(word)
-    return words + argv[end + 1 :], others
-
-
 def print_passage(found, before: str, after: str, text: str, indent: str) -> None:
     """Print the position of a hit or a citation, and its text below."""
     page = f", page {found.page}" if found.page else ""

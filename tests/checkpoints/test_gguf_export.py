@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from smollm2 import smollm2_folder, smollm2_gguf
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
@@ -180,6 +180,53 @@ def test_the_name_must_end_in_gguf_and_the_package_be_there(save, tmp_path, monk
         convert(source, tmp_path / "model.gguf", "gguf")
 
 
+@pytest.mark.parametrize("preset", ARCHITECTURES)
+def test_q8_0_rounds_each_32_weights_of_a_row_to_127_steps_of_their_largest(save, tmp_path, preset):
+    source = save(preset, hidden_size=64, intermediate_size=80, tie_word_embeddings=False)
+    done = convert(source, tmp_path / "model.gguf", "gguf")
+    rounded = convert(source, tmp_path / "rounded.gguf", "gguf", "q8_0")
+    assert done.quantization_error is None
+    assert 0 < rounded.quantization_error < 0.1
+    files = [gguf.GGUFReader(tmp_path / name) for name in ("model.gguf", "rounded.gguf")]
+    assert [file.fields["general.file_type"].contents() for file in files] == [0, 7]
+    assert files[1].fields["general.quantization_version"].contents() == 2
+    kinds = set()
+    for before, after in zip(*(file.tensors for file in files), strict=True):
+        exact, kind = torch.tensor(before.data), after.tensor_type.name
+        got = torch.tensor(gguf.quants.dequantize(after.data, after.tensor_type)).view_as(exact)
+        kinds.add(kind)
+        if exact.dim() == 1 or before.name == "position_embd.weight":
+            assert kind == "F32"
+            assert torch.equal(got, exact)
+        elif exact.shape[-1] == 80:  # no whole blocks
+            assert kind == "F16"
+            assert torch.equal(got, exact.half().float())
+        else:
+            assert kind == "Q8_0"
+            blocks = exact.unflatten(-1, (-1, 32))
+            step = blocks.abs().amax(-1, keepdim=True) / 127
+            assert ((got.unflatten(-1, (-1, 32)) - blocks).abs() <= step * (0.5 + 127 * 2**-11)).all()  # float16 steps
+    assert kinds == {"F32", "F16", "Q8_0"}
+
+
+def test_q8_0_that_spoils_a_model_is_not_written(save, tmp_path):
+    source = save("folio")
+    weights = load_file(source / "model.safetensors")
+    for weight in weights.values():
+        if weight.dim() == 2:
+            weight[:, 0] = 1e3  # beside it, all others of a block become 0
+    save_file(weights, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"q8_0 changes the logits by \d+% of their variation: convert without"):
+        convert(source, tmp_path / "model.gguf", "gguf", "q8_0")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(("to", "quantize"), [("qwen3", "q8_0"), ("gguf", "int8")])
+def test_quantize_is_q8_0_for_gguf(save, tmp_path, to, quantize):
+    with pytest.raises(ValueError, match=rf"--quantize {quantize} is not possible for {to}: only q8_0 is, for gguf"):
+        convert(save("folio"), tmp_path / "model.gguf", to, quantize)
+
+
 LLAMA_CPP = """
 import json, sys
 from xllamacpp import CommonParams, Server, ggml_type, llama_flash_attn_type
@@ -199,29 +246,52 @@ print(json.dumps({"texts": [each["logprobs"]["content"] for each in done], "chat
 """
 
 
-@pytest.mark.parametrize("preset", ARCHITECTURES)
-def test_llama_cpp_itself_continues_a_prompt_with_the_same_tokens(save, tokenizer, tmp_path, preset):
+def continued_by_llama_cpp(path, tokenizer, text):
+    """Return the tokens that llama.cpp chooses after a text, and after its ids, with their log-probabilities."""
     pytest.importorskip("xllamacpp", reason="needs pip install xllamacpp, which is llama.cpp")
-    source = save(preset, max_position_embeddings=256, tie_word_embeddings=False)
-    convert(source, tmp_path / "model.gguf", "gguf")
-    text = "<|im_start|>user\nIn 1623 thirty-six plays isn't Größe, 東京 🙂<|im_end|>\n"
-    ids = tokenizer(text, return_tensors="pt")["input_ids"]
     # The server tells nothing of tokens that are a part of a character.
     parts = [id for id in range(len(tokenizer)) if "\N{REPLACEMENT CHARACTER}" in tokenizer.decode([id])]
-    lists = json.dumps(ids[0].tolist()), json.dumps(parts)
-    command = [sys.executable, "-c", LLAMA_CPP, str(tmp_path / "model.gguf"), text, *lists]
+    lists = json.dumps(tokenizer(text)["input_ids"]), json.dumps(parts)
+    command = [sys.executable, "-c", LLAMA_CPP, str(path), text, *lists]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout.splitlines()[-1])
+    assert got["chat"]["role"] == "assistant"
+    return parts, got["texts"]
+
+
+PROMPT = "<|im_start|>user\nIn 1623 thirty-six plays isn't Größe, 東京 🙂<|im_end|>\n"
+
+
+@pytest.mark.parametrize("preset", ARCHITECTURES)
+def test_llama_cpp_itself_continues_a_prompt_with_the_same_tokens(save, tokenizer, tmp_path, preset):
+    source = save(preset, max_position_embeddings=256, tie_word_embeddings=False)
+    convert(source, tmp_path / "model.gguf", "gguf")
+    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+    parts, texts = continued_by_llama_cpp(tmp_path / "model.gguf", tokenizer, PROMPT)
 
     model = FolioForCausalLM.from_pretrained(source)
     limits = {"min_new_tokens": 100, "max_new_tokens": 100, "suppress_tokens": parts}
     expected = model.generate(ids, do_sample=False, **limits)
     with torch.no_grad():
         logprobs = model(expected).logits.log_softmax(-1)[0, ids.shape[1] - 1 : -1]
-    for tokens in got["texts"]:  # of the text, which it cuts as the tokenizer does, and of the tokens
+    for tokens in texts:  # of the text, which it cuts as the tokenizer does, and of the tokens
         assert [token["id"] for token in tokens] == expected[0, ids.shape[1] :].tolist()
         found = torch.tensor([token["logprob"] for token in tokens])
         chosen = logprobs.gather(-1, expected[0, ids.shape[1] :, None])[:, 0]
         torch.testing.assert_close(found, chosen, atol=1e-3, rtol=1e-3)
-    assert got["chat"]["role"] == "assistant"
+
+
+@pytest.mark.parametrize("preset", ARCHITECTURES)
+def test_llama_cpp_itself_computes_nearly_the_same_from_q8_0(save, tokenizer, tmp_path, preset):
+    """It rounds the states to 8 bits as well, before it multiplies."""
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 256}
+    source = save(preset, **sizes, initializer_range=0.1, tie_word_embeddings=False)
+    convert(source, tmp_path / "model.gguf", "gguf", "q8_0")
+    _, (_, tokens) = continued_by_llama_cpp(tmp_path / "model.gguf", tokenizer, PROMPT)
+    ids = torch.tensor([*tokenizer(PROMPT)["input_ids"], *(token["id"] for token in tokens)])
+    with torch.no_grad():
+        logprobs = FolioForCausalLM.from_pretrained(source)(ids[None]).logits.log_softmax(-1)[0, :-1]
+    chosen = logprobs.gather(-1, ids[1:, None])[-len(tokens) :, 0]
+    found = torch.tensor([token["logprob"] for token in tokens])
+    torch.testing.assert_close(found, chosen, atol=0.15, rtol=0)

@@ -15,7 +15,7 @@ from foliogpt.data.rows import read_rows, rows_in_file, splits_in
 
 def read(path: Path, data: bytes | str, encoding: str = "utf-8") -> list:
     path.write_bytes(data.encode(encoding) if isinstance(data, str) else data)
-    return [tuple(row) for row in read_rows(str(path))]
+    return list(read_rows(str(path)))
 
 
 def values(path: Path, data: bytes | str, encoding: str = "utf-8") -> list:
@@ -154,10 +154,11 @@ def test_parquet_has_names_of_classes_json_and_maps(tmp_path):
     rows = [{"messages": [{"role": "user", "content": "Hi"}, {"n": 1}], "label": 1, "tags": ["a"]}]
     Dataset.from_list(rows, features=Features(columns)).to_parquet(tmp_path / "rows.parquet")
     expected = [("rows.parquet, row 1", {**rows[0], "label": "yes"})]
-    assert [tuple(row) for row in read_rows(str(tmp_path / "rows.parquet"))] == expected
+    assert list(read_rows(str(tmp_path / "rows.parquet"))) == expected
     pairs = pyarrow.array([[("key", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64()))
     pyarrow.parquet.write_table(pyarrow.table({"meta": pairs, "text": ["a"]}), tmp_path / "map.parquet")
-    assert next(read_rows(str(tmp_path / "map.parquet"))).value == {"meta": [("key", 1)], "text": "a"}
+    ((_, row),) = read_rows(str(tmp_path / "map.parquet"))
+    assert row == {"meta": [("key", 1)], "text": "a"}
 
 
 def test_a_folder_is_read_with_what_is_below_it_and_its_names_tell_the_split(tmp_path):

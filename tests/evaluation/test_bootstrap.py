@@ -4,27 +4,30 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from foliogpt.evaluation import bootstrap
 from foliogpt.evaluation.bootstrap import Metric, interval, mean, paired_interval, ratio
 
 
-def test_a_95_percent_interval_covers_the_truth_about_95_times_of_100():
+def test_a_95_percent_interval_covers_the_truth_about_95_times_of_100(monkeypatch):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 500)
     generator = np.random.default_rng(0)
     covered = 0
     for trial in range(400):
-        low, high = interval(mean("accuracy", generator.random(120) < 0.7), resamples=500, seed=trial)
+        low, high = interval(mean("accuracy", generator.random(120) < 0.7), seed=trial)
         covered += low <= 0.7 <= high
     assert 0.92 <= covered / 400 <= 0.98
 
 
-def test_a_paired_interval_covers_a_difference_and_is_narrower_than_two_intervals():
+def test_a_paired_interval_covers_a_difference_and_is_narrower_than_two_intervals(monkeypatch):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 500)
     generator = np.random.default_rng(1)
     covered, widths = 0, []
     for trial in range(400):
         difficulty, noise = generator.normal(3, 2, 100), generator.normal(0, 0.3, (2, 100))
         before, after = mean("loss", difficulty + noise[0]), mean("loss", difficulty - 0.2 + noise[1])
-        low, high = paired_interval(before, after, resamples=500, seed=trial)
+        low, high = paired_interval(before, after, seed=trial)
         covered += low <= -0.2 <= high
-        widths.append((high - low) / np.diff(interval(after, resamples=500, seed=trial))[0])
+        widths.append((high - low) / np.diff(interval(after, seed=trial))[0])
     assert 0.92 <= covered / 400 <= 0.98
     assert np.mean(widths) < 0.5
 
@@ -56,13 +59,14 @@ def test_intervals_are_none_when_there_are_too_few_rows(rows):
 
 
 @pytest.mark.parametrize("rows", [6, 8, 15])
-def test_few_rows_seldom_make_equal_models_differ(rows):
+def test_few_rows_seldom_make_equal_models_differ(monkeypatch, rows):
     """A percentile interval of 2.5 % at each end does in 13 % of the cases with 6 rows."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 1000)
     generator = np.random.default_rng(rows)
     told_apart = 0
     for trial in range(600):
         before, after = generator.normal(3, 1, rows) + generator.normal(0, 0.3, (2, rows))
-        low, high = paired_interval(mean("loss", before), mean("loss", after), resamples=1000, seed=trial)
+        low, high = paired_interval(mean("loss", before), mean("loss", after), seed=trial)
         told_apart += not low <= 0 <= high
     assert told_apart / 600 < 0.08
 

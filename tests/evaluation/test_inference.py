@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from foliogpt.evaluation.heads import evaluate_labels
-from foliogpt.evaluation.inference import Subject, continuations, head_logits, token_nats, windows
+from foliogpt.evaluation.inference import Subject, continuations, head_logits, in_windows, token_nats, windows
 from foliogpt.evaluation.predictions import classify
 from foliogpt.modeling import (
     FolioForCausalLM,
@@ -168,3 +168,16 @@ def test_a_model_is_left_in_the_mode_it_was_in():
     model = folio().train()
     token_nats(model, INPUTS[:2], 1)
     assert model.training
+
+
+@pytest.mark.parametrize("size", [2, 5, 8, 100])
+@pytest.mark.parametrize("first", [0, 1])  # outputs of all tokens, or of all but the first
+def test_windows_of_a_long_input_give_each_output_once_from_the_window_that_has_seen_half(size, first):
+    inputs = [list(range(length)) for length in (1, 2, 7, 8, 9, 30)]
+
+    def read(model, cut, batch_size, progress):
+        return [np.array([(token, place) for place, token in enumerate(ids)][first:]).reshape(-1, 2) for ids in cut]
+
+    for ids, found in zip(inputs, in_windows(read, Subject(None, None), inputs, size), strict=True):
+        assert found[:, 0].tolist() == ids[first:]
+        assert all(place == token or place >= size // 2 for token, place in found.tolist())

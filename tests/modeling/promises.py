@@ -1,9 +1,9 @@
 """What users of a language model rely on, each as a function of a checkpoint that returns what came of it.
 
 The module imports nothing of the package. `test_promises.py` runs it on Folio models, imported and as remote code, and
-on stock models with the same weights, and compares the outcomes. As a script it runs the list on one checkpoint:
+on stock models with the same weights, and compares the outcomes. As a script it runs a list on checkpoints:
 
-    python promises.py CHECKPOINT OUTCOMES [slow]
+    python promises.py OUTCOMES {quick|slow} CHECKPOINT...
 """
 
 import copy
@@ -632,10 +632,12 @@ for name in list(QUICK):
     kind, _, rest = name.partition("/")
     if rest not in QUICK_ONES.get(kind, {rest}):
         SLOW[name] = QUICK.pop(name)
+LISTS = {"quick": QUICK, "slow": SLOW}
 
 
 if __name__ == "__main__":
     sys.modules["foliogpt"] = None  # every import of the package fails
     sys.modules["promises"] = sys.modules["__main__"]  # so that the outcomes can be read elsewhere
     Refusal.__module__ = "promises"
-    torch.save(outcomes(sys.argv[1], True, SLOW if "slow" in sys.argv else QUICK), sys.argv[2])
+    file, which, *checkpoints = sys.argv[1:]
+    torch.save([outcomes(checkpoint, True, LISTS[which]) for checkpoint in checkpoints], file)

@@ -1,13 +1,13 @@
 """Folio models, imported and as remote code, do what stock models with the same weights do.
 
-The list is in `promises.py`. Remote code runs all of it in one process, which cannot import the package.
+The list is in `promises.py`. Remote code runs in processes that cannot import the package.
 """
 
+import functools
 import numbers
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import promises
 import pytest
@@ -68,24 +68,46 @@ QWEN3_DIFFERS = {
     "tuners/lora, replication, used": "its layer_types have no entry",
 }
 LISTS = [
-    pytest.param(("llama", promises.QUICK), id="llama-quick"),
-    pytest.param(("llama", promises.SLOW), id="llama-slow", marks=pytest.mark.slow),
-    pytest.param(("folio", promises.QUICK), id="qwen3-quick"),
-    pytest.param(("folio", promises.SLOW), id="qwen3-slow", marks=pytest.mark.slow),
+    pytest.param((preset, which), id=f"{TWINS[preset]}-{which}", marks=[pytest.mark.slow] * (which == "slow"))
+    for which in promises.LISTS
+    for preset in TWINS
 ]
 
 
-@pytest.fixture(scope="module", params=LISTS)
-def ours(request, tmp_path_factory, tokenizer):
-    """A folder with a Folio checkpoint and its stock twin, the list, and what comes of it for the imported model."""
-    preset, promised = request.param
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer):
+    """A folder with Folio checkpoints, named after their presets, and the stock twin of each."""
     folder = tmp_path_factory.mktemp("promises")
-    torch.manual_seed(0)
-    fields = {**TINY, "vocab_size": promises.V, "initializer_range": 0.2, "residual_init": "normal"}
-    FolioForCausalLM(preset_config(preset, "nano", **fields)).save_pretrained(folder / "ours")
-    tokenizer.save_pretrained(folder / "ours")
-    convert(folder / "ours", folder / "stock", to=TWINS[preset])
-    return folder, promised, promises.outcomes(folder / "ours", which=promised)
+    for preset, twin in TWINS.items():
+        torch.manual_seed(0)
+        fields = {**TINY, "vocab_size": promises.V, "initializer_range": 0.2, "residual_init": "normal"}
+        FolioForCausalLM(preset_config(preset, "nano", **fields)).save_pretrained(folder / preset)
+        tokenizer.save_pretrained(folder / preset)
+        convert(folder / preset, folder / f"stock-{preset}", to=twin)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def remote(folder):
+    """A function that returns what comes of a list for both checkpoints, by remote code in one process."""
+
+    @functools.cache
+    def outcomes(which: str) -> dict[str, dict]:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
+        command = [sys.executable, promises.__file__, f"{which}.pt", which, *TWINS]
+        streams = {"stdin": subprocess.DEVNULL, "capture_output": True}
+        done = subprocess.run(command, cwd=folder, env=environment, text=True, **streams)
+        assert done.returncode == 0, done.stderr
+        return dict(zip(TWINS, torch.load(folder / f"{which}.pt", weights_only=False), strict=True))
+
+    return outcomes
+
+
+@pytest.fixture(scope="module", params=LISTS)
+def ours(request, folder):
+    """A preset, the name of a list, and what comes of the list for the imported model."""
+    preset, which = request.param
+    return preset, which, promises.outcomes(folder / preset, which=promises.LISTS[which])
 
 
 def difference(ours, theirs, path="", tolerance=1e-4) -> str | None:
@@ -115,11 +137,10 @@ def differences(ours: dict, theirs: dict) -> list[str]:
     return list(filter(None, (difference(ours[name], theirs[name], name) for name in ours)))
 
 
-def test_the_imported_model_does_what_its_stock_twin_does(ours):
-    folder, promised, found = ours
-    stock = promises.outcomes(folder / "stock", which=promised)
-    is_qwen3 = (folder / "stock" / "config.json").read_text().count("Qwen3ForCausalLM")
-    known = QWEN3_DIFFERS if is_qwen3 else LLAMA_DIFFERS
+def test_the_imported_model_does_what_its_stock_twin_does(ours, folder):
+    preset, which, found = ours
+    stock = promises.outcomes(folder / f"stock-{preset}", which=promises.LISTS[which])
+    known = QWEN3_DIFFERS if TWINS[preset] == "qwen3" else LLAMA_DIFFERS
     assert not [line for line in differences(found, stock) if line.split(":")[0].split("[")[0] not in known]
 
 
@@ -129,19 +150,12 @@ def test_an_adapter_generates_what_its_logits_say(ours):
     assert not wrong
 
 
-def test_the_remote_code_does_what_the_imported_model_does(ours):
-    folder, promised, found = ours
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
-    which = "slow" if promised is promises.SLOW else "quick"
-    command = [sys.executable, str(Path(promises.__file__)), str(folder / "ours"), "remote.pt", which]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    remote = torch.load(folder / "remote.pt", weights_only=False)
-    assert not differences(found, remote)
+def test_the_remote_code_does_what_the_imported_model_does(ours, remote):
+    preset, which, found = ours
+    assert not differences(found, remote(which)[preset])
 
 
 def test_nothing_is_refused_but_what_stock_models_refuse(ours):
-    refused = {name: outcome for name, outcome in ours[2].items() if isinstance(outcome, promises.Refusal)}
-    assert set(refused) == REFUSED & set(ours[1]), refused
+    _, which, found = ours
+    refused = {name: outcome for name, outcome in found.items() if isinstance(outcome, promises.Refusal)}
+    assert set(refused) == REFUSED & set(promises.LISTS[which]), refused

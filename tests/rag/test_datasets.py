@@ -86,7 +86,6 @@ def test_squad_in_flat_rows_makes_a_document_of_each_context(tmp_path):
         ({"qrels": QRELS + "q2\t1\tinf\n"}, "line 5 has a score that is not a number"),
         ({"qrels": QRELS + "q2\t1\t\n"}, "line 5 has a score that is not a number"),
         ({"qrels": "q1\t1\t2\nq2\t2\t1\n"}, "line 2 has no text as query-id"),
-        ({"qrels": "query-id\tcorpus-id\tscore\nq1\t2\t0\n"}, "no questions"), ({"qrels": ""}, "no questions"),
         ({"corpus": [*CORPUS, CORPUS[0]]}, "two documents '1'"),
         ({"corpus": [*CORPUS, {"_id": "3"}]}, "line 3 has no text"),
         ({"corpus": [*CORPUS, ["3"]]}, "line 3 is not an object"),

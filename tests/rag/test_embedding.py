@@ -100,19 +100,19 @@ def test_tokens_are_found_at_their_characters_in_long_texts_too(embedder, monkey
 def test_bfloat16_is_chosen_when_it_is_faster_and_equal(embedder_folder, monkeypatch, seconds, drift, expected):
     found = load_embedder(embedder_folder)
     clock = {"now": 0.0}
-    encode = found.encode
+    encode_texts = found._encode
 
-    def timed(texts):
+    def timed(texts, encode):
         import torch
 
-        is_half = next(found.model.parameters()).dtype == torch.bfloat16
+        is_half = next(encode.__self__.parameters()).dtype == torch.bfloat16
         clock["now"] += 1.0 if is_half else seconds
-        vectors = encode(texts).copy()
+        vectors = encode_texts(texts, encode).copy()
         if is_half:
             vectors[0] = vectors[0] * (1 - drift)
         return vectors
 
-    monkeypatch.setattr(found, "encode", timed)
+    monkeypatch.setattr(found, "_encode", timed)
     monkeypatch.setattr(embedding.time, "perf_counter", lambda: clock["now"])
     assert found.faster_dtype() == expected
     assert str(next(found.model.parameters()).dtype) == "torch.float32"

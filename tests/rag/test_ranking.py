@@ -4,7 +4,7 @@ import pytest
 
 from foliogpt.rag import Hit
 from foliogpt.rag.evaluation.datasets import Dataset, Question
-from foliogpt.rag.evaluation.evaluate import has_span, ndcg, ranked_places, recall, reciprocal_rank
+from foliogpt.rag.evaluation.evaluate import ndcg, ranked_places, retrieval_metrics
 
 GRADES = {"a": 1, "b": 2}
 
@@ -30,11 +30,19 @@ def test_ndcg_is_one_when_the_first_k_are_all_relevant():
     assert ndcg("ab", dict.fromkeys("abcd", 1), 2) == 1
 
 
+def metrics(hits: list[Hit], *spans: tuple[str, int, int]) -> dict[str, float]:
+    question = Question("q", "?", {(name, 0): grade for name, grade in GRADES.items()}, spans)
+    return retrieval_metrics(hits, question, Dataset("d", []))
+
+
 def test_recall_and_reciprocal_rank_look_no_further_than_k():
-    assert recall("xaxb", GRADES, 3) == 0.5
-    assert recall("xaxb", GRADES, 4) == 1
-    assert reciprocal_rank("xxab", GRADES, 10) == 1 / 3
-    assert reciprocal_rank("xxab", GRADES, 2) == 0
+    found = metrics([*map(hit, "uavxyzbw")])
+    assert [found[f"recall@{k}"] for k in (1, 5, 10)] == [0, 0.5, 1]
+    assert found["MRR@10"] == 1 / 2
+    late = metrics([*map(hit, "0123456789"), hit("a")])
+    assert (late["MRR@10"], late["recall@10"]) == (0, 0)
+    assert metrics([*map(hit, "012345678"), hit("b")])["MRR@10"] == 1 / 10
+    assert metrics([])["MRR@10"] == 0
 
 
 def test_ranked_places_list_each_section_at_its_best_passage():
@@ -45,7 +53,10 @@ def test_ranked_places_list_each_section_at_its_best_passage():
     assert dataset.places(hit("book", 100, 200)) == [("book", 1)]
 
 
-def test_has_span_needs_the_complete_span():
-    question = Question("q", "?", {("d", 0): 1}, (("d", 5, 15), ("d", 40, 50)))
-    assert not has_span([hit("d", 0, 14), hit("d", 14, 49), hit("e", 0, 100)], question)
-    assert has_span([hit("e"), hit("d", 40, 50)], question)
+def test_span_recall_needs_a_passage_with_a_complete_span():
+    spans = ("d", 5, 15), ("d", 40, 50)
+    parts = [hit("d", 0, 14), hit("d", 14, 49), hit("e", 0, 100)]
+    assert metrics(parts, *spans)["span recall@10"] == 0
+    found = metrics([*parts, hit("e"), hit("d", 40, 50)], *spans)
+    assert [found[f"span recall@{k}"] for k in (1, 5)] == [0, 1]
+    assert "span recall@1" not in metrics(parts)

@@ -93,12 +93,6 @@ def test_calibrate_keeps_the_question_on_the_threshold():
         assert all(map(calibrate(good, bad, keep=1).answers, good))
 
 
-@pytest.mark.parametrize(("good", "bad", "keep"), [([], [1], 0.9), ([1], [], 0.9), ([1], [1], 0), ([1], [1], 2)])
-def test_calibration_needs_both_kinds_and_a_share(good, bad, keep):
-    with pytest.raises(ValueError, match=r"both|questions|share"):
-        calibrate([Features(0.5, 0.5)] * len(good), [Features(0.1, 0.1)] * len(bad), keep)
-
-
 def test_a_threshold_holds_for_the_embedder_that_it_was_made_with(indexed, tmp_path):
     from embedders import WordEmbedder
 

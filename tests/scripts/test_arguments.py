@@ -156,3 +156,51 @@ def test_command_line_hides_the_token(flag):
         assert "s3cret" not in command
         assert "HIDDEN" in command
         assert command.endswith("--corpus 'a b'")
+
+
+@dataclass
+class Labels:
+    label: str = field(default="x")
+    switch: bool = field(default=False)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    ["-- a b -c", "a b -- -c", "--label y a b -- -c", "a --label y b -- -c", "a --label y -- b -c",
+     "a b --label y -- -c", "--label=y -- a b -c", "a --label y b --label y -- -c"],
+)  # fmt: skip
+def test_words_stand_anywhere_among_options_and_after_two_dashes(argv):
+    words, labels = parse(argv.split(), [Labels], "folio x", "", positional=["WORD..."])
+    assert words == ["a", "b", "-c"]
+    assert labels.label == ("y" if "--label" in argv else "x")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("a --lable y", "did you mean --label?"),
+        ("a --switsh -- b", "did you mean --switch?"),
+        ("-abc", "no option '-abc': write a value as --name=-abc, a text or a path last, after"),
+        ("a --label -abc=1", "no option '-abc=1': write a value as --name=-abc=1"),
+        ("--label y", "required: WORD..."),
+        ("", "required: WORD..."),
+    ],
+)
+def test_a_word_that_is_no_option_is_an_error_with_the_remedy(argv, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        parse(argv.split(), [Labels], "folio x", "", positional=["WORD..."])
+
+
+def test_a_word_comes_before_the_generation_options(tmp_path):
+    argv = ["--temperature", "0.7", "-is it a question?", "--trust_remote_code", "true"]
+    word, method, options = parse_with_generation(argv, Method, "folio x", "", ["QUESTION"])
+    assert (word, method.trust_remote_code, options) == ("-is it a question?", True, {"temperature": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("text", "corpus"), [("[]", ["python-manual"]), ("null", ["python-manual"]), ("a", ["a"]), ("[a, b]", ["a", "b"])]
+)
+def test_a_list_in_a_file_may_be_empty_or_a_word(text, corpus, tmp_path):
+    (tmp_path / "run.yaml").write_text(f"corpus: {text}\n")
+    (found,) = parse(["--config", str(tmp_path / "run.yaml")], [CorpusArguments], "folio x", "")
+    assert found.corpus == corpus

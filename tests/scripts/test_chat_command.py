@@ -68,10 +68,10 @@ def test_a_chat_through_a_pipe_answers_each_line_and_is_saved_as_training_data(c
 
 
 def test_a_message_with_no_room_is_refused_and_the_chat_goes_on(checkpoint, tmp_path, typed, capsys):
-    typed(f"{'cat ' * 500}\none\n/save {tmp_path / 'chat'}\n/save /no/such/place\n/save\n")
+    typed(f"{'cat ' * 500}\none\n/save {tmp_path / 'chat'}\n/save {tmp_path / 'chat' / 'place'}\n/save\n")
     assert main(["chat", "--model", checkpoint, "--max_new_tokens", "3"]) == 0
     errors = _lines(capsys)
-    says = ["shorten it", "No such file", "/save FILE"]
+    says = ["shorten it", "Cannot write", "/save FILE"]
     assert [said in error for said, error in zip(says, errors, strict=True)] == [True] * 3
     assert json.loads((tmp_path / "chat").read_text())["messages"][0]["content"] == "one"
 

@@ -310,7 +310,9 @@ def test_the_one_model_is_listed_and_no_other_is_loaded(client):
         (COMPLETIONS, {"seed": 2**70}, "seed"),
         (COMPLETIONS, {"logprobs": 21}, "logprobs"),
         (COMPLETIONS, {"logprobs": True}, "logprobs"),
-        (COMPLETIONS, {"best_of": 2}, "best_of"),
+        (COMPLETIONS, {"best_of": 129}, "best_of"),
+        (COMPLETIONS, {"best_of": 2, "stream": True}, "best_of"),
+        (CHAT, {"best_of": 2}, "best_of"),
         (COMPLETIONS, {"frequency_penalty": 2.1}, "frequency_penalty"),
         (COMPLETIONS, {"presence_penalty": "x"}, "presence_penalty"),
         (COMPLETIONS, {"logit_bias": {"280": 1}}, "logit_bias"),
@@ -358,7 +360,7 @@ def test_server_rejects_bodies_that_are_no_json_object(url, body):
 
 def test_other_paths_methods_and_floods_have_their_statuses(url):
     for method, path, status in (
-        ("GET", COMPLETIONS, 405), ("GET", "/", 404), ("POST", "/reset", 404), ("POST", "/v1/responses", 404)
+        ("GET", COMPLETIONS, 405), ("GET", "/", 404), ("POST", "/reset", 404), ("POST", "/v1/edits", 404)
     ):  # fmt: skip
         answer = httpx.request(method, url + path)
         assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
@@ -543,7 +545,7 @@ def test_serve_rejects_unsafe_settings(argv, says, capsys):
     assert says in line
 
 
-def test_serve_rejects_wrong_documents_and_embedders(checkpoint, tmp_path, capsys):
+def test_serve_rejects_wrong_documents_embedders_and_adapters(checkpoint, tmp_path, capsys):
     without = tmp_path / "without"
     shutil.copytree(checkpoint, without)
     (without / "chat_template.jinja").unlink()
@@ -551,6 +553,9 @@ def test_serve_rejects_wrong_documents_and_embedders(checkpoint, tmp_path, capsy
         (["--model", str(without), "--index", str(tmp_path)], "has no chat template"),
         (["--model", str(checkpoint), "--index", str(tmp_path / "none")], "folio rag sync"),
         (["--model", str(checkpoint), "--embedder", str(tmp_path)], "cannot be loaded"),
+        (["--model", str(checkpoint), "--adapters", str(tmp_path)], "is no adapter"),
+        (["--model", str(checkpoint), "--adapters", "a/b", "c/b/"], "same name"),
+        (["--model", str(checkpoint), "--adapters", "a", "--quantize", "int8"], "--quantize"),
     ):
         assert main(["serve", "--port", "0", *argv]) == 2
         *_, line = capsys.readouterr().err.splitlines()

@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
+import stand_ins
 import yaml
 
 from foliogpt.scripts.cli import main
@@ -73,7 +75,8 @@ def test_invalid_settings_give_a_one_line_error(sweep_file, changes, says, capsy
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_reported_and_the_others_continue(sweep_file, capsys, tmp_path):
+def test_a_failed_run_is_reported_and_the_others_continue(sweep_file, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(stand_ins.folder() / "python"))
     command = ["sweep", "--config", sweep_file(vary={"num_attention_heads": [3, 4]}, settings={}), "--output_dir"]
     file = Path(command[2])
     file.write_text(file.read_text().replace("  num_attention_heads: 2\n", ""))
@@ -198,8 +201,8 @@ def test_the_command_prints_the_comparison_as_json(tmp_path, monkeypatch, capsys
 def test_a_stopped_sweep_continues_from_its_last_checkpoint(sweep_file, tmp_path):
     folder, settings = tmp_path / "out", {"max_steps": 120, "save_steps": 5, "logging_steps": 1}
     argv = ["--config", sweep_file(settings, vary={"seed": [1, 2]}), "--output_dir", str(folder)]
-    command = [sys.executable, "-m", "foliogpt.scripts.cli", "sweep", *argv]
-    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
+    code, *words = stand_ins.program("folio", "sweep", *argv)
+    with forks.Popen([f"import os; os.setsid(); {code}", *words], stdout=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not list(folder.glob("001/checkpoint-*")) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -207,7 +210,7 @@ def test_a_stopped_sweep_continues_from_its_last_checkpoint(sweep_file, tmp_path
         assert process.wait(60) == 130
     stopped = max(int(each.name.split("-")[1]) for each in folder.glob("001/checkpoint-*"))
     assert not (folder / "001" / "report.json").exists()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forks.run([code, *words])
     assert done.returncode == 0, done.stderr
     assert [json.loads((folder / n / "report.json").read_text())["steps"] for n in ("001", "002")] == [120, 120]
     steps = [json.loads(line).get("step") for line in (folder / "001" / "metrics.jsonl").read_text().splitlines()]

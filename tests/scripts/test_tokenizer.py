@@ -38,6 +38,12 @@ def test_a_text_is_shown_with_its_figures_beside_another_tokenizer(folder, capsy
     assert "290" in out
 
 
+@pytest.mark.parametrize("text", ["-abc", "--vs", "-5", "-a b"])
+def test_a_text_that_begins_with_a_dash_comes_last(text, folder, capsys):
+    assert main(["tokenizer", "inspect", "--tokenizer", str(folder), "--", text]) == 0
+    assert f"the text itself: {len(text)} characters" in capsys.readouterr().out
+
+
 def test_inspect_prints_json_alone(folder, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("the dog, the cat")
     assert main(["tokenizer", "inspect", str(tmp_path / "text.txt"), "--tokenizer", str(folder), "--json"]) == 0
@@ -66,6 +72,9 @@ def test_inspect_prints_the_beginning_of_a_large_file(folder, tmp_path, capsys):
         (["text", "--vs", "{binary}"], "is not a tokenizer's directory"),
         (["{binary}"], "is not text"),
         (["text", "--tokeniser", "{folder}"], "--tokeniser"),
+        (["-abc"], "There is no option '-abc': write a value as --name=-abc, a text or a path last, after"),
+        (["-vs", "{folder}"], "did you mean --vs?"),
+        (["--", "-abc", "--tokenizer", "{folder}"], '--tokenizer comes after "--": put options before it'),
     ],
 )
 def test_inspect_rejects_invalid_input_in_one_line(argv, says, folder, tmp_path, capsys):

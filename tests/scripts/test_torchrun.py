@@ -13,6 +13,7 @@ import forks
 import process_groups
 import psutil
 import pytest
+import stand_ins
 import torch
 from process_groups import free_port
 
@@ -184,9 +185,8 @@ def test_the_commands_of_the_page_work_in_order(start, tmp_path):
     for command in commands:
         for long, short in shorter.items():
             command = command.replace(long, short)
-        words, path = shlex.split(command), f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        program = forks.folio(*words[1:]) if words[0] == "folio" else ["bash", "-c", command]
-        machines = int((re.search(r"--nnodes (\d+)", command) or [0, 1])[1])
-        for process in [start(program, PATH=path) for _ in range(machines)]:
+        program, machines = shlex.split(command), int((re.search(r"--nnodes (\d+)", command) or [0, 1])[1])
+        program[0] = str(stand_ins.folder() / program[0])
+        for process in [start(program) for _ in range(machines)]:
             said = process.communicate(timeout=200)[1]
             assert process.returncode == 0, f"{command}\n{said}"

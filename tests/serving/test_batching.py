@@ -9,9 +9,10 @@ import peft
 import pytest
 import torch
 import transformers
+from tapes import record
 
 from foliogpt.modeling import FolioForCausalLM
-from foliogpt.serving import batching
+from foliogpt.serving import batching, cuda_graphs
 from foliogpt.serving.generator import Choice, TextGenerator, generation_config
 from foliogpt.tokenization import train_tokenizer
 
@@ -32,6 +33,9 @@ THEIRS = {
         vocab_size=VOCAB, hidden_size=32, n_layer=2, n_head=4, pad_token_id=0, initializer_range=0.3
     ),
     "mistral": transformers.MistralConfig(**LLAMA, sliding_window=6),
+    "stock gpt2": transformers.GPT2Config(
+        vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=128, pad_token_id=0, initializer_range=0.3
+    ),
 }  # fmt: skip
 ALONE = {
     "mamba": transformers.MambaConfig(
@@ -41,13 +45,36 @@ ALONE = {
 }
 
 
+both_roads = pytest.mark.parametrize("road", ["eager", "static"], indirect=True)
+
+
+@pytest.fixture
+def road(request, monkeypatch):
+    """How a token of each row is computed. The second road is that of CUDA graphs, with small buffers on the CPU."""
+    batches = []
+    if getattr(request, "param", "eager") == "static":
+        init = batching.Batch.__init__
+
+        def with_graphs(batch, *arguments):
+            init(batch, *arguments)
+            batch.graphs = cuda_graphs.StaticSteps(batch._logits, batch._eager, batch.max_bytes // 2, record)
+            batches.append(batch)
+
+        monkeypatch.setattr(batching.Batch, "__init__", with_graphs)
+        monkeypatch.setattr(cuda_graphs, "MIN_TOKENS", 16)
+    yield
+    for batch in batches:
+        assert batch.graphs is None or batch.graphs.fault is None
+    assert not batches or any(batch.graphs and batch.graphs.steps for batch in batches)
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(["the cat is free"] * 20, vocab_size=265, show_progress=False)
 
 
 @pytest.fixture
-def make(tiny):
+def make(tiny, road):
     """A model by its name, with large weights, so that the tokens differ and no tie decides."""
 
     def build(name: str = "folio") -> transformers.PreTrainedModel:
@@ -127,6 +154,7 @@ def watched(generator: TextGenerator) -> list[tuple[int, int]]:
     return shapes
 
 
+@both_roads
 @pytest.mark.parametrize("name", [*OURS, *THEIRS])
 def test_batch_gives_the_texts_of_generate_while_texts_join_and_leave(make, tokenizer, name, monkeypatch):
     monkeypatch.setattr(batching, "PREFILL_CHUNK", 16)
@@ -188,6 +216,7 @@ SAMPLED = [
 ]  # fmt: skip
 
 
+@both_roads
 def test_a_seed_gives_the_text_of_generate_among_others_and_alone(make, tokenizer):
     """Whatever the others of the batch ask for."""
     model = make()
@@ -202,6 +231,7 @@ def test_a_seed_gives_the_text_of_generate_among_others_and_alone(make, tokenize
     generator.close()
 
 
+@both_roads
 def test_texts_without_a_seed_differ(generator):
     choices = [Choice(prompt(3), generation_config(generator.model, 20, temperature=2.0)) for _ in range(6)]
     assert len(set(run(generator, choices))) == 6
@@ -220,6 +250,7 @@ class Forbid(transformers.LogitsProcessor):
         return scores
 
 
+@both_roads
 def test_processors_of_one_text_see_its_tokens_and_change_no_other(make, tokenizer):
     model = make()
     generator = TextGenerator(model, tokenizer)
@@ -234,6 +265,7 @@ def test_processors_of_one_text_see_its_tokens_and_change_no_other(make, tokeniz
         assert tokens_of(choice) == expected(model, choice)
 
 
+@both_roads
 def test_log_probabilities_are_the_models_own(make, tokenizer):
     model = make()
     generator = TextGenerator(model, tokenizer)
@@ -252,6 +284,7 @@ def test_log_probabilities_are_the_models_own(make, tokenizer):
             assert [value for _, value in likeliest] == pytest.approx(top.values.tolist(), abs=1e-4)
 
 
+@both_roads
 def test_the_end_of_a_text_and_stop_strings_end_it_alone(generator, tokenizer):
     model = generator.model
     whole = [Choice(prompt(5, i), generation_config(model, 20, do_sample=False), logprobs=0) for i in range(3)]
@@ -266,6 +299,7 @@ def test_the_end_of_a_text_and_stop_strings_end_it_alone(generator, tokenizer):
     assert (ended[2].text, ended[2].finish_reason) == (texts[2], "length")
 
 
+@both_roads
 def test_a_cancelled_text_leaves_the_batch_at_once_and_the_others_stay_what_they_are(generator):
     model = generator.model
     long = generation_config(model, 100, do_sample=False)
@@ -315,6 +349,7 @@ def test_an_error_in_the_middle_reaches_every_text_of_the_batch_and_the_next_is_
     assert tokens_of(again) == expected(model, again)
 
 
+@both_roads
 def test_an_error_about_one_text_ends_that_one_alone(generator):
     class Fail(transformers.LogitsProcessor):
         def __call__(self, input_ids, scores):
@@ -360,6 +395,7 @@ def test_texts_that_memory_has_no_room_for_wait_and_are_the_same(generator):
     assert any(tokens > 4 for _, tokens in shapes), "none had to leave and was read again"
 
 
+@both_roads
 def test_batch_serves_others_while_it_reads_a_long_prompt(generator, monkeypatch):
     monkeypatch.setattr(batching, "PREFILL_CHUNK", 8)
     model = generator.model
@@ -398,7 +434,7 @@ def test_prefix_cache_has_a_limit(generator, monkeypatch):
     config = generation_config(generator.model, 1, do_sample=False)
     for i in range(30):
         run(generator, [Choice(prompt(40, i), config)])
-    assert list(generator.batch.prefixes) == [tuple(prompt(40, 28)), tuple(prompt(40, 29))]
+    assert list(generator.batch.prefixes) == [(None, *prompt(40, i)) for i in (28, 29)]  # without an adapter
 
 
 def test_beams_wait_for_the_batch_and_are_not_overtaken_for_ever(generator):

@@ -75,7 +75,7 @@ def scripted(api, monkeypatch):
 
 def test_a_chat_is_answered_from_documents_with_annotations(client, scripted, api, rag):
     message = client.chat.completions.create(model="tiny", messages=CAT).choices[0].message
-    expected = rag.answer(CAT[-1]["content"], LLMGenerator(api.generator, api.tokenizer))
+    expected = rag.answer(CAT[-1]["content"], LLMGenerator(api.generator, api.variants["tiny"].tokenizer))
     assert message.content == expected.text
     assert len(expected.citations) == 3
     cited = [annotation.url_citation for annotation in message.annotations]
@@ -103,6 +103,22 @@ def test_a_streamed_answer_has_the_text_and_annotations_of_the_complete_one(clie
     assert complete.usage.completion_tokens == -(-len(SAID) // 3)
 
 
+def test_a_response_has_the_text_and_the_annotations_of_the_chat(client, scripted):
+    message = client.chat.completions.create(model="tiny", messages=CAT).choices[0].message
+    expected = [{"type": "url_citation", **cited.url_citation.model_dump()} for cited in message.annotations]
+    whole = (
+        client.responses.create(model="tiny", input=CAT[-1]["content"], instructions="Be kind.").output[0].content[0]
+    )
+    events = list(client.responses.create(model="tiny", input=CAT, stream=True))
+    for part in (whole, events[-1].response.output[0].content[0]):
+        assert (part.text, [found.model_dump(exclude_none=True) for found in part.annotations]) == (
+            message.content,
+            expected,
+        )
+    added = [event.annotation for event in events if event.type == "response.output_text.annotation.added"]
+    assert [found.model_dump(exclude_none=True) for found in added] == expected
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_question_without_an_answer_gets_the_reason(client, rag, streamed):
     answer = client.chat.completions.create(model="tiny", messages=QUANTUM, stream=streamed)
@@ -114,7 +130,7 @@ def test_a_question_without_an_answer_gets_the_reason(client, rag, streamed):
 def test_sampling_fields_give_the_text_of_the_same_options(client, api, rag, options):
     fields = {"max_tokens": 20, **options, "model": "tiny", "messages": CAT}
     answer = client.chat.completions.create(**fields)
-    with LLMGenerator(api.generator.model, api.tokenizer, max_new_tokens=20, **options) as writer:
+    with LLMGenerator(api.generator.model, api.variants["tiny"].tokenizer, max_new_tokens=20, **options) as writer:
         expected = rag.answer(CAT[-1]["content"], writer).text
     assert answer.choices[0].message.content == expected != ""
     assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (20, "length")
@@ -167,13 +183,13 @@ def test_an_answer_from_documents_ends_with_the_server(http, api, monkeypatch):
 
 
 def test_an_answer_from_documents_ends_when_the_client_disconnects(rag, api):
-    generator = TextGenerator(api.generator.model, api.tokenizer)
+    generator = TextGenerator(api.generator.model, api.variants["tiny"].tokenizer)
     choice = Choice([], api.generator.model.generation_config)
     documents = Documents(rag.answer, LLMGenerator)
 
     async def disconnect() -> int:
         wanted = ChatRequest(model="tiny", messages=CAT, max_tokens=2500)
-        produce = documents.answering(wanted, generator, api.tokenizer)
+        produce = documents.answering(wanted, generator, api.variants["tiny"].tokenizer)
         task = asyncio.ensure_future(produce(choice, lambda delta: None))
         while not any(choice.tokens for choice in [*generator.unfinished]):
             await asyncio.sleep(0.01)

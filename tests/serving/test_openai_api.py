@@ -9,6 +9,7 @@ import importlib
 import json
 import re
 import socket
+import statistics
 import struct
 import sys
 import threading
@@ -56,6 +57,23 @@ def served(api: Api) -> Iterator[int]:
             api.generator.stop()
             server.should_exit = True
             thread.join()
+
+
+def test_best_of_returns_the_texts_whose_tokens_are_most_likely_on_average(model, tokenizer):
+    api = open_api(model, tokenizer)
+    body = {"model": "tiny", "prompt": ["the", "a cat"], "max_tokens": 6, "seed": 3, "temperature": 1, "top_k": 0}
+    every = api.post("/v1/completions", json={**body, "n": 5, "logprobs": 1}).json()
+    best = api.post("/v1/completions", json={**body, "n": 2, "best_of": 5}).json()
+    means = [statistics.mean(choice["logprobs"]["token_logprobs"]) for choice in every["choices"]]
+    places = [*sorted(range(5), key=lambda i: -means[i])[:2], *sorted(range(5, 10), key=lambda i: -means[i])[:2]]
+    assert [choice["text"] for choice in best["choices"]] == [every["choices"][i]["text"] for i in places]
+    assert places != sorted(places), "the first ones are the best by chance"
+    assert [choice["index"] for choice in best["choices"]] == [0, 1, 2, 3]
+    assert {choice["logprobs"] for choice in best["choices"]} == {None}
+    assert best["usage"] == every["usage"]
+    streamed = api.post("/v1/completions", json={**body, "best_of": 2, "stream": True})
+    assert (streamed.status_code, streamed.json()["error"]["param"]) == (400, "best_of")
+    assert api.post("/v1/completions", json={**body, "best_of": 129}).status_code == 400
 
 
 @pytest.mark.parametrize("streamed", [True, False])

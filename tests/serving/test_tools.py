@@ -1,6 +1,7 @@
 """Tools: what the template writes is read back, and nothing that a client sends can write a control token."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -40,6 +41,15 @@ def api(tiny_config):
     model = FolioForCausalLM(tiny_config(vocab_size=len(TOKENIZER), max_position_embeddings=1024))
     with TestClient(Api("tiny", model, TOKENIZER, encode_chat).application()) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def served(tiny_config):
+    """An API with its generator, whose texts a test may write."""
+    model = FolioForCausalLM(tiny_config(vocab_size=len(TOKENIZER), max_position_embeddings=1024))
+    api = Api("tiny", model, TOKENIZER, encode_chat)
+    with TestClient(api.application()) as client:
+        yield SimpleNamespace(client=client, generator=api.generator)
 
 
 def ask(api: TestClient, **fields):
@@ -170,3 +180,38 @@ def test_a_tokenizer_that_does_not_know_tools_says_so(tiny, template):
         answer = ask(api, max_tokens=1)
         assert (answer.status_code, "tool" in answer.json()["error"]["message"]) == (400, True)
         assert ask(api, max_tokens=1, tools=[]).status_code == 200
+
+
+def test_text_before_and_after_calls_is_kept():
+    call = '<tool_call>{"name": "time", "arguments": {}}</tool_call>'
+    message = message_of(f"Now.\n{call} And {call}then.", [], TOKENIZER, [TIME])
+    assert (message["content"], len(message["tool_calls"])) == ("Now. Andthen.", 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.text() | st.text("<tool_cal> \n"),
+    st.lists(st.sampled_from(['{"name": "time", "arguments": {}}', "{", '{"name": "no"}']), max_size=2),
+    st.text("a <\n", max_size=4),
+    st.integers(1, 5),
+)
+def test_a_streamed_message_with_tools_is_the_whole_one(served, content, calls, rest, size):
+    text = content + "".join(f"<tool_call>{call}</tool_call>" for call in calls) + rest
+
+    def generate(choice, emit) -> None:
+        for start in range(0, len(text), size):
+            choice.text += text[start : start + size]
+            emit(text[start : start + size])
+        choice.end()
+
+    served.generator._generate = generate
+    whole = ask(served.client).json()["choices"][0]["message"]
+    lines = ask(served.client, stream=True).text.split("\n\n")[:-2]
+    deltas = [json.loads(line.removeprefix("data: "))["choices"][0]["delta"] for line in lines]
+    assert "".join(delta.get("content", "") for delta in deltas) == whole["content"]
+    prompt = encode_chat(TOKENIZER, HELLO, [WEATHER, TIME], add_generation_prompt=True)["input_ids"]
+    assert whole["content"] == message_of(text, prompt, TOKENIZER, [WEATHER, TIME])["content"]
+    found = [call["function"] for delta in deltas for call in delta.get("tool_calls", [])]
+    assert found == [call["function"] for call in whole.get("tool_calls", [])]
+    if text.strip() and "<" not in text:
+        assert len(deltas) > 3 or len(text.strip()) <= size, "it comes in one piece"

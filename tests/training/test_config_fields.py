@@ -120,8 +120,8 @@ def test_the_weights_are_those_of_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--hidden_size", "100"], r"head_dim \(25\) is odd.*--num_attention_heads 5 --num_key_value_heads 1"),
-        (["--num_attention_heads", "3"], "not a multiple of num_attention_heads.*These fit: --num_attention_heads 2"),
+        (["--hidden_size", "100"], r"head_dim \(25\) is odd.*use head_dim=26"),
+        (["--num_attention_heads", "3"], "not a multiple of num_attention_heads.*use a hidden_size of 129"),
         (["--hidden_size", "7"], r"hidden_size \(7\) is not a multiple"),
         (["--preset", "gpt2", "--rope_parameters", '{"rope_theta": 5000.0}'], "with preset gpt2 it is None: leave it"),
         (["--rope_parameters", "much"], "rope_parameters is 'much': give JSON"),
@@ -139,11 +139,8 @@ def test_fields_that_do_not_fit_give_a_one_line_error(argv, says):
     assert "\n" not in str(error.value)
 
 
-def test_suggested_heads_fit():
-    with pytest.raises(ValueError, match="These fit") as error:
-        starting_config(model_of(["--hidden_size", "100"]))
-    words = str(error.value).partition("These fit: ")[2].rstrip(".").split()
-    assert starting_config(model_of(["--hidden_size", "100", *words])).hidden_size == 100
+def test_the_suggested_head_dim_fits():
+    assert starting_config(model_of(["--hidden_size", "100", "--head_dim", "26"])).hidden_size == 100
 
 
 def test_dropout_sets_all_and_a_single_one_wins():

@@ -22,9 +22,9 @@ from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.training.memory import available_bytes
 from foliogpt.training.out_of_memory import (
     OutOfMemory,
+    Step,
     fits_upper_bound,
     is_out_of_memory,
-    pretraining_step,
     suggest_settings,
 )
 from foliogpt.training.pretraining import pretrain
@@ -63,7 +63,7 @@ def test_the_batch_size_that_is_found_gives_the_same_run(tmp_path, corpus, monke
     plain = trained(tmp_path, corpus, "plain", max_steps=-1, num_train_epochs=1)
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
     network.loss_chunk_size = 512
-    third = pretraining_step(network, MODEL, settings(tmp_path)).memory(size=4, accumulation=3).peak
+    third = Step(network, settings(tmp_path), MODEL.block_size).memory(size=4, accumulation=3).peak
     monkeypatch.setattr(
         out_of_memory, "available_bytes", lambda device: third / out_of_memory.USABLE_MEMORY_FRACTION + 1e5
     )
@@ -93,7 +93,7 @@ def test_a_run_that_cannot_fit_is_rejected_before_it_starts(tmp_path, corpus, mo
 def test_the_proposal_makes_up_the_same_batch_and_leaves_the_model_as_it_was():
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=300, max_position_embeddings=32))
     args = PretrainingArguments(output_dir="unused", per_device_train_batch_size=6, bf16=False)
-    step = pretraining_step(network, MODEL, args)
+    step = Step(network, args, MODEL.block_size)
     flags, _, memory = suggest_settings(step, step.memory().peak - 1)
     assert memory == step.memory(3, 2)
     assert flags == ["--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "2"]
@@ -106,7 +106,7 @@ def test_the_proposal_makes_up_the_same_batch_and_leaves_the_model_as_it_was():
 def test_fits_upper_bound_is_several_times_the_needed_memory(size):
     network = FolioForCausalLM(preset_config("gpt2", size, max_position_embeddings=512))
     model, args = ModelArguments(block_size=512), PretrainingArguments(output_dir="unused")
-    step = pretraining_step(network, model, args)
+    step = Step(network, args, model.block_size)
     assert not fits_upper_bound(step, 2 * step.memory().peak)
 
 
@@ -182,7 +182,7 @@ def test_a_checkpoint_that_cannot_be_gathered_gives_a_one_line_error(tmp_path, c
 def test_on_a_gpu_a_batch_that_does_not_fit_is_taken_in_parts(tmp_path, monkeypatch, caplog):
     args = settings(tmp_path)
     network = FolioForCausalLM(preset_config("folio", "nano", vocab_size=60, max_position_embeddings=32))
-    step = pretraining_step(network, MODEL, args)
+    step = Step(network, args, MODEL.block_size)
     free = step.memory(6, 2).peak / out_of_memory.USABLE_MEMORY_FRACTION + 1
     there = property(lambda args: (args._setup_devices, torch.device("cuda"))[1])
     monkeypatch.setattr(PretrainingArguments, "device", there)

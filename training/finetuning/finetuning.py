@@ -9,7 +9,7 @@ from typing import Any
 
 import transformers
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...checkpoints.base_record import BaseRecord, hash_weights
 from ...checkpoints.loading import context_length, fit_embeddings, load_checkpoint, load_tokenizer_of, one_line
@@ -45,8 +45,7 @@ def finetune(
 
     Args:
         args: of the class that `arguments_of(task)` returns; what it left open is filled in.
-        command: the command for the model card.
-        stages: collects times and prints a line for each stage.
+        command, stages: as of `pretrain`.
 
     Returns the report, as written to report.json. Raises ValueError or OSError for settings and input that do not work,
     ImportError if PEFT or TRL is missing, and Interrupted if the user stopped the training.
@@ -179,21 +178,14 @@ def _check_memory(check, ready: _Prepared, task: str, method: MethodArguments, a
     if method.load_in_8bit or args.world_size > 1:  # such tensors cannot be followed; processes share their memory
         args.auto_find_batch_size = False
         return
-    length, before = min(_longest(ready.data.train), args.max_length), args.per_device_train_batch_size
-    kind, options = Trainer.get_optimizer_cls_and_kwargs(args, ready.network)
-
-    def optimizer(network):
-        return kind([p for p in network.parameters() if p.requires_grad], **options)
-
+    length = min(_longest(ready.data.train), args.max_length)
     command, smaller = f"folio finetune {task}", "use a shorter --max_length or a smaller model"
     sequences, loss = 2 if task == "dpo" else 1, loss_bytes(task, ready.network, args)
-    step = Step(ready.network, args, length, command, smaller, optimizer, sequences, loss)
+    step = Step(ready.network, args, length, command, smaller, sequences, loss)
     with stages("memory") as say:
-        memory, size = check(step), args.per_device_train_batch_size
+        memory = check(step)
         needed = gigabytes(memory.peak) if memory else "far less than is free"
-        say(f"{needed} for {size} rows of up to {length:,} tokens")
-        if size < before:
-            say(f"{before} rows at once did not fit: parts are accumulated, which learns the same")
+        say(f"{needed} for {args.per_device_train_batch_size} rows of up to {length:,} tokens")
 
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: list[dict] | str | None) -> list[int]:
@@ -205,9 +197,8 @@ def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: list[dict] | str | N
 
 def _evaluate_and_save(trainer, ready: _Prepared, known: dict, stages: Stages) -> dict:
     """Evaluate and save what was trained; return the report: what is `known`, and what was measured."""
-    data, is_adapter = ready.data, known["method"] != "full"
+    data, network, is_adapter = ready.data, trainer.model_wrapped, known["method"] != "full"
     trainer.check_weights()
-    network = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     with stages("evaluation") as say:
         trainer.remove_callback(Samples)  # it has shown the last one
         measured = trainer.evaluate()

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
+from transformers.loss.loss_utils import fixed_cross_entropy
 
 from ...data.examples import Examples
 from ...data.packing import IGNORE_INDEX
@@ -124,10 +124,7 @@ class HeadTrainer(SafeTrainerMixin, ProcessCountInvariantTrainer):
             # A position behind the text costs nothing. A text has two labels.
             positions = labels.where(labels != IGNORE_INDEX, labels.new_tensor(self.is_text.shape[1]))
             return span_loss(starts, ends, positions[:, 0], positions[:, 1], count / 2)
-        total = nn.functional.cross_entropy(
-            outputs.logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-        )
-        return total / count
+        return fixed_cross_entropy(outputs.logits.float().flatten(0, -2), labels.flatten(), count, IGNORE_INDEX)
 
     def _eval_sums(self, model, batch):
         labels = batch.pop("labels")

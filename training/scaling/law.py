@@ -78,27 +78,20 @@ def _start(n, d, loss, alpha: float, beta: float) -> np.ndarray:
 
 
 def _descend(n, d, loss, start: np.ndarray) -> tuple[float, Law]:
-    """Return the objective and the law that L-BFGS reaches from (log A, log B, log E, alpha, beta)."""
-    from scipy.optimize import minimize
+    """Return the objective and the law that least squares reach from (log A, log B, log E, alpha, beta)."""
+    from scipy.optimize import least_squares
 
     log_n, log_d, log_loss = np.log(n), np.log(d), np.log(loss)
 
-    def objective(x):
+    def off(x):
         terms = np.stack([x[0] - x[3] * log_n, x[1] - x[4] * log_d, np.full_like(log_n, x[2])])  # (3, runs)
-        predicted = np.logaddexp.reduce(terms)
-        shares = np.exp(terms - predicted)
-        # In units of HUBER, so that the search does not stop at an objective that is merely small.
-        off = (predicted - log_loss) / HUBER
-        value = np.where(np.abs(off) <= 1, off**2 / 2, np.abs(off) - 0.5).sum()
-        pull = np.clip(off, -1, 1) / HUBER * shares
-        a, b, e = pull.sum(axis=1)
-        return value, np.array([a, b, e, -(pull[0] * log_n).sum(), -(pull[1] * log_d).sum()])
+        return np.logaddexp.reduce(terms) - log_loss
 
-    bounds = [(None, None), (None, None), (LEAST_LOG_E, None), EXPONENTS, EXPONENTS]
-    options = {"maxiter": 5000, "maxfun": 10_000}
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    bounds = np.transpose([(-np.inf, np.inf)] * 2 + [(LEAST_LOG_E, np.inf), EXPONENTS, EXPONENTS])
+    until = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-10)
+    found = least_squares(off, start, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=300, **until)
     log_a, log_b, log_e, alpha, beta = map(float, found.x)
-    return float(found.fun), Law(float(np.exp(log_e)), float(np.exp(log_a)), float(np.exp(log_b)), alpha, beta)
+    return float(found.cost), Law(float(np.exp(log_e)), float(np.exp(log_a)), float(np.exp(log_b)), alpha, beta)
 
 
 def draw(result: dict, path: Path) -> None:

@@ -110,8 +110,9 @@ def make_plan(minutes: float, text_tokens: int, batch_tokens: int, evaluation_to
     evaluation = evaluation_tokens / batch_tokens / 3  # backward takes twice as long as forward
     most = PASSES * text_tokens // batch_tokens
     shares = [BETWEEN_COUNTS**-k for k in reversed(range(COUNTS))]
-    if most < LARGER * LEAST_STEPS / shares[0]:
-        needed = LARGER * LEAST_STEPS / shares[0] * batch_tokens / PASSES
+    least = LEAST_STEPS / shares[0]
+    if most < LARGER * least:
+        needed = LARGER * least * batch_tokens / PASSES
         raise ValueError(f"{text_tokens:,} tokens are too little text for a grid: give at least {needed:,.0f}.")
     measure = cache(measure)
 
@@ -123,7 +124,6 @@ def make_plan(minutes: float, text_tokens: int, batch_tokens: int, evaluation_to
         return (60 * minutes - fixed) / (sum(small) * (1 - DECAY + DECAY * sum(shares)) + LARGER * large)
 
     widths = WIDTHS[: SIZES + 1]
-    least = LEAST_STEPS / shares[0]
     if steps_in_time(widths, minutes) < least:
         enough = next(more for more in count(math.ceil(minutes)) if steps_in_time(widths, more) >= least)
         raise ValueError(f"{minutes:g} minutes are too few for a grid: give --minutes {enough}.")

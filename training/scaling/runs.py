@@ -76,7 +76,7 @@ class GridTrainer:
         checkpoint = self._trunk(run) if shares_trunk else None
         trainer = self._train_part(run, run.steps, run.steps - run.branch, checkpoint)
         trainer.check_weights()
-        model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+        model = trainer.model_wrapped
         nats, count = total_loss(model, self.held_out, self.data.collator, 4 * BATCH_SIZE)
         return {
             "width": run.width,

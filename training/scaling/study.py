@@ -33,8 +33,7 @@ INTERVAL = [0.05, 0.95]  # of the bootstrap's laws
 def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None = None) -> dict:
     """Train the grid and the larger run, fit the law, and write scaling.json, which is returned, and scaling.png.
 
-    Raises ValueError, OSError for settings and input that do not work, ImportError if scipy or matplotlib is missing,
-    and Interrupted if the user stopped it; finished runs are kept.
+    Raises ValueError, OSError, ImportError, and Interrupted if the user stopped it; finished runs are kept.
     """
     with extra("scale", "A scaling law"):  # not after twenty minutes
         import matplotlib  # noqa: F401
@@ -56,8 +55,7 @@ def scale(corpus: CorpusArguments, chosen: ScaleArguments, stages: Stages | None
             plan = read_plan(folder) if chosen.resume else begin(trainer, settings)
             say(f"{len(plan.grid) + 1} runs, about {plan.minutes:.0f} minutes")
             tokens = plan.larger.steps * trainer.batch_tokens
-            passes = tokens / trainer.text_tokens
-            which = f"the text {passes:.1f} times" if passes > 1 else "all new"
+            which = f"the text {tokens / trainer.text_tokens:.1f} times" if tokens > trainer.text_tokens else "all new"
             say(f"the largest takes {tokens:,} tokens: {which}")
         try:
             with stages("grid") as say:

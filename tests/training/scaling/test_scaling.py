@@ -25,7 +25,7 @@ TOKENS = np.tile(1e6 / 1.68 ** np.arange(5), 4)
 def test_the_fit_recovers_the_constants_that_losses_were_made_from():
     law = fit_law(PARAMETERS, TOKENS, TRUE(PARAMETERS, TOKENS))
     for name, value in vars(TRUE).items():
-        assert getattr(law, name) == pytest.approx(value, rel=1e-2), name
+        assert getattr(law, name) == pytest.approx(value, rel=1e-4), name
 
 
 def test_noise_and_an_outlier_leave_the_prediction_within_the_bar():

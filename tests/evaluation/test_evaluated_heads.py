@@ -5,7 +5,7 @@ import random
 import pytest
 
 from foliogpt.evaluation.bootstrap import interval
-from foliogpt.evaluation.classification import confusion_matrix, entity_metrics, label_metrics
+from foliogpt.evaluation.heads import confusion_matrix, entity_metrics, label_metrics
 
 sklearn = pytest.importorskip("sklearn.metrics")
 seqeval = pytest.importorskip("seqeval.metrics")

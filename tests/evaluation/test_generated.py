@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from foliogpt.evaluation.samples import distinct, longest_copies, repetition
+from foliogpt.evaluation.generated import distinct, longest_copies, repetition
 
 
 def longest_by_hand(sample: str, documents: list[str]) -> int:
@@ -19,7 +19,7 @@ def longest_by_hand(sample: str, documents: list[str]) -> int:
 @pytest.mark.parametrize("alphabet", ["ab", "abcdefghij ", "aé漢😀"])
 def test_the_longest_copy_is_the_longest(seed, alphabet, monkeypatch):
     if seed % 2:  # most stretches are longer than the n-grams that they are found by
-        monkeypatch.setattr("foliogpt.evaluation.samples.WIDTHS", (2, 1))
+        monkeypatch.setattr("foliogpt.evaluation.generated.WIDTHS", (2, 1))
     draw = random.Random(seed)
     documents = ["".join(draw.choices(alphabet, k=draw.randint(0, 70))) for _ in range(5)]
     samples = ["".join(draw.choices(alphabet, k=draw.randint(0, 40))) for _ in range(6)]
