@@ -31,20 +31,23 @@ class BaseRecord:
             return None
         try:
             fields = dict(json.loads(file.read_text(encoding="utf-8")))
-            fields.pop("problem_type", None)  # early versions wrote it
+            kind = fields.pop("problem_type", None)  # early versions wrote it
             record = cls(**fields)
         except (ValueError, TypeError):
             raise ValueError(f"{file} is not the record of a base model: remove it to load without it.") from None
+        if kind not in (None, "single_label_classification"):
+            raise ValueError(f"{directory} is an adapter for {kind}: train one that predicts one label per text.")
         labels = record.id2label and {int(i): str(name) for i, name in record.id2label.items()}
         return replace(record, id2label=labels)
 
 
 @torch.no_grad()
-def hash_weights(model: nn.Module, without: Iterable[str] = ()) -> str:
+def hash_weights(model: nn.Module | dict[str, nn.Parameter], without: Iterable[str] = ()) -> str:
     """Hash a model's parameters, `without` those that were not in its checkpoint, such as a new head's."""
-    digest, skip = hashlib.blake2b(digest_size=16), set(without)
-    for name, p in sorted(model.named_parameters()):
-        if name not in skip:
-            digest.update(f"{name} {p.dtype} {tuple(p.shape)}".encode())
-            digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy())
+    digest = hashlib.blake2b(digest_size=16)
+    weights = dict(model.named_parameters()) if isinstance(model, nn.Module) else model
+    for name in sorted(weights.keys() - set(without)):
+        p = weights[name]
+        digest.update(f"{name} {p.dtype} {tuple(p.shape)}".encode())
+        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from .self_check import FILE as SELF_CHECK
-
+SELF_CHECK = Path(__file__).with_name("self_check.py")
 # The code of the process. None in sys.modules makes every import of the package fail.
 SCRIPT = """
 import sys

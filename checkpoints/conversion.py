@@ -57,9 +57,8 @@ class Conversion:
 def convert(source: str | Path, destination: str | Path, to: str, quantize: str | None = None) -> Conversion:
     """Write the model in `source` to `destination` as another kind of checkpoint that computes the same.
 
-    `source` is the directory or Hub name of a Folio, gpt2, llama or qwen3 checkpoint with safetensors, `destination` a
-    directory, or for "gguf" a file, that does not exist yet, and `to` one of `TARGETS`. `quantize` "q8_0" rounds the
-    matrices in GGUF to 8 bits. Then the file must compute what Folio does with the rounded weights.
+    `source` is a directory or Hub name, `destination` a directory, or for "gguf" a file, that does not exist yet, and
+    `to` one of `TARGETS`. With `quantize` "q8_0", the GGUF file must compute what Folio does with the rounded weights.
 
     Raises ValueError for a source that is damaged, unknown or has a field that `to` cannot express, and if the results
     differ; OSError without a source, or with a destination; ImportError without gguf. Then nothing is written.

@@ -50,9 +50,8 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the model and tokenizer that `name` stands for, on this machine's accelerator if it has one.
 
-    `name` is the directory or Hub name of a checkpoint or adapter, `task` one of `TASKS`. An adapter is merged with its
-    base model, which is faster, unless the merged model would compute something else. `trust_remote_code` runs the code
-    in a checkpoint; ours need none.
+    `name` is a directory or Hub name, `task` one of `TASKS`. An adapter is merged with its base model, which is faster,
+    unless the merged model would compute something else. `trust_remote_code` runs the code in a checkpoint.
 
     Raises OSError without a complete checkpoint or adapter; ValueError if it is one for another task, or its base has
     other weights than when it was trained; ImportError if it is an adapter and PEFT is missing.
@@ -216,7 +215,11 @@ def load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool = F
     if config.is_prompt_learning and merge:
         raise MergeError(f"{config.peft_type.value} has trained vectors before the text, which no weights can hold")
     head = _head_fields(record, shapes) if task in ("classify", "tag") else {}
-    base, missing = _load_base(name, base_name, task, trust_remote_code, head)
+    try:
+        base, missing = load_checkpoint(base_name, task, trust_remote_code, **head)
+    except OSError as error:
+        remedy = f"Put it there, or write where it is as base_model_name_or_path in the adapter's {ADAPTER_CONFIG}"
+        raise OSError(f"The base model of the adapter {name} is missing: {str(error).rstrip('.')}. {remedy}.") from None
     if record is not None and hash_weights(base, missing) != record.weights_hash:
         raise ValueError(
             f"{base_name} has other weights than the model that the adapter {name} was trained on: put that model "
@@ -240,16 +243,6 @@ def load_adapter(name: str, folder: Path, task: str, trust_remote_code: bool = F
         with one_line(name):
             model.generation_config = GenerationConfig.from_pretrained(folder)
     return model, tokenizer
-
-
-def _load_base(name: str, base_name: str, task: str, trust_remote_code: bool, head: dict):
-    try:
-        return load_checkpoint(base_name, task, trust_remote_code, **head)
-    except OSError as error:
-        raise OSError(
-            f"The base model of the adapter {name} is missing: {str(error).rstrip('.')}. Put it there, or write where "
-            f"it is as base_model_name_or_path in the adapter's {ADAPTER_CONFIG}."
-        ) from None
 
 
 def _head_fields(record: BaseRecord | None, shapes: dict[str, list[int]]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def add_adapters(
     with extra("finetune", "An adapter"):
         from peft import PeftConfig, PeftModelForCausalLM, PeftType
     variants = [Variant(NO_ADAPTER, tokenizer, model.generation_config)]  # pyright: ignore[reportArgumentType]
-    base_hash, adapted, trained, alone = hash_weights(model), None, [], []
+    adapted, trained, alone, own_weights = None, [], [], dict(model.named_parameters())
+    base_hash = hash_weights(own_weights)
     for name in names:
         folder = adapter_folder(os.path.expanduser(name))
         if folder is None:
@@ -56,19 +57,19 @@ def add_adapters(
         own = load_tokenizer_of(name, folder) if (folder / "tokenizer_config.json").is_file() else tokenizer
         if own.get_vocab() != tokenizer.get_vocab() or set(own.all_special_ids) != set(tokenizer.all_special_ids):
             raise ValueError(f"{name} has another vocabulary than the model: serve it alone, as --model.")
-        generation = model.generation_config
-        if (folder / "generation_config.json").is_file():
-            with one_line(name):
-                generation = GenerationConfig.from_pretrained(folder)
-        variants.append(Variant(f"adapter_{len(variants)}", own, generation))
+        variants.append(Variant(f"adapter_{len(variants)}", own, variants[0].generation_config))
         with one_line(name), warnings.catch_warnings(action="ignore"):  # of tied embeddings
-            with safe_open(folder / ADAPTER_WEIGHTS, framework="pt"):
-                pass  # and not the pickled file that PEFT reads in its absence
+            if (folder / "generation_config.json").is_file():
+                variants[-1].generation_config = GenerationConfig.from_pretrained(folder)
+            with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:  # not a pickle, as PEFT would
+                has_others = any("lora_" not in key for key in file.keys())  # noqa: SIM118
             if adapted is None:
                 adapted = PeftModelForCausalLM(model, config, variants[-1].adapter)
             lost = adapted.to(model.device).eval().load_adapter(str(folder), variants[-1].adapter).missing_keys
         if lost:
             raise ValueError(f"{name} has no {lost[0]}, so it was made for another model.")
+        if has_others and hash_weights(own_weights) != base_hash:  # PEFT loads stored embeddings into the model itself
+            raise ValueError(f"{name} has other embeddings than the model: serve it alone, as --model.")
     for variant in variants[1:]:
         adapted.set_adapter(variant.adapter)
         alone.append((ids := ids_to_compare(adapted), scores_of(adapted, ids)))
@@ -78,4 +79,5 @@ def add_adapters(
             found = adapted(input_ids=ids, adapter_names=[variant.adapter]).logits.float()
         if not relative_difference(found, expected[0]) <= tolerance:  # also for NaN
             raise ValueError(f"{name} would compute something else beside the others: serve it alone, as --model.")
+    model.generation_config = GenerationConfig()  # `generate` takes from it what a variant does not set
     return adapted, variants

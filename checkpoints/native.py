@@ -86,23 +86,16 @@ GPT2_OUTSIDE = (
 
 ARCHITECTURES = {
     "gpt2": Architecture(
-        GPT2LMHeadModel,
-        fields=GPT2_LIKE,
-        fixed={**LEARNED_FIELDS, "qk_norm": False},
-        unknown={"scale_attn_weights": True} | dict.fromkeys(GPT2_UNKNOWN, False),
-        layer=GPT2_LAYER,
-        outside=GPT2_OUTSIDE,
+        GPT2LMHeadModel, GPT2_LIKE, {**LEARNED_FIELDS, "qk_norm": False},
+        {"scale_attn_weights": True} | dict.fromkeys(GPT2_UNKNOWN, False), GPT2_LAYER, GPT2_OUTSIDE,
     ),
-    "llama": Architecture(
-        LlamaForCausalLM, fields={**LLAMA_LIKE, "mlp_bias": "mlp_bias"}, fixed={**ROPE_FIELDS, "qk_norm": False}
-    ),
+    "llama": Architecture(LlamaForCausalLM, {**LLAMA_LIKE, "mlp_bias": "mlp_bias"}, {**ROPE_FIELDS, "qk_norm": False}),
     "qwen3": Architecture(
-        Qwen3ForCausalLM,
-        fields={**LLAMA_LIKE, "layer_types": "layer_types", "sliding_window": "sliding_window"},
-        fixed={**ROPE_FIELDS, "qk_norm": True, "mlp_bias": False},
+        Qwen3ForCausalLM, {**LLAMA_LIKE, "layer_types": "layer_types", "sliding_window": "sliding_window"},
+        {**ROPE_FIELDS, "qk_norm": True, "mlp_bias": False},
     ),
-}
-KINDS = {"folio": Architecture(FolioForCausalLM, fields={}, fixed={}), **ARCHITECTURES}  # of checkpoints
+}  # fmt: skip
+KINDS = {"folio": Architecture(FolioForCausalLM, {}, {}), **ARCHITECTURES}  # of checkpoints
 GELU = {"gelu_new": "gelu_pytorch_tanh"}  # one function; the second computes it in one kernel
 
 

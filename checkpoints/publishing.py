@@ -135,13 +135,9 @@ def upload(publication: Publication, repo_id: str, private: bool = False, overwr
 
 
 def push(
-    directory: str | Path,
-    repo_id: str,
-    license: str | None = None,
-    private: bool = False,
-    overwrite: bool = False,
+    directory: str | Path, repo_id: str, license: str | None = None, private: bool = False, overwrite: bool = False,
     trust_remote_code: bool = False,
-) -> str:
+) -> str:  # fmt: skip
     """Prepare and upload a checkpoint, and return its address; raises ValueError for a problem."""
     publication = prepare(directory, repo_id, license, trust_remote_code)
     publication.require_ready()

@@ -4,8 +4,6 @@ transformers 5.24 renamed the argument by which `generate` passes the cache, and
 saw one token at a time, without an error. This file imports nothing of ours, so that any process can run it.
 """
 
-from pathlib import Path
-
 import torch
 import transformers
 from transformers import GenerationConfig
@@ -13,7 +11,6 @@ from transformers import GenerationConfig
 PROMPT, NEW = 3, 3  # tokens: the last two are made with a cache
 # Rounding, relative to the logits' variation. A cache that is not read gives differences of 0.3 and more.
 TOLERANCE, TOLERANCE_IN_16_BITS = 1e-2, 0.1
-FILE = Path(__file__)  # for processes that cannot import it by name
 
 
 class CacheMismatchError(RuntimeError):

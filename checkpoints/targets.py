@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .native import KINDS, Architecture, to_native, to_native_config
+from .native import KINDS, to_native, to_native_config
 from .sources import TOKENIZER_FILES, Source, load_tokenizer, shapes_of, without_memory
 from .weight_files import GENERATION
 
@@ -29,7 +29,8 @@ def plan_folder(source: Source, to: str) -> Plan:
 
     def write(tensors: dict[str, torch.Tensor], folder: Path) -> None:
         model = without_memory(model_class, config, source.dtype)
-        model.save_pretrained(folder, state_dict=for_target(tensors, config, architecture))
+        weights = architecture.weights(config.num_hidden_layers)
+        model.save_pretrained(folder, state_dict=to_native(tensors, weights, shapes_of(model_class, config)))
         write_tokenizer(source, folder)
         if (source.folder / GENERATION).is_file():
             shutil.copyfile(source.folder / GENERATION, folder / GENERATION)
@@ -41,12 +42,6 @@ def plan_folder(source: Source, to: str) -> Plan:
         return model_class.from_pretrained(folder, dtype="auto", local_files_only=True)
 
     return Plan(write, load, load_tokenizer)
-
-
-def for_target(tensors: dict[str, torch.Tensor], config: PreTrainedConfig, architecture: Architecture) -> dict:
-    """Convert Folio's weights to the target's names and form."""
-    weights = architecture.weights(config.num_hidden_layers)
-    return to_native(tensors, weights, shapes_of(architecture.model_class, config))
 
 
 def write_tokenizer(source: Source, folder: Path) -> None:

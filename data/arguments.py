@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ..jobs.options import option
 
+CORPUS = "python-manual, files, folders, globs (text, JSONL, CSV, Parquet; compressed), hub:NAME[:CONFIG]; or several"
 # Task of fine-tuning: the task for which `load_model` loads its result.
 LOADED_FOR = {"sft": "lm", "dpo": "lm", "lm": "lm", "classify": "classify", "tag": "tag", "qa": "qa"}
 
@@ -15,13 +16,7 @@ class CorpusArguments:
 
     _argument_group_name = "the text"
 
-    corpus: list[str] = field(
-        default_factory=lambda: ["python-manual"],
-        metadata={
-            "help": "the text: python-manual, a file, a folder, a glob, JSONL, CSV or Parquet (also compressed), "
-            "or hub:NAME[:CONFIG] for a dataset on the Hub; or several of these"
-        },
-    )
+    corpus: list[str] = field(default_factory=lambda: ["python-manual"], metadata={"help": CORPUS})
     corpus_weights: list[float] | None = field(
         default=None, metadata={"help": "the share of each of several corpora in the tokens, for instance 0.7 0.3"}
     )

@@ -68,14 +68,6 @@ STEPS: dict[str, Callable[[str], tuple[str, int]]] = {
 SIZES = ("documents", "characters", "bytes")
 
 
-def split_documents(name: str, text: str, separator: str) -> list[Document]:
-    """Cut a text into documents at separators, named `name#1` and so on; raises ValueError for an empty separator."""
-    if not separator:
-        raise ValueError("--separator is empty: give the text between documents.")
-    parts = text.split(separator)
-    return [(name, text)] if len(parts) == 1 else [(f"{name}#{i}", part) for i, part in enumerate(parts, 1)]
-
-
 @dataclass
 class Report:
     """The sizes before and after `preprocess`, the changes of each step, and the names of dropped documents."""
@@ -109,14 +101,18 @@ def preprocess(
 ) -> tuple[list[Document], Report]:
     """Clean documents by all `STEPS`, in memory, and drop those that are empty or repeat an earlier one.
 
-    Texts are cut at `separator`. `near_duplicates` is the threshold of `drop_duplicates`. Raises ValueError for these.
+    Texts are cut at `separator` into documents named `name#1` and so on. `near_duplicates` is the threshold of
+    `drop_duplicates`. Raises ValueError for these two.
     """
+    if separator == "":
+        raise ValueError("--separator is empty: give the text between documents.")
     report, cleaned, kept, seen = Report(), [], [], set()
     for whole_name, whole in documents:
         _add_size(report.before, whole)
-        parts = [(whole_name, whole)] if separator is None else split_documents(whole_name, whole, separator)
+        parts = [whole] if separator is None else whole.split(separator)
         report.boundaries += len(parts) - 1
-        for name, text in parts:
+        for number, text in enumerate(parts, 1):
+            name = f"{whole_name}#{number}" if len(parts) > 1 else whole_name
             for step_name, step in STEPS.items():
                 text, count = step(text)
                 report.changes[step_name] += count

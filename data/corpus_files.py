@@ -96,11 +96,7 @@ def _batch(documents: Iterator[Document]) -> Iterator[Document]:
 
 
 def row_documents(
-    rows: Iterable[Numbered],
-    source: str,
-    text_column: str,
-    skip_malformed: bool = False,
-    warn: Callable[[str], Any] = logger.warning,
+    rows: Iterable[Numbered], source: str, text_column: str, skip_malformed: bool, warn: Callable = logger.warning
 ) -> Iterator[Document]:
     """Yield rows as documents "<source>:<row>", counted from 1, without blank ones, of which `warn` gets the number.
 

@@ -67,10 +67,8 @@ class TurnEncoder:
         end = shared_length(after.text, text)
         end = min((start for start, stop in after.special if start < end < stop), default=end)
         if end <= begin or self.chats.pattern.sub("", after.text[end:]).strip():
-            raise ValueError(
-                "The chat template changes earlier turns when later ones follow, and does not mark the assistant's "
-                "turns with {% generation %}: give the tokenizer a template that does"
-            )
+            what = "changes earlier turns when later ones follow, and does not mark the assistant's turns with"
+            raise ValueError(f"The chat template {what} {{% generation %}}: give the tokenizer a template that does")
         return end
 
 
@@ -126,9 +124,7 @@ def encode_tags(tokenizer, words: list[str], tags: list[str], names: list[str], 
     return {"input_ids": ids, "labels": labels}
 
 
-def encode_question(
-    tokenizer, question: str, context: str, max_length: int
-) -> list[tuple[list[int], list[tuple[int, int]]]]:
+def encode_question(tokenizer, question: str, context: str, max_length: int) -> list[tuple[list[int], list[Span]]]:
     """Encode a question and then its context, in as many windows of `max_length` tokens as the context needs.
 
     Windows share a quarter of their tokens. Returns the ids of each, and for each id the span of its characters in the

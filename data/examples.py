@@ -67,7 +67,7 @@ def read_examples(args: DataArguments) -> tuple[Dataset, Dataset, str]:
     options = {**names, "label_column": args.label_column, "skip_malformed": args.skip_malformed}
     train, kind = load_examples(args.data, args.task, **options)
     source = args.validation_data or args.data
-    own = splits_in(source)
+    own = set() if is_movie_dialogs(source) else splits_in(source)
     if args.validation_data or {"train", "validation"} <= own:
         split = "validation" if "validation" in own else "train"
         validation, found = load_examples(source, args.task, split=split, **options)

@@ -81,10 +81,8 @@ def walk(folder: Path, pattern: str | None = None, marker: str = RUN_MARKER) -> 
 
     Hidden files, folders that contain a file `marker`, and links are left out: their targets are outside, or found too.
     """
-    wanted = None
-    if pattern is not None:
-        # Before Python 3.13, a final "**" matches folders only.
-        wanted = set(folder.glob(f"{pattern}/*" if pattern.endswith("**") else pattern))
+    # Before Python 3.13, a final "**" matches folders only.
+    wanted = None if pattern is None else set(folder.glob(f"{pattern}/*" if pattern.endswith("**") else pattern))
     found = Found([], {}, {})
 
     def cannot_list(error: OSError) -> None:

@@ -63,15 +63,9 @@ class Skipped:
 
 
 def load_examples(
-    source: str,
-    task: str | None = None,
-    *,
-    split: str = "train",
-    text_column: str | None = None,
-    label_column: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    skip_malformed: bool = False,
-) -> tuple[Dataset, str]:
+    source: str, task: str | None = None, *, split: str = "train", text_column: str | None = None,
+    label_column: str | None = None, columns: Mapping[str, str] | None = None, skip_malformed: bool = False,
+) -> tuple[Dataset, str]:  # fmt: skip
     """Read the examples in a file, a folder or hub:NAME[:CONFIG], and recognize their kind.
 
     `task`, of `KINDS_OF`, chooses among the kinds that the columns allow. `split`, of a folder or a dataset on the Hub,

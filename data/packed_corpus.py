@@ -75,14 +75,9 @@ def texts(splits) -> Iterator[str]:
 
 
 def pack_corpora(
-    corpus: CorpusArguments,
-    tokenizer: str | None,
-    vocab_size: int,
-    block_size: int,
-    stages: Stages,
-    resumed: Path | None = None,
-    seed: int = 0,
-) -> PackedCorpora:
+    corpus: CorpusArguments, tokenizer: str | None, vocab_size: int, block_size: int, stages: Stages,
+    resumed: Path | None = None, seed: int = 0,
+) -> PackedCorpora:  # fmt: skip
     """Read the corpora, get the tokenizer as `get_tokenizer` does, pack and mix; raises ValueError, OSError."""
     with stages("corpus") as say:
         with main_process_first():
@@ -111,9 +106,8 @@ def pack_corpora(
 
 def read_corpus(spec: str, corpus: CorpusArguments, seed: int = 0) -> Corpus:
     """Read one corpus in its two splits, shuffled within a buffer if it is a stream."""
-    splits = load_corpus(
-        spec, text_column=corpus.text_column, streaming=corpus.streaming, skip_malformed=corpus.skip_malformed
-    )
+    how = {"streaming": corpus.streaming, "skip_malformed": corpus.skip_malformed}
+    splits = load_corpus(spec, text_column=corpus.text_column, **how)
     train, validation = splits["train"], splits["validation"]
     if corpus.streaming:
         train = train.shuffle(seed=seed, buffer_size=corpus.shuffle_buffer_size)

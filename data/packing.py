@@ -84,10 +84,8 @@ def pack(
             options = {"cache_file_name": str(file), "load_from_cache_file": True, "new_fingerprint": key}
             return documents.map(pack_batch, **options, **how)
     except OSError as error:
-        raise OSError(
-            f"The tokens cannot be stored in {folder.parent} ({error}): make room there, or name another folder in the "
-            "environment variable HF_DATASETS_CACHE."
-        ) from None
+        remedy = "make room there, or name another folder in the environment variable HF_DATASETS_CACHE"
+        raise OSError(f"The tokens cannot be stored in {folder.parent} ({error}): {remedy}.") from None
 
 
 def _is_complete(file: Path) -> bool:

@@ -16,20 +16,16 @@ import pyarrow.parquet
 from datasets import ClassLabel, Features, List
 
 from ..jobs.errors import first_line
-from .files import ARCHIVES, File, find_files, kind_of, open_file
+from .files import ARCHIVES, ROW_SUFFIXES, File, find_files, kind_of, open_file
 from .preprocessing import decode_lines
 
-ACCEPTED = (
-    "give a file of rows (.json, .jsonl, .csv, .tsv, .parquet, also compressed), a folder of them, a pattern or "
-    "hub:NAME[:CONFIG]"
-)
+ACCEPTED = f"give a file of rows ({', '.join(ROW_SUFFIXES)}, also compressed), a folder, a pattern or hub:NAME[:CONFIG]"
 FIX_OR_SKIP = "correct it, or skip such rows with --skip_malformed"
 VALIDATION = ("validation", "valid", "val", "dev", "eval")
 SPLITS = {"train": "train", "training": "train", "test": "test", **dict.fromkeys(VALIDATION, "validation")}
 BATCH_ROWS = 1000  # rows in memory at once
 NOT_SPACE, SURROGATE = re.compile(r"\S"), re.compile("[\ud800-\udfff]")
 MESSAGE = {"role", "from"}  # a key of each message
-
 
 Row = tuple[str, Any]  # a place, such as "rows.jsonl, line 3", and the value there, of any type
 

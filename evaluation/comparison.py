@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from ..jobs.extras import extra
 from ..jobs.markdown import markdown_table
-from ..jobs.report import REPORT_FILE, pyplot
+from ..jobs.report import REPORT_FILE
 from ..jobs.run_folder import FINGERPRINT, RUN_FILE, RUN_METADATA_KEYS, read_settings
 from ..jobs.saving import checkpoints
 
@@ -128,9 +129,11 @@ def plot_losses(runs: Sequence[Run], file: str | Path) -> None:
 
     Raises ImportError without matplotlib, ValueError if there is nothing to plot.
     """
-    plt = pyplot("Plotting losses")
+    with extra("plots", "Plotting losses"):
+        from matplotlib.figure import Figure  # pyplot would look for a screen
     in_bits = len({run.tokenizer for run in runs}) > 1
-    figure, panels = plt.subplots(1, len(SCALES), sharey=True, figsize=(12, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = figure.subplots(1, len(SCALES), sharey=True)
     for number, run in enumerate(runs):
         # In bits: the tokenizer's bytes per token, the ratio of two values of the report.
         unit = run.report.get("val_bits_per_byte", 0) / run.report.get("val_loss", 1) if in_bits else 1.0
@@ -150,4 +153,3 @@ def plot_losses(runs: Sequence[Run], file: str | Path) -> None:
     path = Path(file).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)

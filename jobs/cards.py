@@ -52,8 +52,7 @@ print(generator({json.dumps(report["prompt"])}, max_new_tokens=60)[0]["generated
 `import foliogpt.modeling` it is not needed."""
     metrics = {name: report[f"val_{name}"] for name in ("perplexity", "bits_per_byte")}
     metadata = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["custom_code"] * is_ours}
-    metadata |= _eval_results(report, "text-generation", report["corpus"], metrics)
-    return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
+    return _card(report, metadata, about, {"How good it is": quality, "Use": usage}, metrics)
 
 
 def finetuned_card(report: dict, merged: bool = False) -> str:
@@ -76,9 +75,8 @@ and what these examples show. Do not rely on what it says."""
     pipeline = PIPELINES[report["loads_as"]]
     tags = [report["task"], *["custom_code"] * (report["custom_code"] and not is_adapter)]
     metadata = {"library_name": "peft" if is_adapter else "transformers", "pipeline_tag": pipeline, "tags": tags}
-    metadata |= _eval_results(report, pipeline, report["data"], report["metrics"])
     usage = f"```python\n{_finetuned_usage(report, is_adapter)}\n```"
-    return _card(report, metadata, about, {"How good it is": quality, "Use": usage})
+    return _card(report, metadata, about, {"How good it is": quality, "Use": usage}, report["metrics"])
 
 
 def embedder_card(report: dict) -> str:
@@ -114,7 +112,7 @@ print({call})
     tags += ["custom_code"] * report["custom_code"]
     metadata = {"library_name": "sentence-transformers", "pipeline_tag": pipeline, "tags": tags}
     sections = {heading: f"{recall_table(report)}\n\n{note}", "Use": usage}
-    return _card(report, metadata, about, sections, has_curve=False)
+    return _card(report, metadata, about, sections)
 
 
 def recall_table(report: dict) -> str:
@@ -131,23 +129,22 @@ def recall_table(report: dict) -> str:
     return markdown_table(["asked by", "", "recall@1", "recall@10"], rows)
 
 
-def _card(report: dict, metadata: dict, about: str, sections: dict[str, str], has_curve: bool = True) -> str:
-    """Join metadata, title, sections, and the command with the versions that it ran with."""
+def _card(report: dict, metadata: dict, about: str, sections: dict[str, str], metrics: dict | None = None) -> str:
+    """Join metadata, title, sections, and the command with the versions that it ran with; without metrics, no curve."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    curve = f"The curve is in `{CURVE_FILE}`, all" if has_curve else "All"
+    curve = f"The curve is in `{CURVE_FILE}`, all" if metrics else "All"
     facts = f"{versions}, seed {report['seed']}.\n{curve} metrics in `{REPORT_FILE}`."
     made_by = f"```\n{report['command']}\n```\n\n{facts}"
     metadata["tags"] = ["foliogpt", *metadata["tags"]]
+    if metrics:
+        where = {"task_type": metadata["pipeline_tag"], "dataset_type": "text", "dataset_split": "validation"}
+        where["dataset_name"] = report["corpus" if "corpus" in report else "data"]
+        results = [EvalResult(**where, metric_type=name, metric_value=round(x, 4)) for name, x in metrics.items()]
+        metadata |= {"model_name": report["name"], "eval_results": results}
     data = ModelCardData(base_model=report.get("base_model"), **metadata)
     parts = [f"---\n{data.to_yaml()}\n---", f"# {report['name']}", about.strip()]
     parts += [f"## {heading}\n\n{text}" for heading, text in {**sections, "Made by": made_by}.items()]
     return str(ModelCard("\n\n".join(parts) + "\n"))
-
-
-def _eval_results(report: dict, task: str, dataset: str, metrics: dict[str, float]) -> dict:
-    where = {"task_type": task, "dataset_type": "text", "dataset_name": dataset, "dataset_split": "validation"}
-    results = [EvalResult(**where, metric_type=name, metric_value=round(x, 4)) for name, x in metrics.items()]
-    return {"model_name": report["name"], "eval_results": results}
 
 
 def _finetuned_usage(report: dict, is_adapter: bool) -> str:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
@@ -88,34 +87,20 @@ def write_result(folder: Path, state, report: dict, card: str, quality: str) -> 
     state.save_to_json(str(folder / STATE_FILE))
     write_report(report, folder)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    nats = report["val_loss"] / report["val_bits_per_byte"] if report.get("val_bits_per_byte") else 0
+    levels = {name: bits * nats for name, bits in report.get("baseline_bits_per_byte", {}).items()}  # of compressors
     try:
-        loss_curve(state.log_history, folder / CURVE_FILE, f"{report['name']}: {quality}", compressors(report))
+        loss_curve(state.log_history, folder / CURVE_FILE, f"{report['name']}: {quality}", levels)
     except ImportError as error:
         print(error)
 
 
-def compressors(report: dict) -> dict[str, float]:
-    """Return the compressors' losses on the held-out text, in nats per token, if the run was compared with any."""
-    nats = report["val_loss"] / report["val_bits_per_byte"] if report.get("val_bits_per_byte") else 0
-    return {name: bits * nats for name, bits in report.get("baseline_bits_per_byte", {}).items()}
-
-
-def pyplot(plot: str) -> ModuleType:
-    """Return matplotlib.pyplot, without windows; ImportError names the `plot` and the extra if it is missing."""
-    with extra("plots", plot):
-        import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    return plt
-
-
 def loss_curve(log_history: list[dict], path: Path, title: str, levels: dict[str, float] | None = None) -> None:
     """Draw losses and `levels`, gradient norm and learning rate over steps; raises ImportError without matplotlib."""
-    plt = pyplot("The loss curve")
-    figure, (losses, norms, rates) = plt.subplots(
-        3, 1, sharex=True, figsize=(7, 5.5), height_ratios=[3, 1, 1], layout="constrained"
-    )
+    with extra("plots", "The loss curve"):
+        from matplotlib.figure import Figure  # pyplot would look for a screen
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    losses, norms, rates = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1])
     lines = [(losses, "loss", "C0-", "training"), (losses, "eval_loss", "C1o--", "validation"),
              (norms, "grad_norm", "gray", None), (rates, "learning_rate", "gray", None)]  # fmt: skip
     for axes, key, style, label in lines:
@@ -131,4 +116,3 @@ def loss_curve(log_history: list[dict], path: Path, title: str, levels: dict[str
     rates.set(xlabel="step", ylabel="learning\nrate")
     figure.align_ylabels()
     figure.savefig(path, dpi=120)
-    plt.close(figure)

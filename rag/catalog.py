@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .chunking import Chunk
-from .database import DENSE_VERSION, Database
+from .database import Database
 from .documents import Document, Heading
 from .filters import where_sql
 from .lexical import FIRST, SHORTEST, indexed_words, match_expression
@@ -61,12 +61,9 @@ class Catalog(Database):
 
     def sources_below(self, root: str) -> dict[str, tuple[Source, int]]:
         """Return the sources that are `root` or in that folder, each with its number of documents."""
-        folder = root.rstrip("/")
-        rows = self.connection.execute(
-            "SELECT s.name, stamp, s.hash, count(d.id) FROM sources s LEFT JOIN documents d ON d.source = s.name "
-            "WHERE s.name = ? OR s.name BETWEEN ? AND ? GROUP BY s.name",
-            [root, f"{folder}/", f"{folder}0"],  # "0" follows "/"
-        )
+        folder, tables = root.rstrip("/"), "sources s LEFT JOIN documents d ON d.source = s.name"
+        query = f"SELECT s.name, stamp, s.hash, count(d.id) FROM {tables} WHERE s.name = ? OR s.name BETWEEN ? AND ?"
+        rows = self.connection.execute(f"{query} GROUP BY s.name", [root, f"{folder}/", f"{folder}0"])  # 0 follows /
         return {name: (Source(name, stamp, hash), count) for name, stamp, hash, count in rows}
 
     def names_from(self, source: str) -> set[str]:
@@ -164,7 +161,6 @@ class Catalog(Database):
         return count + self.delete([name])
 
     def missing_vectors(self, hashes: Iterable[bytes], model: str, dtype: str) -> set[bytes]:
-        """Return the hashes of chunks that have no vector of this model."""
         query = "SELECT 1 FROM vectors WHERE hash = ? AND model = ? AND dtype = ?"
         return {hash for hash in set(hashes) if not self._value(query, hash, model, dtype)}
 
@@ -180,7 +176,6 @@ class Catalog(Database):
         self.connection.execute("DETACH other")
 
     def prune_vectors(self) -> None:
-        """Delete the vectors of deleted chunks and of other models."""
         query = "DELETE FROM vectors WHERE model != ? OR dtype != ? OR hash NOT IN (SELECT hash FROM chunks)"
         self.connection.execute(query, self.model)
 
@@ -208,7 +203,6 @@ class Catalog(Database):
         """Make the dense index, which is about to be emptied, add all chunks again."""
         self.connection.execute("DELETE FROM outbox")
         self.connection.execute(f"INSERT INTO outbox SELECT id FROM chunks WHERE {IS_FIRST}")
-        self.set_setting("dense", DENSE_VERSION)
         self.next_generation()
 
     def lexical(self, query: str, limit: int, where: dict | None) -> list[tuple[int, float]]:
@@ -244,7 +238,6 @@ class Catalog(Database):
         return similar
 
     def neighbors(self, id: int) -> list[int]:
-        """Return the chunks before and after a chunk, in its document."""
         adjacent = "other.document = chunks.document AND other.position IN (chunks.position - 1, chunks.position + 1)"
         tables = f"chunks JOIN chunks other ON {adjacent}"
         return self._column(f"SELECT other.id FROM {tables} WHERE chunks.id = ? ORDER BY other.position", id)

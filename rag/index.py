@@ -41,8 +41,8 @@ _opened: dict[Path | tuple[str, str], Opened] = {}
 class DenseIndex:
     """The collection `name` in `folder`, or on the Chroma server at `url`.
 
-    `expect` opens it, and must be called first. All methods raise ConnectionError if the server does not answer, and
-    RuntimeError if the index is damaged or forked.
+    `expect` or `create` opens it, and must be called first. All methods raise ConnectionError if the server does not
+    answer, and RuntimeError if the index is damaged or forked.
     """
 
     def __init__(self, name: str, folder: Path, url: str | None = None) -> None:
@@ -78,32 +78,20 @@ class DenseIndex:
             found = collection.get(ids=[str(id) for id in ids], include=["embeddings"])
         return dict(zip(map(int, found["ids"]), found["embeddings"], strict=True))
 
-    def expect(self, generation: str, create: bool = False) -> bool:
+    def expect(self, generation: str) -> bool:
         """Open the index, again if another process has written since; return True if it was opened now."""
         opened = self._current()
         if opened is not None and opened.generation == generation:
             return False
-        self.close()
-        with self._errors():
-            client = self._connect()
-            try:
-                _opened[self._key] = Opened(client, self._collection(client, create), generation, os.getpid())
-            except BaseException:
-                client.close()
-                raise
+        self._open(generation)
         return True
 
-    def clear(self) -> None:
-        """Delete everything, damaged or not."""
+    def create(self, generation: str) -> None:
+        """Make an empty index; the one before is deleted, damaged or not."""
         self.close()
         if self.url is None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        with self._errors():
-            client = self._connect()
-            if self.name in {collection.name for collection in client.list_collections()}:
-                client.delete_collection(self.name)
-            client.close()
+        self._open(generation, is_new=True)
 
     def close(self) -> None:
         if self._current() is not None:
@@ -115,11 +103,24 @@ class DenseIndex:
             raise RuntimeError("The index was opened before this process was forked, which Chroma does not survive.")
         return opened
 
-    def _collection(self, client, create: bool):
-        if self.name not in {collection.name for collection in client.list_collections()}:
-            if not create:
-                raise RuntimeError(f"there is no collection {self.name}")
+    def _open(self, generation: str, is_new: bool = False) -> None:
+        self.close()
+        with self._errors():
+            client = self._connect()
+            try:
+                _opened[self._key] = Opened(client, self._collection(client, is_new), generation, os.getpid())
+            except BaseException:
+                client.close()
+                raise
+
+    def _collection(self, client, is_new: bool):
+        exists = self.name in {collection.name for collection in client.list_collections()}
+        if is_new:
+            if exists:
+                client.delete_collection(self.name)
             return client.create_collection(self.name, embedding_function=None, configuration=CONFIGURATION)
+        if not exists:
+            raise RuntimeError(f"there is no collection {self.name}")
         collection = client.get_collection(self.name, embedding_function=None)
         stored = collection.configuration_json
         function = (stored.get("embedding_function") or {}).get("type", "legacy")  # others could load a remote model
@@ -140,7 +141,6 @@ class DenseIndex:
 
     @contextmanager
     def _using(self) -> Iterator[Any]:
-        """Give the collection that `expect` has opened."""
         with self._errors():
             yield _opened[self._key].collection
 
@@ -178,6 +178,5 @@ def server_address(url: str) -> dict[str, Any]:
 
 
 def without_password(url: str) -> str:
-    """Return an address without its user and password."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -54,10 +54,8 @@ CAMEL = re.compile(r"[^\W\d_]*[a-z0-9][A-Z]\w*|[A-Z]{2,}[a-z]\w*")
 CAMEL_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 # In nearly every text, so that they are slow to search and distinguish little.
 STOP_WORDS = frozenset(
-    WORD.findall(
-        "a an and are as at be but by can do does for from has have how i if in into is it its of on or that the "
-        "their then there these this to was were what when where which who why will with you"
-    )
+    WORD.findall("""a an and are as at be but by can do does for from has have how i if in into is it its of on or that
+    the their then there these this to was were what when where which who why will with you""")
 )
 ENGLISH = frozenset(WORD.findall("the and what which how that are with does did who when why"))  # in no other language
 

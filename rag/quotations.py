@@ -110,7 +110,6 @@ class _Cutter:
 
 
 def _merged(spans: Iterable[Span], belong_together: Callable[[Span, Span], bool]) -> list[Span]:
-    """Merge neighboring spans."""
     merged: list[Span] = []
     for span in spans:
         is_next = bool(merged) and belong_together(merged[-1], span)

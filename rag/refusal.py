@@ -30,8 +30,6 @@ REFUSALS = {"never": -math.inf, "default": 0.0, "strict": 0.06}  # added to the 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a question and the passages that were found for it."""
-
     # The mean of the best chunk's cosine and the best sentence's, minus the effect of the index's size.
     nearness: float
     # The share of the question's words, weighted by rarity, that one of the best passages has (several together have
@@ -58,7 +56,6 @@ DEFAULT_THRESHOLD = Threshold(0.0, 1.0, 0.05)  # cosines of another embedding mo
 
 
 def features(question: str, hits: Sequence[Hit], catalog: Catalog, embedder: Embedder) -> Features:
-    """Compute the features of a question and its hits, the best first."""
     best = hits[:BEST_PASSAGES]
     if not best:
         return Features(0.0, 0.0)
@@ -109,15 +106,12 @@ def threshold_of(catalog: Catalog) -> Threshold:
 
 
 def store_threshold(catalog: Catalog, threshold: Threshold) -> None:
-    """Store a threshold in an index, for its embedding model."""
     with catalog.transaction():
         catalog.set_setting(SETTING, json.dumps({**asdict(threshold), "model": catalog.model[0]}))
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The effect of thresholds on questions."""
-
     answerable: int  # number of questions whose answer is found
     unanswerable: int  # number of others
     threshold: Threshold  # the best one, fitted on all questions

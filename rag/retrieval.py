@@ -69,7 +69,6 @@ class Retriever:
         return reads
 
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
-        """Order hits by the scores of the search and of the reranker together."""
         if isinstance(self.reranker, (str, Path)):
             self.reranker = load_reranker(self.reranker)
         contexts = [context_of(hit.title, hit.heading, hit.text) for hit in hits]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from filelock import FileLock, Timeout
 
 from .catalog import Catalog
 from .chunking import CHUNK_TOKENS, CONTEXT_TOKENS, Chunk, chunk_document
-from .database import DENSE_VERSION, make_folder
+from .database import make_folder
 from .documents import Document
 from .embedding import Embedder, is_chosen, load_embedder, remember
 from .index import BATCH, CHROMA_FOLDER, LOCK_FILE, DenseIndex
 
 LOCK_SECONDS = 60
+DENSE_VERSION = "2"  # of what the dense index has, and how it links it; an index of another version is made again
 SAME_VECTOR = 1e-3  # largest difference of a number in the catalog from the same one in the dense index
 SAMPLE = 20  # chunks that are looked for by their own vectors
 SUBPROCESS = f"""
@@ -103,19 +105,18 @@ class Store:
         size = min(CHUNK_TOKENS, max(embedder.max_tokens - CONTEXT_TOKENS, 16))
         return chunk_document(document, embedder.token_starts, size)
 
-    def embed(self, chunks: list[Chunk], embedder: Embedder | None = None) -> int:
+    def embed(self, chunks: Iterable[Chunk], embedder: Embedder | None = None) -> int:
         """Embed the chunks that have no vector in the catalog, and return how many those were."""
-        if not chunks:
-            return 0
-        embedder = embedder or self.embedder
-        missing = self.catalog.missing_vectors([c.hash for c in chunks], embedder.hash, embedder.dtype)
-        texts = list({chunk.hash: chunk.embedded_text for chunk in chunks if chunk.hash in missing}.items())
-        for start in range(0, len(texts), BATCH):
-            hashes, part = zip(*texts[start : start + BATCH], strict=True)
-            vectors = embedder.encode(list(part))
-            with self.catalog.transaction():
-                self.catalog.put_vectors(hashes, vectors, embedder.hash, embedder.dtype)
-        return len(texts)
+        chunks, count = iter(chunks), 0
+        while part := list(islice(chunks, BATCH)):
+            embedder = embedder or self.embedder
+            missing = self.catalog.missing_vectors([c.hash for c in part], embedder.hash, embedder.dtype)
+            if texts := {chunk.hash: chunk.embedded_text for chunk in part if chunk.hash in missing}:
+                vectors = embedder.encode(list(texts.values()))
+                with self.catalog.transaction():
+                    self.catalog.put_vectors(texts, vectors, embedder.hash, embedder.dtype)
+            count += len(texts)
+        return count
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -123,9 +124,7 @@ class Store:
         catalog = self.catalog  # opened before it is locked
         with self._locked():
             # A writer was killed, or failed, and may have left half-written files; or an earlier version wrote them.
-            if any(catalog.outbox(1)) or (catalog.model[0] and catalog.setting("dense") != DENSE_VERSION):
-                with catalog.transaction():
-                    catalog.fill_outbox()
+            if any(catalog.outbox(1)) or catalog.setting("dense") != DENSE_VERSION:
                 self._refill()
             yield
 
@@ -140,14 +139,18 @@ class Store:
                 if changed:
                     self.catalog.next_generation()
             if changed:
-                self.dense.expect(before, create=before == "0")
+                self.dense.expect(before)
                 self._empty_outbox()
 
     def nearest(self, vector: np.ndarray, limit: int, where: dict | None) -> list[tuple[int, float]]:
         """Return the chunks with the `limit` nearest vectors, with their cosines; without `where`, no copies."""
-        if self.catalog.is_read_only and self.url is None:  # Chroma cannot open a folder that it may not write to
-            copies = self.catalog.copies_where(where)
-            found = self._nearest_of(vector, limit, list(copies))
+        if self.catalog.is_read_only:  # Chroma cannot open a folder that it may not write to
+            copies, found = self.catalog.copies_where(where), []
+            firsts = list(copies)
+            for start in range(0, len(firsts), BATCH):
+                ids, vectors = self.catalog.vectors(firsts[start : start + BATCH])
+                found += zip(ids, (vectors @ vector).tolist() if ids else [], strict=True)
+                found = sorted(found, key=lambda pair: -pair[1])[:limit]
         else:
             with self.exclusive():
                 copies = {} if where is None else self.catalog.copies_where(where)
@@ -158,14 +161,6 @@ class Store:
                 found = self.dense.query(vector, limit, copies)
         return [(copy, cosine) for id, cosine in found for copy in (copies[id] if where else [id])]
 
-    def _nearest_of(self, vector: np.ndarray, limit: int, ids: list[int]) -> list[tuple[int, float]]:
-        best: list[tuple[int, float]] = []
-        for start in range(0, len(ids), BATCH):
-            found, vectors = self.catalog.vectors(ids[start : start + BATCH])
-            best += zip(found, (vectors @ vector).tolist() if found else [], strict=True)
-            best = sorted(best, key=lambda pair: -pair[1])[:limit]
-        return best
-
     def forget(self, names: Iterable[str]) -> int:
         """Delete the documents that `Catalog.forget` finds, and all traces of them in the files."""
         catalog = self.catalog
@@ -173,7 +168,7 @@ class Store:
             with catalog.transaction():
                 count = sum(catalog.forget(name) for name in names)
                 catalog.prune_vectors()
-                catalog.fill_outbox()
+                catalog.set_setting("dense", "")
             catalog.purge()
             self.dense.close()
             # Chroma writes uninitialized memory, in which this process may have what was deleted.
@@ -195,13 +190,12 @@ class Store:
         """Compare all vectors of the catalog and the dense index; RuntimeError if Chroma cannot be used."""
         catalog, dense = self.catalog, self.dense
         dense.expect(catalog.generation)
-        ids = catalog.firsts()
-        missing = wrong = lacking = 0
+        ids, lacking = catalog.firsts(), len(catalog.without_vector())
+        missing = wrong = 0
         for start in range(0, len(ids), BATCH):
-            batch = ids[start : start + BATCH]
-            found, vectors = catalog.vectors(batch)
+            found, vectors = catalog.vectors(ids[start : start + BATCH])
             stored = dense.get(found) if found else {}
-            lacking, missing = lacking + len(batch) - len(found), missing + len(found) - len(stored)
+            missing += len(found) - len(stored)
             pairs = ((stored[id], vector) for id, vector in zip(found, vectors, strict=True) if id in stored)
             wrong += sum(not np.abs(ours - theirs).max() <= SAME_VECTOR for ours, theirs in pairs)  # NaN is wrong too
         _, vectors = catalog.vectors(random.sample(ids, min(SAMPLE, len(ids))))
@@ -226,17 +220,17 @@ class Store:
                 embedder.use(dtype if embedder.hash == model else embedder.faster_dtype())
             if embedder and not lacks and (embedder.hash, embedder.dtype) == (model, dtype):
                 embedder = None  # all chunks have their vectors
-            chunks = {id: self.chunks(document, embedder) for id, document in catalog.documents()} if embedder else {}
             # The old index stays in use until all chunks have a vector.
-            embedded = self.embed([chunk for each in chunks.values() for chunk in each], embedder)
+            chunks = (chunk for _, each in catalog.documents() for chunk in self.chunks(each, embedder))
+            embedded = self.embed(chunks, embedder) if embedder else 0
             with catalog.transaction():
-                for id, each in chunks.items():
-                    catalog.replace_chunks(id, each)
                 if embedder is not None:
+                    for id, document in catalog.documents():
+                        catalog.replace_chunks(id, self.chunks(document, embedder))
                     self._store_model(embedder)
                     self.embedder = embedder
                 catalog.prune_vectors()
-                catalog.fill_outbox()
+                catalog.set_setting("dense", "")
             self._refill()
         return embedded
 
@@ -264,9 +258,12 @@ class Store:
         return json.loads(done.stdout)
 
     def _refill(self) -> None:
-        self.dense.clear()
-        self.dense.expect(self.catalog.generation, create=True)
+        with self.catalog.transaction():
+            self.catalog.fill_outbox()
+        self.dense.create(self.catalog.generation)
         self._empty_outbox()
+        with self.catalog.transaction():
+            self.catalog.set_setting("dense", DENSE_VERSION)
 
     def _empty_outbox(self) -> None:
         while any(page := self.catalog.outbox(BATCH)):

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -34,8 +34,6 @@ class Item:
 
 
 class Sync:
-    """A run of `Rag.sync`."""
-
     def __init__(self, store: Store, prune: bool, text_column: str, progress: Callable[[SyncReport], None] | None):
         self.store, self.prune, self.text_column = store, prune, text_column
         self.progress = progress or (lambda report: None)
@@ -81,7 +79,6 @@ class Sync:
                 self.report.deleted += sum(catalog.delete_source(name) for name in unseen)
 
     def _changed(self, files: list[Path], known: dict[str, tuple[Source, int]], pool: ReaderPool) -> Iterator[Item]:
-        """Read the files whose stamp changed since the last sync."""
         for number, path in enumerate(files):
             name, self.report.progress = name_of(path), number / len(files)
             seen, count = known.get(name, (None, 0))
@@ -170,12 +167,11 @@ class Sync:
         """Return True if another process may have written a newer version. The next sync reads the source again."""
         if item.source is None or catalog.source(item.source.name) == item.seen:
             return False
-        try:
-            is_outdated = item.path is not None and stamp_of(item.path, self.reading) != item.source.stamp
-        except OSError:
-            is_outdated = True
-        unchunked = (each for each in item.documents or [] if each.name not in item.chunks)
-        return is_outdated or any(catalog.document_hash(each.name) != each.hash for each in unchunked)
+        with suppress(OSError):
+            if item.path is None or stamp_of(item.path, self.reading) == item.source.stamp:
+                unchunked = (each for each in item.documents or [] if each.name not in item.chunks)
+                return any(catalog.document_hash(each.name) != each.hash for each in unchunked)
+        return True
 
 
 def write_item(item: Item, catalog: Catalog, done: SyncReport) -> None:

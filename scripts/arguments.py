@@ -45,7 +45,7 @@ COMMON = {
     "loss_type": "loss of preferences: sigmoid (DPO), hinge, ipo and others",
 }
 ENTRY = re.compile(r"^ +> (?P<section>.+)$|^ {4,8}(?P<name>\w+) ?\(.*\):\n(?P<text>(?:\n|^ {9,}.*\n)+)", re.M)
-DASHED = re.compile(r"-[^-\d.\s]\S*")  # neither an option of ours nor a number; argparse takes it for an option
+DASHED = re.compile(r"-(?!\d+$|\d*\.\d+$)[^-\s]\S*")  # no number, so argparse takes it for an option
 METAVARS = {int: "N", float: "X", string_to_bool: "true|false"}
 
 
@@ -54,13 +54,14 @@ class Parser(HfArgumentParser):
 
     def __init__(self, groups: Iterable[type], prog: str, description: str, positional: Sequence[str] = ()):
         self.rare: set[str] = set()  # the options that only `--help-all` lists
-        self.several = next((name for name in positional if name.endswith("...")), None)
+        self.several = next((name for name in positional if name.endswith(("...", "...]"))), None)
         super().__init__(
             groups, prog=prog, usage=" ".join([prog, *positional, "[options]"]), allow_abbrev=False, add_help=False,
             description=described(description, prog), formatter_class=Formatter,
         )  # fmt: skip
         for name in positional:
-            self.add_argument(name, nargs="+" if name == self.several else None)
+            nargs = "*" if name.startswith("[") else "+"
+            self.add_argument(name, nargs=nargs if name == self.several else None)
         other, shown = self.add_argument_group("other options"), {"action": Shown, "nargs": 0, "default": SUPPRESS}
         other.add_argument("-h", "--help", **shown, help="show this help and exit")
         if self.rare:
@@ -101,7 +102,7 @@ class Parser(HfArgumentParser):
         if not rest:
             *parsed, rest = self.parse_args_into_dataclasses(words, True, look_for_args_file=False)
         if self.several and parsed:  # argparse reads the words before an option, or those after it, not both
-            unknown = [word for word in rest if word.startswith("-") and word in options]
+            unknown = [word for word in rest if word.startswith("--") and word in options]
             getattr(parsed[-1], self.several).extend(word for word in rest if word not in ("--", *unknown))
             rest = unknown
         if not rest:
@@ -306,4 +307,4 @@ def _flags(file: Path, settings: dict, parser: Parser) -> list[str]:
         elif value is not None:
             # As one word: a value may begin with a dash.
             flags.append(f"--{name}={json.dumps(value) if isinstance(value, (dict, list)) else value}")
-    return flags
+    return [*flags, f"--config={file}"]  # which ends a list: the next word of the command is none of its values

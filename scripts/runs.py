@@ -13,9 +13,8 @@ def main(argv: list[str]) -> None:
     from ..jobs.options import JsonArguments
     from .arguments import parse
 
-    default = ["runs"] if all(word.startswith("-") for word in argv) else []
-    folders, args = parse([*default, *argv], [JsonArguments], "folio runs", __doc__, positional=["FOLDER..."])
+    folders, args = parse(argv, [JsonArguments], "folio runs", __doc__, positional=["[FOLDER...]"])
     if len(folders) > 1:
         raise ValueError(f"`folio runs` takes one folder, not {len(folders)}: give one that holds runs.")
-    summaries = [run.summary() for run in find_runs(folders[0])]
+    summaries = [run.summary() for run in find_runs(*folders or ["runs"])]
     print(to_json(summaries) if args.json else table(summaries))

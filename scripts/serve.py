@@ -29,8 +29,7 @@ class ServeArguments(ModelArguments):
     embedder: str = option("", "sentence-transformers model that answers /v1/embeddings")
     index: str = option("", "folder of `folio rag sync`; chats are answered from its documents")
     adapters: list[str] = field(
-        default_factory=list,
-        metadata={"help": "LoRA adapters of the model (directories or Hub names), which clients call MODEL:ADAPTER"},
+        default_factory=list, metadata={"help": "LoRA adapters (folders, Hub names), which clients call MODEL:ADAPTER"}
     )
     api_key: str | None = option(None, "key that clients must send; others are rejected")
     allow_origin: list[str] = field(
@@ -87,7 +86,8 @@ def main(argv: list[str]) -> None:
             raise ValueError("Two of --adapters have the same name: give directories with different names.")
         model, found = add_adapters(model, tokenizer, args.adapters)
         variants = dict(zip(names, found, strict=True))
-    model.generation_config.prompt_lookup_num_tokens = args.prompt_lookup_num_tokens
+    for each in (model, *(variants or {}).values()):
+        each.generation_config.prompt_lookup_num_tokens = args.prompt_lookup_num_tokens
     api = Api(name, model, tokenizer, encode_chat, embedder, documents, variants)
     api.generator.assistant = assistant
     for variant in api.variants.values():  # not every model can be drafted for

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 
+from starlette.responses import JSONResponse
 from transformers import PreTrainedTokenizerBase
 
 from .generator import Choice
@@ -18,11 +19,13 @@ class ApiError(Exception):
     def __init__(self, message: str, status: int = 400, param: str | None = None, code: str | None = None):
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
-        self.headers = {"Retry-After": "5"} if status == 429 else None
 
     def body(self) -> dict:
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, {"Retry-After": "5"} if self.status == 429 else None)
 
 
 class Answer:

@@ -12,6 +12,7 @@ from .answers import ApiError
 from .generator import Choice, ServerEnding, TextGenerator
 from .openai_requests import NO_LIMIT, ChatRequest, Sampling
 
+MAX_ANSWERS = 32  # at once: each needs a thread, and a copy of the tokenizer
 CITATION = re.compile(r"\[(\d+)\]")
 USED = {"generation_config", "instructions", "max_tokens", "messages", "model", "seed", "stop", "stream"}
 USED |= {"stream_options"}
@@ -22,6 +23,7 @@ class Documents:
 
     def __init__(self, answer: Callable, make_generator: Callable):
         self.answer, self.make_generator = answer, make_generator
+        self.slots = asyncio.Semaphore(MAX_ANSWERS)
         self.idle: list[PreTrainedTokenizerBase] = []  # copies of the tokenizer: no two threads may use one
 
     def answering(self, wanted: ChatRequest, texts: TextGenerator, tokenizer: PreTrainedTokenizerBase) -> Callable:
@@ -40,6 +42,10 @@ class Documents:
         options = {name: value for name, value in options.items() if value is not None}
 
         async def produce(choice: Choice, put: Callable[[dict], None]) -> None:
+            async with self.slots:
+                await write(choice, put)
+
+        async def write(choice: Choice, put: Callable[[dict], None]) -> None:
             own = self.idle.pop() if self.idle else await asyncio.to_thread(copy.deepcopy, tokenizer)
             generator, loop = self.make_generator(texts, own, **options), asyncio.get_running_loop()
 

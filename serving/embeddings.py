@@ -28,10 +28,10 @@ class Embedder:
             vectors += [*await loop.run_in_executor(self.thread, self.model.encode, texts[start : start + BATCH])]
         if wanted.dimensions not in (None, len(vectors[0])):
             raise ApiError(f"This model's vectors have {len(vectors[0])} dimensions: leave it out.", param="dimensions")
-        data = [
-            {"object": "embedding", "index": i, "embedding": _encoded(vector, wanted.encoding_format)}
-            for i, vector in enumerate(vectors)
-        ]
+        found: list = [vector.tolist() for vector in vectors]
+        if wanted.encoding_format == "base64":
+            found = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
+        data = [{"object": "embedding", "index": i, "embedding": each} for i, each in enumerate(found)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "data": data, "model": self.name, "usage": usage}
 
@@ -43,9 +43,3 @@ class Embedder:
             message = f"Text {counts.index(longest)} has {longest} tokens, and the model reads {most}: shorten it."
             raise ApiError(message, param="input", code="context_length_exceeded")
         return sum(counts)
-
-
-def _encoded(vector: np.ndarray, encoding_format: str) -> list[float] | str:
-    if encoding_format == "float":
-        return vector.tolist()
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -13,9 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from ..checkpoints.loading import context_length
 from ..checkpoints.named_adapters import Variant
 from .batching import MAX_ROWS, Batch, Row
-from .choice import Choice, IncrementalDecoder, Listener, StopFilter
-
-__all__ = ["Choice", "IncrementalDecoder", "StopFilter"]  # from here, too
+from .choice import Choice, Listener
 
 logger = logging.getLogger(__name__)
 
@@ -153,15 +151,9 @@ class TextGenerator:
         with torch.random.fork_rng(enabled=choice.seed is not None):  # the next request is as random as ever
             if choice.seed is not None:
                 torch.manual_seed(choice.seed)
-            outputs = self.model.generate(
-                input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                generation_config=choice.config,
-                logits_processor=choice.processors,
-                stopping_criteria=[forwarder],
-                assistant_model=assistant,
-                **self.batch.names([choice]),
-            )
+            options = {"generation_config": choice.config, "logits_processor": choice.processors}
+            options |= {"stopping_criteria": [forwarder], "assistant_model": assistant, **self.batch.names([choice])}
+            outputs = self.model.generate(input_ids, attention_mask=torch.ones_like(input_ids), **options)
         forwarder.forward(outputs)
         listener.end()
 

@@ -16,7 +16,6 @@ with extra("serve", "A server"):
     import uvicorn
     from starlette.datastructures import Headers
     from starlette.middleware.cors import CORSMiddleware
-    from starlette.responses import JSONResponse
     from starlette.types import ASGIApp, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -94,10 +93,10 @@ def guarded(
             given = headers.get("authorization", "").encode()
             needs_key = api_key is not None and scope["path"] != "/health" and scope["method"] != "OPTIONS"
             if why := _refusal(scope["method"], headers, names, allow_origins):
-                chosen = JSONResponse(ApiError(why).body(), 403)
+                chosen = ApiError(why, 403).response()
             elif needs_key and not hmac.compare_digest(given, f"Bearer {api_key}".encode()):
-                error = ApiError("The API key is missing or wrong: send this server's.", code="invalid_api_key")
-                chosen = JSONResponse(error.body(), 401)
+                why = "The API key is missing or wrong: send this server's."
+                chosen = ApiError(why, 401, code="invalid_api_key").response()
         await chosen(scope, receive, send)
 
     return guard

@@ -18,10 +18,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..checkpoints.named_adapters import Variant
 from ..jobs.extras import extra
+from ..tokenization.trained import RESPONSE_TEMPLATE
 from .chat import DEFAULT_MAX_TOKENS, end_of_turn
-from .generator import Choice, StopFilter, TextGenerator, generation_config
+from .choice import StopFilter
+from .generator import Choice, TextGenerator, generation_config
 from .processors import Adjustment, Structured, compiled, json_rule, prompt_scores
-from .tools import call_grammar, message_of, opening_of, response_template
+from .tools import OPEN, call_grammar, message_of, response_template
 
 with extra("serve", "A server"):
     from pydantic import ValidationError
@@ -101,7 +103,7 @@ class Api:
         except ClientDisconnect:
             return Response()  # the client has gone
         except Exception as error:
-            response = _error(api_error(error))
+            response = api_error(error).response()
         self.requests[path, response.status_code] += 1
         return response
 
@@ -174,9 +176,11 @@ class Api:
         prompts = [await self._in_encoder(self._encode_messages, wanted)]
         default = self.generator.context_length or DEFAULT_MAX_TOKENS
         choices = await self._in_encoder(self._choices, wanted, prompts, default, self.turn_ends[wanted.model])
-        read = partial(message_of, prompt_ids=prompts[0], tokenizer=decoder, tools=wanted.tools)
-        opening = opening_of(decoder) if wanted.tools else ""
-        produce = partial(self._generate, read=read if wanted.tools else None, opening=opening)
+        produce = self._generate
+        if wanted.tools:
+            read = partial(message_of, prompt_ids=prompts[0], tokenizer=decoder, tools=wanted.tools)
+            is_known = response_template(decoder) == RESPONSE_TEMPLATE
+            produce = partial(self._generate, read=read, opening=OPEN if is_known else "")
         return await self._respond(request, kind(wanted, decoder, choices, prompts, produce))
 
     # What the endpoints share, in the order in which a request goes through it.
@@ -294,10 +298,7 @@ class Api:
     async def _generate(
         self, choice: Choice, put: Callable[[dict], None], read: Callable | None = None, opening: str = ""
     ) -> None:
-        """Put a text piece by piece. With `read`, put the message that it makes of the complete text.
-
-        If it is known what a call begins with, the text before the first comes piece by piece, too.
-        """
+        """Put a text piece by piece; with `read`, only what is before `opening`, and then the message that it makes."""
         if choice.text:  # the prompt's
             put({"content": choice.text})
         before, text, shown = StopFilter([opening]), "", ""
@@ -334,9 +335,5 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _error(error: ApiError) -> Response:
-    return JSONResponse(error.body(), error.status, error.headers)
-
-
 def _http_error(request: Request, error: HTTPException) -> Response:
-    return _error(ApiError(f"{request.method} {request.url.path}: {error.detail}.", error.status_code))
+    return ApiError(f"{request.method} {request.url.path}: {error.detail}.", error.status_code).response()

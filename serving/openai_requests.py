@@ -35,9 +35,10 @@ UNSUPPORTED: dict[str, list] = {
     "best_of": [1], "chat_template": [], "chat_template_kwargs": [{}], "continue_final_message": [False],
     "conversation": [], "documents": [[]], "dry_multiplier": [0], "dynatemp_range": [0], "echo": [False],
     "function_call": ["none"], "functions": [[]], "grammar": [""], "guided_choice": [], "guided_grammar": [],
-    "guided_json": [], "guided_regex": [], "include_stop_str_in_output": [False], "json_schema": [],
-    "length_penalty": [1], "mirostat": [0], "modalities": [["text"]], "n_probs": [0], "previous_response_id": [],
-    "prompt_logprobs": [], "skip_special_tokens": [True], "structured_outputs": [], "suffix": [""],
+    "guided_json": [], "guided_regex": [], "include_stop_str_in_output": [False], "instructions": [], "json_schema": [],
+    "length_penalty": [1], "max_completion_tokens": [], "max_output_tokens": [], "max_tokens": [], "mirostat": [0],
+    "modalities": [["text"]], "n_probs": [0], "previous_response_id": [], "prompt": [], "prompt_logprobs": [],
+    "response_format": [], "skip_special_tokens": [True], "structured_outputs": [], "suffix": [""],
     "tool_choice": ["none", "auto"], "tools": [[]], "top_logprobs": [0], "truncate_prompt_tokens": [],
     "truncation": ["disabled"], "use_beam_search": [False], "xtc_probability": [0],
 }  # fmt: skip
@@ -66,22 +67,9 @@ def or_say(message: str) -> WrapValidator:
 Share = Annotated[float | None, Field(ge=0, le=1)]
 Alternatives = Annotated[int, Field(ge=0, le=20)]  # likely tokens that are named beside each
 OpenAIPenalty = Annotated[float, Field(ge=-2, le=2)]
-Penalty = Annotated[  # beyond it, the product with a logit can leave the numbers
-    float | None, Field(ge=0.01, le=100), Field(validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
-]
 Seed = Annotated[int | None, Field(ge=-(2**63), lt=2**63), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Stop = Annotated[str, Field(min_length=1)]
 AsList = AfterValidator(lambda value: [value] if isinstance(value, str) else value)
-Stops = Annotated[
-    Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)],
-    AsList,
-    or_say(f"give a string, or up to {MAX_STOPS:,}."),
-]
-MaxTokens = Annotated[
-    Annotated[int, Field(ge=1)] | Literal[-1] | None,
-    or_say(f"give a whole number from 1 on, or {NO_LIMIT} for as many as the context has room for."),
-    Field(validation_alias=AliasChoices("max_completion_tokens", "max_tokens", "n_predict")),
-]
 
 
 class Body(BaseModel):
@@ -120,12 +108,9 @@ class Sampling(Body):
     top_k: Annotated[int | None, Field(ge=-1), AfterValidator(lambda k: max(k, 0))] = None  # both keep all tokens
     min_p: Share = None
     typical_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    repetition_penalty: Penalty = None
-
-    @property
-    def sampling(self) -> dict[str, float]:
-        """The fields that were sent, by their names in transformers' `GenerationConfig`."""
-        return {name: value for name in Sampling.model_fields if (value := getattr(self, name)) is not None}
+    repetition_penalty: Annotated[  # beyond it, the product with a logit can leave the numbers
+        float | None, Field(ge=0.01, le=100, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
+    ] = None
 
 
 class HuggingFaceSettings(Sampling):
@@ -155,7 +140,7 @@ class EmbeddingRequest(NamedModel):
 
 
 def schema_of(wanted: Any) -> dict | bool | None:
-    """Return the schema of a `response_format`."""
+    """Return the schema of a `response_format`, or of the flat one of the Responses API."""
     match wanted:
         case {"type": "text"}:
             return None
@@ -163,16 +148,24 @@ def schema_of(wanted: Any) -> dict | bool | None:
             return {"type": "object"}
         case {"type": "json_schema", "json_schema": {"schema": dict() | bool() as schema}}:
             return schema
+        case {"type": "json_schema", "schema": dict() | bool() as schema}:
+            return schema
     raise ValueError('give {"type": "text"}, "json_object", or "json_schema" with its schema.')
 
 
 class GenerationRequest(NamedModel, Sampling):
     """The fields of both completions and chats."""
 
-    max_tokens: MaxTokens = None
+    max_tokens: Annotated[
+        Annotated[int, Field(ge=1)] | Literal[-1] | None,
+        or_say(f"give a whole number from 1 on, or {NO_LIMIT} for as many as the context has room for."),
+        Field(validation_alias=AliasChoices("max_completion_tokens", "max_tokens", "n_predict")),
+    ] = None
     min_tokens: Annotated[int, Field(ge=0)] = 0
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
-    stop: Stops = []
+    stop: Annotated[
+        Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)], AsList, or_say(f"give up to {MAX_STOPS:,} strings.")
+    ] = []
     stop_token_ids: Annotated[list[int], Field(max_length=MAX_STOPS)] = []
     ignore_eos: bool = False
     frequency_penalty: OpenAIPenalty = 0
@@ -192,8 +185,8 @@ class GenerationRequest(NamedModel, Sampling):
     @property
     def options(self) -> dict:
         """The sampling as fields of `GenerationConfig`."""
-        settings = self.generation_config
-        return {"do_sample": settings.do_sample, **settings.sampling, **self.sampling}
+        given = {"include": {"do_sample", *Sampling.model_fields}, "exclude_none": True}
+        return self.generation_config.model_dump(**given) | self.model_dump(**given)
 
 
 class CompletionRequest(GenerationRequest):
@@ -214,10 +207,12 @@ class CompletionRequest(GenerationRequest):
 
 
 def function_of(value: Any) -> Any:
-    """Check a tool, a call of one, or the choice of one."""
+    """Return a tool, a call of one, or the choice of one, as in a chat; in the Responses API they are flat."""
     match value:
         case {"type": "function", "function": {"name": str() as name}} if re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name):
             return value
+        case {"type": "function", "name": _, **rest} if "function" not in rest:
+            return function_of({"type": "function", "function": {"name": value["name"], **rest}})
     raise ValueError('give a function ({"type": "function"}) with a name of letters, digits, ".-_".')
 
 
@@ -225,10 +220,13 @@ def _content(content: Any, info: ValidationInfo) -> Any:
     """Return the text of a message, whose content may come in parts."""
     if content is None and not info.data.get("tool_calls"):
         raise ValueError("the message has no content: give its text.")
-    parts = content if isinstance(content, list) else []
-    if any(not isinstance(p, dict) or p.get("type") != "text" or not isinstance(p.get("text"), str) for p in parts):
+    texts: list = []
+    for part in content if isinstance(content, list) else []:
+        is_text = isinstance(part, dict) and part.get("type") in ("text", "input_text", "output_text")
+        texts.append(part.get("text") if is_text else None)
+    if not all(isinstance(text, str) for text in texts):
         raise ValueError('this model reads text alone: send a string, or parts like {"type": "text", "text": ""}.')
-    return "".join(part["text"] for part in parts) if content is None or isinstance(content, list) else content
+    return "".join(texts) if content is None or isinstance(content, list) else content
 
 
 class Message(Body):

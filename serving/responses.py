@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from .answers import Answer, ApiError
-from .openai_requests import ChatRequest, Message, function_of, or_say, schema_of
+from .openai_requests import ChatRequest, Message, schema_of
 
-TEXTS = {"input_text", "output_text"}  # the types of a message's parts
-LOGPROBS = "message.output_text.logprobs"
+NO_FORMAT = {"type": "text"}
 
 
 def _messages(items: Any) -> Any:
@@ -25,36 +24,12 @@ def _messages(items: Any) -> Any:
                 call = {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
                 messages[-1].setdefault("tool_calls", []).append(call)
             case {"type": "function_call_output", "call_id": id, "output": output}:
-                messages.append({"role": "tool", "tool_call_id": id, "content": _parts(output)})
+                messages.append({"role": "tool", "tool_call_id": id, "content": output})
             case {"role": role, "content": content} if item.get("type", "message") == "message":
-                messages.append({"role": role, "content": _parts(content)})
+                messages.append({"role": role, "content": content})
             case _:
                 raise ValueError("give a text, or a list of messages, function calls and their outputs.")
     return messages
-
-
-def _parts(content: Any) -> Any:
-    """Return content with its parts as those of a chat; other types than text are left for the chat to reject."""
-    if not isinstance(content, list):
-        return content
-    return [{**p, "type": "text"} if isinstance(p, dict) and p.get("type") in TEXTS else p for p in content]
-
-
-def _nested(function: Any) -> Any:
-    """Turn a flat tool, or the choice of one, into that of a chat."""
-    is_flat = isinstance(function, dict) and "function" not in function
-    body = {name: value for name, value in function.items() if name != "type"} if is_flat else None
-    return function_of({"type": function.get("type"), "function": body} if is_flat else function)
-
-
-def _format(text: Any) -> Any:
-    """Return the schema of a `text`."""
-    match text:
-        case {"format": {"type": "json_schema", **rest}}:
-            return schema_of({"type": "json_schema", "json_schema": rest})
-        case dict():
-            return schema_of(text.get("format", {"type": "text"}))
-    return schema_of(text)
 
 
 class ResponsesRequest(ChatRequest):
@@ -68,13 +43,10 @@ class ResponsesRequest(ChatRequest):
     max_tokens: Annotated[int | None, Field(ge=1, validation_alias=AliasChoices("max_output_tokens"))] = None
     n: Literal[1] = 1
     response_format: Annotated[
-        dict | bool | None, Field(validation_alias=AliasChoices("text")), BeforeValidator(_format)
+        dict | bool | None,
+        Field(validation_alias=AliasChoices("text")),
+        BeforeValidator(lambda text: schema_of(text.get("format", NO_FORMAT) if isinstance(text, dict) else text)),
     ] = None
-    tools: list[Annotated[dict, BeforeValidator(_nested)]] = []
-    tool_choice: Annotated[
-        Literal["none", "auto", "required"] | Annotated[dict, BeforeValidator(_nested)],
-        or_say("give none, auto, required, or one of the tools."),
-    ] = "auto"
 
     @model_validator(mode="after")
     def _begin_with_instructions(self):
@@ -84,7 +56,7 @@ class ResponsesRequest(ChatRequest):
 
     @property
     def alternatives(self) -> int | None:
-        return self.top_logprobs if self.top_logprobs or LOGPROBS in self.include else None
+        return self.top_logprobs if "message.output_text.logprobs" in self.include else super().alternatives
 
 
 class ItemAnswer(Answer):
@@ -117,8 +89,7 @@ class ItemAnswer(Answer):
         delta = delta or {}
         if delta.get("content"):
             yield from self._opening(place)
-            scores = self._scores(0)
-            scored = scores["content"] if scores else []
+            scored = (self._scores(0) or {}).get("content", [])
             yield self._event("output_text.delta", **place, delta=delta["content"], logprobs=scored)
         for i, cited in enumerate(delta.get("annotations", [])):
             annotation = _flat(cited)
@@ -159,9 +130,9 @@ class ItemAnswer(Answer):
 
     def _output(self, status: str) -> list[dict]:
         said, self.shown[0] = self.messages[0], 0  # the log-probabilities of the whole text
-        scores, calls = self._scores(0), said.get("tool_calls", [])
-        part = {"type": "output_text", "text": said["content"], "logprobs": scores["content"] if scores else []}
-        part["annotations"] = [_flat(cited) for cited in said.get("annotations", [])]
+        scored, calls = (self._scores(0) or {}).get("content", []), said.get("tool_calls", [])
+        annotations = [_flat(cited) for cited in said.get("annotations", [])]
+        part = {"type": "output_text", "text": said["content"], "annotations": annotations, "logprobs": scored}
         message = {"type": "message", "id": f"msg_{self.id}", "status": status, "role": "assistant", "content": [part]}
         items = [message] if said["content"] or not calls else []
         for call in calls:
@@ -177,11 +148,9 @@ class ItemAnswer(Answer):
         wanted, choice = self.wanted, self.wanted.tool_choice
         return {
             "id": f"resp_{self.id}", "object": "response", "created_at": self.head["created"], "status": status,
-            "error": None, "incomplete_details": None, "instructions": wanted.instructions, "model": wanted.model,
-            "max_output_tokens": wanted.max_tokens, "temperature": wanted.temperature, "top_p": wanted.top_p,
-            "tools": [_flat(tool) for tool in wanted.tools],
-            "tool_choice": _flat(choice) if isinstance(choice, dict) else choice, "parallel_tool_calls": True,
-            "previous_response_id": None, "store": False, "truncation": "disabled", **fields,
+            "model": wanted.model, "error": None, "incomplete_details": None, "parallel_tool_calls": True,
+            "tools": [_flat(tool) for tool in wanted.tools], "store": False, "instructions": wanted.instructions,
+            "tool_choice": _flat(choice) if isinstance(choice, dict) else choice, **fields,
         }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ..tokenization.trained import RESPONSE_TEMPLATE
 from .processors import json_rule
 
-CALL = re.compile(r"\s*<tool_call>.*?</tool_call>", re.DOTALL)
+CALL = re.compile(r"\s*<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)  # the parser takes the end for a close, too
 OPEN, CLOSE = "<tool_call>", "</tool_call>"  # what our chat template, and those of Qwen, SmolLM3 and Hermes, write
 
 
@@ -17,19 +17,11 @@ def response_template(tokenizer: PreTrainedTokenizerBase) -> dict:
     """Return how a tokenizer's model writes calls; ValueError if it has no template, or one of special tokens."""
     template = getattr(tokenizer, "response_template", None)
     template = template or (RESPONSE_TEMPLATE if OPEN in str(tokenizer.chat_template) else {"fields": {}})
-    calls = template["fields"].get("tool_calls")
-    if not calls or any(
-        token in f"{calls.get('open')}{calls.get('open_pattern')}" for token in tokenizer.all_special_tokens
-    ):
-        raise ValueError(
-            "This model's tokenizer has no response_template that reads tool calls in text: send no tools."
-        )
+    calls = template["fields"].get("tool_calls") or {}
+    begin = f"{calls.get('open')}{calls.get('open_pattern')}"
+    if not calls or any(token in begin for token in tokenizer.all_special_tokens):
+        raise ValueError("This tokenizer has no response_template that reads tool calls in text: send no tools.")
     return template
-
-
-def opening_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return what a call begins with, or "" if that is not known."""
-    return OPEN if response_template(tokenizer) == RESPONSE_TEMPLATE else ""
 
 
 def call_grammar(tools: list[dict], choice: str | dict, template: dict) -> str:
@@ -64,5 +56,5 @@ def message_of(text: str, prompt_ids: list[int], tokenizer: PreTrainedTokenizerB
                 return {"content": text}
     calls = [{"index": index, **call} for index, call in enumerate(calls)]
     # Of several texts between calls, the parser keeps the last.
-    content = CALL.sub("", text) if template == RESPONSE_TEMPLATE else message.get("content", "")
+    content = CALL.sub("", text).rstrip() if template == RESPONSE_TEMPLATE else message.get("content", "")
     return {"content": content, "tool_calls": calls} if calls else {"content": text}

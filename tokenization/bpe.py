@@ -107,10 +107,8 @@ class BPETokenizer(ScratchTokenizer):
             raise ValueError(f"There is no token {error.args[0]}: ids go from 0 to {len(self) - 1}.") from None
 
     def _encode_piece(self, piece: bytes) -> list[int]:
-        ids = self._cache.get(piece)
-        if ids is None:
-            ids = [self._byte_ids[byte] for byte in piece]
-            ids = _merge(ids, self._ranks)
+        if (ids := self._cache.get(piece)) is None:
+            ids = _merge([self._byte_ids[byte] for byte in piece], self._ranks)
             if len(piece) < LONGEST_CACHED and len(self._cache) < CACHED_PIECES:
                 self._cache[piece] = ids
         return ids

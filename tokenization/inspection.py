@@ -55,16 +55,10 @@ def inspect(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> Inspect
             counts.update(ids)
     spelled = vocabulary_bytes(tokenizer)
     by_length = sorted(counts, key=lambda id: (-len(spelled[id]), id))
-    return Inspection(
-        name=name,
-        vocabulary=len(tokenizer),
-        tokens=counts.total(),
-        num_bytes=sum(len(piece.encode()) for piece in pieces(text)),
-        words=sum(1 for _ in re.finditer(r"\S+", text)),
-        used=len(counts),
-        longest=[shown(spelled[id]) for id in by_length[:LONGEST_SHOWN]],
-        unreachable=[shown(spelled[id]) for id in unreachable(tokenizer)],
-    )
+    longest, never = ([shown(spelled[id]) for id in ids] for ids in (by_length[:LONGEST_SHOWN], unreachable(tokenizer)))
+    num_bytes = sum(len(piece.encode()) for piece in pieces(text))
+    words = sum(1 for _ in re.finditer(r"\S+", text))
+    return Inspection(name, len(tokenizer), counts.total(), num_bytes, words, len(counts), longest, never)
 
 
 def table(found: list[Inspection]) -> str:

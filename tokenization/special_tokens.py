@@ -30,6 +30,7 @@ TO_JSON = json.JSONEncoder(ensure_ascii=False, default=str).encode
 PRIVATE = range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE)  # codes of characters
 GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 Span = tuple[int, int]  # of characters
+Tools = Sequence[dict | Callable] | None
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -104,10 +105,7 @@ class EncodedChat(NamedTuple):
 
 
 def encode_chat(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: list[dict],
-    tools: Sequence[dict | Callable] | None = None,
-    add_generation_prompt: bool = False,
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], tools: Tools = None, add_generation_prompt: bool = False
 ) -> dict[str, list[int]]:
     """Encode a chat in which only the template, and nothing in messages and tools, can write a special token.
 
@@ -139,15 +137,11 @@ class ChatEncoder:
         self.special = _special_ids(tokenizer)
         self.named = dict(tokenizer.special_tokens_map)
 
-    def render(
-        self, messages: list[dict], tools: Sequence[dict | Callable] | None = None, add_generation_prompt: bool = False
-    ) -> Rendered:
+    def render(self, messages: list[dict], tools: Tools = None, add_generation_prompt: bool = False) -> Rendered:
         """Return the text of a chat; raises ValueError as `encode_chat` does."""
         return self.renderer(messages, tools)(len(messages), add_generation_prompt)
 
-    def renderer(
-        self, messages: list[dict], tools: Sequence[dict | Callable] | None = None
-    ) -> Callable[[int, bool], Rendered]:
+    def renderer(self, messages: list[dict], tools: Tools = None) -> Callable[[int, bool], Rendered]:
         """Return a function that renders the first N messages of a chat, with or without a prompt for the next."""
         template = self.template or self.tokenizer.get_chat_template(tools=tools)
         tools = [get_json_schema(tool) if isfunction(tool) or ismethod(tool) else tool for tool in tools or []] or None
@@ -246,9 +240,8 @@ class _Escaper:
 
     def _begins_token(self, text: str, place: int, end: int) -> bool:
         unfinished = text[place:], text[place:end]
-        return text.startswith(self.tokens, place) or any(
-            len(token) > end - place and token.startswith(unfinished) for token in self.tokens
-        )
+        longer = (token for token in self.tokens if len(token) > end - place)
+        return text.startswith(self.tokens, place) or any(token.startswith(unfinished) for token in longer)
 
     def unescape(self, text: str) -> str:
         for character, replacement in self.replacements.items():

@@ -24,10 +24,10 @@ def tokenizer_json(special: dict[str, int], model: dict, pre_tokenizer: dict, de
     }  # fmt: skip
 
 
-def check_room(vocab_size: int, special_tokens: int) -> None:
-    """Raise ValueError if a byte-level vocabulary has no room for all bytes."""
-    if vocab_size < (least := 256 + special_tokens):
-        what = f"the 256 bytes and {special_tokens} special tokens"
+def check_room(vocab_size: int, special_tokens: int, symbols: int = 256, name: str = "bytes") -> None:
+    """Raise ValueError if a vocabulary has no room for the symbols of which tokens are merged."""
+    if vocab_size < (least := symbols + special_tokens):
+        what = f"the {symbols} {name} and {special_tokens} special tokens"
         raise ValueError(f"A vocabulary of {vocab_size} has no room for {what}: use at least {least}.")
 
 

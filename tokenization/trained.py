@@ -87,11 +87,10 @@ def train_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=SPECIAL_TOKENS,
+        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=show_progress and sys.stdout.isatty(),  # else it prints lines, and panics if stdout is closed
-    )
+    )  # fmt: skip
     tokenizer.train_from_iterator((part for text in texts for part in cut_long_runs(text)), trainer)
     check_filled(tokenizer.get_vocab_size(), vocab_size)
     return as_pretrained(tokenizer)

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from tokenizers import normalizers, pre_tokenizers
 
-from .tokenizer_json import ScratchTokenizer, check_filled, check_unicode, tokenizer_json
+from .tokenizer_json import ScratchTokenizer, check_filled, check_room, check_unicode, tokenizer_json
 
 UNKNOWN = "[UNK]"
 PREFIX = "##"  # of a piece that continues a word
@@ -73,11 +73,8 @@ class WordPieceTokenizer(ScratchTokenizer):
         spelled = {word: [word[0], *(PREFIX + character for character in word[1:])] for word in short}
         alphabet = {symbol for word in spelled.values() for symbol in word}
         tokens = [*special, *sorted(alphabet - set(special))]
-        if vocab_size < len(tokens):
-            raise ValueError(
-                f"A vocabulary of {vocab_size} has no room for the {len(tokens) - len(special)} characters of the text "
-                f"(one may count twice) and {len(special)} special tokens: use at least {len(tokens)}."
-            )
+        symbols = len(tokens) - len(special)
+        check_room(vocab_size, len(special), symbols, "characters of the text (one may count twice)")
         ids = {token: id for id, token in enumerate(tokens)}
         words = [[ids[symbol] for symbol in word] for word in spelled.values()]
         _learn(words, [counts[word] for word in spelled], tokens, vocab_size)
@@ -112,8 +109,7 @@ class WordPieceTokenizer(ScratchTokenizer):
         while start < len(word):
             prefix = PREFIX if start else ""
             for end in range(min(len(word), start + self._longest), start, -1):
-                id = self.vocab.get(prefix + word[start:end])
-                if id is not None:
+                if (id := self.vocab.get(prefix + word[start:end])) is not None:
                     break
             else:
                 return [self.vocab[UNKNOWN]]  # one gap makes the whole word unknown

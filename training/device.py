@@ -110,14 +110,8 @@ def check_compiler(args: PretrainingArguments) -> None:
         )
 
 
-def compiler_settings(args: PretrainingArguments, plugin: TorchDynamoPlugin) -> dict:
-    """Return the settings of `plugin`; without a mode it compiles one layer, for all, and not the model."""
-    plugin.use_regional_compilation = args.torch_compile_mode is None
-    return plugin.to_kwargs()
-
-
 def compiled(model: PreTrainedModel, args: PretrainingArguments):
     """Return the model as the trainer will compile it, with the same weights."""
-    plugin = TorchDynamoPlugin(backend=args.torch_compile_backend, mode=args.torch_compile_mode)
-    settings = compiler_settings(args, plugin)
-    return compile_regions(model, **settings) if plugin.use_regional_compilation else torch.compile(model, **settings)
+    mode, is_regional = args.torch_compile_mode, args.torch_compile_mode is None
+    plugin = TorchDynamoPlugin(backend=args.torch_compile_backend, mode=mode, use_regional_compilation=is_regional)
+    return (compile_regions if is_regional else torch.compile)(model, **plugin.to_kwargs())

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import asdict
+from datetime import timedelta
 from itertools import islice
 
 import torch
@@ -75,11 +76,6 @@ def show(found: dict) -> str:
     rows.append(("memory", gigabytes(found["memory_peak"]), f"peak; {free} are free"))
     rows += [("", gigabytes(size), part) for part, size in found["memory"].items()]
     steps = f"{found['steps']:,} steps of {found['step_seconds']:.3f} s"
-    rows.append(("time", _duration(sum(found["seconds"].values())), steps))
-    rows += [("", _duration(seconds), part) for part, seconds in found["seconds"].items()]
+    times = {"": sum(found["seconds"].values()), **found["seconds"]}
+    rows += [("" if part else "time", str(timedelta(seconds=round(s))), part or steps) for part, s in times.items()]
     return "\n".join(f"{name:<12}{amount:>14}  {what}".rstrip() for name, amount, what in rows)
-
-
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds) // 60, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {round(seconds) % 60:02} s"

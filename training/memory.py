@@ -39,11 +39,8 @@ def step_memory(
 
     A copy of the model without data takes the step: PyTorch follows the shapes and computes nothing, so the model need
     not fit, wherever its weights are. Blocks are assumed to hold several documents, which need an attention mask unless
-    the model has a kernel that needs none.
-
-    Args:
-        accumulation: micro-batches per step; with more than one, gradients stay while activations are there.
-        loss: bytes that a loss outside of the model takes; if not given, the model computes the loss of next tokens.
+    the model has a kernel that needs none. With more than one micro-batch per step (`accumulation`), gradients stay
+    while activations are there. `loss` is the bytes of a loss outside of the model; None if the model computes it.
     """
     config, checkpointing = network.config.get_text_config(), network.is_activation_checkpointing
     mode = FakeTensorMode(allow_non_fake_inputs=True)

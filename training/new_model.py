@@ -27,15 +27,6 @@ def token_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
 
 
-def arguments_of_own(
-    model: PreTrainedConfig | PreTrainedModel, tokenizer: str | None, block_size: int | None
-) -> ModelArguments:
-    """Return the settings of the caller's own model, for the run's files and its tokenizer."""
-    config = getattr(model, "config", model).get_text_config()
-    block_size = block_size or usual_block(config)
-    return ModelArguments(tokenizer, config.vocab_size, preset=config.model_type, size="custom", block_size=block_size)
-
-
 def usual_block(config: PreTrainedConfig) -> int:
     """Return the tokens in an example of a model that exists already: its context, up to a limit."""
     return min(getattr(config, "max_position_embeddings", None) or LONGEST_BLOCK, LONGEST_BLOCK)

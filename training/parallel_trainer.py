@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput, has_length
@@ -12,7 +13,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.packing import IGNORE_INDEX
 from .arguments import PretrainingArguments
-from .sharding import is_sharded, load_optimizer_state, load_weights, optimizer_state
+from .sharding import is_sharded, spread, whole
 
 
 class ProcessCountInvariantTrainer(Trainer):
@@ -80,16 +81,18 @@ class ParallelTrainer(ProcessCountInvariantTrainer):
     def _save_optimizer_and_scheduler(self, output_dir):
         if not is_sharded(self.model):
             return super()._save_optimizer_and_scheduler(output_dir)
-        state = optimizer_state(self.optimizer)
+        saved = self.optimizer.state_dict()
+        state = {i: {k: whole(v) if torch.is_tensor(v) else v for k, v in s.items()} for i, s in saved["state"].items()}
         if self.args.should_save:
-            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save({**saved, "state": state}, Path(output_dir) / OPTIMIZER_NAME)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         model = self.model if model is None else model
         if not is_sharded(model):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_weights(model, Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+        weights = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+        model.load_state_dict({name: spread(weights[name], p) for name, p in model.named_parameters()}, strict=False)
 
     def _load_best_model(self):
         if not is_sharded(self.model):
@@ -99,5 +102,10 @@ class ParallelTrainer(ProcessCountInvariantTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint):
         if checkpoint is None or not is_sharded(self.model):
             return super()._load_optimizer_and_scheduler(checkpoint)
-        load_optimizer_state(self.optimizer, torch.load(Path(checkpoint) / OPTIMIZER_NAME, weights_only=True))
+        saved = torch.load(Path(checkpoint) / OPTIMIZER_NAME, weights_only=True)
+        params, state = [p for group in self.optimizer.param_groups for p in group["params"]], {}
+        for i, values in saved["state"].items():
+            like = params[i]
+            state[i] = {k: spread(v, like) if getattr(v, "shape", None) == like.shape else v for k, v in values.items()}
+        self.optimizer.load_state_dict({**saved, "state": state})
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))

@@ -26,7 +26,7 @@ from .calibration import calibrate
 from .config_fields import chosen_fields
 from .device import choose_for_device
 from .flops import flops_per_token, peak_flops
-from .new_model import LOSS_CHUNK, arguments_of_own, configured_model, starting_config
+from .new_model import LOSS_CHUNK, configured_model, starting_config, usual_block
 from .out_of_memory import Step, guard_memory
 from .run import open_run_folder, resumable, run_facts, save_result, train
 from .sharding import whole_model
@@ -70,7 +70,8 @@ def pretrain(
     corpus = corpus if isinstance(corpus, CorpusArguments) else CorpusArguments(corpus)
     own = None if model is None or isinstance(model, ModelArguments) else model
     if own is not None:
-        model = arguments_of_own(own, tokenizer, block_size)
+        its = getattr(own, "config", own).get_text_config()
+        model = ModelArguments(tokenizer, its.vocab_size, its.model_type, "custom", block_size or usual_block(its))
     elif tokenizer is not None or block_size is not None:
         raise ValueError("tokenizer and block_size belong to a config or a model: give them in ModelArguments instead.")
     model = model or ModelArguments()

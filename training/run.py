@@ -68,10 +68,8 @@ class SaveSettingsCallback(TrainerCallback):
 def train(trainer: SafeTrainerMixin, checkpoint: Path | None, settings: dict, prompt: list[int], smaller: str) -> None:
     """Train, from `checkpoint` on if there is one; raises Interrupted if a signal stopped it.
 
-    Args:
-        settings: the contents of run.yaml.
-        prompt: ids that the model continues after each evaluation, if there are any.
-        smaller: what to try if the model memorizes.
+    `settings` are the contents of run.yaml. The model continues the ids of `prompt`, if there are any, after each
+    evaluation; `smaller` is what to try if it memorizes.
     """
     output_dir = Path(trainer.args.output_dir)
     metrics = MetricsFile(output_dir / METRICS_FILE)
@@ -103,8 +101,7 @@ def train(trainer: SafeTrainerMixin, checkpoint: Path | None, settings: dict, pr
     finally:
         progress.close()
         stop.close()
-    signum = stop.agreed(trainer.args)
-    if signum and saved_step(trainer) == trainer.state.global_step:
+    if (signum := stop.agreed(trainer.args)) and saved_step(trainer) == trainer.state.global_step:
         raise Interrupted(stop_message(trainer), signum)
 
 

@@ -1,7 +1,6 @@
 """Weights that FSDP2 shards over processes, each with a part as a `DTensor`, and their gathering."""
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -39,27 +38,3 @@ def whole_model(model):
     single.generation_config = model.generation_config
     single.load_state_dict({name: whole(tensor) for name, tensor in model.state_dict().items()})
     return single.train(model.training)
-
-
-def load_weights(model: nn.Module, file) -> None:
-    """Load a safetensors file with unsharded weights into a model whose weights may be sharded."""
-    weights = load_file(file)
-    model.load_state_dict({name: spread(weights[name], p) for name, p in model.named_parameters()}, strict=False)
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """Return `state_dict` with gathered tensors. A collective if the weights are sharded."""
-    saved = optimizer.state_dict()
-    state = {i: {k: whole(v) if torch.is_tensor(v) else v for k, v in s.items()} for i, s in saved["state"].items()}
-    return {**saved, "state": state}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
-    """Load the result of `optimizer_state` into an optimizer whose weights may be sharded in another way."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-
-    def shard(value, like: torch.Tensor):
-        return spread(value, like) if torch.is_tensor(value) and value.shape == like.shape else value
-
-    state = {i: {name: shard(value, params[i]) for name, value in s.items()} for i, s in saved["state"].items()}
-    optimizer.load_state_dict({**saved, "state": state})

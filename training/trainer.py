@@ -14,7 +14,6 @@ from ..jobs.saving import last_checkpoint, saving, write_checksums
 from .arguments import PretrainingArguments
 from .callbacks import StepClock
 from .continuity import ResumeStateCallback
-from .device import compiler_settings
 from .learning_check import LearningCheck
 from .optimizers import build_optimizer
 from .parallel_trainer import ParallelTrainer
@@ -126,7 +125,8 @@ class FolioTrainer(SafeTrainerMixin, ParallelTrainer):
 
     def _build_accelerator_args(self, **kwargs):
         settings = super()._build_accelerator_args(**kwargs)
-        compiler_settings(self.args, settings["dynamo_plugin"])
+        # Without a mode, one layer is compiled, for all, and not the model.
+        settings["dynamo_plugin"].use_regional_compilation = self.args.torch_compile_mode is None
         return settings
 
     def create_optimizer(self, model=None):

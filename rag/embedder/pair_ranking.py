@@ -41,7 +41,6 @@ def recall(held_out: dict[str, list[Pair]], ranker: Ranker) -> dict[str, dict[st
 
 
 def by_vectors(embedder: Embedder, anchors: list[str], texts: list[str], depth: int = max(DEPTH)) -> list[list[int]]:
-    """Rank texts by the cosines of their vectors."""
     vectors = embedder.encode(texts)
     cosines = (vectors @ embedder.encode_query(anchor) for anchor in anchors)
     return [np.argsort(-each, kind="stable")[:depth].tolist() for each in cosines]

@@ -85,10 +85,7 @@ def corpus_pairs(documents: list[Document], token_starts: TokenStarts, max_token
 
 
 def read_pairs(source: str) -> list[Pair]:
-    """Read pairs from a file of rows: JSONL, JSON, CSV, TSV or Parquet, a folder of such files, or hub:NAME[:CONFIG].
-
-    The columns are anchor and positive, query and text, or question and answer, and perhaps negative.
-    """
+    """Read pairs from rows: a JSONL, JSON, CSV, TSV or Parquet file, a folder of such files, or hub:NAME[:CONFIG]."""
     pairs = []
     for place, row in read_mappings(source):
         names = [next((name for name in known if name in row), None) for known in (ANCHORS, POSITIVES)]

@@ -191,17 +191,10 @@ def _train(model, dataset: Dataset, args: EmbedderArguments, output_dir: Path) -
         loss = kind.losses.MultipleNegativesRankingLoss(model, **options)
     else:
         loss = kind.losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **options)
-    settings = getattr(kind, f"{prefix}TrainingArguments")(
-        output_dir=str(output_dir),
-        learning_rate=rate,
-        **settings,
-        save_strategy="no",
-        logging_steps=10,
-        report_to=[],
-        disable_tqdm=True,  # we have our own progress bar
-        use_cpu=not torch.accelerator.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
+    settings |= {"output_dir": str(output_dir), "learning_rate": rate, "save_strategy": "no", "logging_steps": 10}
+    settings |= {"use_cpu": not torch.accelerator.is_available(), "dataloader_pin_memory": torch.cuda.is_available()}
+    # Without tqdm, as the progress bar is ours.
+    settings = getattr(kind, f"{prefix}TrainingArguments")(**settings, report_to=[], disable_tqdm=True)
     with closing(ProgressBar()) as progress:
         optimizers = (MuonAdamW(model, rate, rate, args.weight_decay) if ours else None), None
         options = {"optimizers": optimizers, "loss": loss, "callbacks": [progress]}

@@ -23,8 +23,6 @@ Place = tuple[str, int]  # a document, and the number of a section of it
 
 @dataclass(frozen=True)
 class Question:
-    """A question, and what answers it."""
-
     id: str
     text: str
     relevant: Mapping[Place, float]  # the places that answer it, each with how well (1, or a grade)
@@ -35,8 +33,6 @@ class Question:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Questions to documents."""
-
     name: str
     questions: list[Question]
     documents: list[Document] | None = None  # None if the index has them

@@ -13,8 +13,6 @@ Metrics = dict[str, dict[str, Metric]]  # name -> mode, or what a generator was 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The metrics of an index on a dataset."""
-
     dataset: str
     embedder: str
     documents: int  # of the evaluated index
@@ -27,7 +25,6 @@ class EvaluationReport:
 
     @property
     def best_mode(self) -> str:
-        """The mode with the highest first metric."""
         by_mode = next(iter(self.figures.values()))
         return max(by_mode, key=lambda mode: by_mode[mode].value)
 
@@ -43,7 +40,6 @@ class EvaluationReport:
         return f"By {name}, {best} {', but '.join(parts)}." if parts else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as values for JSON."""
         found = {**vars(self), "figures": _entries(self.figures), "answers": _entries(self.answers)}
         found |= {"best_mode": self.best_mode, "verdict": self.verdict()}
         if each := self.refusal:
@@ -51,16 +47,11 @@ class EvaluationReport:
         return found
 
     def __str__(self) -> str:
-        parts = [
-            f"{self.dataset}: {self.questions:,} questions to {self.documents:,} documents in {self.chunks:,} chunks, "
-            f"{self.embedder}",
-            _table(self.figures),
-            self.verdict(),
-            *([str(self.refusal), _table(self.refusal.figures)] if self.refusal else []),
-            *(["Answers, by what the generator is given:", _table(self.answers)] if self.answers else []),
-            *(f"Note: {note}" for note in self.notes),
-        ]
-        return "\n\n".join(part for part in parts if part)
+        size = f"{self.documents:,} documents in {self.chunks:,} chunks"
+        parts = [f"{self.dataset}: {self.questions:,} questions to {size}, {self.embedder}", _table(self.figures)]
+        parts += [self.verdict(), *([str(self.refusal), _table(self.refusal.figures)] if self.refusal else [])]
+        parts += ["Answers, by what the generator is given:", _table(self.answers)] if self.answers else []
+        return "\n\n".join(filter(None, [*parts, *(f"Note: {note}" for note in self.notes)]))
 
 
 def _entries(metrics: Metrics) -> dict[str, dict[str, dict]]:
@@ -69,7 +60,6 @@ def _entries(metrics: Metrics) -> dict[str, dict[str, dict]]:
 
 
 def _table(metrics: Metrics) -> str:
-    """Format metrics as a Markdown table, with 95 % intervals in brackets."""
     columns = list(next(iter(metrics.values())))
     rows = _entries(metrics).items()
     cells = [[name, *(cell(row[column]) if column in row else "" for column in columns)] for name, row in rows]

@@ -129,8 +129,6 @@ class _Package:
 
 
 class _Part:
-    """A part that the parser's events are collected in."""
-
     def __init__(self, text_in: set[str], levels: Mapping[str, int]) -> None:
         self.text_in, self.levels, self.page = text_in, levels, Page()
         self.skipped = self.inside = self.title = 0

@@ -45,7 +45,6 @@ def module(name: str, data: bytes) -> dict:
 
 
 def notebook(name: str, data: bytes) -> dict:
-    """Read the sources of the cells and the text of their outputs."""
     book = json.loads(decode(data))
     sheets = book.get("worksheets") or [book]  # in notebooks from before 2015
     parts = []

@@ -397,13 +397,14 @@ FAULTS = [
 
 def spoil(monkeypatch, fault) -> None:
     """Make a fault in what is written: in the weights, or in the config."""
-    for_target, to_native_config = targets.for_target, targets.to_native_config
+    to_native, to_native_config, configs = targets.to_native, targets.to_native_config, []
     if fault in (turn_faster, use_another_eps, use_another_gelu):
         monkeypatch.setattr(targets, "to_native_config", lambda *args: fault(to_native_config(*args)))
     else:
         monkeypatch.setattr(
-            targets, "for_target", lambda tensors, config, *rest: for_target(fault(tensors, config), config, *rest)
+            targets, "to_native_config", lambda *args: configs.append(to_native_config(*args)) or configs[-1]
         )
+        monkeypatch.setattr(targets, "to_native", lambda tensors, *rest: to_native(fault(tensors, configs[-1]), *rest))
 
 
 @pytest.mark.parametrize(("to", "fault"), FAULTS, ids=lambda value: getattr(value, "__name__", value))

@@ -14,7 +14,6 @@ from foliogpt.data.cleaning import (
     normalize_whitespace,
     preprocess,
     remove_control_characters,
-    split_documents,
 )
 from foliogpt.scripts.cli import main
 
@@ -41,11 +40,12 @@ def test_a_step_leaves_good_text_alone(step):
     assert step(UNTOUCHED) == (UNTOUCHED, 0)
 
 
-def test_split_documents_cuts_a_text_at_separators():
-    assert split_documents("a", "one<|endoftext|>two", "<|endoftext|>") == [("a#1", "one"), ("a#2", "two")]
-    assert split_documents("a", "one", "<|endoftext|>") == [("a", "one")]
+def test_a_text_is_cut_into_documents_at_separators():
+    cleaned, report = preprocess([("a", "one<|endoftext|>two"), ("b", "three")], "<|endoftext|>")
+    assert cleaned == [("a#1", "one"), ("a#2", "two"), ("b", "three")]
+    assert (report.boundaries, report.before["documents"], report.after["documents"]) == (1, 2, 3)
     with pytest.raises(ValueError, match="--separator is empty"):
-        split_documents("a", "one", "")
+        preprocess([("a", "one")], "")
 
 
 PROSE = " ".join(f"word{number}" for number in range(100))

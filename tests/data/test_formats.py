@@ -8,6 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from foliogpt.data.arguments import DataArguments
+from foliogpt.data.examples import read_examples
 from foliogpt.data.formats import as_messages, load_examples
 
 ASKED, SAID = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
@@ -191,6 +192,17 @@ def test_movie_dialogs_become_chats_of_several_turns(tmp_path):
     assert kind == "chat"
     assert [(m["role"], m["content"]) for m in chat["messages"]] == [
         ("user", "Hi."), ("assistant", "Hello\x85 you.\nSit."), ("user", "Não.")]  # fmt: skip
+
+
+@pytest.mark.parametrize("others", [["corpus.zip"], ["train.csv", "validation.csv"]])
+def test_movie_dialogs_are_split_whatever_other_files_are_beside_them(tmp_path, others):
+    source = movie(tmp_path, [["L1", "L2"], ["L3", "L5"], ["L1", "L3"], ["L2", "L5"]])
+    for name in others:
+        (tmp_path / name).write_text("text\n")
+    train, validation, kind = read_examples(DataArguments(data=source, task="sft", validation_split=0.25))
+    assert kind == "chat"
+    assert len(train) + len(validation) == 4
+    assert not set(train["place"]) & set(validation["place"])
 
 
 def test_a_movie_line_that_is_missing_is_named(tmp_path):

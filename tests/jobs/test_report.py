@@ -3,6 +3,8 @@
 import importlib.metadata
 import subprocess
 
+import pytest
+
 from foliogpt.jobs import report
 
 INSTALLED = importlib.metadata.version("foliogpt")
@@ -31,3 +33,11 @@ def test_code_version_is_not_the_commit_of_the_project_that_foliogpt_is_installe
     (tmp_path / "foliogpt").mkdir()
     monkeypatch.setattr(report, "PACKAGE", tmp_path / "foliogpt")
     assert report.code_version() == INSTALLED
+
+
+def test_a_loss_curve_leaves_a_notebooks_plots_alone(tmp_path, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
+    report.loss_curve([{"step": 1, "loss": 3.0}, {"step": 2, "eval_loss": 2.5}], tmp_path / "loss.png", "a run")
+    assert matplotlib.get_backend() == "svg"
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

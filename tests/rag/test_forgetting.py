@@ -83,3 +83,18 @@ def test_an_empty_name_forgets_nothing(full):
     with pytest.raises(ValueError, match="empty"):
         full.delete("note", "")
     assert full.search("noteword", mode="lexical")
+
+
+def test_the_next_process_completes_a_forgetting_that_was_killed(full, folder, monkeypatch):
+    def kill(store, method):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(full._store), "_in_subprocess", kill)
+        with pytest.raises(KeyboardInterrupt):
+            full.delete(folder, "note")  # all documents
+    full.close()
+    full.sync([Document("new", "a new word")])
+    full.close()
+    assert [hit.document for hit in full.search("cat", k=100, mode="dense")] == ["new"]
+    assert full.verify().ok

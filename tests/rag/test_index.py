@@ -16,6 +16,7 @@ from embedders import DIMENSION, WordEmbedder
 from foliogpt.rag import Document, Rag
 from foliogpt.rag.catalog import Catalog
 from foliogpt.rag.index import DenseIndex, server_address, without_password
+from foliogpt.rag.store import Store
 
 ANIMALS = [f"the {name} number {n}" for n in range(15) for name in ("cat", "dog", "bird", "fish")]
 
@@ -112,16 +113,17 @@ def test_foreign_collection_is_rejected(tmp_path, words, wrong):
     from chromadb.utils.embedding_functions import DefaultEmbeddingFunction
 
     with Rag.open(tmp_path / "index", embedder=words) as rag:
-        rag.sync([])
+        rag.sync([Document("z", "text")])
         name = rag._store.dense.name
     client = chromadb.PersistentClient(str(tmp_path / "index" / "chroma"))
+    client.delete_collection(name)
     if wrong == "space":
         client.create_collection(name, embedding_function=None, configuration={"hnsw": {"space": "l2"}})
     else:
         configuration = {"hnsw": {"space": "cosine"}}
         client.create_collection(name, embedding_function=DefaultEmbeddingFunction(), configuration=configuration)
     client.close()
-    with Rag.open(tmp_path / "index", embedder=words) as rag, pytest.raises(RuntimeError, match="collection"):
+    with Rag.open(tmp_path / "index", embedder=words) as rag, pytest.raises(RuntimeError, match="compares by"):
         rag.sync([Document("a", "text")])
 
 
@@ -246,7 +248,7 @@ def test_every_vector_is_found_by_itself(tmp_path):
     vectors = WordEmbedder().encode(list(texts.values())).astype("f4")
     for turn in range(12):  # the threads insert in another order each time
         dense = DenseIndex("similar", tmp_path / str(turn))
-        dense.expect("1", create=True)
+        dense.create("1")
         dense.write(list(range(len(vectors))), vectors, [], "1")
         assert [dense.query(vector, 1)[0][0] for vector in vectors] == list(range(len(vectors)))
         dense.close()
@@ -325,3 +327,23 @@ def test_another_embedder_is_rejected_until_the_index_is_rebuilt_with_it(indexed
         assert rag.verify().ok
     with Rag.open(indexed, embedder=WordEmbedder()) as rag, pytest.raises(ValueError, match="words-1"):
         rag.search("cat")
+
+
+def test_a_read_only_index_is_searched_without_its_server(indexed, words, monkeypatch):
+    monkeypatch.setattr(Catalog, "is_read_only", True)
+    with Rag.open(indexed, url="http://127.0.0.1:9", embedder=words) as rag:
+        assert [hit.text for hit in rag.search("the cat number 3", 1, "dense")] == ["the cat number 3"]
+
+
+def test_rebuild_embeds_the_first_chunks_before_it_reads_the_last_documents(indexed, monkeypatch):
+    """All chunks of a large index need several times its size in memory."""
+    other, read = WordEmbedder(seed=1), []
+    encode, chunks = other.encode, Store.chunks
+    monkeypatch.setattr("foliogpt.rag.store.BATCH", 10)
+    monkeypatch.setattr(other, "encode", lambda texts: read.append("encode") or encode(texts))
+    monkeypatch.setattr(Store, "chunks", lambda self, *given: read.append("chunks") or chunks(self, *given))
+    with Rag.open(indexed, embedder=other) as rag:
+        assert rag.rebuild() == len(ANIMALS)
+        assert read[:22] == [*["chunks"] * 10, "encode"] * 2
+        assert rag.search("the cat number 3", 1, "dense")[0].text == "the cat number 3"
+        assert rag.verify().ok

@@ -123,7 +123,7 @@ def test_an_index_cannot_choose_an_embedder_that_the_user_has_not_named(
 ):
     dense = ["search", "moon", "--mode", "dense", "--index", index]
     assert main(["rag", *dense]) == 0  # named when the index was made
-    monkeypatch.setattr("foliogpt.rag.embedding._chosen_file", lambda: tmp_path / "other" / "embedders.txt")
+    monkeypatch.setattr("foliogpt.rag.embedding.CHOSEN_FILE", tmp_path / "other" / "embedders.txt")
     assert f"--embedder {embedder_folder}` once" in error_of(capsys, dense)
     assert main(["rag", "search", "moon", "--mode", "lexical", "--index", index]) == 0
     assert main(["rag", *dense, "--embedder", str(embedder_folder)]) == 0

@@ -162,6 +162,7 @@ def test_command_line_hides_the_token(flag):
 class Labels:
     label: str = field(default="x")
     switch: bool = field(default=False)
+    names: list[str] = field(default_factory=list)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,7 @@ def test_words_stand_anywhere_among_options_and_after_two_dashes(argv):
         ("a --switsh -- b", "did you mean --switch?"),
         ("-abc", "no option '-abc': write a value as --name=-abc, a text or a path last, after"),
         ("a --label -abc=1", "no option '-abc=1': write a value as --name=-abc=1"),
+        ("-5x", "no option '-5x': write a value as --name=-5x, a text or a path last, after"),
         ("--label y", "required: WORD..."),
         ("", "required: WORD..."),
     ],
@@ -189,6 +191,29 @@ def test_words_stand_anywhere_among_options_and_after_two_dashes(argv):
 def test_a_word_that_is_no_option_is_an_error_with_the_remedy(argv, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         parse(argv.split(), [Labels], "folio x", "", positional=["WORD..."])
+
+
+@pytest.mark.parametrize("word", ["-a b", "-5", "-0.5", "-", "- a", ""])
+def test_a_word_that_argparse_takes_for_no_option_stands_anywhere(word):
+    for argv in ([word, "a", "--label", "y"], ["a", "--label", "y", word], ["--label", "y", "a", word]):
+        words, labels = parse(argv, [Labels], "folio x", "", positional=["WORD..."])
+        assert (sorted(words), labels.label) == (sorted(["a", word]), "y")
+
+
+@pytest.mark.parametrize("argv", [[], ["--switch"], ["--switch", "true"], ["--label", "y", "--"]])
+@pytest.mark.parametrize("words", [[], ["a"], ["a", "b"]])
+def test_words_in_brackets_may_be_left_out(argv, words):
+    for line in ([*words, *argv], [*argv, *words] if argv != ["--switch"] else [*argv, "--", *words]):
+        assert parse(line, [Labels], "folio x", "", positional=["[WORD...]"])[0] == words
+
+
+def test_a_list_in_a_file_does_not_take_the_first_word_of_the_command(tmp_path):
+    (tmp_path / "run.yaml").write_text("names: [a, b]\n")
+    argv = ["word", "--config", str(tmp_path / "run.yaml")]
+    word, labels = parse(argv, [Labels], "folio x", "", positional=["WORD"])
+    assert (word, labels.names) == ("word", ["a", "b"])
+    word, _, options = parse_with_generation(argv, Labels, "folio x", "", ["WORD"])
+    assert (word, options) == ("word", {})
 
 
 def test_a_word_comes_before_the_generation_options(tmp_path):

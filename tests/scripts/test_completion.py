@@ -34,6 +34,8 @@ COMPLETIONS = {
     "folio finetune ": "sft dpo lm classify tag qa",
     "folio finetune sft --lora_r": "--lora_r",
     "folio rag sync pl": "plays.txt",
+    "folio runs pl": "plays.txt",
+    "folio runs plays.txt --js": "--json",
     "folio config pre": "pretrain",
     "folio merge --h": "--help",
 }

@@ -23,6 +23,7 @@ import pydantic
 import pytest
 import torch
 import uvicorn
+from peft import LoraConfig, get_peft_model
 from sentence_transformers import SentenceTransformer
 from starlette.responses import PlainTextResponse
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -549,12 +550,14 @@ def test_serve_rejects_wrong_documents_embedders_and_adapters(checkpoint, tmp_pa
     without = tmp_path / "without"
     shutil.copytree(checkpoint, without)
     (without / "chat_template.jinja").unlink()
+    for name in ("a", "c"):
+        (tmp_path / name / "b").mkdir(parents=True)
     for argv, says in (
         (["--model", str(without), "--index", str(tmp_path)], "has no chat template"),
         (["--model", str(checkpoint), "--index", str(tmp_path / "none")], "folio rag sync"),
         (["--model", str(checkpoint), "--embedder", str(tmp_path)], "cannot be loaded"),
         (["--model", str(checkpoint), "--adapters", str(tmp_path)], "is no adapter"),
-        (["--model", str(checkpoint), "--adapters", "a/b", "c/b/"], "same name"),
+        (["--model", str(checkpoint), "--adapters", str(tmp_path / "a" / "b"), str(tmp_path / "c" / "b")], "same name"),
         (["--model", str(checkpoint), "--adapters", "a", "--quantize", "int8"], "--quantize"),
     ):
         assert main(["serve", "--port", "0", *argv]) == 2
@@ -670,7 +673,11 @@ def test_the_page_about_serving_works(checkpoint, tmp_path, monkeypatch, capsys)
     examples = "\n".join(re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL))
     shutil.copytree(checkpoint, tmp_path / argv[-1])
     monkeypatch.chdir(tmp_path)
-    process, url = start(*argv, "--embedder", str(make_embedder(tmp_path / "embedder")))
+    model = FolioForCausalLM.from_pretrained(checkpoint)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained("formal")
+    process, url = start(
+        *argv, "--embedder", str(make_embedder(tmp_path / "embedder")), "--adapters", str(tmp_path / "formal")
+    )
     exec(examples.replace("http://127.0.0.1:8000", url), {})
     process.terminate()
     process.communicate(timeout=20)

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from foliogpt.modeling import FolioForCausalLM
 from foliogpt.rag import Document, LLMGenerator, Rag
+from foliogpt.serving import documents as documents_module
 from foliogpt.serving.documents import Documents
 from foliogpt.serving.generator import Choice, TextGenerator
 from foliogpt.serving.openai_api import Api
@@ -180,6 +181,22 @@ def test_an_answer_from_documents_ends_with_the_server(http, api, monkeypatch):
     thread.join(10)
     assert [answer.status_code for answer in answers] == [503]
     assert not api.generator.unfinished
+
+
+def test_a_hundred_clients_at_once_do_not_make_a_hundred_tokenizers(rag, api, monkeypatch):
+    monkeypatch.setattr(documents_module, "MAX_ANSWERS", 3)
+    tokenizer = api.variants["tiny"].tokenizer
+    generator, documents = TextGenerator(api.generator.model, tokenizer), Documents(rag.answer, LLMGenerator)
+    said = []
+
+    async def ask_together() -> None:
+        produce = documents.answering(ChatRequest(model="tiny", messages=QUANTUM), generator, tokenizer)
+        choices = [Choice([], generator.model.generation_config) for _ in range(100)]
+        await asyncio.gather(*(produce(choice, said.append) for choice in choices))
+
+    asyncio.run(ask_together())
+    assert (len(said), 1 <= len(documents.idle) <= 3) == (100, True)
+    generator.close()
 
 
 def test_an_answer_from_documents_ends_when_the_client_disconnects(rag, api):

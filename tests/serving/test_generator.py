@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from foliogpt.modeling import FolioForCausalLM
-from foliogpt.serving.generator import Choice, IncrementalDecoder, StopFilter, TextGenerator, generation_config
+from foliogpt.serving.choice import IncrementalDecoder, StopFilter
+from foliogpt.serving.generator import Choice, TextGenerator, generation_config
 from foliogpt.tokenization import train_tokenizer
 
 

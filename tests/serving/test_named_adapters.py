@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
+from transformers import GenerationConfig
 
 from foliogpt.checkpoints.base_record import BaseRecord, hash_weights
 from foliogpt.checkpoints.loading import load_model
@@ -26,8 +27,8 @@ def adapt(base, folder, seed: int, **config) -> None:
     model = FolioForCausalLM.from_pretrained(base)
     record = BaseRecord(hash_weights(model))
     torch.manual_seed(seed)
-    fields = {"r": 4, "init_lora_weights": False, "task_type": "CAUSAL_LM", **config}
-    get_peft_model(model, LoraConfig(target_modules=["q_proj", "down_proj"], **fields)).save_pretrained(folder)
+    fields = {"r": 4, "init_lora_weights": False, "task_type": "CAUSAL_LM", "target_modules": ["q_proj", "down_proj"]}
+    get_peft_model(model, LoraConfig(**{**fields, **config})).save_pretrained(folder)
     record.save(folder)
 
 
@@ -145,6 +146,29 @@ def test_adapters_with_heads_of_their_own_compute_what_they_compute_alone(folder
         torch.testing.assert_close(model(ids, adapter_names=[variant.adapter]).logits, logits, atol=1e-4, rtol=1e-4)
 
 
+def test_no_field_of_the_models_generation_config_counts_for_an_adapter_with_its_own(folder, tmp_path):
+    shutil.copytree(folder / "base", tmp_path / "base")
+    base = GenerationConfig(repetition_penalty=1.9, stop_strings=["a", "e", "t"], eos_token_id=[*range(60, 100)])
+    base.save_pretrained(tmp_path / "base")
+    shutil.copytree(folder / "formal", tmp_path / "formal")
+    GenerationConfig(do_sample=False).save_pretrained(tmp_path / "formal")
+    config = tmp_path / "formal" / "adapter_config.json"
+    config.write_text(config.read_text().replace(str(folder / "base"), str(tmp_path / "base")))
+    model, tokenizer = load_model(str(tmp_path / "base"))
+    model, found = add_adapters(model, tokenizer, [str(tmp_path / "formal")])
+    variants = dict(zip(["base", "formal"], found, strict=True))
+    shared = TestClient(Api("base", model, tokenizer, encode_chat, adapters=variants).application())
+    texts = []
+    for name in variants:
+        alone = TestClient(Api(name, *load_model(str(tmp_path / name)), encode_chat).application())
+        for prompt in PROMPTS:
+            body = {"model": name, "prompt": prompt, "max_tokens": 30}
+            found = shared.post("/v1/completions", json=body).json()
+            assert found["choices"] == alone.post("/v1/completions", json=body).json()["choices"]
+            texts.append(found["choices"][0]["text"])
+    assert max(map(len, texts[:3])) < 15 < min(map(len, texts[3:])), "the fields change nothing"
+
+
 def test_models_are_listed_and_an_unknown_adapter_is_not_found(client):
     assert [model.id for model in client.models.list()] == ["base", "base:formal", "base:friendly"]
     with pytest.raises(openai.NotFoundError, match="base:other"):
@@ -162,6 +186,7 @@ def test_models_are_listed_and_an_unknown_adapter_is_not_found(client):
         ("vocabulary", "another vocabulary"),
         ("weights", "has no"),
         ("pickle", "safetensors"),
+        ("embeddings", "other embeddings"),
     ],
 )
 def test_an_adapter_that_cannot_share_the_model_is_rejected_in_one_line(folder, tmp_path, change, message):
@@ -170,7 +195,7 @@ def test_an_adapter_that_cannot_share_the_model_is_rejected_in_one_line(folder, 
         adapt(folder / "base", other, 3, **({"use_dora": True} if change == "dora" else {"task_type": "SEQ_CLS"}))
     elif change == "empty":
         other.mkdir()
-    elif change != "missing":
+    elif change not in ("missing", "embeddings"):
         shutil.copytree(folder / "formal", other)
     if change == "base":
         BaseRecord("0" * 32).save(other)
@@ -182,7 +207,17 @@ def test_an_adapter_that_cannot_share_the_model_is_rejected_in_one_line(folder, 
     if change == "pickle":
         (other / "adapter_model.safetensors").unlink()
         torch.save({}, other / "adapter_model.bin")
+    names = [str(folder / "friendly"), str(other)]
+    if change == "embeddings":  # with an adapted head, PEFT stores the head's own weights
+        names = [str(other), str(tmp_path / "more")]
+        for seed, name in enumerate(names):
+            adapt(folder / "base", name, seed, target_modules=["q_proj", "lm_head"])
+            (Path(name) / "base_model.json").unlink()
+        weights = load_file(Path(names[1], "adapter_model.safetensors"))
+        weights["base_model.model.lm_head.base_layer.weight"] += 0.1
+        save_file(weights, Path(names[1], "adapter_model.safetensors"))
     model, tokenizer = load_model(str(folder / "base"))
     with pytest.raises((OSError, ValueError), match=message) as error:
-        add_adapters(model, tokenizer, [str(folder / "friendly"), str(other)])
+        add_adapters(model, tokenizer, names)
+    assert str(error.value).startswith(names[1])
     assert "\n" not in str(error.value)

@@ -162,6 +162,9 @@ def test_bodies_that_clients_send_are_answered(http, body):
         ({"input": "a", "text": {"format": {"type": "json_schema"}}}, "text"),
         ({"input": "a", "n": 2}, "n"),
         ({"input": "a", "max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": "a", "max_tokens": 3}, "max_tokens"),
+        ({"input": "a", "response_format": {"type": "json_object"}}, "response_format"),
+        ({"input": "a", "prompt": {"id": "pmpt_1"}}, "prompt"),
     ],
 )
 def test_bad_body_is_the_clients_error_with_the_name_of_the_field(http, body, param):

@@ -188,15 +188,23 @@ def test_text_before_and_after_calls_is_kept():
     assert (message["content"], len(message["tool_calls"])) == ("Now. Andthen.", 2)
 
 
+@pytest.mark.parametrize("end", ["", "</tool_call>", "</tool_call>\n"])
+def test_a_call_is_no_text_whatever_it_ends_with(end):
+    message = message_of(f'Now.\n<tool_call>{{"name": "time", "arguments": {{}}}}{end}', [], TOKENIZER, [TIME])
+    assert (message["content"], len(message["tool_calls"])) == ("Now.", 1)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.text() | st.text("<tool_cal> \n"),
     st.lists(st.sampled_from(['{"name": "time", "arguments": {}}', "{", '{"name": "no"}']), max_size=2),
     st.text("a <\n", max_size=4),
     st.integers(1, 5),
+    st.booleans(),
 )
-def test_a_streamed_message_with_tools_is_the_whole_one(served, content, calls, rest, size):
+def test_a_streamed_message_with_tools_is_the_whole_one(served, content, calls, rest, size, is_open):
     text = content + "".join(f"<tool_call>{call}</tool_call>" for call in calls) + rest
+    text = text.removesuffix("</tool_call>") if is_open else text
 
     def generate(choice, emit) -> None:
         for start in range(0, len(text), size):

@@ -94,5 +94,4 @@ def turn_tokens(base: PreTrainedTokenizerBase, chat: PreTrainedTokenizerBase) ->
     """Return ids of the template's special tokens if the base model has another end token: it must learn them."""
     if base.eos_token == chat.eos_token:
         return []
-    template = str(chat.chat_template)
-    return chat.convert_tokens_to_ids([token for token in special_tokens(chat) if token in template])
+    return chat.convert_tokens_to_ids([token for token in special_tokens(chat) if token in str(chat.chat_template)])

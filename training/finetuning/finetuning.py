@@ -43,12 +43,9 @@ def finetune(
 ) -> dict:
     """Adapt a model and write the result, a checkpoint or an adapter, to `args.output_dir`.
 
-    Args:
-        args: of the class that `arguments_of(task)` returns; what it left open is filled in.
-        command, stages: as of `pretrain`.
-
-    Returns the report, as written to report.json. Raises ValueError or OSError for settings and input that do not work,
-    ImportError if PEFT or TRL is missing, and Interrupted if the user stopped the training.
+    `args` is of the class that `arguments_of(task)` returns; `command` and `stages` are as in `pretrain`. Returns the
+    report, as written to report.json. Raises ValueError or OSError for settings and input that do not work, ImportError
+    if PEFT or TRL is missing, and Interrupted if the user stopped the training.
     """
     stages = stages or Stages()
     set_task_defaults(data_args, method, args, _config(method).get_text_config().hidden_size)

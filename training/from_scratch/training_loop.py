@@ -269,10 +269,7 @@ def train(
         labels: (N, T) the same, `IGNORE_INDEX` where there is nothing to predict.
         optimizers: together have all the weights that learn, such as Muon's matrices and AdamW's rest.
         schedule: the factor of the learning rates at a step.
-        batch_size: examples that go through the model at once.
         accumulate: batches whose gradients are added up before a step: a larger batch in the same memory.
-        max_norm: of the gradients.
-        seed: of the order of the examples.
     """
     params = [param for optimizer in optimizers for param in optimizer.params]
     targets = labels[:, 1:]  # position t predicts token t + 1

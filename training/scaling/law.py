@@ -90,8 +90,8 @@ def _descend(n, d, loss, start: np.ndarray) -> tuple[float, Law]:
     bounds = np.transpose([(-np.inf, np.inf)] * 2 + [(LEAST_LOG_E, np.inf), EXPONENTS, EXPONENTS])
     until = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-10)
     found = least_squares(off, start, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=300, **until)
-    log_a, log_b, log_e, alpha, beta = map(float, found.x)
-    return float(found.cost), Law(float(np.exp(log_e)), float(np.exp(log_a)), float(np.exp(log_b)), alpha, beta)
+    a, b, e = np.exp(found.x[:3])
+    return float(found.cost), Law(*map(float, (e, a, b, *found.x[3:])))
 
 
 def draw(result: dict, path: Path) -> None:

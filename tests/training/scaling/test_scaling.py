@@ -38,6 +38,17 @@ def test_noise_and_an_outlier_leave_the_prediction_within_the_bar():
     assert np.quantile(others, 0.05) <= law(1.5e6, 2e6) <= np.quantile(others, 0.95)
 
 
+def test_laws_of_resampled_runs_are_the_best_that_fit_them(monkeypatch):
+    monkeypatch.setattr("foliogpt.training.scaling.law.SAMPLES", 1)
+    losses = TRUE(PARAMETERS, TOKENS) * np.exp(0.005 * np.random.default_rng(0).standard_normal(len(TOKENS)))
+    laws = bootstrap(PARAMETERS, TOKENS, losses, fit_law(PARAMETERS, TOKENS, losses), seed=0)
+    draw = np.random.default_rng(0)
+    for law in laws:
+        rows = draw.integers(len(TOKENS), size=len(TOKENS))
+        best = fit_law(PARAMETERS[rows], TOKENS[rows], losses[rows])
+        assert law(1.5e6, 2e6) == pytest.approx(best(1.5e6, 2e6), rel=1e-3)
+
+
 def test_the_best_split_of_flops_is_where_the_law_is_lowest():
     n, d = TRUE.best_split(1e15)
     assert 6 * n * d == pytest.approx(1e15)
