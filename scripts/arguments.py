@@ -45,7 +45,7 @@ COMMON = {
     "loss_type": "loss of preferences: sigmoid (DPO), hinge, ipo and others",
 }
 ENTRY = re.compile(r"^ +> (?P<section>.+)$|^ {4,8}(?P<name>\w+) ?\(.*\):\n(?P<text>(?:\n|^ {9,}.*\n)+)", re.M)
-DASHED = re.compile(r"-(?!\d+$|\d*\.\d+$)[^-\s]\S*")  # no number, so argparse takes it for an option
+DASHED = re.compile(r"-(?!\d+$|\d*\.\d+$)[^-\s]\S*")  # argparse takes it for an option, and not for a number
 METAVARS = {int: "N", float: "X", string_to_bool: "true|false"}
 
 
