@@ -189,8 +189,8 @@ def test_chat_remembers_and_starts_again_and_escapes_html(page, user, monkeypatc
 
 @needs_browser
 def test_chat_escapes_the_output_of_the_model(page, user, monkeypatch):
-    monkeypatch.setattr("foliogpt.serving.generator.IncrementalDecoder.push", lambda self, token: "")
-    monkeypatch.setattr("foliogpt.serving.generator.IncrementalDecoder.flush", lambda self: HOSTILE)
+    monkeypatch.setattr("foliogpt.serving.choice.IncrementalDecoder.push", lambda self, token: "")
+    monkeypatch.setattr("foliogpt.serving.choice.IncrementalDecoder.flush", lambda self: HOSTILE)
     user.type("one", Keys.ENTER)
     user.wait_for(lambda: user.said()[1:] and not page[1].unfinished)
     assert user.said()[1:] == [HOSTILE]

@@ -102,7 +102,7 @@ def test_options_that_cannot_be_are_told_before_the_first_message(checkpoint, ty
 
 
 def test_a_model_cannot_steer_the_terminal(checkpoint, typed, capsys, monkeypatch):
-    monkeypatch.setattr("foliogpt.serving.generator.IncrementalDecoder.push", lambda self, token: "\x1b[2Ja\x9b\tb\r")
+    monkeypatch.setattr("foliogpt.serving.choice.IncrementalDecoder.push", lambda self, token: "\x1b[2Ja\x9b\tb\r")
     typed("one\n")
     assert main(["chat", "--model", checkpoint, "--max_new_tokens", "1"]) == 0
     assert capsys.readouterr().out == "\\u001b[2Ja\\u009b\tb\n"

@@ -16,7 +16,6 @@ from foliogpt.data.arguments import CorpusArguments
 from foliogpt.training.arguments import ModelArguments, PretrainingArguments
 from foliogpt.data.packed_corpus import pack_corpora
 from foliogpt.training.new_model import configured_model
-from foliogpt.training.pretraining import prompt_ids
 from foliogpt.training.run import train
 from foliogpt.jobs.report import Stages
 from foliogpt.training.trainer import FolioTrainer
@@ -38,7 +37,7 @@ trainer = FolioTrainer(
     data_collator=data.collator,
     processing_class=data.tokenizer,
 )
-train(trainer, None, {}, prompt_ids(data, args), "a smaller --size")
+train(trainer, None, {}, data.validation_blocks[0][0]["input_ids"][:4], "a smaller --size")
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 os._exit(0)  # gloo's threads may outlive the group, and end an interpreter that shuts down by SIGABRT
