@@ -1,8 +1,8 @@
 """One model behind OpenAI's HTTP API: completions, chats, the models, and an embedder's embeddings.
 
 `transformers serve` is not used: it answers 500 to wrong types, ignores the context's length, n and the end of a
-sampled stop string, and lets a message write special tokens. `/load_model` is
-there for `transformers chat`, which calls it first.
+sampled stop string, and lets a message write special tokens. `/load_model` is there for `transformers chat`, which
+calls it first.
 """
 
 import asyncio
