@@ -14,8 +14,9 @@ from .openai_requests import NO_LIMIT, ChatRequest, Sampling
 
 MAX_ANSWERS = 32  # at once: each needs a thread, and a copy of the tokenizer
 CITATION = re.compile(r"\[(\d+)\]")
-USED = {"generation_config", "instructions", "max_tokens", "messages", "model", "seed", "stop", "stream"}
-USED |= {"stream_options"}
+USED = {
+    "generation_config", "instructions", "max_tokens", "messages", "model", "seed", "stop", "stream", "stream_options",
+}  # fmt: skip
 
 
 class Documents:

@@ -5,10 +5,8 @@ import sys
 import threading
 from pathlib import Path
 
-import openai
 import pytest
 import torch
-from starlette.testclient import TestClient
 
 from foliogpt.modeling import FolioForCausalLM
 from foliogpt.rag import Document, LLMGenerator, Rag
@@ -48,17 +46,6 @@ def api(rag, tiny_config):
     model = FolioForCausalLM(tiny_config(**fields)).eval()
     model.generation_config.suppress_tokens = tokenizer.all_special_ids
     return Api("tiny", model, tokenizer, encode_chat, documents=Documents(rag.answer, LLMGenerator))
-
-
-@pytest.fixture(scope="module")
-def http(api):
-    with TestClient(api.application()) as client:
-        yield client
-
-
-@pytest.fixture
-def client(http):
-    return openai.OpenAI(base_url="http://testserver/v1", api_key="none", http_client=http, max_retries=0)
 
 
 @pytest.fixture

@@ -35,11 +35,6 @@ def http(reference, tiny_config):
         yield client
 
 
-@pytest.fixture
-def client(http):
-    return openai.OpenAI(base_url="http://testserver/v1", api_key="none", http_client=http, max_retries=0)
-
-
 @pytest.mark.parametrize("given", [TEXTS, TEXTS[0], TEXTS * BATCH], ids=["list", "string", "batches"])
 @pytest.mark.parametrize("options", [{}, {"encoding_format": "float"}, {"dimensions": 32}], ids=str)
 def test_embeddings_equal_encode_of_sentence_transformers(client, reference, given, options):

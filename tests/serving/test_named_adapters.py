@@ -59,17 +59,6 @@ def api(folder):
 
 
 @pytest.fixture(scope="module")
-def http(api):
-    with TestClient(api.application()) as client:
-        yield client
-
-
-@pytest.fixture
-def client(http):
-    return openai.OpenAI(base_url="http://testserver/v1", api_key="none", http_client=http, max_retries=0)
-
-
-@pytest.fixture(scope="module")
 def alone(folder):
     """The endpoints of each model loaded alone, its adapter merged."""
     apis = {}

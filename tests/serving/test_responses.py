@@ -7,7 +7,6 @@ import openai
 import pytest
 import torch
 from pydantic import BaseModel
-from starlette.testclient import TestClient
 
 from foliogpt.modeling import FolioForCausalLM
 from foliogpt.serving.openai_api import Api
@@ -32,17 +31,6 @@ def api(tiny_config):
     model = FolioForCausalLM(tiny_config(**fields)).eval()
     model.generation_config.suppress_tokens = tokenizer.all_special_ids
     return Api("tiny", model, tokenizer, encode_chat)
-
-
-@pytest.fixture(scope="module")
-def http(api):
-    with TestClient(api.application(), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def client(http):
-    return openai.OpenAI(base_url="http://testserver/v1", api_key="none", http_client=http, max_retries=0)
 
 
 def test_response_is_the_answer_of_the_chat_with_the_same_messages(client):
