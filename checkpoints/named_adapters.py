@@ -13,7 +13,7 @@ from .adapter_merging import ids_to_compare, scores_of
 from .base_record import BaseRecord, hash_weights
 from .loading import PEFT_TASKS, adapter_folder, load_tokenizer_of, one_line
 from .no_checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from .self_check import TOLERANCE, TOLERANCE_IN_16_BITS, relative_difference
+from .self_check import relative_difference, tolerance
 
 NO_ADAPTER = "__base__"  # PEFT's name for it
 
@@ -73,11 +73,10 @@ def add_adapters(
     for variant in variants[1:]:
         adapted.set_adapter(variant.adapter)
         alone.append((ids := ids_to_compare(adapted), scores_of(adapted, ids)))
-    tolerance = TOLERANCE_IN_16_BITS if model.dtype.itemsize < 4 else TOLERANCE
     for name, variant, (ids, expected) in zip(names, variants[1:], alone, strict=True):
         with one_line(name):
             found = adapted(input_ids=ids, adapter_names=[variant.adapter]).logits.float()
-        if not relative_difference(found, expected[0]) <= tolerance:  # also for NaN
+        if not relative_difference(found, expected[0]) <= tolerance(model.dtype):  # also for NaN
             raise ValueError(f"{name} would compute something else beside the others: serve it alone, as --model.")
     model.generation_config = GenerationConfig()  # `generate` takes from it what a variant does not set
     return adapted, variants

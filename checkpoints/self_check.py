@@ -9,8 +9,6 @@ import transformers
 from transformers import GenerationConfig
 
 PROMPT, NEW = 3, 3  # tokens: the last two are made with a cache
-# Rounding, relative to the logits' variation. A cache that is not read gives differences of 0.3 and more.
-TOLERANCE, TOLERANCE_IN_16_BITS = 1e-2, 0.1
 
 
 class CacheMismatchError(RuntimeError):
@@ -18,6 +16,11 @@ class CacheMismatchError(RuntimeError):
 
     The weights are correct. Remedy: install a version of transformers in the range that the package declares.
     """
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Return the rounding of logits, relative to their variation; a cache that is not read gives 0.3 and more."""
+    return 1e-2 if dtype.itemsize >= 4 else 0.1
 
 
 @torch.no_grad()
@@ -56,7 +59,7 @@ def check_cache(model, remedy: str = "") -> None:
     if (getattr(text_config, "max_position_embeddings", None) or PROMPT + NEW) < PROMPT + NEW:
         return
     error = cache_error(model)
-    if error > (TOLERANCE_IN_16_BITS if model.dtype.itemsize < 4 else TOLERANCE):
+    if error > tolerance(model.dtype):
         installed = f"With transformers {transformers.__version__} and torch {torch.__version__}"
         what = f"this model generates other text with its cache than without (relative difference {error:.2g})"
         fix = f"Install the versions that foliogpt was tested with: pip install -U foliogpt. {remedy}".strip()

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from transformers import Cache, DynamicCache, LogitsProcessorList, PreTrainedModel
 from transformers.generation import GenerationMode, logits_process
 
-from ..checkpoints.self_check import TOLERANCE, TOLERANCE_IN_16_BITS, relative_difference
+from ..checkpoints.self_check import relative_difference, tolerance
 from ..modeling.forward_arguments import CACHE
 from .choice import Choice, Listener
 from .cuda_graphs import Recorder, StaticSteps, states_of
@@ -114,7 +114,7 @@ class Batch:
             error = relative_difference(found, alone)
         except Exception as problem:
             return f"this model fails in a batch ({' '.join(str(problem).split())})"
-        is_same = error <= (TOLERANCE_IN_16_BITS if self.model.dtype.itemsize < 4 else TOLERANCE)
+        is_same = error <= tolerance(self.model.dtype)
         return None if is_same else f"this model's logits differ in a batch (relative difference {error:.2g})"
 
     def can_take(self, choice: Choice) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Cache, DynamicCache, StaticLayer
 
-from ..checkpoints.self_check import TOLERANCE, TOLERANCE_IN_16_BITS, relative_difference
+from ..checkpoints.self_check import relative_difference, tolerance
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class StaticSteps:
         if found is not None:
             rows = zip(found.float().nan_to_num(), expected.float().nan_to_num(), strict=True)
             error = max(relative_difference(*row) for row in rows)
-            step.is_checked = error <= (TOLERANCE if cache.layers[0].keys.dtype.itemsize > 2 else TOLERANCE_IN_16_BITS)
+            step.is_checked = error <= tolerance(cache.layers[0].keys.dtype)
             if step.is_checked:
                 return found, step
             self._give_up(f"a captured step gives other logits (relative difference {error:.2g})")
