@@ -27,16 +27,11 @@ AUTO_CLASSES = {
     "AutoModelForQuestionAnswering": FolioForQuestionAnswering,
 }
 
-
-def _register() -> None:
-    transformers.AutoConfig.register(FolioConfig.model_type, FolioConfig, exist_ok=True)
-    FolioConfig.register_for_auto_class()
-    for name, model_class in AUTO_CLASSES.items():
-        getattr(transformers, name).register(FolioConfig, model_class, exist_ok=True)
-        model_class.register_for_auto_class(name)
-
-
-_register()
+transformers.AutoConfig.register(FolioConfig.model_type, FolioConfig, exist_ok=True)
+FolioConfig.register_for_auto_class()
+for auto_class, model_class in AUTO_CLASSES.items():
+    getattr(transformers, auto_class).register(FolioConfig, model_class, exist_ok=True)
+    model_class.register_for_auto_class(auto_class)
 
 __all__ = [
     "PRESETS", "SIZES", "FolioConfig", "FolioForCausalLM", "FolioForMaskedLM", "FolioForQuestionAnswering",

@@ -12,30 +12,31 @@ class ChunkLoss(nn.Module):
         exact = torch.promote_types(hidden.dtype, torch.float)
         counted = (target != ignore_index).unsqueeze(1)
         index = (target * counted.squeeze(1)).unsqueeze(1)  # 0 where there is no target; others stay as they are
-        # All that follows happens in place: at this size a new tensor costs as much as the arithmetic.
-        logits = (hidden @ head.T).to(exact)  # (N, V)
-        tanh = None
+        # Few passes, and in place where possible: at this size each costs as much as the products.
+        logits, tanh = hidden @ head.T, None  # (N, V)
         if softcap is not None:
-            tanh = logits.div_(softcap).tanh_().clone()
-            logits.mul_(softcap)
-        largest = logits.amax(-1, keepdim=True)
-        logits.sub_(largest)
-        at_target = logits.gather(1, index)
-        total = logits.exp_().sum(-1, keepdim=True)
-        loss = ((total.log() - at_target) * counted).sum()
-        softmax_share = counted / total
+            tanh = logits.to(exact).div_(softcap).tanh_()
+            logits = tanh * softcap
+        raw, log_p = logits.gather(1, index), logits.log_softmax(-1, dtype=exact)
+        del logits
+        at_target = log_p.gather(1, index)
+        log_z = raw - at_target
+        loss = -(at_target * counted).sum()
         if z_loss:
-            log_z = total.log() + largest
             loss = loss + (z_loss * log_z.square() * counted).sum()
-            softmax_share = softmax_share * (1 + 2 * z_loss * log_z)
         if not needs_grad:
             return loss, None, None
-        grad = logits.mul_(softmax_share)  # the softmax, 0 where there is no target
-        grad.scatter_add_(1, index, -counted.to(exact))
+        grad = log_p.exp_()
+        if z_loss:
+            grad.mul_(1 + 2 * z_loss * log_z)
+        if torch.compiler.is_compiling():  # what scatters would be written to memory, as float32, and read again
+            grad = grad - (index == torch.arange(len(head), device=head.device)).to(exact)
+        else:
+            grad.scatter_add_(1, index, -torch.ones_like(at_target))
         if tanh is not None:
             grad.mul_(tanh.square_().neg_().add_(1))
         grad = grad.to(hidden.dtype)
-        return loss, grad @ head, grad.T @ hidden
+        return loss, (grad @ head) * counted, grad.T @ (hidden * counted)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):

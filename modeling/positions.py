@@ -75,9 +75,7 @@ def apply_rotary_pos_emb(q, k, cos, sin) -> tuple[torch.Tensor, torch.Tensor]:
 
     The halves (a, b) of a head become (a cos - b sin, b cos + a sin).
     """
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)  # (B, 1, T, head_dim)
-
-    half = q.shape[-1] // 2
+    cos, sin, half = cos.unsqueeze(1), sin.unsqueeze(1), q.shape[-1] // 2  # (B, 1, T, head_dim) twice
 
     def rotate(x: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(x * cos, x.roll(half, dims=-1), sin)  # rolled by half: (b, a)

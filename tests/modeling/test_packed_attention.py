@@ -141,7 +141,7 @@ def test_asking_for_the_generation_of_a_gpu_breaks_no_graph(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
     def double(x):
-        return x * 2 if packed_attention.generation(x.device) >= (8, 0) else x
+        return x * 2 if packed_attention.is_new_enough(x.device) else x
 
     assert torch.compile(double, backend="eager", fullgraph=True)(torch.ones(2)).sum() == 4
     torch._dynamo.reset()
