@@ -38,6 +38,7 @@ READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "PYTHON")  # starts of names of variab
 HARMLESS = ("HF_XET_", "HF_HUB_DISABLE_")
 # Those that a fork sets again, and where.
 SET_AGAIN = {"HF_DATASETS_CACHE": "datasets.config", "HF_MODULES_CACHE": "transformers.dynamic_module_utils"}
+INTERPRETER = sys.executable  # tests replace sys.executable by a stand-in
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -50,7 +51,7 @@ def folio(*arguments: str) -> list[str]:
 def server(stranger: bool) -> socket.socket:
     """Start the process that forks; it ends when this one does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, __file__, str(theirs.fileno()), *["stranger"] * stranger]
+    command = [INTERPRETER, __file__, str(theirs.fileno()), *["stranger"] * stranger]
     null = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=ENVIRONMENT, pass_fds=[theirs.fileno()], **null)
     theirs.close()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import forks
 
-INTERPRETER = sys.executable  # tests replace sys.executable by the stand-in
+INTERPRETER = forks.INTERPRETER
 PROGRAMS = {
     "folio": "from foliogpt.scripts.cli import main",
     "torchrun": "from torch.distributed.run import main",

@@ -39,6 +39,7 @@ def test_the_python_example_prints_what_the_readme_says(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_strangers")
 @pytest.mark.parametrize("page", [page for page in PAGES if "```bash" in page.read_text()], ids=lambda page: page.name)
 def test_the_folio_commands_work_in_order(page, tmp_path, monkeypatch):
     """Each page stands alone: its commands begin in a folder that holds nothing, or shakespeare.txt alone."""

@@ -45,6 +45,7 @@ SHORTER = {
     },
     "06-block": {
         "build(n, block=block), 200)": "build(n, block=block), 120)",
+        "depths = [1, 2, 4, 12]": "depths = [1, 2, 4, 8]",
         "train(model, 100, adamw)": "train(model, 60, adamw)",
         "steps=200, rate": "steps=160, rate",
     },
@@ -56,7 +57,12 @@ SHORTER = {
         "STEPS, WARMUP = 200": "STEPS, WARMUP = 140",
         "decay=60": "decay=42",
     },
-    "08-mini-gpt": {"STEPS, PROMPT = 600": "STEPS, PROMPT = 300", "STEPS, decay=200": "STEPS, decay=110"},
+    "08-mini-gpt": {
+        "STEPS, PROMPT = 600": "STEPS, PROMPT = 300",
+        "STEPS, decay=200": "STEPS, decay=110",
+        "decode(start), 96, temperature": "decode(start), 72, temperature",
+        "start[None], 96, 4)": "start[None], 72, 4)",
+    },
     "09-scaling-and-memory": {
         "(100, 200, 400)": "(60, 120, 240)",
         "600 * 512": "280 * 512",
