@@ -1,7 +1,10 @@
 """Fixtures for all tests."""
 
+import functools
 import gc
 import os
+import subprocess
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -45,6 +48,38 @@ def small_products():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flops, "SIZE", 128)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_pictures():
+    """Draw the first loss curve of each kind, and copy it for the others: each takes a fifth of a second."""
+    from foliogpt.jobs import report
+
+    draw, drawn = report.loss_curve, {}
+
+    @functools.wraps(draw)
+    def loss_curve(log_history, path, title, levels=None):
+        kind = frozenset(key for entry in log_history for key in entry), bool(levels)
+        if kind not in drawn:
+            draw(log_history, path, title, levels)
+            drawn[kind] = path.read_bytes()
+        path.write_bytes(drawn[kind])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "loss_curve", loss_curve)
+        yield
+
+
+@pytest.fixture
+def forked_strangers(monkeypatch):
+    """Load checkpoints without the package in forks, which have imported the libraries, instead of interpreters."""
+    import forks
+
+    def run(command: list[str], *, capture_output, text, **options) -> subprocess.CompletedProcess:
+        return forks.run(command[command.index("-c") + 1 :], stranger=True, **options)
+
+    stand_in = types.SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr("foliogpt.checkpoints.clean_process.subprocess", stand_in)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 A new interpreter spends four to five seconds on imports. `run` and `Popen` are those of subprocess for a program that
 is given as its code and its arguments. A test that is about the start of an interpreter, about what is imported, or
 about a variable that a library reads when it is imported, uses subprocess itself.
+
+A stranger is a fork of another process, which has imported the libraries alone and nothing of the package.
 """
 
 import atexit
@@ -27,10 +29,16 @@ IMPORTED = (
     "foliogpt.serving.generator", "foliogpt.checkpoints.publishing", "foliogpt.rag.rag", "trl.trainer.sft_trainer",
     "peft", "sentence_transformers", "chromadb", "uvicorn", "matplotlib.pyplot", "scipy.stats",
 )  # fmt: skip
+KNOWN_TO_STRANGERS = (
+    "torch", "transformers", "transformers.dynamic_module_utils", "transformers.generation.utils",
+    "transformers.pipelines", "safetensors.torch", "peft", "sentence_transformers",
+)  # fmt: skip
 READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "PYTHON")  # starts of names of variables
 # What libraries set in the test's own process when they are imported, which changes nothing that a test looks at.
 HARMLESS = ("HF_XET_", "HF_HUB_DISABLE_")
-DATASETS_CACHE = "HF_DATASETS_CACHE"  # the one that a fork sets again
+# Those that a fork sets again, and where.
+SET_AGAIN = {"HF_DATASETS_CACHE": "datasets.config", "HF_MODULES_CACHE": "transformers.dynamic_module_utils"}
+INTERPRETER = sys.executable  # tests replace sys.executable by a stand-in
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -40,10 +48,10 @@ def folio(*arguments: str) -> list[str]:
 
 
 @functools.cache
-def server() -> socket.socket:
+def server(stranger: bool) -> socket.socket:
     """Start the process that forks; it ends when this one does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, __file__, str(theirs.fileno())]
+    command = [INTERPRETER, __file__, str(theirs.fileno()), *["stranger"] * stranger]
     null = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=ENVIRONMENT, pass_fds=[theirs.fileno()], **null)
     theirs.close()
@@ -55,14 +63,15 @@ def server() -> socket.socket:
 def read_too_late(environment: dict[str, str]) -> list[str]:
     """The variables that are not what they were when the server imported what reads them."""
     names = {name for name in {**environment, **ENVIRONMENT} if name.startswith(READ_ON_IMPORT)}
-    names = {name for name in names if name != DATASETS_CACHE and not name.startswith(HARMLESS)}
+    names = {name for name in names if name not in SET_AGAIN and not name.startswith(HARMLESS)}
     return [name for name in names if environment.get(name) not in (ENVIRONMENT.get(name), QUIET.get(name))]
 
 
 class Popen(subprocess.Popen):
     """subprocess.Popen for a program."""
 
-    def __init__(self, program: list[str], **options):
+    def __init__(self, program: list[str], *, stranger: bool = False, **options):
+        self._stranger = stranger
         super().__init__([sys.executable, "-c", *program], **options)
 
     if sys.platform == "linux":  # elsewhere a fork without exec is not safe, and this is subprocess.Popen
@@ -80,7 +89,7 @@ class Popen(subprocess.Popen):
             streams = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
             self._keeper, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                socket.send_fds(server(), [json.dumps(request).encode()], [*streams, theirs.fileno()])
+                socket.send_fds(server(self._stranger), [json.dumps(request).encode()], [*streams, theirs.fileno()])
             self._child_created = True
             self.pid = int(self._keeper.recv(20))
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
@@ -141,7 +150,6 @@ def serve(connection: socket.socket) -> tuple[dict, list[int]]:
 
 def execute(request: dict, streams: list[int]) -> None:
     """Do what `python -c` does, in this process."""
-    import datasets.config
     import numpy as np
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -152,8 +160,9 @@ def execute(request: dict, streams: list[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    if DATASETS_CACHE in os.environ:
-        datasets.config.HF_DATASETS_CACHE = Path(os.environ[DATASETS_CACHE])
+    for variable, name in SET_AGAIN.items():
+        if variable in os.environ and (module := sys.modules.get(name)):
+            setattr(module, variable, type(getattr(module, variable))(os.environ[variable]))
     np.random.seed()
     code, *sys.argv[1:] = request["arguments"]
     sys.argv[0], sys.path[0] = "-c", ""
@@ -161,12 +170,28 @@ def execute(request: dict, streams: list[int]) -> None:
     exec(compile(code, "<string>", "exec"), vars(sys.modules["__main__"]))
 
 
+def make_cheaper() -> None:
+    """What a training does besides training takes half of the time of a short one (see `conftest`)."""
+    from foliogpt.jobs import report
+    from foliogpt.training import flops
+
+    flops.SIZE = 128
+    report.loss_curve = lambda log_history, path, *_: path.write_bytes(b"\x89PNG")
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then ends this process
-    os.environ.update(QUIET)  # as `folio` does before its imports
-    for name in IMPORTED:
+    stranger = len(sys.argv) > 2
+    if stranger:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "foliogpt"]:
+            del sys.modules[name]
+    else:
+        os.environ.update(QUIET)  # as `folio` does before its imports
+    for name in KNOWN_TO_STRANGERS if stranger else IMPORTED:
         with contextlib.suppress(ImportError):  # of an extra that is not installed
             importlib.import_module(name)
+    if not stranger:
+        make_cheaper()
     gc.collect()
     gc.freeze()
     execute(*serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,7 +1,8 @@
 """A folder of commands that a test puts on PATH: what a shell or another program starts is then a fork (see `forks`).
 
 A stand-in sends what it was started with to the tests' process, which lets it be forked, and ends as the fork ends. A
-signal to the stand-in reaches the fork. What is no command of this project runs in an interpreter of its own.
+signal to the stand-in reaches the fork. `python` is one for the package's command and for scripts; code that it is
+given runs in an interpreter of its own.
 """
 
 import atexit
@@ -20,11 +21,12 @@ from pathlib import Path
 
 import forks
 
-INTERPRETER = sys.executable  # tests replace sys.executable by the stand-in
+INTERPRETER = forks.INTERPRETER
 PROGRAMS = {
     "folio": "from foliogpt.scripts.cli import main",
     "torchrun": "from torch.distributed.run import main",
     "accelerate": "from accelerate.commands.accelerate_cli import main",
+    "script": "import runpy; main = lambda: (runpy.run_path(sys.argv.pop(1), run_name='__main__'), 0)[1]",
 }
 MODULE = ["-m", "foliogpt.scripts.cli"]
 # Started without `site`: it takes some 20 milliseconds.
@@ -34,10 +36,13 @@ import json, os, signal, socket, sys
 
 name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
 if name == "python":
-    options = 1 if arguments[:1] == ["-u"] else 0
-    if arguments[options : options + 2] != {MODULE!r}:
+    rest = arguments[1:] if arguments[:1] == ["-u"] else arguments
+    if rest[:2] == {MODULE!r}:
+        name, arguments = "folio", rest[2:]
+    elif rest[:1] and rest[0].endswith(".py"):
+        name, arguments = "script", rest
+    else:
         os.execv({sys.executable!r}, [{sys.executable!r}, *arguments])
-    name, arguments = "folio", arguments[options + 2 :]
 connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 connection.connect(os.path.join(os.path.dirname(sys.argv[0]), "socket"))
 request = {{"name": name, "arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ)}}
@@ -65,7 +70,7 @@ def folder() -> Path:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path / "socket"))
     listener.listen(64)
-    forks.server()
+    forks.server(False)
     threading.Thread(target=accept, args=(listener,), daemon=True).start()
     return path
 

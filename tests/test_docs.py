@@ -10,6 +10,7 @@ import forks
 import pytest
 import stand_ins
 
+from foliogpt.data.python_manual import python_manual
 from foliogpt.scripts.cli import main as folio
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ def test_the_python_example_prints_what_the_readme_says(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_strangers")
 @pytest.mark.parametrize("page", [page for page in PAGES if "```bash" in page.read_text()], ids=lambda page: page.name)
 def test_the_folio_commands_work_in_order(page, tmp_path, monkeypatch):
     """Each page stands alone: its commands begin in a folder that holds nothing, or shakespeare.txt alone."""
@@ -48,6 +50,7 @@ def test_the_folio_commands_work_in_order(page, tmp_path, monkeypatch):
         (tmp_path / "shakespeare.txt").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(stand_ins.folder() / "python"))  # which a sweep starts
+    monkeypatch.setattr("foliogpt.data.corpora.python_manual", lambda: python_manual()[::10])
     scripts = [script for block in blocks("bash", page) for script in commands(block)]
     for script in scripts:
         for long, short in SHORTER.items():

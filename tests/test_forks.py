@@ -61,3 +61,14 @@ def test_programs_share_nothing():
 def test_a_variable_that_would_be_read_too_late_is_refused():
     with pytest.raises(ValueError, match="HF_HOME too late: use subprocess"):
         forks.run(["pass"], env={**os.environ, "HF_HOME": "/elsewhere"})
+
+
+@linux
+def test_a_stranger_has_imported_the_libraries_and_nothing_of_the_package(tmp_path):
+    program = """
+import sys
+import transformers
+print([name for name in sys.modules if name.startswith("foliogpt")], transformers.dynamic_module_utils.HF_MODULES_CACHE)
+"""
+    done = forks.run([program], stranger=True, env={**os.environ, "HF_MODULES_CACHE": str(tmp_path)})
+    assert done.stdout == f"[] {tmp_path}\n", done.stderr

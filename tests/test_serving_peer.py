@@ -1,5 +1,6 @@
 """`folio serve` beside `transformers serve`: the same texts of both, and a server's own error if it cannot serve."""
 
+import forks
 import pytest
 
 from benchmarks import serving_peer
@@ -16,7 +17,10 @@ def test_a_server_that_does_not_start_is_a_row_with_its_error(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_all_servers_generate_the_same_tokens(tiny, tmp_path):
+def test_all_servers_generate_the_same_tokens(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        serving_peer.subprocess, "Popen", lambda command, **options: forks.Popen(command[2:], **options)
+    )
     tokenizer = train_tokenizer(["the cat is free"] * 20, vocab_size=265, show_progress=False)
     model = FolioForCausalLM(tiny(vocab_size=len(tokenizer)))
     model.generation_config.eos_token_id = None

@@ -26,6 +26,12 @@ def test_streams_and_exit_codes_are_those_of_the_command(tmp_path):
     assert shell("python -u -m foliogpt.scripts.cli dance").stderr == done.stderr
 
 
+def test_a_script_runs_in_a_fork(tmp_path):
+    (tmp_path / "script.py").write_text("import sys; print(__name__, sys.argv, 'torch' in sys.modules); sys.exit(3)")
+    done = shell("python -u script.py one 'two words'; echo $?", cwd=tmp_path)
+    assert done.stdout.splitlines() == ["__main__ ['script.py', 'one', 'two words'] True", "3"]
+
+
 def test_other_programs_run_in_an_interpreter_of_their_own():
     done = shell("""python -c 'import sys; print(sys.executable, "torch" in sys.modules)'""")
     assert done.stdout == f"{stand_ins.INTERPRETER} False\n"

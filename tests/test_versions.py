@@ -1,10 +1,9 @@
 """The versions that pyproject.toml allows are those that were tested."""
 
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import forks
 import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -49,8 +48,7 @@ def test_a_checkpoint_says_once_when_it_meets_a_transformers_it_was_not_tested_w
     torch.manual_seed(0)
     FolioForCausalLM(preset_config("folio", "nano", num_hidden_layers=1)).save_pretrained(tmp_path)
     version = "5.31.0.dev0"
-    command = [sys.executable, "-c", STRANGER, str(tmp_path), version]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forks.run([STRANGER, str(tmp_path), version], stranger=True)
     assert done.returncode == 0, done.stderr
     line = f"tested with transformers 5.23 to 5.24, and this is {version}: if results look wrong"
     assert done.stderr.count(line) == 1, done.stderr

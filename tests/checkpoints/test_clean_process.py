@@ -36,6 +36,7 @@ def swallow_cache(folder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_strangers")
 def test_reload_and_push_reject_code_that_drops_the_cache(checkpoint):
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
@@ -66,6 +67,7 @@ def test_load_in_clean_process_loads_and_names_a_head(checkpoint):
         load_in_clean_process(checkpoint)
 
 
+@pytest.mark.usefixtures("forked_strangers")
 def test_logits_in_clean_process_names_weights_of_another_config(checkpoint):
     preset_config("folio", "nano", vocab_size=270, num_hidden_layers=3).save_pretrained(checkpoint)
     config = json.loads((checkpoint / "config.json").read_text())

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import forks
 import pytest
 import torch
 import transformers
@@ -100,8 +101,7 @@ def test_a_process_without_our_package_continues_a_prompt_with_the_same_200_toke
         expected.append(str(ids[0].tolist()))
         convert(source, tmp_path / to, to)
         folders.append(str(tmp_path / to))
-    command = [sys.executable, "-c", CONTINUE, str(prompt), *folders]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = forks.run([CONTINUE, str(prompt), *folders], stranger=True, cwd=tmp_path)
     assert done.stdout.splitlines() == expected, done.stderr
     assert len(set(expected)) == 3
     assert all(len(set(eval(ids))) > 10 for ids in expected), "a continuation that repeats itself proves little"

@@ -439,6 +439,7 @@ def test_prepare_removes_local_paths(checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_strangers")
 def test_prepare_finds_weights_of_another_config(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3, "layer_types": None}))

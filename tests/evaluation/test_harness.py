@@ -2,9 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
 
+import forks
 import pytest
 import torch
 
@@ -53,8 +52,11 @@ def test_a_custom_task_runs_by_the_command_of_the_harness(folder, tmp_path):
     given = f"pretrained={folder / 'model'},trust_remote_code=True"
     argv = ["--model", "hf", "--model_args", given, "--tasks", "rhymes", "--include_path", str(folder / "tasks")]
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "lm_eval", *argv, "--device", "cpu", "--output_path", str(tmp_path / "out")]
-    subprocess.run(command, env=environment, capture_output=True, check=True)
+    program = ["import runpy; runpy.run_module('lm_eval', run_name='__main__', alter_sys=True)", *argv]
+    done = forks.run(
+        [*program, "--device", "cpu", "--output_path", str(tmp_path / "out")], env=environment, stranger=True
+    )
+    assert done.returncode == 0, done.stderr
     (file,) = (tmp_path / "out").rglob("*.json")
     value = json.loads(file.read_text())["results"]["rhymes"]["acc,none"]
     assert value in [pytest.approx(right / 3) for right in range(4)]
@@ -69,7 +71,7 @@ def test_the_harness_itself_loads_a_checkpoint_with_and_without_our_package(fold
         from lm_eval.models.huggingface import HFLM
         model = HFLM(pretrained={str(folder / "model")!r}, device="cpu", trust_remote_code={trust})
         print(type(model.model).__module__)"""
-    environment = {"PATH": "", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path)}
+    done = forks.run([code], env=environment, stranger=trust)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("transformers_modules" if trust else "foliogpt.modeling"), done.stdout

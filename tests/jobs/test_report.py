@@ -1,6 +1,7 @@
 """A report says which code made it."""
 
 import importlib.metadata
+import inspect
 import subprocess
 
 import pytest
@@ -38,6 +39,22 @@ def test_code_version_is_not_the_commit_of_the_project_that_foliogpt_is_installe
 def test_a_loss_curve_leaves_a_notebooks_plots_alone(tmp_path, monkeypatch):
     matplotlib = pytest.importorskip("matplotlib")
     monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
-    report.loss_curve([{"step": 1, "loss": 3.0}, {"step": 2, "eval_loss": 2.5}], tmp_path / "loss.png", "a run")
+    draw = inspect.unwrap(report.loss_curve)  # not a copy of what another test has drawn
+    draw([{"step": 1, "loss": 3.0}, {"step": 2, "eval_loss": 2.5}], tmp_path / "loss.png", "a run")
     assert matplotlib.get_backend() == "svg"
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [{"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "learning_rate": 0.1}],
+        [{"step": 1, "loss": 3.0, "grad_norm": 0.5, "learning_rate": 0.1}, {"step": 2, "eval_loss": 2.5}, {"step": 2}],
+    ],
+    ids=["no step", "diverged", "all of it"],
+)
+def test_a_loss_curve_is_drawn_of_any_history(tmp_path, history):
+    pytest.importorskip("matplotlib")
+    inspect.unwrap(report.loss_curve)(history, tmp_path / "loss.png", "a run", {"xz": 1.5, "bz2": float("inf")})
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

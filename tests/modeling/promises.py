@@ -1,9 +1,9 @@
 """What users of a language model rely on, each as a function of a checkpoint that returns what came of it.
 
 The module imports nothing of the package. `test_promises.py` runs it on Folio models, imported and as remote code, and
-on stock models with the same weights, and compares the outcomes. As a script it runs a list on checkpoints:
+on stock models with the same weights, and compares the outcomes. As a script it runs lists on checkpoints:
 
-    python promises.py OUTCOMES {quick|slow} CHECKPOINT...
+    python promises.py OUTCOMES {quick|slow|quick,slow} CHECKPOINT...
 """
 
 import copy
@@ -639,5 +639,6 @@ if __name__ == "__main__":
     sys.modules["foliogpt"] = None  # every import of the package fails
     sys.modules["promises"] = sys.modules["__main__"]  # so that the outcomes can be read elsewhere
     Refusal.__module__ = "promises"
-    file, which, *checkpoints = sys.argv[1:]
-    torch.save([outcomes(checkpoint, True, LISTS[which]) for checkpoint in checkpoints], file)
+    file, lists, *checkpoints = sys.argv[1:]
+    pairs = [(which, checkpoint) for which in lists.split(",") for checkpoint in checkpoints]
+    torch.save({(which, each): outcomes(each, True, LISTS[which]) for which, each in pairs}, file)

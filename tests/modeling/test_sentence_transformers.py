@@ -1,9 +1,8 @@
 """A bidirectional checkpoint is a sentence-transformers model as it stands."""
 
 import os
-import subprocess
-import sys
 
+import forks
 import numpy as np
 import pytest
 
@@ -63,7 +62,7 @@ from sentence_transformers import SentenceTransformer
 np.save("out.npy", SentenceTransformer({str(encoder)!r}, trust_remote_code=True).encode({TEXTS!r}))
 """
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = forks.run([script], stranger=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(
         np.load(tmp_path / "out.npy"), SentenceTransformer(str(encoder)).encode(TEXTS), atol=1e-5

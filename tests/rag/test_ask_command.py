@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from foliogpt.modeling import FolioForCausalLM, preset_config
-from foliogpt.rag import Rag
 from foliogpt.rag.embedding import Embedder
 from foliogpt.scripts.cli import main
 from foliogpt.tokenization import train_tokenizer
@@ -18,14 +17,10 @@ def no_probe(monkeypatch):
 
 
 @pytest.fixture
-def index(tmp_path, folder, embedder_folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    path = tmp_path / "index"
-    with Rag.open(path, embedder=embedder_folder) as rag:
-        rag.sync(folder)
-    with Rag.open(tmp_path / "empty", embedder=embedder_folder) as rag:
-        rag.sync([])
-    return str(path)
+def index(tmp_path, made_index, monkeypatch):
+    monkeypatch.chdir(made_index.parent / "documents")
+    shutil.copytree(made_index.parent / "empty", tmp_path / "empty")
+    return str(shutil.copytree(made_index, tmp_path / "index"))
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,8 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -325,6 +324,7 @@ def test_training_keeps_the_pooling_of_a_sentence_transformers_model(embedder_fo
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_strangers")
 def test_publishing_includes_all_files_of_an_embedder(trained):
     publication = prepare(trained, "me/embedder", license="apache-2.0")
     assert publication.problems == []
@@ -342,7 +342,7 @@ from sentence_transformers import SentenceTransformer
 np.save("out.npy", SentenceTransformer({str(trained)!r}, trust_remote_code=True).encode(["the cat", "by day"]))
 """
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = forks.run([script], stranger=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     expected = load_embedder(trained).encode(["the cat", "by day"])
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)

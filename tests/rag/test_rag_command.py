@@ -79,8 +79,9 @@ def test_a_document_cannot_steer_the_terminal(index, folder, capsys):
         (["search", "x", "--index", "INDEX", "--embedder", "/nowhere"], "/nowhere"),
     ],
 )  # fmt: skip
-def test_rag_reports_invalid_arguments_in_one_line(argv, says, index, capsys, tmp_path, monkeypatch):
+def test_rag_reports_invalid_arguments_in_one_line(argv, says, made_index, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    index = str(shutil.copytree(made_index, tmp_path / "index"))
     assert says in error_of(capsys, [index if word == "INDEX" else word for word in argv])
     assert not (tmp_path / "nowhere").exists()
 

@@ -59,7 +59,7 @@ def start(tmp_path):
 
     def start(command: list[str], **variables) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        popen = forks.Popen if command[0] == forks.FOLIO else subprocess.Popen
+        popen = subprocess.Popen if os.path.isabs(command[0]) else forks.Popen  # a file, or code
         process = popen(command, cwd=tmp_path, env={**environment, **variables}, **pipes)
         started.append(process)
         return process
@@ -98,7 +98,8 @@ def test_the_job_survives_a_worker_that_is_killed_on_one_of_two_machines(start, 
     meet = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}", "--rdzv_id", "a-test"]
     # Else the agents' one store keeps the addresses of an earlier attempt, and now and then nobody is there.
     fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    agents = [start([*TORCHRUN, *machine, *meet, *FOLIO, *run("killed", *steps)], **fresh) for _ in range(2)]
+    command = stand_ins.program("torchrun", *machine, *meet, *FOLIO, *run("killed", *steps))
+    agents = [start(command, **fresh) for _ in range(2)]
     until(lambda: (tmp_path / "killed" / "checkpoint-10" / "trainer_state.json").exists())
     killed = [kill_worker(agent, rank=1) for agent in agents]
     assert sorted(killed) == [False, True]
@@ -132,10 +133,10 @@ def kill_worker(agent: subprocess.Popen, rank: int) -> bool:
 @pytest.mark.slow
 def test_an_error_of_any_process_is_one_line_of_the_first(start, tmp_path):
     (tmp_path / "one_is_wrong.py").write_text(ONE_IS_WRONG)
-    torchrun = [*TORCHRUN, "--standalone", "--nproc_per_node", "2"]
+    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2"]
     begun = time.monotonic()
-    both = start([*torchrun, *FOLIO, *run("run", "--max_steps", "2", "--corpus", "nowhere.txt")])
-    one = start([*torchrun, "one_is_wrong.py", *run("other", "--max_steps", "2")])
+    both = start(stand_ins.program(*torchrun, *FOLIO, *run("run", "--max_steps", "2", "--corpus", "nowhere.txt")))
+    one = start(stand_ins.program(*torchrun, "one_is_wrong.py", *run("other", "--max_steps", "2")))
     for process, who in ((both, ""), (one, r" \(process 1\)")):
         said = process.communicate(timeout=120)[1]
         lines = [line for line in said.splitlines() if line.startswith("folio ")]

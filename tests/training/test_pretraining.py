@@ -81,6 +81,7 @@ def test_the_directory_holds_all_that_a_checkpoint_needs(run):
     assert json.loads((folder / "config.json").read_text())["use_cache"] is True
 
 
+@pytest.mark.usefixtures("forked_strangers")
 def test_a_process_without_the_package_computes_the_same_logits(run):
     folder, _ = run
     ids = torch.arange(5, 25)[None]
@@ -89,6 +90,7 @@ def test_a_process_without_the_package_computes_the_same_logits(run):
     assert torch.equal(logits_in_clean_process(folder, ids), here)
 
 
+@pytest.mark.usefixtures("forked_strangers")
 def test_a_checkpoint_that_needs_us_is_caught(run, tmp_path):
     (tmp_path / "config.json").write_text((run[0] / "config.json").read_text())
     with pytest.raises(RuntimeError, match="does not work in a process without foliogpt"):

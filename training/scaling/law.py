@@ -83,13 +83,19 @@ def _descend(n, d, loss, start: np.ndarray) -> tuple[float, Law]:
 
     log_n, log_d, log_loss = np.log(n), np.log(d), np.log(loss)
 
+    def terms(x):
+        return np.stack([x[0] - x[3] * log_n, x[1] - x[4] * log_d, np.full_like(log_n, x[2])])  # (3, runs)
+
     def off(x):
-        terms = np.stack([x[0] - x[3] * log_n, x[1] - x[4] * log_d, np.full_like(log_n, x[2])])  # (3, runs)
-        return np.logaddexp.reduce(terms) - log_loss
+        return np.logaddexp.reduce(terms(x)) - log_loss
+
+    def slopes(x):
+        a, b, e = np.exp(terms(x) - np.logaddexp.reduce(terms(x)))
+        return np.stack([a, b, e, -log_n * a, -log_d * b], axis=1)  # (runs, 5)
 
     bounds = np.transpose([(-np.inf, np.inf)] * 2 + [(LEAST_LOG_E, np.inf), EXPONENTS, EXPONENTS])
     until = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-10)
-    found = least_squares(off, start, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=300, **until)
+    found = least_squares(off, start, slopes, bounds, loss="huber", f_scale=HUBER, max_nfev=300, **until)
     a, b, e = np.exp(found.x[:3])
     return float(found.cost), Law(*map(float, (e, a, b, *found.x[3:])))
 

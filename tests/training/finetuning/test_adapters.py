@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import forks
@@ -65,6 +64,7 @@ def unmerged(place, name):
     return logits(peft.PeftModel.from_pretrained(base, str(place / name)))
 
 
+@pytest.mark.usefixtures("forked_strangers")
 def test_merged_is_unmerged(place, tmp_path):
     expected = unmerged(place, "a")
     assert not torch.allclose(expected, logits(FolioForCausalLM.from_pretrained(place / "base")), atol=1e-2)
@@ -246,7 +246,7 @@ with torch.no_grad():
 """
     names = [str(place / "base"), str(place / "a"), str(tmp_path / "out.safetensors")]
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    done = subprocess.run([sys.executable, "-c", script, *names], env=environment, capture_output=True, text=True)
+    done = forks.run([script, *names], stranger=True, env=environment)
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(load_file(tmp_path / "out.safetensors")["logits"], unmerged(place, "a"))
 
