@@ -250,6 +250,9 @@ def served(model, captures: bool, rows: int, new: int) -> tuple[list[list[int]],
     batch.reading = [Row(text, text, model) for text in texts]
     while batch.reading or len(batch.rows[0].ids) < 16 + new // 4:
         batch.step(lambda: None)
+        for text in texts:
+            if text.done.done():  # none ends so early but by an error
+                text.done.result()
     before = len(texts[0].ids)
     synchronize()
     start = time.perf_counter()
