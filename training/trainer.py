@@ -31,6 +31,7 @@ class SafeTrainerMixin(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.trl_forward = vars(self.model).get("forward")
         # On a GPU each step would have to wait.
         self.checks_each_step = self.args.device.type == "cpu"
         self.args.logging_nan_inf_filter = False
@@ -45,6 +46,10 @@ class SafeTrainerMixin(Trainer):
         finally:  # the model itself is evaluated and saved, in float32
             unwrapped = {"keep_fp32_wrapper": False, "keep_torch_compile": False}
             self.model_wrapped = self.accelerator.unwrap_model(self.model_wrapped, **unwrapped)
+            # With the wrapper, accelerate drops every decorator of `forward`, and what TRL puts in its place.
+            vars(self.model).pop("forward", None)
+            if self.trl_forward is not None:
+                self.model.forward = self.trl_forward
 
     def log(self, logs, start_time=None):
         if "loss" in logs:

@@ -121,6 +121,14 @@ def test_every_task_learns_and_is_loaded_again(place, tmp_path, task):
     assert json.loads((tmp_path / "report.json").read_text()) == report
 
 
+@pytest.mark.parametrize("task", ["sft", "dpo", "lm"])
+def test_a_run_in_bf16_is_evaluated_by_the_forward_that_it_was_trained_by(place, tmp_path, task):
+    """Without its wrapper for mixed precision, accelerate leaves neither TRL's `forward` nor our decorators."""
+    report = run(place, task, tmp_path, method="full", bf16=True, max_steps=2)
+    in_training = [json.loads(line).get("eval_loss") for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert report["val_loss"] == pytest.approx([loss for loss in in_training if loss][-1], rel=1e-2)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU, TRL's kernel holds no copies")
 @pytest.mark.parametrize("task", ["sft", "dpo", "lm"])
 def test_the_loss_takes_a_part_of_the_vocabulary_at_a_time(place, tmp_path, monkeypatch, task):
