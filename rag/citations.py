@@ -96,8 +96,8 @@ def _quoted(before: str, close: int, source: Passage) -> tuple[int, str, Citatio
 
 def locate(quote: str, source: Passage) -> Citation | None:
     """Find words in a source, ignoring white space, case, hyphenation and Unicode forms; None if it lacks them."""
-    if all(word.lower() in STOP_WORDS for word in WORD.findall(quote)):
-        return None  # "of the" is in every source
+    if all(word.lower() in STOP_WORDS for word in WORD.findall(MARK.sub(" ", quote))):
+        return None  # "of the" is in every source, and "[1]" says nothing
     text, places = _aligned(escape_boundaries(source.text))
     words = [word for part in quote.split() if (word := _aligned(part)[0])]
     pattern = r"\s+".join(f"{DIVIDED}?".join(map(re.escape, word)) for word in words).replace(r"\-", f"[-{DIVIDED}]")

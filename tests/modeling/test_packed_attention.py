@@ -139,9 +139,10 @@ def test_the_kernel_is_used_where_it_runs(device, dtype, changes, runs, monkeypa
 
 def test_asking_for_the_generation_of_a_gpu_breaks_no_graph(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    config = preset_config("folio", "nano")
 
     def double(x):
-        return x * 2 if packed_attention.is_new_enough(x.device) else x
+        return x * 2 if kernel_can_run(config, torch.device("cuda", 0), torch.bfloat16) else x
 
     assert torch.compile(double, backend="eager", fullgraph=True)(torch.ones(2)).sum() == 4
     torch._dynamo.reset()

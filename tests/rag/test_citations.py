@@ -62,6 +62,7 @@ WORDS = ['"', "“", "”", " ", "\n", ".", "[1]", "[2]", "[9]", "[", "a JSON", 
 
 @given(st.lists(st.sampled_from([*WORDS, "1]"]), max_size=40).map("".join))
 @example('He said [[7]1] "ok".')
+@example('"[1]"[2]')
 def test_no_text_has_a_citation_that_does_not_hold(text):
     sentence = verified(text, SOURCES)
     own = [part for part in sentence.parts if not isinstance(part, Citation)]
