@@ -18,11 +18,6 @@ def repeat_kv(states: torch.Tensor, groups: int) -> torch.Tensor:
     return states if groups == 1 else states.repeat_interleave(groups, dim=1)
 
 
-def cast_once(x: torch.Tensor) -> torch.Tensor:
-    """Cast to autocast's dtype, as every matrix product that reads `x` would for itself."""
-    return x.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x
-
-
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,  # (B, H, T, D)
@@ -93,7 +88,6 @@ class FolioAttention(nn.Module):
         """Return the output (B, T, C) and, when written out (`eager`), the attention weights."""
         batch_and_tokens = hidden_states.shape[:-1]
         by_head = (*batch_and_tokens, -1, self.head_dim)
-        hidden_states = cast_once(hidden_states)
         q = self.q_proj(hidden_states).view(by_head)  # (B, T, H, D)
         k = self.k_proj(hidden_states).view(by_head)
         v = self.v_proj(hidden_states).view(by_head)

@@ -4,8 +4,6 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from .attention import cast_once
-
 
 class FolioMLP(nn.Module):
     """Two projections around an activation (ReLU, GELU, ReLU squared), or three when gated (SwiGLU).
@@ -26,6 +24,5 @@ class FolioMLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:  # (B, T, C) -> (B, T, C)
         if self.gated:
-            hidden_states = cast_once(hidden_states)
             return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
         return self.down_proj(self.act_fn(self.up_proj(hidden_states)))

@@ -58,16 +58,18 @@ class FolioRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        x, weight = hidden_states, self.weight
-        if not (is_exact := x.dtype == weight.dtype == torch.float32):  # a cast that does nothing takes a microsecond
-            x, weight = x.float(), weight.float()
+        weight, dtype = self.weight, hidden_states.dtype
+        if dtype == weight.dtype == torch.float32:  # a cast that does nothing still takes its microsecond
+            return self.normalize(hidden_states, weight)
+        return self.normalize(hidden_states.float(), weight.float()).to(dtype)
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Compute x / rms(x) * weight, all in float32."""
         # A GPU has a kernel, a compiler fuses the formula itself, and a trace cannot hold a function of Python's.
         is_plain = x.device.type != "cuda" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         if is_plain and torch.is_grad_enabled():
-            x = RMSNormFunction.apply(x, weight, self.eps)
-        else:
-            x = torch.rms_norm(x, weight.shape, weight, self.eps)
-        return x if is_exact else x.to(hidden_states.dtype)
+            return RMSNormFunction.apply(x, weight, self.eps)
+        return torch.rms_norm(x, weight.shape, weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.eps}"

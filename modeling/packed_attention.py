@@ -15,8 +15,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .attention import cast_once
-
 VARLEN = "varlen"
 LARGEST_HEAD, FIRST_GENERATION = 256, (8, 0)  # of the flash kernel: head_dim, and CUDA's compute capability
 # torch 2.12 asks whether heads are shared; the kernel of 2.11 sees for itself.
@@ -56,7 +54,8 @@ def varlen_attention_forward(
     elif cu_seq_lens_q is None:
         cu_seq_lens_q = sequence_lengths(position_ids, batch)
     window = -1 if sliding_window is None else sliding_window - 1  # how far it reaches beyond the token itself
-    query, key, value = (cast_once(states.transpose(1, 2).flatten(0, 1)) for states in (query, key, value))
+    dtype = precision(query.dtype)
+    query, key, value = (states.transpose(1, 2).flatten(0, 1).to(dtype) for states in (query, key, value))
     output = varlen_attn(
         query, key, value, cu_seq_lens_q, cu_seq_lens_q, length, length,
         scale=scaling, window_size=(window, 0 if is_causal else window), **SHARED_HEADS,
@@ -64,13 +63,16 @@ def varlen_attention_forward(
     return output.unflatten(0, (batch, length)), None
 
 
+def precision(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of queries and keys, which are matrix products: under autocast it is not the model's."""
+    return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else dtype
+
+
 def kernel_can_run(config, device: torch.device, dtype: torch.dtype) -> bool:
     """Check if the device has the flash kernel, and the kernel supports the model's heads."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     fits = head_dim <= LARGEST_HEAD and head_dim % 8 == 0 and not getattr(config, "attention_dropout", 0.0)
-    if torch.is_autocast_enabled("cuda"):  # queries and keys are products, whose dtype is not the model's
-        dtype = torch.get_autocast_dtype("cuda")
-    is_half = dtype in (torch.float16, torch.bfloat16)
+    is_half = precision(dtype) in (torch.float16, torch.bfloat16)
     return fits and is_half and device.type == "cuda" and is_new_enough(device)
 
 

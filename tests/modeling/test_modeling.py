@@ -255,16 +255,3 @@ def test_two_stacks_pair_as_encoder_and_decoder_and_learn_to_reverse(tiny):
     for cache in (True, False):
         out = model.generate(source, max_new_tokens=4, do_sample=False, use_cache=cache, eos_token_id=None)
         assert (out[:, 1:] == source.flip(1)).float().mean() > 0.95
-
-
-@pytest.mark.parametrize("changes", [{}, {"preset": "vaswani"}])
-def test_one_cast_for_several_products_changes_no_bit_under_autocast(tiny, monkeypatch, changes):
-    model, ids = FolioForCausalLM(tiny(**changes)).eval(), torch.randint(0, 64, (2, 9))
-    logits = []
-    for is_cast in (True, False):
-        if not is_cast:
-            monkeypatch.setattr("foliogpt.modeling.attention.cast_once", lambda x: x)
-            monkeypatch.setattr("foliogpt.modeling.feed_forward.cast_once", lambda x: x)
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            logits.append(model(ids).logits)
-    assert torch.equal(*logits)
