@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN = .venv/bin
 ARGS =
 
-.PHONY: quickstart book site test test-all test-oldest test-newest clean-newest check clean
+.PHONY: quickstart book site test test-all test-oldest test-newest clean-newest test-gpu check clean
 
 quickstart: .venv/installed
 	$(BIN)/folio quickstart $(ARGS)
@@ -41,6 +41,14 @@ test-oldest test-newest: test-%:
 	.venv-$*/bin/python -m pip install --quiet --use-pep517 -r .venv-$*/requirements.txt -e '.[dev]'
 	.venv-$*/bin/python -m pip list | grep -iE '^(torch|transformers|tokenizers|datasets|accelerate|peft|trl|chromadb) '
 	OMP_NUM_THREADS=1 .venv-$*/bin/$(PYTEST) -m "not slow" $(ARGS)
+
+# As if on a GPU, whose kernels are the CPU's; needs a torch that is built for CUDA, which test-oldest has installed.
+AS_ON_A_GPU = .venv-oldest/bin/python tests/gpu_stand_in/run.py .venv-oldest/bin/python
+test-gpu:
+	.venv-oldest/bin/python -m pytest -q tests/test_gpu_stand_in.py
+	$(AS_ON_A_GPU) -m benchmarks.gpu --tiny --minutes 30
+	$(AS_ON_A_GPU) -m pytest -q -m "not slow" tests/training/finetuning/test_finetuning.py \
+		-k "learns_and_is_loaded or reference or assistant or bf16 or forges" $(ARGS)
 
 # The chapters, executed; ARGS=05 builds one. The site needs no network, neither to be built nor to be read.
 book: .venv/installed
