@@ -67,6 +67,7 @@ def test_results_are_those_of_a_cpu():
 @pytest.mark.parametrize(
     ("program", "error"),
     [(WAITS, "when stream is capturing"), (TOO_LARGE, "CUDA out of memory"), (ELSEWHERE, "on the same device")],
+    ids=["wait", "memory", "device"],
 )
 def test_what_a_gpu_rejects_is_rejected(program, error):
     done = run(program)
